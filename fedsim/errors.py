@@ -1,0 +1,90 @@
+"""The whole exception tree of fedsim, drawn in one place.
+
+    FedsimError
+    ├── InputError            what a user wrote is wrong: one line, exit code 2
+    │   ├── ScenarioError       a scenario file, a preset or a --set override
+    │   ├── DataFileError       a question file, a device file or a trace
+    │   ├── ModelFileError      a model folder or a weight file
+    │   └── RunFolderError      a run folder that is foreign, taken, torn or newer
+    ├── RequestError          a client request that brought no usable reply (data, not a bug)
+    │   ├── ClientOffline       the device was away when the request was sent
+    │   ├── ClientDropped       the device left or gave up; carries the phase
+    │   ├── TransferCut         the link was cut mid-transfer; carries the direction
+    │   └── RequestCancelled    the server called the request off
+    ├── Deadlock              tasks wait and nothing can ever happen any more
+    ├── FederationError       a run that cannot go on: empty federation, nobody eligible, impossible quorum
+    ├── LimitExceeded         the run's limit on virtual time or events was met
+    └── InvariantViolation    the books do not balance: a bug in fedsim
+
+Positional arguments only: SimPy rebuilds an exception from its ``args``.
+"""
+
+from __future__ import annotations
+
+
+class FedsimError(Exception):
+    """Root of every error that fedsim raises on purpose."""
+
+
+class InputError(FedsimError):
+    """What the user gave is wrong; the message is one line that says where, what and what is allowed."""
+
+
+class ScenarioError(InputError):
+    """A scenario, preset or override is wrong: ``file:line: key is X; must be Y``."""
+
+
+class DataFileError(InputError):
+    """A question, device or trace file is wrong."""
+
+
+class ModelFileError(InputError):
+    """A model folder or weight file cannot be used."""
+
+
+class RunFolderError(InputError):
+    """A run folder is taken, foreign, torn, or from a newer version."""
+
+
+class RequestError(FedsimError):
+    """A client request ended without a usable reply; siblings go on."""
+
+
+class ClientOffline(RequestError):
+    """The device was not available when the request was sent."""
+
+
+class ClientDropped(RequestError):
+    """The device left, or gave the task up, during a phase: ``down``, ``queue``, ``compute`` or ``up``."""
+
+    def __init__(self, phase: str) -> None:
+        super().__init__(phase)
+        self.phase = phase
+
+
+class TransferCut(RequestError):
+    """A transfer was cut mid-way; carries its direction, ``down`` or ``up``."""
+
+    def __init__(self, direction: str) -> None:
+        super().__init__(direction)
+        self.direction = direction
+
+
+class RequestCancelled(RequestError):
+    """The server told the client to stop, and the message came in time."""
+
+
+class Deadlock(FedsimError):
+    """Some task waits while no event can ever wake it; the message lists who waits for what."""
+
+
+class FederationError(FedsimError):
+    """The federation cannot do what the protocol asks, and waiting will not help."""
+
+
+class LimitExceeded(FedsimError):
+    """A run's limit on virtual time or number of events was met."""
+
+
+class InvariantViolation(FedsimError):
+    """A run-end check failed; the message holds the offending records."""

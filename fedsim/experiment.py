@@ -1,0 +1,419 @@
+"""The one place that wires scenario -> world -> protocol -> results.
+
+Nothing heavy is imported before the run folder and its manifest exist; torch is imported only when fidelity is real.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedsim import invariants, protocols, standin
+from fedsim.clock import VirtualLoop
+from fedsim.clock import run as run_on_virtual_time
+from fedsim.devices import availability, population
+from fedsim.devices.cost import ModelSpec, spec_from_config
+from fedsim.errors import FedsimError, ModelFileError, ScenarioError
+from fedsim.federation import Federation
+from fedsim.models.config import FolderModel, ModelSource, ScratchModel
+from fedsim.monitor import Monitor
+from fedsim.network.link import SharedLink
+from fedsim.network.transport import Transport
+from fedsim.progress import Phase, Progress, SilentProgress
+from fedsim.records import RecordLog
+from fedsim.request import World
+from fedsim.roles import Evaluator, FloatArray, Policy
+from fedsim.runfolder import CONFIDENCE_GRAPH, RunFolder
+from fedsim.states import ClientState, ServerState
+from fedsim.summary import SummaryContext, summarise
+from fedsim.tasks.questions import TaskData
+
+if TYPE_CHECKING:
+    from fedsim.results import Run
+    from fedsim.scenario import Scenario
+
+
+@dataclass(frozen=True)
+class Cast:
+    """The models and the data of one run, real or stand-in.
+
+    Attributes:
+        hashes: what each model's weights hash to, for the manifest (empty for stand-ins).
+        save: writes the final policy as a loadable folder (None for stand-ins).
+    """
+
+    data: TaskData
+    policy: Policy
+    frozen: Evaluator
+    evaluators: list[Evaluator]
+    server_spec: ModelSpec
+    client_spec: ModelSpec
+    hashes: Mapping[str, str]
+    save: Any = None
+
+
+@dataclass(slots=True)
+class _Ending:
+    """How the protocol ended."""
+
+    virtual_s: float = 0.0
+    stopped_by: str = ""
+    interrupted: bool = False
+
+
+def run(
+    scenario: Scenario,
+    *,
+    out: Path | str | None = None,
+    cache_dir: Path | str | None = None,
+    progress: Progress | None = None,
+    figures: bool = True,
+) -> Run:
+    """Run a scenario and return its results, which also lie in the run folder.
+
+    Args:
+        scenario: what to run (``fedsim.scenario.load``).
+        out: exactly the folder to write; default ``runs/<name>-<seed>-<n>``.
+        cache_dir: where trained models are kept; default the user's cache folder (``FEDSIM_CACHE``).
+        progress: where progress is shown; default nowhere.
+        figures: whether to draw ``figures/``.
+
+    Raises:
+        InputError: the scenario names something that cannot be used, or the folder is taken.
+        FederationError: the federation cannot do what the protocol asks.
+        Deadlock, LimitExceeded, InvariantViolation: see ``fedsim.errors``.
+        KeyboardInterrupt: interrupted; what was recorded until then is in the folder.
+    """
+    folder = RunFolder.create(Path(out) if out is not None else None, scenario.name, scenario.seed)
+    folder.update(scenario=scenario.resolved())
+    try:
+        interrupted = _run_in(folder, scenario, cache_dir, progress or SilentProgress(), figures)
+    except KeyboardInterrupt:
+        folder.finish("interrupted")
+        raise
+    except BaseException as error:
+        folder.finish("failed", error=f"{type(error).__name__}: {error}")
+        raise
+    if interrupted:
+        folder.finish("interrupted")
+        raise KeyboardInterrupt
+    folder.finish("finished")
+    from fedsim.results import load
+
+    return load(folder.path)
+
+
+def _run_in(
+    folder: RunFolder, scenario: Scenario, cache_dir: Path | str | None, progress: Progress, figures: bool
+) -> bool:
+    started_at_wall_s = time.monotonic()
+    gc.set_threshold(100_000, 50, 100)
+    devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
+    _check_cohort(scenario, len(devices))
+    if scenario.fidelity == "timing":
+        cast = _stand_ins(scenario, len(devices))
+    else:
+        cast = _models(scenario, len(devices), cache_dir, progress)
+    folder.update(model_hashes=dict(cast.hashes))
+    folder.write_partition(cast.data.domains, cast.data.partition.tolist())
+    log = RecordLog()
+    accuracy = _ClientAccuracy(cast)
+    with progress.phase("federation", scenario.stop.updates) as phase:
+        play = _Play(scenario, devices, cast, log, phase, accuracy)
+        ending = run_on_virtual_time(
+            play.main, max_virtual_s=scenario.limits.virtual, max_events=scenario.limits.events
+        )
+    invariants.check(log, play.federation.carried_bytes)
+    summary = summarise(
+        log,
+        SummaryContext(
+            protocol=scenario.protocol.name,
+            seed=scenario.seed,
+            virtual_s=ending.virtual_s,
+            wall_s=time.monotonic() - started_at_wall_s,
+            stopped_by=ending.stopped_by,
+            initial_by_domain=play.monitor.by_domain.get(0, {}),
+            final_by_domain=play.monitor.by_domain.get(cast.policy.version, {}),
+            candidate_correct=play.monitor.correct,
+        ),
+    )
+    with progress.phase("results", None):
+        _write(folder, log, summary, play, cast, accuracy, figures)
+    return ending.interrupted
+
+
+class _Play:
+    """One run on virtual time: builds the world on the loop, lets the protocol play, drains and measures."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        devices: population.Population,
+        cast: Cast,
+        log: RecordLog,
+        phase: Phase,
+        accuracy: _ClientAccuracy,
+    ) -> None:
+        self._scenario = scenario
+        self._devices = devices
+        self._cast = cast
+        self._log = log
+        self._phase = phase
+        self._accuracy = accuracy
+        self.federation: Federation
+        self.monitor: Monitor
+        self.state: ServerState
+
+    async def main(self, loop: VirtualLoop) -> _Ending:
+        """Run the protocol until it returns or a stop condition is met."""
+        protocol = protocols.load(self._scenario.protocol.name)
+        self._build(loop, protocol.HANDLERS)
+        self.monitor.start()
+        ending = _Ending()
+        playing = asyncio.create_task(
+            protocol.run(self.federation, self._scenario.protocol, self.state), name="protocol"
+        )
+        stopping = asyncio.create_task(self.monitor.stopped.wait(), name="stop condition")
+        try:
+            await asyncio.wait({playing, stopping}, timeout=self._scenario.stop.virtual, return_when=asyncio.FIRST_COMPLETED)
+            if playing.done():
+                _raise_plainly(playing)
+            ending.stopped_by = self.monitor.stopped_by or ("protocol" if playing.done() else "virtual")
+        except asyncio.CancelledError:
+            ending.stopped_by, ending.interrupted = "interrupt", True
+        ending.virtual_s = loop.time()
+        for task in (playing, stopping):
+            task.cancel()
+        await asyncio.wait({playing, stopping})
+        self.monitor.finish()
+        await self.federation.drain()
+        self.federation.log_presence(ending.virtual_s)
+        return ending
+
+    def _build(self, loop: VirtualLoop, handlers: Mapping[Any, Any]) -> None:
+        scenario, cast = self._scenario, self._cast
+        network = scenario.network
+        world = World(
+            seed=scenario.seed,
+            loop=loop,
+            log=self._log,
+            downlink=SharedLink(loop, network.server_link.down),
+            uplink=SharedLink(loop, network.server_link.up),
+            transport=Transport(network),
+            availability=availability.availability(scenario.availability, scenario.seed),
+            dropout=scenario.dropout,
+            handlers=handlers,
+        )
+        text_of = {question.question_id: question.text for question in cast.data.pool}
+        states = [
+            ClientState(
+                client_id=client_id,
+                evaluator=cast.evaluators[client_id],
+                spec=cast.client_spec,
+                trusted={text_of[question_id]: answer for question_id, answer in cast.data.trusted[client_id].items()},
+                answers=cast.data.answers,
+                model_score=getattr(scenario.protocol, "model_score", "likelihood"),
+            )
+            for client_id in range(len(self._devices))
+        ]
+        profiles = [self._devices.profile(client_id) for client_id in range(len(self._devices))]
+        self.federation = Federation(world, profiles, states, population.server_profile(scenario.server))
+        self.monitor = Monitor(
+            log=self._log,
+            now_s=loop.time,
+            policy=cast.policy,
+            data=cast.data,
+            stop=scenario.stop,
+            evaluation=scenario.evaluation,
+            phase=self._phase,
+            open_requests=lambda: self.federation.num_open_requests,
+        )
+        world.on_end.append(self.monitor.request_ended)
+        self.state = ServerState(
+            seed=scenario.seed,
+            policy=cast.policy,
+            frozen=cast.frozen,
+            data=cast.data,
+            spec=cast.server_spec,
+            monitor=self.monitor,
+            client_accuracy=self._accuracy,
+        )
+
+
+class _ClientAccuracy:
+    """The clients' true accuracy per domain on the validation questions, ``[K, D]``; computed once, when asked."""
+
+    def __init__(self, cast: Cast) -> None:
+        self._cast = cast
+        self._table: FloatArray | None = None
+
+    def __call__(self) -> FloatArray:
+        if self._table is None:
+            data = self._cast.data
+            questions = data.validation or data.auxiliary
+            self._table = np.full((len(self._cast.evaluators), len(data.domains)), np.nan)
+            for client_id, evaluator in enumerate(self._cast.evaluators):
+                answers = evaluator.answers([question.text for question in questions])
+                for column, domain in enumerate(data.domains):
+                    right = [
+                        data.answers.right(answer, question.answer)
+                        for answer, question in zip(answers, questions, strict=True)
+                        if question.domain == domain
+                    ]
+                    self._table[client_id, column] = np.mean(right) if right else np.nan
+        return self._table
+
+
+def _raise_plainly(task: asyncio.Task[None]) -> None:
+    """Raise a task's error; of a group of errors that holds one of ours, ours."""
+    error = task.exception()
+    while isinstance(error, BaseExceptionGroup):
+        ours = [one for one in error.exceptions if isinstance(one, FedsimError | BaseExceptionGroup)]
+        error = ours[0] if ours else error.exceptions[0]
+    if error is not None:
+        raise error
+
+
+def _stand_ins(scenario: Scenario, num_clients: int) -> Cast:
+    data = standin.task_data(scenario.tasks, num_clients, scenario.seed)
+    known = {question.text: question for question in (*data.auxiliary, *data.pool)}
+    evaluators: list[Evaluator] = [
+        standin.StandInEvaluator(
+            client_id, dict(zip(data.domains, data.partition[client_id].tolist(), strict=True)), known, scenario.seed
+        )
+        for client_id in range(num_clients)
+    ]
+    return Cast(
+        data=data,
+        policy=standin.StandInPolicy(scenario.protocol, scenario.seed),
+        frozen=standin.StandInEvaluator(-1, {}, known, scenario.seed),
+        evaluators=evaluators,
+        server_spec=_architecture(scenario.models.server, "models.server"),
+        client_spec=_architecture(scenario.models.clients, "models.clients"),
+        hashes={},
+    )
+
+
+def _models(scenario: Scenario, num_clients: int, cache_dir: Path | str | None, progress: Progress) -> Cast:
+    with progress.phase("imports", None):
+        from fedsim.models import bundle
+        from fedsim.tasks import dataset
+    with progress.phase("questions", None):
+        data = dataset.build(scenario.tasks, num_clients, scenario.seed)
+    training = _TrainingProgress(progress)
+    try:
+        loaded = bundle.load_models(
+            scenario.models,
+            scenario.protocol,
+            data,
+            scenario.seed,
+            threads=scenario.compute.threads,
+            cache_dir=None if cache_dir is None else Path(cache_dir),
+            progress=training,
+            right=data.answers.right,
+        )
+    finally:
+        training.close()
+    return Cast(
+        data=data,
+        policy=loaded.policy,
+        frozen=loaded.reference,
+        evaluators=list(loaded.evaluators),
+        server_spec=spec_from_config(loaded.policy.language.network.config.to_dict()),
+        client_spec=spec_from_config(loaded.evaluators[0].language.network.config.to_dict()),
+        hashes=loaded.hashes,
+        save=loaded.policy.save,
+    )
+
+
+class _TrainingProgress:
+    """One progress phase per model that is trained from scratch."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._phases: dict[str, tuple[Phase, int]] = {}
+
+    def __call__(self, name: str, step: int, total: int, loss: float) -> None:
+        """Report that ``step`` of ``total`` steps are done."""
+        if name not in self._phases:
+            self._phases[name] = (self._progress.phase(f"training {name}", total), 0)
+        phase, done = self._phases[name]
+        phase.advance(step - done, loss=loss)
+        self._phases[name] = (phase, step)
+
+    def close(self) -> None:
+        """Finish every phase."""
+        for phase, _ in self._phases.values():
+            phase.__exit__(None, None, None)
+
+
+def _architecture(source: ModelSource, key: str) -> ModelSpec:
+    """The architecture of a model that timing fidelity does not load."""
+    if isinstance(source, ScratchModel):
+        return ModelSpec(
+            num_layers=source.num_layers,
+            hidden=source.hidden_size,
+            num_heads=source.num_heads,
+            num_kv_heads=source.num_heads,
+            head_dim=source.hidden_size // source.num_heads,
+            ffn=source.intermediate_size,
+            vocab=standin.VOCABULARY,
+            tied=True,
+        )
+    if isinstance(source, FolderModel):
+        try:
+            config = json.loads((Path(source.path) / "config.json").read_text())
+        except (OSError, ValueError) as error:
+            raise ModelFileError(f"{source.path}/config.json: cannot be read: {error}") from None
+        return spec_from_config(config)
+    raise ScenarioError(f"{key}: a hub model needs fidelity: real; timing fidelity loads no model")
+
+
+def _check_cohort(scenario: Scenario, num_clients: int) -> None:
+    """Refuse more experts than there are clients, before anything is trained."""
+    wanted = getattr(scenario.protocol, "num_experts", 1)
+    if getattr(scenario.protocol, "experts", None) != "all" and wanted > num_clients:
+        raise ScenarioError(
+            f"protocol.num_experts is {wanted}, but there are {num_clients} clients; must be at most {num_clients}"
+        )
+
+
+def _write(
+    folder: RunFolder,
+    log: RecordLog,
+    summary: Mapping[str, Any],
+    play: _Play,
+    cast: Cast,
+    accuracy: _ClientAccuracy,
+    figures: bool,
+) -> None:
+    from fedsim.results import write_results
+
+    write_results(folder, log, summary)
+    clients = [
+        {"client_id": client_id, "device_class": client.device_class, "accuracy_by_domain": row}
+        for client_id, (client, row) in enumerate(zip(play.federation, _rows(cast, accuracy), strict=True))
+    ]
+    folder.write_json("clients.json", clients)
+    if "confidence_graph" in play.state.artefacts:
+        from fedsim.selection.confidence_graph import write_graphml
+
+        write_graphml(play.state.artefacts["confidence_graph"](), folder.path / CONFIDENCE_GRAPH)
+    if cast.save is not None:
+        cast.save(folder.path / "policy")
+    if figures:
+        from analysis import report
+
+        report.write_report(folder.path)
+
+
+def _rows(cast: Cast, accuracy: _ClientAccuracy) -> list[dict[str, float]]:
+    return [dict(zip(cast.data.domains, row, strict=True)) for row in accuracy().tolist()]

@@ -1,0 +1,248 @@
+"""What a protocol sees of the world: clients to ask, a server that computes, and time that passes by awaiting.
+
+    reply = await client.request(message)         sends down, computes there, sends up; every byte is on record
+    await federation.server.compute(work, "update")   the server's own work takes virtual time
+    await federation.someone_online()             sleeps until a device is there
+
+A protocol does no book-keeping, so it cannot forget a byte. It is ordinary asyncio: on the virtual loop a deadline costs
+nothing, on a real loop it would be a real one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from fedsim.devices.cost import Work, compute_energy_j, compute_jitter, duration_s
+from fedsim.devices.device import Device
+from fedsim.devices.profile import DeviceProfile
+from fedsim.errors import FederationError, RequestError
+from fedsim.network import wire
+from fedsim.records import SERVER_ID, Compute, Presence
+from fedsim.request import Exchange, Subject, World
+
+Reply = wire.Message | RequestError
+
+
+class Client:
+    """One client as the server sees it: an id, whether it is there, and a way to ask."""
+
+    __slots__ = ("_device", "_federation")
+
+    def __init__(self, device: Device, federation: Federation) -> None:
+        self._device = device
+        self._federation = federation
+
+    @property
+    def client_id(self) -> int:
+        """The client's number, 0 to K - 1."""
+        return self._device.client_id
+
+    @property
+    def device_class(self) -> str:
+        """The preset that the device was drawn from."""
+        return self._device.profile.device_class
+
+    @property
+    def is_online(self) -> bool:
+        """Whether the device is connected at this instant."""
+        return self._device.is_online
+
+    async def request(self, message: wire.Message, subject: Subject = Subject()) -> wire.Message:  # noqa: B008
+        """Send a message and await the reply.
+
+        Raises:
+            ClientOffline: the device was away when asked.
+            ClientDropped: it left, or gave up, while the task waited or was computed; carries the phase.
+            TransferCut: it left during a transfer; carries the direction.
+            RequestCancelled: the server called it off in time.
+        """
+        exchange = self._federation.begin(self._device, message, subject)
+        try:
+            return await exchange.future
+        except asyncio.CancelledError as cancelled:
+            reason = cancelled.args[0] if cancelled.args else "late"
+            exchange.abandon(reason if reason in ("late", "cancel", "over_selected") else "late")
+            raise
+
+    async def online(self) -> None:
+        """Sleep until the device is there.
+
+        Raises:
+            FederationError: it is away and will never come back.
+        """
+        await self._federation.client_online(self.client_id)
+
+
+class Server:
+    """The server's accelerator: one computation at a time, first come first served, in virtual time."""
+
+    def __init__(self, world: World, profile: DeviceProfile) -> None:
+        self._world = world
+        self._profile = profile
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._busy = False
+        self._num_jobs = 0
+
+    async def compute(self, work: Work, kind: str, subject: int = -1) -> None:
+        """Hold the accelerator for as long as the work takes."""
+        loop = self._world.loop
+        if self._busy:
+            turn: asyncio.Future[None] = loop.create_future()
+            self._waiting.append(turn)
+            await turn
+        self._busy = True
+        self._num_jobs += 1
+        jitter = compute_jitter(self._profile, self._world.seed, SERVER_ID, kind, self._num_jobs)
+        start_at_s = loop.time()
+        try:
+            await asyncio.sleep(duration_s(self._profile, work, jitter))
+        finally:
+            self._log(work, kind, subject, start_at_s)
+            self._hand_over()
+
+    def _log(self, work: Work, kind: str, subject: int, start_at_s: float) -> None:
+        end_at_s = self._world.loop.time()
+        self._world.log.add(
+            Compute(
+                request_id=subject,
+                client_id=SERVER_ID,
+                kind=kind,
+                start_at_s=start_at_s,
+                end_at_s=end_at_s,
+                flop=work.flop,
+                memory_bytes=work.memory_bytes,
+                energy_j=compute_energy_j(self._profile, end_at_s - start_at_s),
+                cut=False,
+            )
+        )
+
+    def _hand_over(self) -> None:
+        self._busy = False
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._busy = True
+                turn.set_result(None)
+                return
+
+
+class Federation:
+    """The clients, the server's accelerator, and the state of the run as a protocol may see it."""
+
+    def __init__(
+        self,
+        world: World,
+        profiles: Sequence[DeviceProfile],
+        states: Sequence[Any],
+        server_profile: DeviceProfile,
+    ) -> None:
+        if not profiles:
+            raise FederationError("the federation has no clients")
+        self._world = world
+        self._devices = [
+            Device(client_id, profile, state, world.loop, world.availability)
+            for client_id, (profile, state) in enumerate(zip(profiles, states, strict=True))
+        ]
+        self.clients: tuple[Client, ...] = tuple(Client(device, self) for device in self._devices)
+        self.server = Server(world, server_profile)
+        self._num_requests = 0
+        self._num_open = 0
+        self._closed = False
+        self._drained: asyncio.Event = asyncio.Event()
+        world.on_end.append(self._ended)
+
+    def __iter__(self) -> Iterator[Client]:
+        return iter(self.clients)
+
+    def now_s(self) -> float:
+        """Virtual time."""
+        return self._world.loop.time()
+
+    @property
+    def num_open_requests(self) -> int:
+        """Requests under way now."""
+        return self._num_open
+
+    def online(self) -> list[int]:
+        """Ids of the clients that are there now, ascending."""
+        return [client.client_id for client in self.clients if client.is_online]
+
+    async def client_online(self, client_id: int) -> None:
+        """Sleep until this client is there; ``FederationError`` if it never will be."""
+        while not self.clients[client_id].is_online:
+            change_at_s = self._world.availability.next_change(client_id, self.now_s())
+            if change_at_s == float("inf"):
+                raise FederationError(f"client {client_id} is away and will never come back")
+            await self._sleep_until(change_at_s)
+
+    async def any_online(self, client_ids: Sequence[int]) -> None:
+        """Sleep until one of these clients is there; ``FederationError`` if none ever will be."""
+        while not any(self.clients[client_id].is_online for client_id in client_ids):
+            now_s = self.now_s()
+            changes = [self._world.availability.next_change(client_id, now_s) for client_id in client_ids]
+            change_at_s = min(changes, default=float("inf"))
+            if change_at_s == float("inf"):
+                raise FederationError(f"none of the {len(client_ids)} clients that could be asked will ever be online")
+            await self._sleep_until(change_at_s)
+
+    async def broadcast(self, message: wire.Message, client_ids: Sequence[int]) -> dict[int, Reply]:
+        """Ask several clients the same; each entry is a reply or the error that ended it."""
+        replies = await asyncio.gather(
+            *(self.clients[client_id].request(message) for client_id in client_ids), return_exceptions=True
+        )
+        answers: dict[int, Reply] = {}
+        for client_id, reply in zip(client_ids, replies, strict=True):
+            if isinstance(reply, BaseException) and not isinstance(reply, RequestError):
+                raise reply
+            answers[client_id] = reply
+        return answers
+
+    # For the experiment that owns the federation.
+
+    def begin(self, device: Device, message: wire.Message, subject: Subject) -> Exchange:
+        """Start a request (``Client.request`` awaits it)."""
+        if self._closed:
+            raise FederationError("the run has ended; no new request starts")
+        exchange = Exchange(self._world, device, self._num_requests, message, subject)
+        self._num_requests += 1
+        self._num_open += 1
+        exchange.begin()
+        return exchange
+
+    async def drain(self) -> None:
+        """No new request starts; await the end of those under way, so that every byte is charged."""
+        self._closed = True
+        if self._num_open:
+            self._drained.clear()
+            await self._drained.wait()
+
+    def log_presence(self, until_s: float) -> None:
+        """Put every device's intervals of presence up to an instant on record."""
+        for device in self._devices:
+            for start_at_s, end_at_s in self._world.availability.intervals(device.client_id, 0.0, until_s):
+                self._world.log.add(
+                    Presence(
+                        client_id=device.client_id,
+                        device_class=device.profile.device_class,
+                        start_at_s=start_at_s,
+                        end_at_s=end_at_s,
+                    )
+                )
+
+    @property
+    def carried_bytes(self) -> Mapping[str, float]:
+        """What the links themselves counted, per direction: the other side of the books."""
+        return {"down": self._world.downlink.carried_bytes, "up": self._world.uplink.carried_bytes}
+
+    async def _sleep_until(self, at_s: float) -> None:
+        woken: asyncio.Future[None] = self._world.loop.create_future()
+        self._world.loop.at(at_s, lambda: None if woken.done() else woken.set_result(None))
+        await woken
+
+    def _ended(self, _: object) -> None:
+        self._num_open -= 1
+        if self._num_open == 0:
+            self._drained.set()

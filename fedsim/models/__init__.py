@@ -1,0 +1,1 @@
+"""Real language models: server policy and client evaluators. Imports torch; loaded only when fidelity is real."""

@@ -1,0 +1,1 @@
+"""The network: messages with their real encoded size, links that flows share, transport overhead."""

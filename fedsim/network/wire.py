@@ -1,0 +1,192 @@
+"""Messages as they really travel: frozen structs, encoded by msgpack, whose length is what the link carries.
+
+Every message type states its ``purpose`` and what the paper's account sees in it. Identifiers have a fixed
+width on the wire and rewards are 8-byte floats, so that a message's size never depends on how large an id has
+grown or on which evaluator answered. Fields travel in order without their names.
+
+A message type with ``scalars_only = True`` declares that it carries registered scalars and nothing else; replies of
+a scalar-only protocol must all be of that kind.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import msgspec
+
+from fedsim.records import Purpose
+
+NUMBER_BYTES = 8
+"""Declared width of one number in the paper's account (its figure 2 fits 8 bytes a reward)."""
+
+_ID_BYTES = 8
+
+
+def pack_id(number: int) -> bytes:
+    """An identifier of fixed width: 8 bytes, big-endian."""
+    return number.to_bytes(_ID_BYTES, "big")
+
+
+def unpack_id(raw: bytes) -> int:
+    """The number behind ``pack_id``."""
+    return int.from_bytes(raw, "big")
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Root of all messages."""
+
+    purpose: ClassVar[Purpose]
+    scalars_only: ClassVar[bool] = False
+
+    def paper_bytes(self) -> int:
+        """The paper's account of this message: numbers at their declared width and text as UTF-8; no framing."""
+        raise NotImplementedError  # every concrete message says what counts
+
+
+class ProbeExemplars(Message, frozen=True, array_like=True, tag="P"):
+    """Down: labelled exemplars that the client answers with its own model (competence, eq. 5)."""
+
+    purpose: ClassVar[Purpose] = "probe"
+
+    draw: bytes
+    questions: tuple[str, ...]
+    answers: tuple[str, ...]
+
+    def paper_bytes(self) -> int:
+        """Text of questions and answers."""
+        return _text_bytes(self.questions) + _text_bytes(self.answers)
+
+
+class ProbeBits(Message, frozen=True, array_like=True, tag="B"):
+    """Up (``probe: once``): one bit per exemplar, 1 where the client's own answer equals the label."""
+
+    purpose: ClassVar[Purpose] = "probe"
+    scalars_only: ClassVar[bool] = True
+
+    draw: bytes
+    bits: bytes
+
+    def paper_bytes(self) -> int:
+        """The bits, eight to a byte."""
+        return len(self.bits)
+
+
+class ProbeNeighbours(Message, frozen=True, array_like=True, tag="N"):
+    """Down (``probe: per_question``): the L exemplars nearest to one question, with their labels."""
+
+    purpose: ClassVar[Purpose] = "probe"
+
+    draw: bytes
+    questions: tuple[str, ...]
+    answers: tuple[str, ...]
+
+    def paper_bytes(self) -> int:
+        """Text of questions and answers."""
+        return _text_bytes(self.questions) + _text_bytes(self.answers)
+
+
+class Competence(Message, frozen=True, array_like=True, tag="K"):
+    """Up (``probe: per_question``): the client's accuracy on the exemplars it was just sent, in [0, 1]."""
+
+    purpose: ClassVar[Purpose] = "probe"
+    scalars_only: ClassVar[bool] = True
+
+    draw: bytes
+    competence: float
+
+    def paper_bytes(self) -> int:
+        """One number."""
+        return NUMBER_BYTES
+
+
+class Candidates(Message, frozen=True, array_like=True, tag="C"):
+    """Down: a question and its G candidate answers, to be scored."""
+
+    purpose: ClassVar[Purpose] = "question"
+
+    draw: bytes
+    question: str
+    candidates: tuple[str, ...]
+
+    def paper_bytes(self) -> int:
+        """Text of the question and the candidates."""
+        return len(self.question.encode()) + _text_bytes(self.candidates)
+
+
+class Rewards(Message, frozen=True, array_like=True, tag="R"):
+    """Up: one scalar per candidate."""
+
+    purpose: ClassVar[Purpose] = "reward"
+    scalars_only: ClassVar[bool] = True
+
+    draw: bytes
+    rewards: tuple[float, ...]
+
+    def paper_bytes(self) -> int:
+        """One number per candidate."""
+        return NUMBER_BYTES * len(self.rewards)
+
+
+class QuestionOnly(Message, frozen=True, array_like=True, tag="Q"):
+    """Down: a question to which the client is asked for its own answer (text will leave the client)."""
+
+    purpose: ClassVar[Purpose] = "question"
+
+    draw: bytes
+    question: str
+
+    def paper_bytes(self) -> int:
+        """Text of the question."""
+        return len(self.question.encode())
+
+
+class Answer(Message, frozen=True, array_like=True, tag="A"):
+    """Up: the client's own answer as text; not scalar-only."""
+
+    purpose: ClassVar[Purpose] = "answer"
+
+    draw: bytes
+    answer: str
+
+    def paper_bytes(self) -> int:
+        """Text of the answer."""
+        return len(self.answer.encode())
+
+
+class Cancel(Message, frozen=True, array_like=True, tag="X"):
+    """Down: stop working on a request."""
+
+    purpose: ClassVar[Purpose] = "cancel"
+
+    draw: bytes
+
+    def paper_bytes(self) -> int:
+        """Control traffic is not in the paper's account."""
+        return 0
+
+
+AnyMessage = (
+    ProbeExemplars | ProbeBits | ProbeNeighbours | Competence | Candidates | Rewards | QuestionOnly | Answer | Cancel
+)
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(AnyMessage)
+
+
+def encode(message: Message) -> bytes:
+    """The bytes that travel."""
+    return _ENCODER.encode(message)
+
+
+def decode(raw: bytes) -> Message:
+    """Read a message back; types are checked.
+
+    Raises:
+        msgspec.DecodeError: the bytes are not one of our messages.
+    """
+    message: Message = _DECODER.decode(raw)
+    return message
+
+
+def _text_bytes(texts: tuple[str, ...]) -> int:
+    return sum(len(text.encode()) for text in texts)

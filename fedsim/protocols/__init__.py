@@ -1,0 +1,57 @@
+"""Protocols: one file each. A protocol is ``Config``, ``run(federation, config, state)`` and ``HANDLERS``.
+
+The table below is explicit; third parties register a module through the ``fedsim.protocols`` entry point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+from fedsim.config import StrictModel
+from fedsim.errors import ScenarioError
+from fedsim.network import wire
+from fedsim.request import Handler
+
+PROTOCOLS: Mapping[str, str] = {
+    "fedgrpo": "fedsim.protocols.fedgrpo",
+    "central_grpo": "fedsim.protocols.central_grpo",
+    "zero_shot": "fedsim.protocols.zero_shot",
+    "self_reward": "fedsim.protocols.self_reward",
+    "dp_sft": "fedsim.protocols.dp_sft",
+    "dp_grpo": "fedsim.protocols.dp_grpo",
+    "distil": "fedsim.protocols.distil",
+}
+
+
+class ProtocolModule(Protocol):
+    """What a protocol's file offers."""
+
+    Config: type[StrictModel]
+    HANDLERS: Mapping[type[wire.Message], Handler]
+    run: Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
+
+
+def names() -> list[str]:
+    """Every protocol that can be named in a scenario, ours first."""
+    return [*PROTOCOLS, *sorted(point.name for point in _third_parties() if point.name not in PROTOCOLS)]
+
+
+def load(name: str) -> ProtocolModule:
+    """Import a protocol by its name.
+
+    Raises:
+        ScenarioError: nobody registered that name.
+    """
+    if name in PROTOCOLS:
+        return import_module(PROTOCOLS[name])  # type: ignore[return-value]
+    for point in _third_parties():
+        if point.name == name:
+            return point.load()  # type: ignore[no-any-return]
+    raise ScenarioError(f"there is no protocol {name!r}; there are {', '.join(names())}")
+
+
+def _third_parties() -> list[Any]:
+    return list(entry_points(group="fedsim.protocols"))

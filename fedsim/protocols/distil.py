@@ -1,0 +1,84 @@
+"""Control: the chosen experts send their own answers, and the server is fine-tuned on them (SFT, no RL).
+
+Same selection, same questions, same number of requests as FedGRPO, but text leaves the clients: this control is *not*
+scalar-only, and its uplink carries answers. It shows what the privacy of scalars costs, or does not cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
+
+from pydantic import Field
+
+from fedsim.devices.cost import Work, generate_work, training_work
+from fedsim.federation import Federation
+from fedsim.models.config import PolicyConfig
+from fedsim.network import wire
+from fedsim.protocols import fedgrpo
+from fedsim.protocols.rollouts import QuestionStream
+from fedsim.request import Handler, Reply, Subject
+from fedsim.roles import Draw
+from fedsim.states import ClientState, ServerState
+from fedsim.stragglers import collect
+from fedsim.tasks.questions import Question
+
+
+class Config(PolicyConfig, fedgrpo.ExpertsConfig):
+    """Settings of the control: FedGRPO's selection, one round of questions per update."""
+
+    name: Literal["distil"] = Field("distil", description="control: SFT on the experts' own answers (not scalar-only)")
+    questions_per_update: int = Field(96, ge=1, description="questions in one round (count)")
+
+
+async def run(federation: Federation, config: Config, state: ServerState) -> None:
+    """Rounds of questions; one pass of SFT over the answers that came back."""
+    experts = fedgrpo.Experts(federation, config, state)
+    stream = QuestionStream(state.data.pool, state.seed)
+    async with asyncio.TaskGroup() as tasks:
+        await experts.start(tasks)
+        while True:
+            draws = [stream.next() for _ in range(config.questions_per_update)]
+            answered = await asyncio.gather(*(_ask(federation, config, experts, draw) for draw in draws))
+            rows = [row for rows in answered for row in rows]
+            if not rows:
+                continue
+            count = state.policy.count_tokens
+            work = training_work(state.spec, [count(row.text) + count(row.answer) + 1 for row in rows])
+            await federation.server.compute(work, "update", state.policy.version)
+            stats = state.policy.fit(rows, steps=math.ceil(len(rows) / config.fit_batch_size))
+            state.monitor.updated(stats, [], len(rows), 0.0)
+            await state.monitor.pause_if_over()
+
+
+async def _ask(federation: Federation, config: Config, experts: fedgrpo.Experts, draw: Draw) -> list[Question]:
+    chosen = await experts.choose(draw)
+    message = wire.QuestionOnly(wire.pack_id(draw.index), draw.question.text)
+    subject = Subject(draw.index, draw.question.question_id)
+    requests = {client_id: federation.clients[client_id].request(message, subject) for client_id in chosen}
+    replies = await collect(requests, config.stragglers)
+    return [
+        replace(draw.question, answer=reply.answer) for reply in replies.values() if isinstance(reply, wire.Answer)
+    ]
+
+
+def answer(client: ClientState, message: wire.QuestionOnly) -> Reply:
+    """The client's own greedy answer, as text."""
+    return Reply(wire.Answer(message.draw, client.evaluator.answers([message.question])[0]))
+
+
+def answer_cost(client: ClientState, message: wire.QuestionOnly) -> Work:
+    """Decoding one answer."""
+    count = client.evaluator.count_tokens
+    own = client.evaluator.answers([message.question])[0]
+    return generate_work(client.spec, [count(message.question)], [[count(own) + 1]])
+
+
+HANDLERS: Mapping[type[wire.Message], Handler] = {
+    wire.ProbeExemplars: fedgrpo.HANDLERS[wire.ProbeExemplars],
+    wire.ProbeNeighbours: fedgrpo.HANDLERS[wire.ProbeNeighbours],
+    wire.QuestionOnly: Handler(answer, answer_cost),
+}

@@ -1,0 +1,269 @@
+"""FedGRPO: a server policy learns from group-relative rewards that competent domain clients return as scalars.
+
+Zhu, Gu, Fan, Yang, Han: FedGRPO: Privately Optimizing Foundation Models with Group-Relative Rewards from Domain Clients,
+AAAI 2026, arXiv 2602.12014; Algorithm 1, eqs. 4 to 9. Per question x_s:
+
+1. sample G candidates from the live policy (``rollouts.py``),
+2. embed x_s with the frozen initial policy and find its L nearest exemplars in Dp (eq. 5),
+3. read each client's competence: its own model's accuracy on those exemplars,
+4. ask the M most competent clients (eq. 6) to score the candidates,
+5. each returns one scalar per candidate: AE where it owns a trusted answer, else ME with its own model,
+6. turn the rewards into group-relative advantages (eqs. 7 to 9) and step the policy (``group_relative.py``).
+
+What differs from the paper, on purpose:
+
+* ``probe: once`` (default) sends Dp once per client and keeps the K x |Dp| correctness bits on the server: competence for
+  any question is then a masked mean of bits, and costs no traffic. ``probe: per_question`` is the paper's broadcast of
+  G(x_s) for every question. Both choose the same experts.
+* Exemplars travel with their labels and correctness comes back, so that no client text ever leaves a client.
+* The update does not wait for a round (``update.schedule: group``); ``barrier`` is the paper's.
+* Eqs. 8 and 9 as printed cancel (``grouping: literal``); the default standardises each expert over the candidates.
+* A client that is away, or has not answered the probe, is not eligible; a missing reward is masked, never zero.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import networkx as nx
+import numpy as np
+from pydantic import Field
+
+from fedsim.config import StrictModel
+from fedsim.devices.cost import NO_WORK, Work, generate_work, score_work
+from fedsim.errors import FederationError, RequestError
+from fedsim.federation import Client, Federation
+from fedsim.network import wire
+from fedsim.protocols.group_relative import GroupRelativeConfig, Judgement, train
+from fedsim.request import Handler, Reply, Subject
+from fedsim.roles import Draw, FloatArray, Group
+from fedsim.selection.confidence_graph import ConfidenceGraph, mean_correct
+from fedsim.selection.experts import all_experts, best_experts, random_experts
+from fedsim.states import ClientState, ServerState
+from fedsim.stragglers import StragglerConfig, collect
+
+
+class ExpertsConfig(StrictModel):
+    """Who is asked, and for how long; the paper's letters stand in the descriptions."""
+
+    experts: Literal["competence", "random", "all", "oracle"] = Field(
+        "competence",
+        description="who scores: the most competent by the confidence graph, "
+        "or a control: random, all, oracle (by true domain accuracy)",
+    )
+    num_experts: int = Field(2, ge=1, description="M, experts asked per question (experts: all ignores it)")
+    num_neighbours: int = Field(20, ge=1, description="L, nearest exemplars that decide competence")
+    probe: Literal["once", "per_question"] = Field(
+        "once",
+        description="once: Dp travels once per client; per_question: the L nearest exemplars travel "
+        "for every question, as in the paper",
+    )
+    stragglers: StragglerConfig = Field(StragglerConfig(), description="how long a group waits for its experts")
+
+
+class Config(GroupRelativeConfig, ExpertsConfig):
+    """Settings of FedGRPO."""
+
+    name: Literal["fedgrpo"] = Field("fedgrpo", description="FedGRPO (AAAI 2026)")
+    model_score: Literal["likelihood", "agreement"] = Field(
+        "likelihood",
+        description="ME: likelihood of the candidate under the client's model, or agreement with its own answer",
+    )
+
+
+# ---------------------------------------------------------------------------------------------- the server's half
+
+
+async def run(federation: Federation, config: Config, state: ServerState) -> None:
+    """Algorithm 1 at the server; ends when the run's stop condition cancels it."""
+    experts = Experts(federation, config, state)
+    async with asyncio.TaskGroup() as tasks:
+        await experts.start(tasks)
+
+        async def judge(group: Group) -> Judgement:
+            chosen = await experts.choose(group.draw)
+            return await ask(federation, config, group, chosen)
+
+        await train(federation, config, state, state.data.pool, judge)
+
+
+async def ask(federation: Federation, config: Config, group: Group, chosen: Sequence[int]) -> Judgement:
+    """Send <x_s, y> to the experts and await their scalars under the straggler policy (Algorithm 1, steps 5 and 6)."""
+    question = group.draw.question
+    message = wire.Candidates(wire.pack_id(group.draw.index), question.text, tuple(group.texts))
+    subject = Subject(group.draw.index, question.question_id)
+    requests = {client_id: federation.clients[client_id].request(message, subject) for client_id in chosen}
+    replies = await collect(requests, config.stragglers)
+    rewards = np.full((len(chosen), len(group.candidates)), np.nan)
+    for row, client_id in enumerate(chosen):
+        reply = replies.get(client_id)
+        if isinstance(reply, wire.Rewards):
+            rewards[row] = reply.rewards
+    if config.stragglers.missing == "zero":
+        rewards = np.nan_to_num(rewards, nan=0.0)
+    lost_some = len(replies) < len(chosen)
+    return Judgement(rewards, len(chosen), drop=lost_some and config.stragglers.missing == "drop_group")
+
+
+class Experts:
+    """Who is asked: the confidence graph, filled by probing, or one of its controls."""
+
+    def __init__(self, federation: Federation, config: ExpertsConfig, state: ServerState) -> None:
+        exemplars = state.data.auxiliary
+        self._federation = federation
+        self._config = config
+        self._state = state
+        self._exemplars = exemplars
+        self._graph = ConfidenceGraph.unprobed(state.policy.embed(exemplars), len(federation.clients))
+        pool = state.data.pool
+        self._embeddings = dict(zip((q.question_id for q in pool), state.policy.embed(pool), strict=True))
+        self.somebody_answered = asyncio.Event()
+        state.artefacts["confidence_graph"] = self._sample_graph
+
+    async def start(self, tasks: asyncio.TaskGroup) -> None:
+        """Probe every client, each when it is there, and return when the first has answered (``probe: once``)."""
+        if self._config.probe == "once":
+            for client in self._federation:
+                tasks.create_task(self.probe(client), name=f"probe of client {client.client_id}")
+            await self.somebody_answered.wait()
+
+    async def probe(self, client: Client) -> None:
+        """Send Dp to one client until it has answered; whenever it is there (``probe: once``)."""
+        message = wire.ProbeExemplars(
+            wire.pack_id(0), tuple(q.text for q in self._exemplars), tuple(q.answer for q in self._exemplars)
+        )
+        for attempt in range(_MAX_PROBES):
+            await client.online()
+            try:
+                reply = await client.request(message, Subject(attempt=attempt))
+            except RequestError:
+                continue
+            assert isinstance(reply, wire.ProbeBits)
+            bits = np.unpackbits(np.frombuffer(reply.bits, np.uint8), count=len(self._exemplars))
+            self._graph.record(client.client_id, bits.astype(bool))
+            self.somebody_answered.set()
+            return
+        if not self.somebody_answered.is_set() and not self._federation.num_open_requests:
+            raise FederationError(f"no client answered the probe in {_MAX_PROBES} attempts")
+
+    async def choose(self, draw: Draw) -> tuple[int, ...]:
+        """C(x_s): the ids of the experts for this question, waiting until somebody can be asked (eq. 6)."""
+        config, seed = self._config, self._state.seed
+        question = draw.question
+        eligible = await self._eligible()
+        if config.experts == "all":
+            return all_experts(eligible)
+        if config.experts == "random":
+            return random_experts(question.question_id, config.num_experts, eligible, seed)
+        if config.experts == "oracle":
+            scores = self._state.client_accuracy()[:, self._state.data.domains.index(question.domain)]
+        elif config.probe == "per_question":
+            scores = await self._ask_competence(draw, eligible)
+        else:
+            scores = self._graph.competence(self._embeddings[question.question_id], config.num_neighbours)
+        return best_experts(scores, question.question_id, config.num_experts, eligible, seed)
+
+    async def _eligible(self) -> list[int]:
+        """Clients that can be asked now: there, and (``probe: once``) with a known competence."""
+        if self._config.probe == "per_question":
+            await self._federation.any_online(range(len(self._federation.clients)))
+            return self._federation.online()
+        while True:
+            await self._federation.any_online(sorted(self._graph.probed()))
+            probed = self._graph.probed()
+            eligible = [client_id for client_id in self._federation.online() if client_id in probed]
+            if eligible:
+                return eligible
+
+    async def _ask_competence(self, draw: Draw, eligible: Sequence[int]) -> FloatArray:
+        """Broadcast G(x_s) and collect r_k^p; NaN for a client that did not answer in time."""
+        nearest = self._graph.neighbours(self._embeddings[draw.question.question_id], self._config.num_neighbours)
+        message = wire.ProbeNeighbours(
+            wire.pack_id(draw.index),
+            tuple(self._exemplars[index].text for index in nearest),
+            tuple(self._exemplars[index].answer for index in nearest),
+        )
+        subject = Subject(draw.index, draw.question.question_id)
+        requests = {client_id: self._federation.clients[client_id].request(message, subject) for client_id in eligible}
+        replies = await collect(requests, self._config.stragglers)
+        competence = np.full(len(self._federation.clients), np.nan)
+        for client_id, reply in replies.items():
+            if isinstance(reply, wire.Competence):
+                competence[client_id] = reply.competence
+        return competence
+
+    def _sample_graph(self) -> nx.Graph:
+        """The graph of one question per domain, for the run folder."""
+        first_of_domain = {question.domain: question for question in reversed(self._state.data.pool)}
+        questions = [first_of_domain[domain] for domain in self._state.data.domains if domain in first_of_domain]
+        embeddings = np.array([self._embeddings[question.question_id] for question in questions])
+        return self._graph.graph(questions, embeddings, self._config.num_neighbours, self._exemplars)
+
+
+_MAX_PROBES = 100
+
+# ---------------------------------------------------------------------------------------------- the client's half
+
+
+def answer_exemplars(client: ClientState, message: wire.ProbeExemplars) -> Reply:
+    """Answer Dp with the client's own model and say which answers equal their labels."""
+    right = _own_answers_right(client, message.questions, message.answers)
+    return Reply(wire.ProbeBits(message.draw, np.packbits(right).tobytes()))
+
+
+def answer_neighbours(client: ClientState, message: wire.ProbeNeighbours) -> Reply:
+    """r_k^p = (1/L) sum_l 1[own answer to x_l = y_l] (PAPER, step 3)."""
+    right = _own_answers_right(client, message.questions, message.answers)
+    return Reply(wire.Competence(message.draw, mean_correct(right)))
+
+
+def score(client: ClientState, message: wire.Candidates) -> Reply:
+    """Dual evaluation: AE, 1[y = trusted answer], where the client owns one; else ME with its own model."""
+    trusted = client.trusted.get(message.question)
+    if trusted is not None:
+        rewards = [float(client.answers.right(candidate, trusted)) for candidate in message.candidates]
+        return Reply(wire.Rewards(message.draw, tuple(rewards)), evaluator="AE")
+    if client.model_score == "agreement":
+        own = client.answers.extract(client.evaluator.answers([message.question])[0])
+        rewards = [float(client.answers.right(candidate, own)) for candidate in message.candidates]
+        return Reply(wire.Rewards(message.draw, tuple(rewards)), evaluator="ME agreement")
+    likelihood = client.evaluator.likelihood(message.question, message.candidates)
+    return Reply(wire.Rewards(message.draw, tuple(likelihood)), evaluator="ME likelihood")
+
+
+def expect_score(client: ClientState, message: wire.Candidates) -> None:
+    """Announce a model-based score, so that real ones are computed in batches."""
+    if message.question not in client.trusted and client.model_score == "likelihood":
+        client.evaluator.expect(message.question, message.candidates)
+
+
+def score_cost(client: ClientState, message: wire.Candidates) -> Work:
+    """AE compares strings (no model work); likelihood is one prefill of prompt and candidates; agreement decodes."""
+    if message.question in client.trusted:
+        return NO_WORK
+    count = client.evaluator.count_tokens
+    if client.model_score == "agreement":
+        longest = max(count(candidate) for candidate in message.candidates)
+        return generate_work(client.spec, [count(message.question)], [[longest]])
+    return score_work(client.spec, count(message.question), [count(text) for text in message.candidates])
+
+
+def exemplars_cost(client: ClientState, message: wire.ProbeExemplars | wire.ProbeNeighbours) -> Work:
+    """Decoding one answer per exemplar, as one batch."""
+    count = client.evaluator.count_tokens
+    prompts = [count(text) for text in message.questions]
+    return generate_work(client.spec, prompts, [[count(text) + 1] for text in message.answers])
+
+
+HANDLERS: Mapping[type[wire.Message], Handler] = {
+    wire.ProbeExemplars: Handler(answer_exemplars, exemplars_cost),
+    wire.ProbeNeighbours: Handler(answer_neighbours, exemplars_cost),
+    wire.Candidates: Handler(score, score_cost, expect_score),
+}
+
+
+def _own_answers_right(client: ClientState, questions: Sequence[str], labels: Sequence[str]) -> list[bool]:
+    answers = client.evaluator.answers(questions)
+    return [client.answers.right(answer, label) for answer, label in zip(answers, labels, strict=True)]

@@ -1,0 +1,99 @@
+"""Sampling on the server: which questions come, in what order, and what sampling them costs in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from fedsim import streams
+from fedsim.devices.cost import Work, embedding_work, generate_work
+from fedsim.federation import Federation
+from fedsim.roles import Draw, Group
+from fedsim.states import ServerState
+from fedsim.tasks.questions import Question
+
+
+class QuestionStream:
+    """Questions in keyed random order, epoch after epoch, each drawn once per epoch."""
+
+    def __init__(self, questions: Sequence[Question], seed: int) -> None:
+        self._questions = questions
+        self._seed = seed
+        self._order: list[int] = []
+        self._num_draws = 0
+
+    def next(self) -> Draw:
+        """The next draw of the stream."""
+        self._num_draws += 1
+        return self.peek(self._num_draws - 1)
+
+    def peek(self, index: int) -> Draw:
+        """The draw of this index, without moving on."""
+        while len(self._order) <= index:
+            epoch = len(self._order) // len(self._questions)
+            shuffled = streams.generator(self._seed, "question order", epoch)
+            self._order.extend(shuffled.permutation(len(self._questions)).tolist())
+        return Draw(index, self._questions[self._order[index]])
+
+
+class Rollouts:
+    """The server's sampler: G candidates for each question of the stream.
+
+    All questions that wait when the accelerator becomes free are sampled as one batch (continuous batching, in its
+    simplest form) and embedded in the same pass. The policy version is the one that is live when the batch begins.
+
+    Args:
+        block: how many draws to sample ahead at once in reality; changes no result.
+    """
+
+    def __init__(
+        self, federation: Federation, state: ServerState, questions: Sequence[Question], block: int
+    ) -> None:
+        self._federation = federation
+        self._state = state
+        self._stream = QuestionStream(questions, state.seed)
+        self._block = block
+        self._waiting: asyncio.Queue[tuple[Draw, asyncio.Future[Group]]] = asyncio.Queue()
+        self._ahead: dict[int, Group] = {}
+        self._ahead_version = -1
+
+    async def next(self) -> Group:
+        """Sample the next question of the stream from the live policy."""
+        draw = self._stream.next()
+        group: asyncio.Future[Group] = asyncio.get_running_loop().create_future()
+        self._waiting.put_nowait((draw, group))
+        return await group
+
+    async def serve(self) -> None:
+        """Sample whatever waits, batch after batch, for ever."""
+        while True:
+            batch = [await self._waiting.get()]
+            await asyncio.sleep(0)  # everyone who asks at this instant joins the batch
+            while not self._waiting.empty():
+                batch.append(self._waiting.get_nowait())
+            groups = self._sample([draw for draw, _ in batch])
+            await self._federation.server.compute(self._work(groups), "sample", batch[0][0].index)
+            for (_, future), group in zip(batch, groups, strict=True):
+                if not future.done():
+                    future.set_result(group)
+
+    def _sample(self, draws: Sequence[Draw]) -> list[Group]:
+        policy = self._state.policy
+        if self._ahead_version != policy.version:
+            self._ahead.clear()
+            self._ahead_version = policy.version
+        missing = [draw for draw in draws if draw.index not in self._ahead]
+        if missing:
+            # A full block when a version is new; small steps once it is older, since the rest may never be needed.
+            size = self._block if not self._ahead else max(8, self._block // 8)
+            first_ahead = missing[-1].index + 1
+            extra = range(first_ahead, first_ahead + max(0, size - len(missing)))
+            wanted = [*missing, *(self._stream.peek(index) for index in extra)]
+            self._ahead.update((group.draw.index, group) for group in policy.sample(wanted))
+        return [self._ahead[draw.index] for draw in draws]
+
+    def _work(self, groups: Sequence[Group]) -> Work:
+        count = self._state.policy.count_tokens
+        prompts = [count(group.draw.question.text) for group in groups]
+        answers = [[candidate.num_tokens for candidate in group.candidates] for group in groups]
+        return generate_work(self._state.spec, prompts, answers) + embedding_work(self._state.spec, sum(prompts))

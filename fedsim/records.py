@@ -1,0 +1,197 @@
+"""Frozen records: every number fedsim prints is a sum over these rows.
+
+A record holds no wall time, host, path or flush point, so the same scenario, seed and platform give the same
+bytes. Instants are virtual seconds. ``client_id`` is -1 for the server. Rows are hashed in the order in which
+they are added (``records_sha256``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Literal, TypeVar
+
+import msgspec
+
+Direction = Literal["down", "up"]
+Purpose = Literal["setup", "probe", "question", "reward", "answer", "adapter", "synthetic", "cancel", "control"]
+Fate = Literal["useful", "late", "duplicate", "retransmitted", "over_selected", "cut"]
+Status = Literal["ok", "late", "dropped", "cut", "offline", "cancelled", "over_selected", "failed"]
+Phase = Literal["down", "queue", "compute", "up", "done"]
+GroupFate = Literal["trained", "too_stale", "no_experts", "no_rewards"]
+
+PURPOSES: tuple[Purpose, ...] = (
+    "setup", "probe", "question", "reward", "answer", "adapter", "synthetic", "cancel", "control",
+)  # fmt: skip
+FATES: tuple[Fate, ...] = ("useful", "late", "duplicate", "retransmitted", "over_selected", "cut")
+STATUSES: tuple[Status, ...] = (
+    "ok", "late", "dropped", "cut", "offline", "cancelled", "over_selected", "failed",
+)  # fmt: skip
+SERVER_ID = -1
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, tag=True, kw_only=True):
+    """Root of all records; encodes as a msgpack array that starts with the record's name."""
+
+
+class Transfer(Record, frozen=True, array_like=True, tag=True, kw_only=True):
+    """Bytes of one message in one direction, with one purpose and one fate.
+
+    ``wire_bytes`` is everything that was put on the wire (encoded message + transport overhead, or the part sent
+    before a cut). ``paper_bytes`` is the paper's account: numbers times their declared width plus UTF-8 text,
+    uplink only, of messages that arrived (0 otherwise). Both stand in the same row.
+    """
+
+    request_id: int
+    client_id: int
+    direction: Direction
+    purpose: Purpose
+    fate: Fate
+    start_at_s: float
+    end_at_s: float
+    message_bytes: int
+    wire_bytes: int
+    paper_bytes: int
+
+
+class Compute(Record, frozen=True, array_like=True, tag=True, kw_only=True):
+    """One computation of one device (or the server): its work, when it held the device, and what it cost."""
+
+    request_id: int
+    client_id: int
+    kind: str
+    start_at_s: float
+    end_at_s: float
+    flop: float
+    memory_bytes: float
+    energy_j: float
+    cut: bool
+
+
+class Outcome(Record, frozen=True, array_like=True, tag=True, kw_only=True):
+    """How one request ended; every request has exactly one. ``phase`` is where it ended."""
+
+    request_id: int
+    client_id: int
+    device_class: str
+    purpose: Purpose
+    subject: int
+    sent_at_s: float
+    ended_at_s: float
+    status: Status
+    phase: Phase
+    cause: str
+
+
+class Reward(Record, frozen=True, array_like=True, tag=True, kw_only=True):
+    """The scores one client returned for one group of candidates."""
+
+    request_id: int
+    client_id: int
+    draw: int
+    question_id: int
+    evaluator: str
+    rewards: tuple[float, ...]
+    at_s: float
+
+
+class Group(Record, frozen=True, array_like=True, tag=True, kw_only=True):
+    """One question's group when its advantages became final.
+
+    ``num_experts`` were asked, ``num_answered`` answered in time; ``correct`` is the share of the G candidates
+    that equal the truth (known to the simulator only, never used by a protocol that must not know it).
+    """
+
+    draw: int
+    question_id: int
+    domain: str
+    policy_version: int
+    dispatched_at_s: float
+    completed_at_s: float
+    num_experts: int
+    num_answered: int
+    reward_mean: float
+    reward_std: float
+    zero_variance: bool
+    correct: float
+    fate: GroupFate
+
+
+class Update(Record, frozen=True, array_like=True, tag=True, kw_only=True):
+    """One optimiser step: ``policy_version`` is the version it produced."""
+
+    policy_version: int
+    at_s: float
+    num_groups: int
+    num_candidates: int
+    staleness_mean: float
+    staleness_max: int
+    loss: float
+    entropy: float
+    clip_fraction: float
+    grad_norm: float
+    reward_mean: float
+    zero_variance_share: float
+
+
+class Evaluation(Record, frozen=True, array_like=True, tag=True, kw_only=True):
+    """Accuracy of one policy version on one split; takes no virtual time (a simulator's view, not the server's)."""
+
+    policy_version: int
+    at_s: float
+    split: Literal["validation", "test"]
+    greedy: float
+    pass_at_1: float
+    pass_at_8: float
+    entropy: float
+    kl_to_initial: float
+    num_questions: int
+
+
+class Presence(Record, frozen=True, array_like=True, tag=True, kw_only=True):
+    """One interval in which a device was available, cut to the run's span (for the timeline)."""
+
+    client_id: int
+    device_class: str
+    start_at_s: float
+    end_at_s: float
+
+
+RECORD_TYPES: tuple[type[Record], ...] = (
+    Transfer, Compute, Outcome, Reward, Group, Update, Evaluation, Presence,
+)  # fmt: skip
+
+R = TypeVar("R", bound=Record)
+
+
+class RecordLog:
+    """Append-only rows in the order of virtual time, with a running SHA-256 over their canonical encoding."""
+
+    def __init__(self) -> None:
+        self._rows: dict[type[Record], list[Record]] = {kind: [] for kind in RECORD_TYPES}
+        self._encoder = msgspec.msgpack.Encoder()
+        self._hash = sha256()
+        self._buffer = bytearray()
+
+    def add(self, record: Record) -> None:
+        """Append one record."""
+        self._rows[type(record)].append(record)
+        self._encoder.encode_into(record, self._buffer, -1)
+        if len(self._buffer) > 1 << 16:
+            self._absorb()
+
+    def of(self, kind: type[R]) -> list[R]:
+        """All rows of one kind, in order (the log's own list: do not change it)."""
+        return self._rows[kind]  # type: ignore[return-value]
+
+    def __iter__(self) -> Iterator[tuple[type[Record], list[Record]]]:
+        return iter(self._rows.items())
+
+    def sha256(self) -> str:
+        """Hex digest over every row so far, in the order of addition."""
+        self._absorb()
+        return self._hash.hexdigest()
+
+    def _absorb(self) -> None:
+        self._hash.update(self._buffer)
+        self._buffer.clear()

@@ -1,0 +1,121 @@
+"""The roles that models play for a protocol, as typed interfaces without torch.
+
+A protocol sees only these. ``fedsim.models`` implements them with real language models, ``fedsim.standin``
+with token counts alone (timing fidelity), and a test may bring its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fedsim.tasks.questions import Question
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One sampled answer: its text, how many tokens it has, and whether it ran into the length limit."""
+
+    text: str
+    num_tokens: int
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One sampling of one question: ``index`` counts draws over the run and keys their randomness."""
+
+    index: int
+    question: Question
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """G candidates of one draw, sampled by one policy version."""
+
+    draw: Draw
+    policy_version: int
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def texts(self) -> list[str]:
+        """The candidates' texts, in order."""
+        return [candidate.text for candidate in self.candidates]
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateStats:
+    """What one optimiser step measured: token means over the rows that were trained."""
+
+    loss: float
+    entropy: float
+    clip_fraction: float
+    grad_norm: float
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Accuracy of a policy on some questions, with drift against the initial policy.
+
+    ``greedy_by_domain`` maps a domain to its greedy accuracy; ``entropy`` and ``kl_to_initial`` are token means over
+    sampled answers (nats; the KL is the k3 estimator).
+    """
+
+    greedy: float
+    pass_at_1: float
+    pass_at_8: float
+    greedy_by_domain: dict[str, float]
+    entropy: float
+    kl_to_initial: float
+    num_questions: int
+
+
+class Policy(Protocol):
+    """The server's language model, pi_theta."""
+
+    @property
+    def version(self) -> int:
+        """The policy version: 0 at the start, one more after every optimiser step."""
+
+    def sample(self, draws: Sequence[Draw]) -> list[Group]:
+        """Sample G candidates for each draw from the live policy; a pure function of (weights, draw)."""
+
+    def update(self, groups: Sequence[Group], advantages: Sequence[FloatArray]) -> UpdateStats:
+        """One optimiser step on whole groups; ``advantages[i]`` is ``[G]``, NaN where a candidate is unscored."""
+
+    def forget(self, draw_indices: Sequence[int]) -> None:
+        """Drop what is remembered of groups that will never be trained."""
+
+    def fit(self, rows: Sequence[Question], steps: int) -> UpdateStats:
+        """Supervised fine-tuning on (text, answer) rows for a number of steps; one new version."""
+
+    def embed(self, questions: Sequence[Question]) -> FloatArray:
+        """phi(x): embeddings ``[n, d]`` of the frozen initial policy, l2-normalised."""
+
+    def evaluate(self, questions: Sequence[Question], num_samples: int) -> Accuracy:
+        """Greedy accuracy, and pass@1 and pass@8 from ``num_samples`` samples each; changes nothing."""
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text, for the cost model."""
+
+
+class Evaluator(Protocol):
+    """One client's own small model. It sees question *texts*: that is all a client is ever sent."""
+
+    def expect(self, question: str, candidates: Sequence[str]) -> None:
+        """Announce a scoring that will be due later, so that it can be computed in a batch with others."""
+
+    def likelihood(self, question: str, candidates: Sequence[str]) -> list[float]:
+        """The model's probability of each whole answer given the question, in [0, 1]."""
+
+    def answers(self, questions: Sequence[str]) -> list[str]:
+        """The model's own greedy answers to question texts."""
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text, for the cost model."""

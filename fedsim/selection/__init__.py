@@ -1,0 +1,1 @@
+"""Who is asked: the confidence graph and the controls it is compared with."""

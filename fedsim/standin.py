@@ -1,0 +1,173 @@
+"""Stand-ins for models and questions: timing fidelity, where tokens and bytes matter and weights do not.
+
+Nothing here learns. Questions are numbered texts, answers are short numbers, a candidate is right with a stated
+probability, and a client's answer is right with a skill that grows with its rows of the domain. All of it is keyed draws, so a
+timing run is as reproducible as a real one, imports no torch, and starts in a fraction of a second. Accuracy is never reported
+(it would be an invention): ``evaluate`` returns NaN, which the summary shows as null.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
+
+import numpy as np
+
+from fedsim import streams
+from fedsim.models.config import PolicyConfig
+from fedsim.roles import Accuracy, Candidate, Draw, FloatArray, Group, UpdateStats
+from fedsim.tasks.config import TasksConfig
+from fedsim.tasks.partition import deal
+from fedsim.tasks.questions import Question, TaskData
+
+RIGHT_SHARE = 0.3
+"""Probability that a stand-in candidate is right."""
+
+HALF_SKILL_ROWS = 100
+"""Rows of a domain at which a stand-in client answers half of its questions rightly."""
+
+VOCABULARY = 200
+"""Tokens in a stand-in vocabulary, as in the quick start's."""
+
+_CHARS_PER_TOKEN = 4
+_EMBEDDING = 16
+
+
+def task_data(config: TasksConfig, num_clients: int, seed: int) -> TaskData:
+    """Numbered questions in the sizes and the partition that the scenario asks for."""
+    sizes = config.sizes
+    names = tuple(config.options)
+    ids = count()
+    private_rows = {name: config.num_private(num_clients) // len(names) for name in names}
+    dealt = deal(config.partition, private_rows, num_clients, seed)
+    clients: list[list[Question]] = [[] for _ in range(num_clients)]
+    for name in names:
+        for owner in dealt.owners[name]:
+            clients[owner].append(_question(next(ids), name, seed))
+
+    def split(size: int) -> tuple[Question, ...]:
+        return tuple(_question(next(ids), names[index % len(names)], seed) for index in range(size))
+
+    pool = split(sizes.pool)
+    covered = [q for q in pool if streams.uniform(seed, "covered", q.question_id) < config.answers.coverage]
+    trusted: list[dict[int, str]] = [{} for _ in range(num_clients)]
+    for question in covered:
+        trusted[streams.integer(seed, "owner", question.question_id) % num_clients][question.question_id] = question.answer
+    return TaskData(
+        domains=names,
+        public=(),
+        private=tuple(tuple(rows) for rows in clients),
+        auxiliary=split(sizes.auxiliary),
+        pool=pool,
+        validation=(),
+        test=(),
+        trusted=tuple(trusted),
+        partition=dealt.table,
+    )
+
+
+def _question(question_id: int, domain: str, seed: int) -> Question:
+    digits = 1 + streams.integer(seed, "digits", question_id) % 3
+    answer = str(streams.integer(seed, "answer", question_id) % 10**digits)
+    return Question(question_id, domain, f"{domain} question {question_id:08d}", answer)
+
+
+class StandInPolicy:
+    """A policy of token counts; see the module."""
+
+    def __init__(self, config: PolicyConfig, seed: int) -> None:
+        self._config = config
+        self._seed = seed
+        self._version = 0
+
+    @property
+    def version(self) -> int:
+        """0 at the start, one more after every update."""
+        return self._version
+
+    def sample(self, draws: Sequence[Draw]) -> list[Group]:
+        """G keyed candidates per draw, right with probability ``RIGHT_SHARE``."""
+        return [Group(draw, self._version, tuple(self._candidates(draw))) for draw in draws]
+
+    def update(self, groups: Sequence[Group], advantages: Sequence[FloatArray]) -> UpdateStats:
+        """One version more; nothing is learned."""
+        self._version += 1
+        return UpdateStats(0.0, 0.0, 0.0, 0.0)
+
+    def fit(self, rows: Sequence[Question], steps: int) -> UpdateStats:
+        """One version more; nothing is learned."""
+        self._version += 1
+        return UpdateStats(0.0, 0.0, 0.0, 0.0)
+
+    def forget(self, draw_indices: Sequence[int]) -> None:
+        """Nothing is remembered."""
+
+    def embed(self, questions: Sequence[Question]) -> FloatArray:
+        """Unit vectors ``[n, 16]`` that cluster by domain."""
+        vectors = [
+            streams.generator("domain", q.domain).normal(size=_EMBEDDING)
+            + 0.3 * streams.generator("question", q.question_id).normal(size=_EMBEDDING)
+            for q in questions
+        ]
+        rows = np.array(vectors)
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float64)
+
+    def evaluate(self, questions: Sequence[Question], num_samples: int) -> Accuracy:
+        """NaN: a stand-in has no accuracy."""
+        return Accuracy(math.nan, math.nan, math.nan, {}, math.nan, math.nan, len(questions))
+
+    def count_tokens(self, text: str) -> int:
+        """A token per four characters, at least one."""
+        return token_count(text)
+
+    def _candidates(self, draw: Draw) -> Iterator[Candidate]:
+        for g in range(self._config.group_size):
+            key = (self._seed, "candidate", draw.index, g)
+            if streams.uniform(*key, "right") < RIGHT_SHARE:
+                text = draw.question.answer
+            else:
+                text = str(streams.integer(*key, "wrong") % 1000)
+            yield Candidate(text, min(self._config.max_new_tokens, token_count(text) + 1), truncated=False)
+
+
+class StandInEvaluator:
+    """A client's model of token counts: right with a skill that grows with its rows of the domain."""
+
+    def __init__(self, client_id: int, rows: Mapping[str, int], known: Mapping[str, Question], seed: int) -> None:
+        self._client_id = client_id
+        self._skill = {domain: n / (n + HALF_SKILL_ROWS) for domain, n in rows.items()}
+        self._known = known
+        self._seed = seed
+
+    def expect(self, question: str, candidates: Sequence[str]) -> None:
+        """Nothing to prepare."""
+
+    def likelihood(self, question: str, candidates: Sequence[str]) -> list[float]:
+        """A keyed score per candidate, higher for the right one by the client's skill."""
+        truth = self._known[question]
+        skill = self._skill.get(truth.domain, 0.0)
+        noise = (streams.uniform(self._seed, "score", self._client_id, question, text) for text in candidates)
+        return [
+            0.5 * skill * (text == truth.answer) + 0.5 * draw for text, draw in zip(candidates, noise, strict=True)
+        ]
+
+    def answers(self, questions: Sequence[str]) -> list[str]:
+        """The truth with the client's skill, else a wrong number."""
+        return [self._answer(question) for question in questions]
+
+    def count_tokens(self, text: str) -> int:
+        """A token per four characters, at least one."""
+        return token_count(text)
+
+    def _answer(self, question: str) -> str:
+        truth = self._known[question]
+        key = (self._seed, "own answer", self._client_id, question)
+        if streams.uniform(*key) < self._skill.get(truth.domain, 0.0):
+            return truth.answer
+        return f"{streams.integer(*key, 'wrong') % 1000 + 1000}"
+
+
+def token_count(text: str) -> int:
+    """Tokens of a text in timing fidelity: one per four characters, at least one."""
+    return max(1, math.ceil(len(text) / _CHARS_PER_TOKEN))

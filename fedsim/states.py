@@ -1,0 +1,59 @@
+"""What each side of a protocol knows: the server's state and a client's state, and nothing of each other's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedsim.devices.cost import ModelSpec
+from fedsim.monitor import Monitor
+from fedsim.roles import Evaluator, FloatArray, Policy
+from fedsim.tasks.matching import AnswerRule
+from fedsim.tasks.questions import TaskData
+
+
+@dataclass(frozen=True, slots=True)
+class ClientState:
+    """What one client knows; the only thing its handlers see besides the message.
+
+    Attributes:
+        client_id: its number.
+        evaluator: its own trained model.
+        spec: the model's architecture, for the cost of work.
+        trusted: answers it owns, by question text (AE).
+        answers: how an answer is read from text and compared.
+        model_score: how its model scores a candidate (ME): ``likelihood`` or ``agreement``.
+    """
+
+    client_id: int
+    evaluator: Evaluator
+    spec: ModelSpec
+    trusted: Mapping[str, str]
+    answers: AnswerRule
+    model_score: str = "likelihood"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """What the server's half of a protocol gets.
+
+    Attributes:
+        seed: root of every draw.
+        policy: the live policy.
+        frozen: the initial policy as a scorer (the ``self`` control).
+        data: the task data; the truth in ``data.pool`` is for controls that say so.
+        spec: the policy's architecture, for the cost of work.
+        monitor: keeps the books of learning and says when to stop.
+        client_accuracy: the clients' true accuracy per domain, ``[K, D]``: the simulator's knowledge, for ``oracle``.
+        artefacts: what a protocol leaves for the run folder, by name; called once, at the end.
+    """
+
+    seed: int
+    policy: Policy
+    frozen: Evaluator
+    data: TaskData
+    spec: ModelSpec
+    monitor: Monitor
+    client_accuracy: Callable[[], FloatArray]
+    artefacts: dict[str, Callable[[], Any]] = field(default_factory=dict)

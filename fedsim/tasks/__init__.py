@@ -1,0 +1,1 @@
+"""Questions: domains, own question files, splits, partition over clients."""

@@ -1,0 +1,180 @@
+"""Quantities as people write them: ``20 Mbit/s``, ``35 ms``, ``1.5 MiB``, ``30 s``, ``2 TFLOP/s``.
+
+A bare number where a unit is needed is refused, because nobody can know whether 20 means bits or bytes.
+Decimal prefixes are powers of 1000, binary ones (KiB, MiB, GiB) powers of 1024; ``b``/``bit`` and ``B``/``byte``
+differ. Inside fedsim everything is a float in the base unit that the name ends with (`_s`, `_bytes_per_s`, ...).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+
+_NUMBER = re.compile(r"\s*([+-]?(?:\d+(?:_\d+)*(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(\S.*?)?\s*")
+
+_DECIMAL = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
+_BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+
+_SECONDS = {
+    "us": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0, "min": 60.0, "h": 3600.0, "hour": 3600.0, "hours": 3600.0,
+    "d": 86400.0, "day": 86400.0, "days": 86400.0,
+}  # fmt: skip
+_BYTES = {f"{p}{u}": f for p, f in (_DECIMAL | _BINARY).items() for u in ("B", "byte", "bytes")}
+_BIT_RATES = {f"{p}{u}": f / 8 for p, f in _DECIMAL.items() for u in ("bit/s", "bps", "b/s")}
+_BYTES_PER_S = _BIT_RATES | {f"{unit}/s": factor for unit, factor in _BYTES.items()}
+_FLOP_PER_S = {f"{p}{u}": f for p, f in _DECIMAL.items() for u in ("FLOP/s", "FLOPS", "flop/s")}
+_WATTS = {"mW": 1e-3, "W": 1.0, "kW": 1e3}
+_J_PER_BYTE = {
+    f"{p}J/{u}": f for p, f in {"": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}.items() for u in ("byte", "B")
+}
+_PER_S = {"/s": 1.0, "/min": 1 / 60, "/h": 1 / 3600, "/day": 1 / 86400}
+
+
+def parse_quantity(value: object, units: Mapping[str, float], example: str) -> float:
+    """Read ``"<number> <unit>"`` and return it in the base unit.
+
+    Raises:
+        ValueError: no unit, an unknown unit, not a number, infinite or NaN; the message names the allowed units.
+    """
+    spellings = {factor: unit for unit, factor in reversed(list(units.items()))}  # one name for each size
+    allowed = f"write it with a unit, e.g. {example!r} (units: {', '.join(reversed(spellings.values()))})"
+    if isinstance(value, bool) or not isinstance(value, str):
+        raise ValueError(f"{value!r} has no unit; {allowed}")
+    match = _NUMBER.fullmatch(value)
+    if match is None:
+        raise ValueError(f"{value!r} is not a quantity; {allowed}")
+    number, unit = match.group(1), match.group(2)
+    if unit is None:
+        raise ValueError(f"{value!r} has no unit; {allowed}")
+    if unit not in units:
+        raise ValueError(f"{value!r} has the unknown unit {unit!r}; {allowed}")
+    amount = float(number) * units[unit]
+    if not math.isfinite(amount):
+        raise ValueError(f"{value!r} is too large to be a number")
+    return amount
+
+
+def _reader(
+    units: Mapping[str, float], example: str, *, zero: bool, unlimited: bool = False
+) -> Callable[[Any], float]:
+    def read(value: Any) -> float:
+        # Resolved scenarios are floats already: only our own validated values may pass without a unit.
+        if isinstance(value, _Resolved):
+            return float(value)
+        if unlimited and value == "unlimited":
+            return math.inf
+        amount = parse_quantity(value, units, example)
+        if amount < 0 or (amount == 0 and not zero):
+            raise ValueError(f"{value!r} must be {'zero or more' if zero else 'greater than zero'}")
+        return amount
+
+    return read
+
+
+class _Resolved(float):
+    """A float that already is in its base unit (used by code that builds settings, never by YAML)."""
+
+
+def resolved(amount: float) -> Any:
+    """Mark ``amount`` as already in the base unit, for settings built in code: ``Config(rtt=resolved(0.05))``."""
+    return _Resolved(amount)
+
+
+def _quantity(example: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "examples": [example]})
+
+
+def write_quantity(amount: float, units: Mapping[str, float]) -> str:
+    """Write an amount in the shortest way that `parse_quantity` reads back to the same float.
+
+    >>> write_quantity(2_500_000.0, {"B/s": 1.0, "Mbit/s": 1e6 / 8})
+    '20 Mbit/s'
+    """
+    if math.isinf(amount):
+        return "unlimited"
+    texts = [(f"{amount / factor:.15g} {unit}", factor) for unit, factor in units.items()]
+    texts += [(f"{amount / factor!r} {unit}", factor) for unit, factor in units.items()]
+    exact = [(text, factor) for text, factor in texts if float(text.split()[0]) * factor == amount]
+    return min(exact, key=lambda pair: (len(pair[0]), -pair[1]))[0]
+
+
+def _write(*names: str, units: Mapping[str, float]) -> PlainSerializer:
+    """The serializer for JSON and YAML, so that a resolved scenario is a scenario again."""
+    preferred = {name: units[name] for name in names}
+    return PlainSerializer(
+        lambda amount: write_quantity(amount, preferred), return_type=str, when_used="json"
+    )
+
+
+_write_s = _write("s", "us", "ms", "min", "h", "d", units=_SECONDS)
+_write_bytes = _write("B", "kB", "MB", "GB", "KiB", "MiB", "GiB", units=_BYTES)
+_write_bytes_per_s = _write("B/s", "bit/s", "kbit/s", "Mbit/s", "Gbit/s", units=_BYTES_PER_S)
+_write_flop_per_s = _write("FLOP/s", "MFLOP/s", "GFLOP/s", "TFLOP/s", units=_FLOP_PER_S)
+_write_w = _write("W", "mW", "kW", units=_WATTS)
+_write_j_per_byte = _write("J/byte", "mJ/byte", "uJ/byte", "nJ/byte", units=_J_PER_BYTE)
+_write_per_s = _write("/s", "/min", "/h", "/day", units=_PER_S)
+
+Seconds = Annotated[float, BeforeValidator(_reader(_SECONDS, "30 s", zero=True)), _write_s, _quantity("30 s")]
+PositiveSeconds = Annotated[
+    float, BeforeValidator(_reader(_SECONDS, "30 s", zero=False)), _write_s, _quantity("30 s")
+]
+Bytes = Annotated[
+    float, BeforeValidator(_reader(_BYTES, "1.5 MiB", zero=True)), _write_bytes, _quantity("1.5 MiB")
+]
+BytesPerS = Annotated[
+    float,
+    BeforeValidator(_reader(_BYTES_PER_S, "20 Mbit/s", zero=False)),
+    _write_bytes_per_s,
+    _quantity("20 Mbit/s"),
+]
+FlopPerS = Annotated[
+    float,
+    BeforeValidator(_reader(_FLOP_PER_S, "2 TFLOP/s", zero=False)),
+    _write_flop_per_s,
+    _quantity("2 TFLOP/s"),
+]
+Watts = Annotated[float, BeforeValidator(_reader(_WATTS, "5 W", zero=True)), _write_w, _quantity("5 W")]
+JoulesPerByte = Annotated[
+    float,
+    BeforeValidator(_reader(_J_PER_BYTE, "2.3 uJ/byte", zero=True)),
+    _write_j_per_byte,
+    _quantity("2.3 uJ/byte"),
+]
+PerSecond = Annotated[
+    float, BeforeValidator(_reader(_PER_S, "1 /h", zero=True)), _write_per_s, _quantity("1 /h")
+]
+# A link without a limit is infinity inside and the word "unlimited" in every file, which JSON can carry.
+LinkRate = Annotated[
+    float,
+    Field(allow_inf_nan=True),
+    BeforeValidator(_reader(_BYTES_PER_S, "1 Gbit/s", zero=False, unlimited=True)),
+    _write_bytes_per_s,
+    _quantity("1 Gbit/s"),
+]
+
+
+def format_bytes(amount: float) -> str:
+    """A byte count for people: ``2.4 MiB``."""
+    if round(abs(amount)) < 1024:
+        return f"{amount:.0f} B"
+    for unit in ("KiB", "MiB"):
+        amount /= 1024
+        if round(abs(amount), 1) < 1024:
+            return f"{amount:.1f} {unit}"
+    return f"{amount / 1024:.1f} GiB"
+
+
+def format_seconds(amount: float) -> str:
+    """A duration for people: ``35 ms``, ``12.5 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    if round(amount * 1e3) < 1000:
+        return f"{amount * 1e3:.0f} ms"
+    if round(amount, 1) < 60:
+        return f"{amount:.1f} s"
+    whole = round(amount)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
