@@ -28,7 +28,7 @@ from fedsim.monitor import Monitor
 from fedsim.network.link import SharedLink
 from fedsim.network.transport import Transport
 from fedsim.progress import Phase, Progress, SilentProgress
-from fedsim.records import RecordLog
+from fedsim.records import Outcome, RecordLog, Transfer
 from fedsim.request import World
 from fedsim.roles import Evaluator, FloatArray, Policy
 from fedsim.runfolder import CONFIDENCE_GRAPH, RunFolder
@@ -111,6 +111,57 @@ def run(
     return load(folder.path)
 
 
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run will roughly take, extrapolated from its first updates with stand-in models.
+
+    ``expected_staleness`` is ``in_flight / groups_per_update`` (None where nothing is in flight across updates).
+    """
+
+    requests: int
+    wire_up_bytes: float
+    wire_down_bytes: float
+    paper_up_bytes: float
+    virtual_s: float
+    expected_staleness: float | None
+
+
+def estimate(scenario: Scenario) -> Estimate:
+    """Play the first updates with stand-ins (no torch) and extrapolate to ``stop.updates``.
+
+    Raises:
+        FederationError: already the first updates cannot happen.
+        ScenarioError: a setting asks for the impossible.
+    """
+    devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
+    _check_cohort(scenario, len(devices))
+    wanted = scenario.stop.updates
+    first = min(_ESTIMATE_UPDATES, wanted) if wanted else _ESTIMATE_UPDATES
+    cast = _stand_ins(scenario, len(devices))
+    log = RecordLog()
+    stop = scenario.stop.model_copy(update={"updates": first})
+    short = scenario.model_copy(update={"stop": stop})
+    with SilentProgress().phase("estimate") as phase:
+        play = _Play(short, devices, cast, log, phase, _ClientAccuracy(cast))
+        ending = run_on_virtual_time(play.main, max_events=_ESTIMATE_EVENTS)
+    updates = max(1, play.monitor.num_updates)
+    scale = wanted / updates if wanted else 1.0
+    transfers = log.of(Transfer)
+    update = getattr(scenario.protocol, "update", None)
+    return Estimate(
+        requests=round(len(log.of(Outcome)) * scale),
+        wire_up_bytes=scale * sum(row.wire_bytes for row in transfers if row.direction == "up"),
+        wire_down_bytes=scale * sum(row.wire_bytes for row in transfers if row.direction == "down"),
+        paper_up_bytes=scale * sum(row.paper_bytes for row in transfers),
+        virtual_s=scale * ending.virtual_s,
+        expected_staleness=None if update is None else update.expected_staleness,
+    )
+
+
+_ESTIMATE_UPDATES = 3
+_ESTIMATE_EVENTS = 2_000_000
+
+
 def _run_in(
     folder: RunFolder, scenario: Scenario, cache_dir: Path | str | None, progress: Progress, figures: bool
 ) -> bool:
@@ -183,7 +234,9 @@ class _Play:
         )
         stopping = asyncio.create_task(self.monitor.stopped.wait(), name="stop condition")
         try:
-            await asyncio.wait({playing, stopping}, timeout=self._scenario.stop.virtual, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                {playing, stopping}, timeout=self._scenario.stop.virtual, return_when=asyncio.FIRST_COMPLETED
+            )
             if playing.done():
                 _raise_plainly(playing)
             ending.stopped_by = self.monitor.stopped_by or ("protocol" if playing.done() else "virtual")
@@ -218,7 +271,10 @@ class _Play:
                 client_id=client_id,
                 evaluator=cast.evaluators[client_id],
                 spec=cast.client_spec,
-                trusted={text_of[question_id]: answer for question_id, answer in cast.data.trusted[client_id].items()},
+                trusted={
+                    text_of[question_id]: answer
+                    for question_id, answer in cast.data.trusted[client_id].items()
+                },
                 answers=cast.data.answers,
                 model_score=getattr(scenario.protocol, "model_score", "likelihood"),
             )
@@ -287,7 +343,10 @@ def _stand_ins(scenario: Scenario, num_clients: int) -> Cast:
     known = {question.text: question for question in (*data.auxiliary, *data.pool)}
     evaluators: list[Evaluator] = [
         standin.StandInEvaluator(
-            client_id, dict(zip(data.domains, data.partition[client_id].tolist(), strict=True)), known, scenario.seed
+            client_id,
+            dict(zip(data.domains, data.partition[client_id].tolist(), strict=True)),
+            known,
+            scenario.seed,
         )
         for client_id in range(num_clients)
     ]

@@ -27,14 +27,20 @@ class StopConfig(StrictModel):
     updates: int | None = Field(None, ge=1, description="optimiser steps of the server")
     virtual: PositiveSeconds | None = Field(None, description="virtual time (with unit)")
     wire_bytes: Bytes | None = Field(None, description="bytes on the wire, both directions (with unit)")
-    accuracy: float | None = Field(None, gt=0, le=1, description="greedy accuracy on the validation questions")
-    wall: PositiveSeconds | None = Field(None, description="real time (with unit); such a run cannot be reproduced")
+    accuracy: float | None = Field(
+        None, gt=0, le=1, description="greedy accuracy on the validation questions"
+    )
+    wall: PositiveSeconds | None = Field(
+        None, description="real time (with unit); such a run cannot be reproduced"
+    )
 
 
 class EvaluationConfig(StrictModel):
     """What is measured of the policy, and when. Evaluation is the simulator's view and takes no virtual time."""
 
-    every_updates: int = Field(10, ge=1, description="optimiser steps between two looks at the validation questions")
+    every_updates: int = Field(
+        10, ge=1, description="optimiser steps between two looks at the validation questions"
+    )
     samples: int = Field(8, ge=8, le=64, description="answers sampled per question for pass@1 and pass@8")
     test: bool = Field(True, description="evaluate the test questions at the start and at the end")
 
@@ -119,7 +125,9 @@ class Monitor:
             )
         )
 
-    def updated(self, stats: UpdateStats, staleness: list[int], num_candidates: int, zero_variance: float) -> None:
+    def updated(
+        self, stats: UpdateStats, staleness: list[int], num_candidates: int, zero_variance: float
+    ) -> None:
         """An optimiser step was made; look at the policy when it is time, and stop when it is enough."""
         self.num_updates += 1
         reward_mean = sum(self._rewards) / len(self._rewards) if self._rewards else 0.0

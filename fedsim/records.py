@@ -14,7 +14,9 @@ from typing import Literal, TypeVar
 import msgspec
 
 Direction = Literal["down", "up"]
-Purpose = Literal["setup", "probe", "question", "reward", "answer", "adapter", "synthetic", "cancel", "control"]
+Purpose = Literal[
+    "setup", "probe", "question", "reward", "answer", "adapter", "synthetic", "cancel", "control"
+]
 Fate = Literal["useful", "late", "duplicate", "retransmitted", "over_selected", "cut"]
 Status = Literal["ok", "late", "dropped", "cut", "offline", "cancelled", "over_selected", "failed"]
 Phase = Literal["down", "queue", "compute", "up", "done"]

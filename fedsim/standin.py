@@ -53,7 +53,9 @@ def task_data(config: TasksConfig, num_clients: int, seed: int) -> TaskData:
     covered = [q for q in pool if streams.uniform(seed, "covered", q.question_id) < config.answers.coverage]
     trusted: list[dict[int, str]] = [{} for _ in range(num_clients)]
     for question in covered:
-        trusted[streams.integer(seed, "owner", question.question_id) % num_clients][question.question_id] = question.answer
+        trusted[streams.integer(seed, "owner", question.question_id) % num_clients][question.question_id] = (
+            question.answer
+        )
     return TaskData(
         domains=names,
         public=(),
@@ -134,7 +136,9 @@ class StandInPolicy:
 class StandInEvaluator:
     """A client's model of token counts: right with a skill that grows with its rows of the domain."""
 
-    def __init__(self, client_id: int, rows: Mapping[str, int], known: Mapping[str, Question], seed: int) -> None:
+    def __init__(
+        self, client_id: int, rows: Mapping[str, int], known: Mapping[str, Question], seed: int
+    ) -> None:
         self._client_id = client_id
         self._skill = {domain: n / (n + HALF_SKILL_ROWS) for domain, n in rows.items()}
         self._known = known
@@ -149,7 +153,8 @@ class StandInEvaluator:
         skill = self._skill.get(truth.domain, 0.0)
         noise = (streams.uniform(self._seed, "score", self._client_id, question, text) for text in candidates)
         return [
-            0.5 * skill * (text == truth.answer) + 0.5 * draw for text, draw in zip(candidates, noise, strict=True)
+            0.5 * skill * (text == truth.answer) + 0.5 * draw
+            for text, draw in zip(candidates, noise, strict=True)
         ]
 
     def answers(self, questions: Sequence[str]) -> list[str]:

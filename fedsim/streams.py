@@ -21,7 +21,7 @@ _TWO_52 = float(2**52)
 
 
 def digest(*parts: Part, size: int = 8) -> bytes:
-    """Hash key parts to ``size`` bytes; each part is length-prefixed and typed, so keys cannot collide by joining."""
+    """Hash key parts to ``size`` bytes; typed and length-prefixed, so keys cannot collide by joining."""
     state = blake2b(digest_size=size)
     for part in parts:
         if isinstance(part, bool) or not isinstance(part, int | str | bytes):

@@ -1,8 +1,9 @@
 """Quantities as people write them: ``20 Mbit/s``, ``35 ms``, ``1.5 MiB``, ``30 s``, ``2 TFLOP/s``.
 
 A bare number where a unit is needed is refused, because nobody can know whether 20 means bits or bytes.
-Decimal prefixes are powers of 1000, binary ones (KiB, MiB, GiB) powers of 1024; ``b``/``bit`` and ``B``/``byte``
-differ. Inside fedsim everything is a float in the base unit that the name ends with (`_s`, `_bytes_per_s`, ...).
+Decimal prefixes are powers of 1000, binary ones (KiB, MiB, GiB) powers of 1024; ``b``/``bit`` and
+``B``/``byte`` differ. Inside fedsim everything is a float in the base unit that the name ends with
+(`_s`, `_bytes_per_s`, ...).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def parse_quantity(value: object, units: Mapping[str, float], example: str) -> f
     """Read ``"<number> <unit>"`` and return it in the base unit.
 
     Raises:
-        ValueError: no unit, an unknown unit, not a number, infinite or NaN; the message names the allowed units.
+        ValueError: no unit, an unknown unit, not a number, infinite or NaN; the message names the units.
     """
     spellings = {factor: unit for unit, factor in reversed(list(units.items()))}  # one name for each size
     allowed = f"write it with a unit, e.g. {example!r} (units: {', '.join(reversed(spellings.values()))})"
@@ -80,7 +81,7 @@ class _Resolved(float):
 
 
 def resolved(amount: float) -> Any:
-    """Mark ``amount`` as already in the base unit, for settings built in code: ``Config(rtt=resolved(0.05))``."""
+    """Mark ``amount`` as already in the base unit, for settings built in code: ``X(rtt=resolved(0.05))``."""
     return _Resolved(amount)
 
 
@@ -89,17 +90,19 @@ def _quantity(example: str) -> WithJsonSchema:
 
 
 def write_quantity(amount: float, units: Mapping[str, float]) -> str:
-    """Write an amount in the shortest way that `parse_quantity` reads back to the same float.
+    """Write an amount with the shortest number that `parse_quantity` reads back to the same float.
 
     >>> write_quantity(2_500_000.0, {"B/s": 1.0, "Mbit/s": 1e6 / 8})
     '20 Mbit/s'
     """
     if math.isinf(amount):
         return "unlimited"
-    texts = [(f"{amount / factor:.15g} {unit}", factor) for unit, factor in units.items()]
-    texts += [(f"{amount / factor!r} {unit}", factor) for unit, factor in units.items()]
-    exact = [(text, factor) for text, factor in texts if float(text.split()[0]) * factor == amount]
-    return min(exact, key=lambda pair: (len(pair[0]), -pair[1]))[0]
+    if amount == 0:
+        return f"0 {next(iter(units))}"
+    numbers = [(f"{amount / factor:.15g}", unit) for unit, factor in units.items()]
+    numbers += [(repr(amount / factor), unit) for unit, factor in units.items()]
+    exact = [(number, unit) for number, unit in numbers if float(number) * units[unit] == amount]
+    return " ".join(min(exact, key=lambda pair: (len(pair[0]), -units[pair[1]])))
 
 
 def _write(*names: str, units: Mapping[str, float]) -> PlainSerializer:

@@ -49,7 +49,8 @@ def load(name: str) -> ProtocolModule:
         return import_module(PROTOCOLS[name])  # type: ignore[return-value]
     for point in _third_parties():
         if point.name == name:
-            return point.load()  # type: ignore[no-any-return]
+            module: ProtocolModule = point.load()
+            return module
     raise ScenarioError(f"there is no protocol {name!r}; there are {', '.join(names())}")
 
 

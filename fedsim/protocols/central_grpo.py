@@ -23,7 +23,9 @@ from fedsim.states import ServerState
 class Config(GroupRelativeConfig):
     """Settings of Central-GRPO: those of the shared machinery."""
 
-    name: Literal["central_grpo"] = Field("central_grpo", description="truth as reward on Ds; the upper bound")
+    name: Literal["central_grpo"] = Field(
+        "central_grpo", description="truth as reward on Ds; the upper bound"
+    )
 
 
 async def run(federation: Federation, config: Config, state: ServerState) -> None:

@@ -30,7 +30,9 @@ from fedsim.tasks.questions import Question
 class Config(PolicyConfig, fedgrpo.ExpertsConfig):
     """Settings of the control: FedGRPO's selection, one round of questions per update."""
 
-    name: Literal["distil"] = Field("distil", description="control: SFT on the experts' own answers (not scalar-only)")
+    name: Literal["distil"] = Field(
+        "distil", description="control: SFT on the experts' own answers (not scalar-only)"
+    )
     questions_per_update: int = Field(96, ge=1, description="questions in one round (count)")
 
 
@@ -54,14 +56,18 @@ async def run(federation: Federation, config: Config, state: ServerState) -> Non
             await state.monitor.pause_if_over()
 
 
-async def _ask(federation: Federation, config: Config, experts: fedgrpo.Experts, draw: Draw) -> list[Question]:
+async def _ask(
+    federation: Federation, config: Config, experts: fedgrpo.Experts, draw: Draw
+) -> list[Question]:
     chosen = await experts.choose(draw)
     message = wire.QuestionOnly(wire.pack_id(draw.index), draw.question.text)
     subject = Subject(draw.index, draw.question.question_id)
     requests = {client_id: federation.clients[client_id].request(message, subject) for client_id in chosen}
     replies = await collect(requests, config.stragglers)
     return [
-        replace(draw.question, answer=reply.answer) for reply in replies.values() if isinstance(reply, wire.Answer)
+        replace(draw.question, answer=reply.answer)
+        for reply in replies.values()
+        if isinstance(reply, wire.Answer)
     ]
 
 

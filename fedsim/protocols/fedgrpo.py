@@ -60,7 +60,9 @@ class ExpertsConfig(StrictModel):
         description="once: Dp travels once per client; per_question: the L nearest exemplars travel "
         "for every question, as in the paper",
     )
-    stragglers: StragglerConfig = Field(StragglerConfig(), description="how long a group waits for its experts")
+    stragglers: StragglerConfig = Field(
+        StragglerConfig(), description="how long a group waits for its experts"
+    )
 
 
 class Config(GroupRelativeConfig, ExpertsConfig):
@@ -179,14 +181,18 @@ class Experts:
 
     async def _ask_competence(self, draw: Draw, eligible: Sequence[int]) -> FloatArray:
         """Broadcast G(x_s) and collect r_k^p; NaN for a client that did not answer in time."""
-        nearest = self._graph.neighbours(self._embeddings[draw.question.question_id], self._config.num_neighbours)
+        nearest = self._graph.neighbours(
+            self._embeddings[draw.question.question_id], self._config.num_neighbours
+        )
         message = wire.ProbeNeighbours(
             wire.pack_id(draw.index),
             tuple(self._exemplars[index].text for index in nearest),
             tuple(self._exemplars[index].answer for index in nearest),
         )
         subject = Subject(draw.index, draw.question.question_id)
-        requests = {client_id: self._federation.clients[client_id].request(message, subject) for client_id in eligible}
+        requests = {
+            client_id: self._federation.clients[client_id].request(message, subject) for client_id in eligible
+        }
         replies = await collect(requests, self._config.stragglers)
         competence = np.full(len(self._federation.clients), np.nan)
         for client_id, reply in replies.items():
@@ -194,10 +200,12 @@ class Experts:
                 competence[client_id] = reply.competence
         return competence
 
-    def _sample_graph(self) -> nx.Graph:
+    def _sample_graph(self) -> nx.Graph[str]:
         """The graph of one question per domain, for the run folder."""
         first_of_domain = {question.domain: question for question in reversed(self._state.data.pool)}
-        questions = [first_of_domain[domain] for domain in self._state.data.domains if domain in first_of_domain]
+        questions = [
+            first_of_domain[domain] for domain in self._state.data.domains if domain in first_of_domain
+        ]
         embeddings = np.array([self._embeddings[question.question_id] for question in questions])
         return self._graph.graph(questions, embeddings, self._config.num_neighbours, self._exemplars)
 

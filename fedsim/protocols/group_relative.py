@@ -28,10 +28,10 @@ from fedsim.devices.cost import Work, training_work
 from fedsim.errors import FederationError
 from fedsim.federation import Federation
 from fedsim.models.config import PolicyConfig
-from fedsim.rl.advantages import advantages, with_format_reward
 from fedsim.protocols.rollouts import Rollouts
-from fedsim.roles import FloatArray, Group
 from fedsim.records import GroupFate
+from fedsim.rl.advantages import advantages, with_format_reward
+from fedsim.roles import FloatArray, Group
 from fedsim.states import ServerState
 from fedsim.tasks.questions import Question
 
@@ -42,11 +42,21 @@ class ScheduleConfig(StrictModel):
     """When the optimiser steps."""
 
     schedule: Literal["group", "barrier"] = Field(
-        "group", description="group: step as soon as groups_per_update groups are final; barrier: once per round"
+        "group",
+        description="group: step as soon as groups_per_update groups are final; barrier: once per round",
     )
-    groups_per_update: int = Field(96, ge=1, description="question groups in one optimiser step (the round, under barrier)")
+    groups_per_update: int = Field(
+        96, ge=1, description="question groups in one optimiser step (the round, under barrier)"
+    )
     in_flight: int = Field(192, ge=1, description="questions under way at once (group only)")
-    max_staleness: int = Field(4, ge=0, description="groups more policy versions behind than this are dropped and counted")
+    max_staleness: int = Field(
+        4, ge=0, description="groups more policy versions behind than this are dropped and counted"
+    )
+
+    @property
+    def expected_staleness(self) -> float:
+        """Policy versions that a group is behind on average when nobody straggles."""
+        return self.in_flight / self.groups_per_update if self.schedule == "group" else 0.0
 
 
 class GroupRelativeConfig(PolicyConfig):
@@ -55,7 +65,9 @@ class GroupRelativeConfig(PolicyConfig):
     grouping: Literal["candidates", "per_expert", "joint", "literal"] = Field(
         "per_expert", description="what a reward is standardised over (docs/design.md, four readings)"
     )
-    divide_by_std: bool = Field(True, description="divide centred rewards by their deviation (false: centre only)")
+    divide_by_std: bool = Field(
+        True, description="divide centred rewards by their deviation (false: centre only)"
+    )
     epsilon: float = Field(1e-2, gt=0, description="added to the deviation; rewards lie in [0, 1]")
     format_weight: float = Field(
         0.0, ge=0, le=1, description="weight of the server's own format reward, added before standardising"
@@ -166,8 +178,8 @@ class Learner:
         config = self._config
         rewards = judgement.rewards
         if config.format_weight:
-            well_formed = [not candidate.truncated for candidate in group.candidates]
-            rewards = with_format_reward(rewards, well_formed, config.format_weight)
+            ended = np.array([float(not candidate.truncated) for candidate in group.candidates])
+            rewards = with_format_reward(rewards, ended, config.format_weight)
         signal = advantages(
             rewards, grouping=config.grouping, epsilon=config.epsilon, divide_by_std=config.divide_by_std
         )
@@ -185,7 +197,9 @@ class Learner:
             return
         await self._federation.server.compute(self._update_work(batch), "update", self._state.policy.version)
         staleness = [self.staleness(final) for final in batch]
-        stats = self._state.policy.update([final.group for final in batch], [final.advantages for final in batch])
+        stats = self._state.policy.update(
+            [final.group for final in batch], [final.advantages for final in batch]
+        )
         for final in batch:
             self.record(final, "trained")
         silent = sum(not np.nan_to_num(final.advantages).any() for final in batch) / len(batch)

@@ -96,4 +96,6 @@ class Rollouts:
         count = self._state.policy.count_tokens
         prompts = [count(group.draw.question.text) for group in groups]
         answers = [[candidate.num_tokens for candidate in group.candidates] for group in groups]
-        return generate_work(self._state.spec, prompts, answers) + embedding_work(self._state.spec, sum(prompts))
+        return generate_work(self._state.spec, prompts, answers) + embedding_work(
+            self._state.spec, sum(prompts)
+        )

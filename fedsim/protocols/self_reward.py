@@ -20,7 +20,9 @@ from fedsim.states import ServerState
 class Config(GroupRelativeConfig):
     """Settings of the control: those of the shared machinery."""
 
-    name: Literal["self_reward"] = Field("self_reward", description="control: the frozen initial server scores")
+    name: Literal["self_reward"] = Field(
+        "self_reward", description="control: the frozen initial server scores"
+    )
 
 
 async def run(federation: Federation, config: Config, state: ServerState) -> None:

@@ -1,0 +1,68 @@
+# `make` prints this file's targets. Everything runs in .venv, which `make setup` builds from constraints.txt.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# CPU builds of torch: a tenth of the size of the CUDA ones, and all that this project needs.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+WORKERS ?= 2
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help
+help:  ## print this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(STAMP)  ## make .venv and install fedsim with pinned dependencies
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "fedsim needs Python 3.11 to 3.13; run e.g. make setup PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --extra-index-url $(TORCH_INDEX) -c constraints.txt -e '.[dev]'
+	touch $@
+
+.PHONY: quickstart
+quickstart: $(STAMP)  ## run FedGRPO on real small models and draw its figures (minutes)
+	$(BIN)/fedsim run scenarios/quickstart.yaml
+
+.PHONY: test
+test: $(STAMP)  ## run the tests (under 8 minutes on 2 cores)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+.PHONY: test-all
+test-all: $(STAMP)  ## run the tests, the slow ones too
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m ''
+
+.PHONY: check
+check: $(STAMP)  ## lint, format check, strict types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: format
+format: $(STAMP)  ## format the code and fix what lint can fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: evidence
+evidence: $(STAMP)  ## compare FedGRPO with its controls over five seeds (up to an hour; resumable)
+	$(BIN)/python -m analysis.evidence
+
+.PHONY: bench
+bench: $(STAMP)  ## run the benchmarks
+	for file in benchmarks/bench_*.py; do $(BIN)/python "$$file"; done
+
+.PHONY: docs
+docs: $(STAMP)  ## write the pages that are made from the code
+	$(BIN)/python -m fedsim.scenario_docs docs/scenarios.md
+
+.PHONY: clean
+clean:  ## remove .venv and caches (never runs/)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find fedsim analysis tests benchmarks scenarios -name __pycache__ -prune -exec rm -rf {} +

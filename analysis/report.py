@@ -1,0 +1,108 @@
+"""Write a run's figures, and an index that shows them with the run's main numbers.
+
+python -m analysis.report runs/quickstart-0-0
+"""
+
+from __future__ import annotations
+
+import html
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from analysis.figures import FIGURES
+from analysis.style import save
+from fedsim.errors import InputError
+from fedsim.results import Run, load
+from fedsim.runfolder import write_atomically
+from fedsim.units import format_bytes, format_seconds
+
+
+def write_report(folder: Path | str) -> list[Path]:
+    """Draw every figure of a run into its ``figures/`` as PNG and SVG, with an ``index.html``.
+
+    A figure for which the run has nothing (no requests, no confidence graph) is left out, and the index
+    says so.
+
+    Returns:
+        The files written, the index last.
+
+    Raises:
+        RunFolderError: the folder is not a whole run.
+    """
+    run = load(folder)
+    target = run.folder / "figures"
+    written: list[Path] = []
+    sections: list[str] = []
+    for spec in FIGURES:
+        figure = spec.draw(run)
+        caption = html.escape(spec.caption)
+        if figure is None:
+            sections.append(f"<p><em>Not drawn, the run has no data for it:</em> {caption}</p>")
+            continue
+        written += save(figure, target / spec.name)
+        sections.append(
+            f'<figure><img src="{spec.name}.png" alt="{caption}" style="max-width:100%">'
+            f"<figcaption>{caption}</figcaption></figure>"
+        )
+    index = _page(run, sections)
+    return [*written, write_atomically(target / "index.html", index.encode())]
+
+
+def _page(run: Run, sections: list[str]) -> str:
+    title = html.escape(f"{run.manifest.get('name', run.folder.name)}, seed {run.manifest.get('seed')}")
+    rows = "".join(
+        f"<tr><td>{html.escape(label)}</td><td>{html.escape(value)}</td></tr>"
+        for label, value in headline(run.summary)
+    )
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>\n'
+        '<body style="max-width:60em;margin:auto;font-family:sans-serif">\n'
+        f"<h1>{title}</h1>\n<table>{rows}</table>\n" + "\n".join(sections) + "\n</body></html>\n"
+    )
+
+
+def headline(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The main numbers of a summary, as label and text."""
+    accuracy, wire = summary["accuracy"], summary["bytes"]["wire"]
+    requests = summary["requests"]
+    return [
+        ("protocol", str(summary["protocol"])),
+        ("greedy accuracy", _change(accuracy["greedy"])),
+        ("pass@1", _change(accuracy["pass_at_1"])),
+        ("pass@8", _change(accuracy["pass_at_8"])),
+        ("virtual time", format_seconds(summary["virtual_s"])),
+        ("wire, uplink", format_bytes(wire["uplink"])),
+        ("wire, downlink", format_bytes(wire["downlink"])),
+        ("paper's account, uplink", format_bytes(summary["bytes"]["paper"]["uplink"])),
+        ("requests", f"{requests['ok']} ok of {requests['total']}"),
+        ("updates", str(summary["updates"])),
+        ("stopped by", str(summary["stopped_by"])),
+    ]
+
+
+def _change(pair: Mapping[str, float | None]) -> str:
+    initial, final = pair["initial"], pair["final"]
+    if initial is None or final is None:
+        return "not measured"
+    return f"{initial:.3f} to {final:.3f} ({final - initial:+.3f})"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: one run folder; exit code 2 and one line if it is not one."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if len(given) != 1:
+        print("usage: python -m analysis.report RUN_FOLDER", file=sys.stderr)
+        return 2
+    try:
+        written = write_report(given[0])
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(written[-1].parent)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

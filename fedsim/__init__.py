@@ -1,0 +1,41 @@
+"""fedsim: an asyncio, event-driven simulator of federated foundation models; its home protocol is FedGRPO.
+
+    run = fedsim.run(fedsim.read_scenario("quickstart"))
+    run.metrics                       # a polars frame
+    fedsim.load("runs/quickstart-0-1")
+
+Names are imported on first use (PEP 562), so that ``import fedsim`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedsim.experiment import estimate, run
+    from fedsim.results import Run, load
+    from fedsim.scenario import Scenario, read_scenario, scenario_from
+
+__version__ = "0.1.0"
+__all__ = ["Run", "Scenario", "__version__", "estimate", "load", "read_scenario", "run", "scenario_from"]
+
+_HOMES = {
+    "Run": "fedsim.results",
+    "Scenario": "fedsim.scenario",
+    "estimate": "fedsim.experiment",
+    "load": "fedsim.results",
+    "read_scenario": "fedsim.scenario",
+    "run": "fedsim.experiment",
+    "scenario_from": "fedsim.scenario",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fedsim' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

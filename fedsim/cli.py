@@ -1,0 +1,224 @@
+"""The ``fedsim`` command: arguments, progress and exit codes; everything it does is a function elsewhere.
+
+Exit codes: 0 done, 1 the run failed (one line says why), 2 what was given is wrong (one line says where), 130
+interrupted. A bug in fedsim is neither: it shows its traceback. Heavy modules are imported by the commands
+that need them, so that ``fedsim --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedsim import __version__
+from fedsim.errors import FedsimError, InputError, InvariantViolation
+
+app = typer.Typer(
+    help="Simulate federated learning of language models: real small models, simulated devices and networks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ScenarioArgument = Annotated[
+    str,
+    typer.Argument(metavar="SCENARIO", help="A scenario file, or a shipped scenario's name (fedsim list)."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override path.to.key with a YAML value; repeatable."),
+]
+SeedOption = Annotated[int | None, typer.Option(help="Override the scenario's seed.")]
+
+
+@app.command()
+def run(
+    scenario: ScenarioArgument,
+    assignments: SetOption = None,
+    seed: SeedOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder itself; by default runs/<name>-<seed>-<n>.")
+    ] = None,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(envvar="FEDSIM_CACHE", help="Where trained models are kept; else the user's cache."),
+    ] = None,
+    figures: Annotated[bool, typer.Option(help="Draw figures/ into the run folder.")] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+) -> None:
+    """Run a scenario; the last line printed is the run folder."""
+    from fedsim.scenario import read_scenario
+
+    settings = read_scenario(scenario, assignments or (), seed)
+    from fedsim import experiment
+    from fedsim.progress import SilentProgress, progress_for
+
+    progress = SilentProgress() if quiet else progress_for(sys.stderr)
+    try:
+        finished = experiment.run(settings, out=out, cache_dir=cache_dir, progress=progress, figures=figures)
+    finally:
+        progress.close()
+    for line in headline(finished.summary):
+        print(line)
+    print(finished.folder)
+
+
+@app.command()
+def check(scenario: ScenarioArgument, assignments: SetOption = None, seed: SeedOption = None) -> None:
+    """Validate a scenario, print it with every default filled in, and estimate what a run will take."""
+    from fedsim.scenario import read_scenario
+
+    settings = read_scenario(scenario, assignments or (), seed)
+    print(settings.to_yaml())
+    from fedsim import experiment
+
+    estimate = experiment.estimate(settings)
+    print("# estimate")
+    for line in _figures(dataclasses.asdict(estimate)):
+        print(f"#   {line}")
+
+
+@app.command(name="list")
+def list_() -> None:
+    """List protocols, device presets, links, model presets and shipped scenarios."""
+    from fedsim.devices.presets import device_presets, link_names
+    from fedsim.models.config import PRESETS
+    from fedsim.scenario import protocol_settings, shipped_scenarios
+
+    protocols = {
+        name: model.model_fields["name"].description or "" for name, model in protocol_settings().items()
+    }
+    _print_section("protocols (protocol.name)", protocols)
+    _print_section("device presets (clients, server.preset)", dict.fromkeys(device_presets(), ""))
+    _print_section("links (clients.<class>.link)", dict.fromkeys(link_names(), ""))
+    _print_section("model presets (models.server, models.clients)", dict.fromkeys(PRESETS, ""))
+    _print_section(
+        "scenarios (fedsim run NAME)",
+        {name: _first_comment(path) for name, path in shipped_scenarios().items()},
+    )
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a scenario file, for editors."""
+    from fedsim.scenario_docs import scenario_schema
+
+    print(json.dumps(scenario_schema(), indent=2))
+
+
+@app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    request: Annotated[int | None, typer.Option(help="Tell the story of one request.")] = None,
+    client: Annotated[int | None, typer.Option(help="Tell the story of one client.")] = None,
+) -> None:
+    """Show a run's summary, or what happened to one request or client, line by line in virtual time."""
+    from fedsim.results import load
+    from fedsim.scenario_yaml import to_yaml
+    from fedsim.show import story
+
+    loaded = load(folder)
+    if request is None and client is None:
+        print(to_yaml(loaded.summary), end="")
+        return
+    for line in story(loaded, request=request, client=client):
+        print(line)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"fedsim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit code; ``argv`` is without the program's name."""
+    try:
+        app(args=argv, prog_name="fedsim", standalone_mode=False)
+    except typer.Exit as error:
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return _say("interrupted", 130)
+    except InvariantViolation:
+        raise
+    except InputError as error:
+        return _say(str(error), 2)
+    except FedsimError as error:
+        return _say(f"{type(error).__name__}: {error}", 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: not our failure
+        return 0
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a usage error of the parser
+            return _say(error.format_message(), 2)
+        raise
+    return 0
+
+
+def headline(summary: Mapping[str, Any]) -> list[str]:
+    """A finished run in a few lines for people."""
+    from fedsim.units import format_bytes, format_seconds
+
+    accuracy, sizes, requests = summary["accuracy"], summary["bytes"], summary["requests"]
+    lines = []
+    for name, label in (("greedy", "greedy accuracy"), ("pass_at_1", "pass@1"), ("pass_at_8", "pass@8")):
+        before, after = accuracy[name]["initial"], accuracy[name]["final"]
+        if before is not None and after is not None:
+            lines.append(
+                f"{label}: {before:.3f} -> {after:.3f} on {accuracy['num_questions']} test questions"
+            )
+    up, down = sizes["wire"]["uplink"], sizes["wire"]["downlink"]
+    lost = sum(count for status, count in requests.items() if status not in ("ok", "total"))
+    return [
+        *lines,
+        f"bytes on the wire: {format_bytes(up)} up, {format_bytes(down)} down "
+        f"(paper account: {format_bytes(sizes['paper']['uplink'])} up)",
+        f"requests: {requests['ok']} ok, {lost} without a usable reply",
+        f"{summary['updates']} updates in {format_seconds(summary['virtual_s'])} of virtual time and "
+        f"{format_seconds(summary['wall_s'])} of real time (stopped by: {summary['stopped_by']})",
+    ]
+
+
+def _figures(values: Mapping[str, Any]) -> Iterable[str]:
+    """Named figures, one a line, with units from their names."""
+    from fedsim.progress import format_stats
+
+    for name, value in values.items():
+        if value is not None:
+            yield format_stats({name: value})
+
+
+def _print_section(title: str, rows: Mapping[str, str]) -> None:
+    width = max(map(len, rows), default=0)
+    print(f"{title}:")
+    for name, text in rows.items():
+        print(f"  {name:{width}}  {text}".rstrip())
+    print()
+
+
+def _first_comment(path: Path) -> str:
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.lstrip("# ").strip() if first.startswith("#") else ""
+
+
+def _say(text: str, exit_code: int) -> int:
+    print(f"fedsim: {text}" if exit_code != 2 else text, file=sys.stderr)
+    return exit_code

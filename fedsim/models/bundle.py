@@ -1,0 +1,169 @@
+"""The one entry to real models: load or train all that a federation needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from fedsim import streams
+from fedsim.models.cache import cache_folder, cache_key
+from fedsim.models.config import ModelsConfig, PolicyConfig, ScratchModel
+from fedsim.models.evaluator import ModelEvaluator
+from fedsim.models.jobs import Job, JobProgress, run_jobs
+from fedsim.models.language import LanguageModel, Shapes
+from fedsim.models.measure import Matches
+from fedsim.models.policy import LanguagePolicy
+from fedsim.models.tokenizer import build_tokenizer
+from fedsim.models.training import fine_tune
+from fedsim.models.weights import weights_sha256
+from fedsim.models.zoo import WithoutAdapters, load_folder, load_source, with_lora
+from fedsim.tasks.questions import Question, TaskData
+
+_Pair = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+_CENTRE_QUESTIONS = 1000
+_TYPICAL = 0.99
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The models of one federation.
+
+    Attributes:
+        policy: the server's policy.
+        evaluators: one per client, by client id.
+        reference: the frozen initial server model as an evaluator (the ``self`` control).
+        hashes: SHA-256 of every model's initial weights, by name (``server``, ``client-0`` ...).
+    """
+
+    policy: LanguagePolicy
+    evaluators: list[ModelEvaluator]
+    reference: ModelEvaluator
+    hashes: dict[str, str]
+
+
+def load_models(
+    models: ModelsConfig,
+    policy: PolicyConfig,
+    data: TaskData,
+    seed: int,
+    threads: int = 1,
+    cache_dir: Path | None = None,
+    progress: JobProgress | None = None,
+    right: Matches | None = None,
+) -> Bundle:
+    """Load the server's policy and the clients' evaluators; train what the cache lacks.
+
+    Scratch models are trained in worker processes, as many as fit the cores at ``threads`` each. Sets torch's
+    threads for this process. ``right(text, truth)`` says when an answer counts in ``Policy.evaluate``; by default
+    texts are compared as ``data.answers`` says.
+
+    Raises:
+        ModelFileError: a named model cannot be used.
+    """
+    torch.set_num_threads(threads)
+    root = cache_folder(cache_dir) / "models"
+    folders = _trained(models, data, seed, threads, root, progress)
+    network, tokenizer = _server(models, data, seed, folders)
+    texts = [question.text for question in _questions(data)]
+    hashes = {"server": weights_sha256(network)}
+    shapes = _shapes(tokenizer, texts)
+    frozen: Any = deepcopy(network).requires_grad_(False)
+    lora = None if isinstance(models.server, ScratchModel) else models.server.lora
+    if lora is not None:
+        network = with_lora(network, lora, streams.integer(seed, "lora"))
+        frozen = WithoutAdapters(network)
+    initial = LanguageModel(frozen, tokenizer, shapes)
+    centre = [question.text for question in [*data.auxiliary, *data.pool][:_CENTRE_QUESTIONS]]
+    evaluators = []
+    for client, (client_network, client_tokenizer) in enumerate(_clients(models, data, folders)):
+        hashes[f"client-{client}"] = weights_sha256(client_network)
+        language = LanguageModel(client_network, client_tokenizer, _shapes(client_tokenizer, texts))
+        evaluators.append(ModelEvaluator(language, policy.max_new_tokens))
+    return Bundle(
+        policy=LanguagePolicy(
+            LanguageModel(network, tokenizer, shapes),
+            initial,
+            policy,
+            right or data.answers.right,
+            seed,
+            centre,
+        ),
+        evaluators=evaluators,
+        reference=ModelEvaluator(initial, policy.max_new_tokens),
+        hashes=hashes,
+    )
+
+
+def _trained(
+    models: ModelsConfig, data: TaskData, seed: int, threads: int, root: Path, progress: JobProgress | None
+) -> dict[str, Path]:
+    """Cache folders of all models that are trained from scratch, by name."""
+    wanted: list[tuple[str, ScratchModel, Sequence[Question]]] = []
+    if isinstance(models.server, ScratchModel):
+        wanted.append(("server", models.server, data.public))
+    if isinstance(models.clients, ScratchModel):
+        wanted += [(f"client-{k}", models.clients, rows) for k, rows in enumerate(data.private)]
+    if not wanted:
+        return {}
+    tokenizer = build_tokenizer(_questions(data))
+    vocabulary = tokenizer.backend_tokenizer.to_str()
+    with TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        jobs = []
+        for name, settings, rows in wanted:
+            own_seed = streams.integer(seed, "train", name)
+            parts = {"settings": settings.model_dump(), "seed": own_seed, "tokenizer": vocabulary}
+            key = cache_key(parts, rows, threads)
+            jobs.append(Job(name, key, tuple(rows), settings, own_seed, Path(folder)))
+        processes = max(1, (os.cpu_count() or 1) // threads)
+        folders = run_jobs(jobs, root, processes, threads, progress)
+    if models.start == "dp_tuned" and "server" in folders:
+        own_seed = streams.integer(seed, "train", "server-dp")
+        base = folders["server"]
+        parts = {"settings": models.dp_tuning.model_dump(), "seed": own_seed, "base": base.name}
+        key = cache_key(parts, data.auxiliary, threads)
+        job = Job("server", key, data.auxiliary, models.dp_tuning, own_seed, base, base)
+        folders |= run_jobs([job], root, 1, threads, progress)
+    return folders
+
+
+def _server(models: ModelsConfig, data: TaskData, seed: int, folders: dict[str, Path]) -> _Pair:
+    """The server's network where the run starts."""
+    if isinstance(models.server, ScratchModel):
+        return load_folder(folders["server"])
+    network, tokenizer = load_source(models.server)
+    if models.start == "dp_tuned":
+        own_seed = streams.integer(seed, "train", "server-dp")
+        fine_tune(network, tokenizer, data.auxiliary, models.dp_tuning, own_seed)
+    return network, tokenizer
+
+
+def _clients(models: ModelsConfig, data: TaskData, folders: dict[str, Path]) -> Iterator[_Pair]:
+    """Every client's network; a folder or hub model is loaded once and shared, for nobody changes it."""
+    if isinstance(models.clients, ScratchModel):
+        for client in range(data.num_clients):
+            yield load_folder(folders[f"client-{client}"])
+        return
+    shared = load_source(models.clients)
+    for _ in range(data.num_clients):
+        yield shared
+
+
+def _questions(data: TaskData) -> list[Question]:
+    """All questions of a data set, in a fixed order."""
+    splits = [data.public, data.auxiliary, data.pool, data.validation, data.test, *data.private]
+    return [question for split in splits for question in split]
+
+
+def _shapes(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Shapes:
+    """Shapes whose width holds nearly all questions; the few longer ones take wider batches of their own."""
+    lengths = sorted(len(ids) for ids in tokenizer(list(texts))["input_ids"])
+    return Shapes(prompt_tokens=lengths[min(len(lengths) - 1, int(_TYPICAL * len(lengths)))])

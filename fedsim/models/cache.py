@@ -1,0 +1,104 @@
+"""The cache of trained models: one folder per key, shared by runs, written whole or not at all.
+
+A key is the hash of everything that determines the weights: rows, architecture, training settings, seed, tokenizer,
+versions, CPU features, threads, and the source of the training code (its syntax tree without docstrings, so that a
+comment does not retrain the world). A folder holds safetensors weights, config and tokenizer, as ``from_pretrained``
+reads them.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from hashlib import blake2b
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from platformdirs import user_cache_path
+
+from fedsim.tasks.questions import Question
+
+_DETERMINING_SOURCES = ("muon.py", "tokenizer.py", "training.py", "zoo.py")
+
+
+def cache_folder(cache_dir: Path | None) -> Path:
+    """Where trained models live: the argument, else ``FEDSIM_CACHE``, else the user's cache folder."""
+    if cache_dir is not None:
+        return cache_dir
+    named = os.environ.get("FEDSIM_CACHE")
+    return Path(named) if named else user_cache_path("fedsim", appauthor=False)
+
+
+def cache_key(parts: Mapping[str, Any], rows: Sequence[Question], threads: int) -> str:
+    """Hex key of a training: its own ``parts`` (JSON), its rows, and the platform that will compute it."""
+    material = {
+        "parts": parts,
+        "rows": [(row.text, row.answer) for row in rows],
+        "platform": {**platform_facts(), "threads": threads},
+        "source": source_hash(),
+    }
+    return blake2b(json.dumps(material, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+@cache
+def platform_facts() -> dict[str, str]:
+    """What of this machine changes the last bits of trained weights."""
+    import torch
+
+    return {
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+@cache
+def source_hash() -> str:
+    """Hash of the code that trains, without its docstrings, comments and layout."""
+    state = blake2b(digest_size=16)
+    for name in _DETERMINING_SOURCES:
+        state.update(code_fingerprint((Path(__file__).parent / name).read_text(encoding="utf-8")).encode())
+    return state.hexdigest()
+
+
+def code_fingerprint(source: str) -> str:
+    """The syntax tree of a module as text, without docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+def cached(root: Path, key: str, build: Callable[[Path], None]) -> Path:
+    """The folder of ``key``; built by ``build(empty folder)`` if no run has it yet.
+
+    Runs that want the same key at the same time wait for the first; a killed build leaves nothing behind that a
+    later run would take for finished.
+    """
+    folder = root / key
+    if folder.is_dir():
+        return folder
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / f"{key}.lock"):
+        if not folder.is_dir():
+            unfinished = Path(tempfile.mkdtemp(prefix=f"{key}.tmp-", dir=root))
+            try:
+                build(unfinished)
+                unfinished.rename(folder)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+    return folder

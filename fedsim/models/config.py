@@ -1,0 +1,180 @@
+"""Settings of the models: where the server's and the clients' language models come from, and how the policy learns.
+
+No torch here: a scenario is checked without it. A model is one of three things, told apart by its keys:
+a *scratch* model trained from random weights on first use (``scratch-1m`` or ``{preset: scratch-1m, steps: 600}``),
+a local *folder* (``{path: models/mine}``) or a *hub* id (``{hub: HuggingFaceTB/SmolLM2-135M, revision: main}``).
+Training budgets are optimiser steps, never seconds, so that weights do not depend on the machine's speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from fedsim.config import StrictModel
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "scratch-1m": {
+        "hidden_size": 192, "intermediate_size": 512, "num_layers": 2, "num_heads": 4,
+        "steps": 500, "batch_size": 128, "warmup_steps": 40, "muon_learning_rate": 0.02, "adamw_learning_rate": 0.003,
+    },
+    "scratch-250k": {
+        "hidden_size": 96, "intermediate_size": 256, "num_layers": 2, "num_heads": 3,
+        "steps": 700, "batch_size": 64, "warmup_steps": 30, "muon_learning_rate": 0.02, "adamw_learning_rate": 0.003,
+        "stop_loss": 0.01,
+    },
+}  # fmt: skip
+"""Architectures with their training budgets; every key can be overridden beside ``preset``."""
+
+
+class ScratchModel(StrictModel):
+    """A Llama trained from random weights: architecture and training budget."""
+
+    preset: str = Field("custom", description="name of the preset that the other keys override (no unit)")
+    hidden_size: int = Field(ge=8, description="width of the residual stream (numbers)")
+    intermediate_size: int = Field(ge=8, description="width of the feed-forward layers (numbers)")
+    num_layers: int = Field(ge=1, description="transformer layers (count)")
+    num_heads: int = Field(ge=1, description="attention heads per layer (count)")
+    steps: int = Field(ge=0, description="most optimiser steps of the training from scratch (count)")
+    batch_size: int = Field(64, ge=1, description="rows per optimiser step (count)")
+    warmup_steps: int = Field(
+        30, ge=0, description="steps of linear warm-up, then linear decay to zero (count)"
+    )
+    muon_learning_rate: float = Field(0.02, gt=0, description="Muon's rate, for matrices (per step)")
+    adamw_learning_rate: float = Field(
+        0.003, gt=0, description="AdamW's rate, for all other weights (per step)"
+    )
+    stop_loss: float = Field(
+        0.0, ge=0, description="stop early when the smoothed training loss falls below this (nats; 0: never)"
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> ScratchModel:
+        if self.hidden_size % (2 * self.num_heads):
+            raise ValueError(
+                f"hidden_size {self.hidden_size} must be a multiple of 2 x num_heads ({2 * self.num_heads})"
+            )
+        return self
+
+
+class LoraConfig(StrictModel):
+    """Low-rank adapters, so that a big server model can learn: only they are trained."""
+
+    rank: int = Field(8, ge=1, description="rank of the adapters (count)")
+    alpha: float = Field(
+        16.0, gt=0, description="scale of the adapters' output, divided by the rank (factor)"
+    )
+    targets: tuple[str, ...] = Field(
+        ("q_proj", "v_proj"), strict=False, description="names of the linear layers that get an adapter"
+    )
+
+
+class FolderModel(StrictModel):
+    """A causal language model in a local ``transformers`` folder (safetensors weights only)."""
+
+    path: str = Field(min_length=1, description="folder with config.json, tokenizer and safetensors weights")
+    lora: LoraConfig | None = Field(None, description="train low-rank adapters instead of all weights")
+
+
+class HubModel(StrictModel):
+    """A causal language model on the Hugging Face hub (safetensors weights only)."""
+
+    hub: str = Field(min_length=1, description="hub id, such as HuggingFaceTB/SmolLM2-135M")
+    revision: str = Field("main", min_length=1, description="branch, tag or commit; a commit repeats exactly")
+    lora: LoraConfig | None = Field(None, description="train low-rank adapters instead of all weights")
+
+
+def _expand(value: object) -> object:
+    """Turn a preset's name, or a mapping that names one, into the full mapping."""
+    if isinstance(value, str):
+        value = {"preset": value}
+    if not isinstance(value, Mapping) or "path" in value or "hub" in value:
+        return value
+    name = value.get("preset", "custom")
+    if name == "custom":
+        return dict(value)
+    if name not in PRESETS:
+        near = get_close_matches(str(name), PRESETS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{name!r} is not a model preset (one of {', '.join(PRESETS)}){hint}")
+    return {**PRESETS[name], **value}
+
+
+def _kind(value: object) -> str:
+    keys = value if isinstance(value, Mapping) else set(vars(value)) if hasattr(value, "__dict__") else ()
+    return "folder" if "path" in keys else "hub" if "hub" in keys else "scratch"
+
+
+ModelSource = Annotated[
+    Annotated[ScratchModel, Tag("scratch")]
+    | Annotated[FolderModel, Tag("folder")]
+    | Annotated[HubModel, Tag("hub")],
+    Discriminator(_kind),
+    BeforeValidator(_expand),
+]
+
+
+class BillAs(StrictModel):
+    """Which modelled architectures the cost model bills, by preset name (None: the real model's own)."""
+
+    server: str | None = Field(None, description="architecture that the server's work is billed as")
+    clients: str | None = Field(None, description="architecture that the clients' work is billed as")
+
+
+class DpTuning(StrictModel):
+    """Supervised fine-tuning of the server on its own labelled set Dp before the run (``start: dp_tuned``)."""
+
+    steps: int = Field(40, ge=1, description="optimiser steps (count)")
+    batch_size: int = Field(32, ge=1, description="rows per step (count)")
+    learning_rate: float = Field(3e-4, gt=0, description="AdamW learning rate (per step)")
+
+
+class ModelsConfig(StrictModel):
+    """The server's policy model and the clients' evaluator models."""
+
+    server: ModelSource = Field(
+        default_factory=lambda: ScratchModel(**_expand("scratch-1m")),  # type: ignore[arg-type]
+        description="the server's language model: a preset name, or a mapping with preset, path or hub",
+    )
+    clients: ModelSource = Field(
+        default_factory=lambda: ScratchModel(**_expand("scratch-250k")),  # type: ignore[arg-type]
+        description="every client's own language model: a preset name, or a mapping with preset, path or hub",
+    )
+    start: Literal["public", "dp_tuned"] = Field(
+        "public", description="the server starts as pre-trained on the public corpus, or further tuned on Dp"
+    )
+    dp_tuning: DpTuning = Field(default_factory=DpTuning, description="how `start: dp_tuned` tunes")
+    bill_as: BillAs = Field(default_factory=BillAs, description="architectures that the cost model bills")
+
+
+class PolicyConfig(StrictModel):
+    """How the server samples candidates and learns from their advantages (GRPO)."""
+
+    group_size: int = Field(8, ge=1, description="G, candidates per question (count)")
+    temperature: float = Field(1.0, gt=0, description="sampling temperature (factor)")
+    max_new_tokens: int = Field(8, ge=1, description="longest answer, end token included (tokens)")
+    learning_rate: float = Field(1.5e-4, gt=0, description="AdamW learning rate after warm-up (per update)")
+    warmup_updates: int = Field(10, ge=0, description="updates of linear warm-up (count)")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay (per update, times the rate)")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this l2 norm (norm)")
+    clip_low: float = Field(0.2, gt=0, lt=1, description="lower clip range of the probability ratio (factor)")
+    clip_high: float = Field(0.3, gt=0, description="upper clip range of the probability ratio (factor)")
+    kl_weight: float = Field(0.0, ge=0, description="beta, weight of the KL to the initial policy (factor)")
+    inner_passes: int = Field(
+        1, ge=1, description="optimisation passes over the groups of one update (count)"
+    )
+    loss_mean: Literal["tokens", "sequences"] = Field(
+        "tokens", description="the loss averages over all scored tokens, or over candidates' own token means"
+    )
+    questions_per_pass: int = Field(
+        128,
+        ge=1,
+        description="most questions that are sampled or back-propagated at once (count; memory, not results)",
+    )
+    fit_learning_rate: float = Field(
+        5e-4, gt=0, description="AdamW rate of supervised fine-tuning (per step; dp_sft and distil controls)"
+    )
+    fit_batch_size: int = Field(32, ge=1, description="rows per step of supervised fine-tuning (count)")

@@ -1,0 +1,208 @@
+"""A causal language model that continues questions with answers, in batches of canonical shape.
+
+Everything above (policy, evaluators, training of the policy) works on one structure: the *prefix* of a question is
+run once, left-padded, and its keys and values are shared by all answers that continue it. Only ``prefill`` and
+``extend`` call the network. Both see fixed shapes: a number of rows that does not depend on how many there are to
+do (the last batch is filled up with copies), and widths that depend on a row's own text alone. So a row's bits do not
+depend on the company it is computed in, and a batch is free to be early, late, small or large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+Ids = tuple[int, ...]
+T = TypeVar("T")
+_WIDTH_STEP = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """Canonical batch shapes (rows, tokens).
+
+    Attributes:
+        prompt_tokens: width to which questions are left-padded; a longer one gets the next multiple of 16.
+        prompt_rows: questions per prefill.
+        answer_rows: answers per teacher-forced pass.
+        decode_rows: answers per sampling step.
+    """
+
+    prompt_tokens: int
+    prompt_rows: int = 32
+    answer_rows: int = 64
+    decode_rows: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """Questions after one forward pass: what their continuations need.
+
+    Attributes:
+        keys: per layer ``[n, heads, W, d]``.
+        values: per layer ``[n, heads, W, d]``.
+        bias: additive attention bias over the prefix, 0 or minus infinity ``[n, W]``.
+        lengths: real tokens of each question, int64 ``[n]``.
+        logits: next-token logits after the question ``[n, V]``.
+    """
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+    bias: Tensor
+    lengths: Tensor
+    logits: Tensor
+
+
+class LanguageModel:
+    """A ``transformers`` causal model with its tokenizer and canonical shapes."""
+
+    def __init__(self, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, shapes: Shapes) -> None:
+        self.network = network
+        self.tokenizer = tokenizer
+        self.shapes = shapes
+        self.end_id = int(tokenizer.eos_token_id)
+        self._prompts: dict[str, Ids] = {}
+
+    def prompt_ids(self, text: str) -> Ids:
+        """Token ids of a question, with the tokenizer's own special tokens."""
+        ids = self._prompts.get(text)
+        if ids is None:
+            ids = self._prompts[text] = tuple(self.tokenizer(text)["input_ids"])
+        return ids
+
+    def answer_ids(self, text: str) -> Ids:
+        """Token ids of a whole answer: its text and the end token."""
+        return (*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end_id)
+
+    def answer_text(self, ids: Ids) -> str:
+        """The text of sampled ids, without the end token."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text, without special tokens."""
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def width(self, ids: Ids) -> int:
+        """Canonical width of a question of these ids."""
+        least = self.shapes.prompt_tokens
+        return least if len(ids) <= least else -(-len(ids) // _WIDTH_STEP) * _WIDTH_STEP
+
+
+def by_width(
+    language: LanguageModel, items: Sequence[T], text: Callable[[T], str], most_questions: int
+) -> list[list[T]]:
+    """Items in batches whose questions have one canonical width; at most so many distinct questions a batch."""
+    widths: dict[int, dict[str, list[T]]] = {}
+    for item in items:
+        question = text(item)
+        same = widths.setdefault(language.width(language.prompt_ids(question)), {})
+        same.setdefault(question, []).append(item)
+    batches = []
+    for _, questions in sorted(widths.items()):
+        every = list(questions.values())
+        for start in range(0, len(every), most_questions):
+            batches.append([item for items in every[start : start + most_questions] for item in items])
+    return batches
+
+
+def prefill(language: LanguageModel, prompts: Sequence[Ids], width: int) -> Prefix:
+    """Run questions once, left-padded to ``width``, and keep what their continuations need."""
+    parts = []
+    for inputs, real, count in padded_prompts(language, prompts, width):
+        cache = DynamicCache()
+        out = language.network(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        parts.append(
+            Prefix(
+                keys=tuple(layer.keys[:count] for layer in cache.layers),
+                values=tuple(layer.values[:count] for layer in cache.layers),
+                bias=_bias(real)[:count].to(language.network.dtype),
+                lengths=real.sum(-1)[:count],
+                logits=out.logits[:count, -1].float(),
+            )
+        )
+    if len(parts) == 1:
+        return parts[0]
+    return Prefix(
+        keys=tuple(torch.cat(layer) for layer in zip(*(p.keys for p in parts), strict=True)),
+        values=tuple(torch.cat(layer) for layer in zip(*(p.values for p in parts), strict=True)),
+        bias=torch.cat([p.bias for p in parts]),
+        lengths=torch.cat([p.lengths for p in parts]),
+        logits=torch.cat([p.logits for p in parts]),
+    )
+
+
+def padded_prompts(
+    language: LanguageModel, prompts: Sequence[Ids], width: int | None = None
+) -> Iterator[tuple[dict[str, Tensor], Tensor, int]]:
+    """Batches of ``prompt_rows`` left-padded questions: network inputs, real tokens ``[rows, W]``, and how many count.
+
+    A padded position attends to itself only (an empty softmax would be NaN) and is seen by nobody.
+    """
+    rows = language.shapes.prompt_rows
+    width = width or max(language.width(ids) for ids in prompts)
+    causal = torch.ones(width, width, dtype=torch.bool).tril()
+    diagonal = torch.eye(width, dtype=torch.bool)
+    for start in range(0, len(prompts), rows):
+        batch = prompts[start : start + rows]
+        ids, real = _left_padded([*batch, *([batch[-1]] * (rows - len(batch)))], width, language.end_id)
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": _bias((real[:, None, :] & causal) | diagonal)[:, None].to(
+                language.network.dtype
+            ),
+            "position_ids": (real.cumsum(-1) - 1).clamp_min(0),
+        }
+        yield inputs, real, len(batch)
+
+
+def extend(language: LanguageModel, prefix: Prefix, owners: Tensor, inputs: Tensor) -> Tensor:
+    """Next-token logits ``[R, A, V]`` after each input token of answers that continue shared prefixes.
+
+    Args:
+        language: the model.
+        prefix: questions, already run.
+        owners: which question each answer continues, int64 ``[R]``.
+        inputs: the answers' tokens, right-padded, int64 ``[R, A]``.
+    """
+    rows, width = language.shapes.answer_rows, inputs.shape[1]
+    causal = _bias(torch.ones(width, width, dtype=torch.bool).tril())
+    pieces = []
+    for start in range(0, len(owners), rows):
+        owner, tokens = owners[start : start + rows], inputs[start : start + rows]
+        count = len(owner)
+        if count < rows:
+            owner = torch.cat([owner, owner[-1:].expand(rows - count)])
+            tokens = torch.cat([tokens, tokens[-1:].expand(rows - count, width)])
+        bias = prefix.bias[owner][:, None, :].expand(rows, width, -1)
+        bias = torch.cat([bias, causal.to(bias.dtype).expand(rows, width, width)], dim=-1)
+        out = language.network(
+            input_ids=tokens, attention_mask=bias[:, None],
+            position_ids=prefix.lengths[owner, None] + torch.arange(width),
+            past_key_values=shared_cache(prefix, owner), use_cache=True,
+        )  # fmt: skip
+        pieces.append(out.logits[:count].float())
+    return torch.cat(pieces)
+
+
+def shared_cache(prefix: Prefix, owners: Tensor) -> DynamicCache:
+    """A fresh cache that holds, for every row, its own question's keys and values."""
+    pairs = zip(prefix.keys, prefix.values, strict=True)
+    return DynamicCache(
+        [(keys.index_select(0, owners), values.index_select(0, owners)) for keys, values in pairs]
+    )
+
+
+def _left_padded(rows: Sequence[Ids], width: int, pad: int) -> tuple[Tensor, Tensor]:
+    """Ids ``[n, width]`` and which of them are real, bool ``[n, width]``."""
+    ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows])
+    lengths = torch.tensor([len(row) for row in rows])
+    return ids, torch.arange(width) >= (width - lengths)[:, None]
+
+
+def _bias(allowed: Tensor) -> Tensor:
+    return torch.zeros(allowed.shape).masked_fill_(~allowed, float("-inf"))

@@ -1,0 +1,302 @@
+"""The server's policy: samples groups of candidates, learns from their advantages, and is measured.
+
+GRPO without a critic: a clipped surrogate with separate ranges, a k3 KL to the frozen initial policy, inner passes, truncated
+candidates masked. The loss divides by a count fixed per update: with ``loss_mean: tokens`` the number of tokens of all scored,
+untruncated candidates, with ``sequences`` their number (each candidate then counts with its own token mean). A candidate whose
+advantage is exactly zero has no gradient without a KL weight and is left out of the passes, not out of the count; equal
+candidates of one draw with equal advantages run once with their multiplicity as weight. Both change nothing but time.
+
+Changed against the paper and its released code: no rationale is asked of a model this small, and the ratio's
+behaviour log-probabilities are recomputed right after sampling in the form the loss uses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedsim import streams
+from fedsim.models.config import DpTuning, PolicyConfig
+from fedsim.models.embedding import Encoder
+from fedsim.models.language import Ids, LanguageModel, Prefix, by_width, prefill
+from fedsim.models.likelihood import answer_scores
+from fedsim.models.measure import Matches, measure
+from fedsim.models.sampling import Sampled, sample_answers
+from fedsim.models.training import fine_tune
+from fedsim.models.weights import load_learning_state, save_learning_state, save_model, weights_sha256
+from fedsim.rl.losses import clipped_surrogate, is_clipped, k3_kl, masked_mean
+from fedsim.roles import Accuracy, Candidate, Draw, FloatArray, Group, UpdateStats
+from fedsim.tasks.questions import Question
+
+
+@dataclass(frozen=True, slots=True)
+class _Behaviour:
+    """What is remembered of one draw's group until it was trained: ids and log-probabilities when it was sampled."""
+
+    ids: tuple[Ids, ...]
+    log_probs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One distinct candidate of an update: ``weight`` is its multiplicity times its share of the loss."""
+
+    prompt: str
+    ids: Ids
+    behaviour: Tensor
+    advantage: float
+    weight: float
+
+
+class LanguagePolicy:
+    """Implements ``fedsim.roles.Policy`` with a causal language model.
+
+    Args:
+        language: the live model; its weights change with every update.
+        initial: the frozen initial policy, for the KL, for embeddings and for drift.
+        config: sampling and learning settings.
+        matches: how answers are compared in ``evaluate``.
+        seed: keys every draw.
+        centre: questions whose mean embedding is taken off, so that what all questions share does not count as similar.
+    """
+
+    def __init__(
+        self,
+        language: LanguageModel,
+        initial: LanguageModel,
+        config: PolicyConfig,
+        matches: Matches,
+        seed: int,
+        centre: Sequence[str],
+    ) -> None:
+        self.language = language
+        self.initial = initial
+        self.config = config
+        self._matches = matches
+        self._seed = seed
+        self._version = 0
+        self._behaviours: dict[int, _Behaviour] = {}
+        self._weights = [weight for weight in language.network.parameters() if weight.requires_grad]
+        self._optimizer = torch.optim.AdamW(
+            self._weights, lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self._encoder = Encoder(initial, centre)
+
+    @property
+    def version(self) -> int:
+        """The policy version: 0 at the start, one more after every update or fit."""
+        return self._version
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text under the server's tokenizer."""
+        return self.language.count_tokens(text)
+
+    def embed(self, questions: Sequence[Question]) -> FloatArray:
+        """phi(x) ``[n, d]``: mean-pooled hidden states of the frozen initial policy, centred, l2-normalised."""
+        return self._encoder.embed([question.text for question in questions])
+
+    def evaluate(self, questions: Sequence[Question], num_samples: int) -> Accuracy:
+        """Greedy accuracy, pass@1 and pass@8 from ``num_samples`` samples each, entropy and drift; changes nothing."""
+        return measure(
+            self.language, self.initial, questions, num_samples, self.config, self._matches, self._seed
+        )
+
+    @torch.no_grad()
+    def sample(self, draws: Sequence[Draw]) -> list[Group]:
+        """Sample G candidates per draw; a draw's group is a pure function of (weights, draw), whatever the batch.
+
+        The uniform behind token t of candidate g is element ``[g, t]`` of the stream (seed, "sample", draw.index).
+        """
+        groups: dict[int, Group] = {}
+        for batch in by_width(self.language, draws, _draw_text, self.config.questions_per_pass):
+            prompts = [self.language.prompt_ids(draw.question.text) for draw in batch]
+            prefix = prefill(self.language, prompts, self.language.width(prompts[0]))
+            keys = [("sample", draw.index) for draw in batch]
+            sampled = sample_answers(
+                self.language, prefix, keys, self.config.group_size, self.config, self._seed
+            )
+            behaviours = self._behaviour(prompts, prefix, sampled)
+            for draw, answers, behaviour in zip(batch, sampled, behaviours, strict=True):
+                self._behaviours[draw.index] = behaviour
+                groups[draw.index] = Group(draw, self._version, tuple(self._candidate(a) for a in answers))
+        return [groups[draw.index] for draw in draws]
+
+    def forget(self, draw_indices: Sequence[int]) -> None:
+        """Drop what is remembered of groups that will never be trained (too stale, or without rewards)."""
+        for index in draw_indices:
+            self._behaviours.pop(index, None)
+
+    def _behaviour(
+        self, prompts: Sequence[Ids], prefix: Prefix, sampled: Sequence[Sequence[Sampled]]
+    ) -> list[_Behaviour]:
+        """Log-probabilities of the sampled answers under the weights that sampled, in the loss's own form."""
+        distinct = list(
+            dict.fromkeys((owner, a.ids) for owner, answers in enumerate(sampled) for a in answers)
+        )
+        scores = answer_scores(
+            self.language, prompts, [owner for owner, _ in distinct], [ids for _, ids in distinct],
+            self.config.temperature, prefix=prefix,
+        )  # fmt: skip
+        found = {key: scores.log_probs[row, : len(key[1])].clone() for row, key in enumerate(distinct)}
+        return [
+            _Behaviour(tuple(a.ids for a in answers), tuple(found[owner, a.ids] for a in answers))
+            for owner, answers in enumerate(sampled)
+        ]
+
+    def _candidate(self, answer: Sampled) -> Candidate:
+        return Candidate(self.language.answer_text(answer.ids), len(answer.ids), answer.truncated)
+
+    def update(self, groups: Sequence[Group], advantages: Sequence[FloatArray]) -> UpdateStats:
+        """``inner_passes`` optimiser steps on whole groups; one new version.
+
+        Candidates whose advantage is NaN (unscored) and truncated ones have no loss and are not counted. The rate
+        rises linearly over ``warmup_updates``. Groups are forgotten afterwards.
+
+        Raises:
+            ValueError: a group that this policy did not sample, or advantages of another shape.
+        """
+        rows, count = self._rows(groups, advantages)
+        rate = self.config.learning_rate * min(1.0, (self._version + 1) / max(1, self.config.warmup_updates))
+        for parameters in self._optimizer.param_groups:
+            parameters["lr"] = rate
+        totals = _Totals()
+        for _ in range(self.config.inner_passes if rows else 0):
+            self._optimizer.zero_grad(set_to_none=True)
+            for batch in by_width(self.language, rows, _row_text, self.config.questions_per_pass):
+                self._backward(batch, count, totals)
+            norm = torch.nn.utils.clip_grad_norm_(self._weights, self.config.max_grad_norm)
+            totals.grad_norm = float(norm)
+            self._optimizer.step()
+        self.forget([group.draw.index for group in groups])
+        self._version += 1
+        return totals.stats(max(1, self.config.inner_passes))
+
+    def fit(self, rows: Sequence[Question], steps: int) -> UpdateStats:
+        """Supervised fine-tuning with linear decay on (text, answer) rows; one new version."""
+        tuning = DpTuning(
+            steps=steps, batch_size=self.config.fit_batch_size, learning_rate=self.config.fit_learning_rate
+        )
+        seed = streams.integer(self._seed, "fit", self._version)
+        done = fine_tune(self.language.network, self.language.tokenizer, rows, tuning, seed)
+        self._version += 1
+        return UpdateStats(loss=done.loss, entropy=0.0, clip_fraction=0.0, grad_norm=0.0)
+
+    def _rows(self, groups: Sequence[Group], advantages: Sequence[FloatArray]) -> tuple[list[_Row], float]:
+        """Distinct candidates that have a gradient, and the count that the loss divides by."""
+        by_tokens = self.config.loss_mean == "tokens"
+        merged: dict[tuple[int, Ids, float], _Row] = {}
+        count = 0.0
+        for group, gains in zip(groups, advantages, strict=True):
+            behaviour = self._behaviours.get(group.draw.index)
+            if behaviour is None:
+                raise ValueError(f"draw {group.draw.index} was not sampled by this policy, or was forgotten")
+            if len(gains) != len(behaviour.ids):
+                raise ValueError(f"{len(gains)} advantages for a group of {len(behaviour.ids)}")
+            for g, (candidate, gain) in enumerate(zip(group.candidates, gains.tolist(), strict=True)):
+                if candidate.truncated or math.isnan(gain):
+                    continue
+                ids = behaviour.ids[g]
+                share = 1.0 if by_tokens else 1.0 / len(ids)
+                count += len(ids) * share
+                if gain == 0.0 and self.config.kl_weight == 0.0:
+                    continue
+                key = (group.draw.index, ids, gain)
+                known = merged[key].weight if key in merged else 0.0
+                merged[key] = _Row(group.draw.question.text, ids, behaviour.log_probs[g], gain, known + share)
+        return list(merged.values()), max(count, 1.0)
+
+    def _backward(self, rows: Sequence[_Row], count: float, totals: _Totals) -> None:
+        """Add the gradient of the loss of some rows: ``-sum_t w (surrogate_t - beta k3_t) / count``."""
+        config = self.config
+        prompts, owners, answers = self._shared_prompts(rows)
+        scores = answer_scores(self.language, prompts, owners, answers, config.temperature, entropy=True)
+        behaviour = torch.nn.utils.rnn.pad_sequence([row.behaviour for row in rows], batch_first=True)
+        gains = torch.tensor([row.advantage for row in rows], dtype=scores.log_probs.dtype)
+        weights = torch.tensor([row.weight for row in rows], dtype=scores.log_probs.dtype)[:, None]
+        clip = (scores.log_probs, behaviour, gains, config.clip_low, config.clip_high)
+        objective = clipped_surrogate(*clip)
+        if config.kl_weight:
+            with torch.no_grad():
+                reference = answer_scores(self.initial, prompts, owners, answers, config.temperature)
+            objective = objective - config.kl_weight * k3_kl(scores.log_probs, reference.log_probs)
+        loss = -masked_mean(objective, scores.mask * weights, count)
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert scores.entropy is not None
+        totals.add(float(loss), is_clipped(*clip), scores.entropy, scores.mask * weights)
+
+    def _shared_prompts(self, rows: Sequence[_Row]) -> tuple[list[Ids], list[int], list[Ids]]:
+        texts = {text: index for index, text in enumerate(dict.fromkeys(row.prompt for row in rows))}
+        prompts = [self.language.prompt_ids(text) for text in texts]
+        return prompts, [texts[row.prompt] for row in rows], [row.ids for row in rows]
+
+    def save(self, folder: Path) -> None:
+        """Write the live policy as a ``transformers`` folder (adapters merged in) that ``from_pretrained`` loads."""
+        save_model(self.language.network, self.language.tokenizer, folder)
+
+    def save_state(self, folder: Path) -> None:
+        """Write all that a resumed run needs: trainable weights, optimiser moments, version, remembered groups."""
+        save_learning_state(folder, self._weights, self._optimizer, self._memory())
+
+    def restore_state(self, folder: Path) -> None:
+        """Take up what ``save_state`` wrote, bit for bit.
+
+        Raises:
+            ModelFileError: the folder is missing, torn, or of another model.
+        """
+        memory = load_learning_state(folder, self._weights, self._optimizer)
+        self._version = int(memory["version"])
+        self._behaviours = {
+            int(draw): _Behaviour(
+                tuple(tuple(ids) for ids in kept["ids"]),
+                tuple(torch.tensor(row, dtype=torch.float32) for row in kept["log_probs"]),
+            )
+            for draw, kept in memory["behaviours"].items()
+        }
+
+    def weights_sha256(self) -> str:
+        """SHA-256 over all weights, by name."""
+        return weights_sha256(self.language.network)
+
+    def _memory(self) -> dict[str, Any]:
+        # A float32 written as a JSON double comes back as the same float32.
+        behaviours = {
+            str(draw): {"ids": kept.ids, "log_probs": [row.tolist() for row in kept.log_probs]}
+            for draw, kept in self._behaviours.items()
+        }
+        return {"version": self._version, "behaviours": behaviours}
+
+
+@dataclass(slots=True)
+class _Totals:
+    """Sums over the passes of one update."""
+
+    loss: float = 0.0
+    entropy: float = 0.0
+    clipped: float = 0.0
+    tokens: float = 0.0
+    grad_norm: float = 0.0
+
+    def add(self, loss: float, clipped: Tensor, entropy: Tensor, weights: Tensor) -> None:
+        self.loss += loss
+        self.entropy += float((entropy * weights).sum())
+        self.clipped += float((clipped * weights).sum())
+        self.tokens += float(weights.sum())
+
+    def stats(self, passes: int) -> UpdateStats:
+        """Means over the passes; entropy and clip fraction are means over the trained tokens."""
+        tokens = self.tokens or 1.0
+        return UpdateStats(self.loss / passes, self.entropy / tokens, self.clipped / tokens, self.grad_norm)
+
+
+def _draw_text(draw: Draw) -> str:
+    return draw.question.text
+
+
+def _row_text(row: _Row) -> str:
+    return row.prompt

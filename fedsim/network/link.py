@@ -1,0 +1,413 @@
+"""A link that flows share by max-min fairness, in one direction, with an access cap per client.
+
+Client k with n_k flows and access rate C_k, server link of capacity S: every flow of k runs at ``min(C_k /
+n_k, s)``, where the fair share s is the largest with ``sum_k n_k min(C_k / n_k, s) <= S`` (water filling over
+clients). So a client is either *own-limited* (``C_k / n_k <= s``) or *shared-limited*, and all shared-limited
+flows run at the one rate ``s = (S - sum of own-limited C_k) / number of shared-limited flows``.
+
+Nothing is recomputed per flow. Bytes served are read off clocks: an own-limited client has a clock of its
+own, which runs at ``C_k / n_k``; all shared-limited clients read one common clock, which runs at s. A flow
+finishes when its client's clock reaches the flow's mark, and marks never move. A change (start, finish, cut,
+new rate) costs O(log n) plus the clients that change side. `fedsim.network.naive` is the same link,
+recomputed from scratch.
+
+Rates are held as integers of 2^-40 bytes/s, so sums over clients are exact: no drift, whatever the order.
+
+References:
+    Bertsekas and Gallager, Data Networks (1992), section 6.5.2 (max-min fairness); Parekh and Gallager,
+    IEEE/ACM ToN 1 (1993) (virtual service clocks).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from heapq import heapify, heappop, heappush
+from typing import Protocol
+
+RATE_UNIT_BYTES_PER_S = 2.0**-40
+# An access link without a limit: fast enough that no transfer takes measurable time.
+UNLIMITED_ACCESS_BYTES_PER_S = 2.0**60
+# Flows that finish within this time of one another finish together, in order of start.
+TIE_S = 1e-9
+
+
+class Cancellable(Protocol):
+    """Something on the queue of time that can be taken off."""
+
+    def cancel(self) -> object:
+        """Take it off; it will not be called."""
+
+
+class Timeline(Protocol):
+    """What the link needs of a clock; ``fedsim.clock.VirtualLoop`` is one."""
+
+    def time(self) -> float:
+        """Now, in seconds."""
+
+    def at(self, when_s: float, callback: Callable[[], object], /) -> Cancellable:
+        """Call ``callback`` at ``when_s``, which is not before now."""
+
+
+class Flow:
+    """One transfer on a link: who, how much, since when, and whether it still runs.
+
+    Attributes:
+        client_id: whose access link it uses.
+        wire_bytes: bytes to carry.
+        number: 0, 1, ... in order of start on this link; decides ties.
+        started_at_s: instant of start, seconds.
+        is_open: whether it still runs (neither finished nor cut).
+    """
+
+    __slots__ = ("_client", "_mark", "_on_done", "_sent_bytes", "client_id", "is_open", "number",
+                 "started_at_s", "wire_bytes")  # fmt: skip
+
+    def __init__(
+        self, client: _Client, wire_bytes: float, number: int, now_s: float, on_done: Callable[[Flow], object]
+    ) -> None:
+        self.client_id = client.client_id
+        self.wire_bytes = wire_bytes
+        self.number = number
+        self.started_at_s = now_s
+        self.is_open = True
+        self._client = client
+        self._mark = 0.0
+        self._sent_bytes = 0.0
+        self._on_done = on_done
+
+
+class SharedLink:
+    """One direction of the server's link, shared by all clients' flows (see the module's docstring)."""
+
+    def __init__(self, timeline: Timeline, capacity_bytes_per_s: float = math.inf) -> None:
+        """Make an idle link.
+
+        Args:
+            timeline: the clock.
+            capacity_bytes_per_s: the server link's rate; infinity = only access links limit.
+
+        Raises:
+            ValueError: the capacity is not positive.
+        """
+        self._timeline = timeline
+        self._capacity = _units(capacity_bytes_per_s) if math.isfinite(capacity_bytes_per_s) else None
+        self._clients: dict[int, _Client] = {}
+        self._now_s = timeline.time()
+        self._num_flows = 0
+        self._num_open = 0
+        self._closed_bytes = 0.0
+        # Own-limited clients: sum of C_k, largest C_k / n_k first, earliest finish first.
+        self._own_units = 0
+        self._own_by_rate = _Heap(own=True)
+        self._own_by_finish = _Heap(own=True)
+        # Shared-limited clients: number of flows, smallest C_k / n_k first, first mark on the common clock
+        # first.
+        self._shared_flows = 0
+        self._shared_by_rate = _Heap(own=False)
+        self._shared_by_mark = _Heap(own=False)
+        self._common = 0.0
+        self._fair_rate = math.inf
+        self._wake: Cancellable | None = None
+        self._wake_at_s = math.inf
+        self._generation = 0
+
+    @property
+    def num_open_flows(self) -> int:
+        """Flows under way."""
+        return self._num_open
+
+    @property
+    def carried_bytes(self) -> float:
+        """All bytes carried so far: of finished, cut and open flows. Costs O(open flows)."""
+        self._advance()
+        return self._closed_bytes + math.fsum(
+            self._served(client, flow)
+            for client in self._clients.values()
+            for _, _, flow in client.marks
+            if flow.is_open
+        )
+
+    def rate_bytes_per_s(self, flow: Flow) -> float:
+        """The rate at which a flow runs now; 0 when it has ended."""
+        if not flow.is_open:
+            return 0.0
+        client = flow._client
+        return client.own_rate if client.is_own else self._fair_rate
+
+    def start(
+        self, client_id: int, wire_bytes: float, access_bytes_per_s: float, on_done: Callable[[Flow], object]
+    ) -> Flow:
+        """Start a transfer of ``wire_bytes``; ``on_done(flow)`` is called when its last byte has left.
+
+        The callback comes from the timeline, never from inside this call, also for an empty transfer. The
+        client's access rate is shared by its own flows; a new value holds for all of them from now on.
+
+        Raises:
+            ValueError: negative or non-finite bytes, or a rate that is not positive.
+        """
+        if not 0 <= wire_bytes < math.inf:
+            raise ValueError(f"a transfer of {wire_bytes} bytes; must be finite and not negative")
+        access = _units(access_bytes_per_s)
+        self._advance()
+        client = self._clients.get(client_id)
+        if client is None:
+            client = self._clients[client_id] = _Client(client_id, access)
+        else:
+            self._take_out(client)
+            client.access = access
+        flow = Flow(client, float(wire_bytes), self._num_flows, self._now_s, on_done)
+        self._num_flows += 1
+        flow._mark = client.served + flow.wire_bytes
+        heappush(client.marks, (flow._mark, flow.number, flow))
+        client.num_open += 1
+        self._num_open += 1
+        self._put_in(client)
+        self._settle()
+        return flow
+
+    def cut(self, flow: Flow) -> float:
+        """Stop a flow and return the bytes it has sent; a flow that has ended returns what it sent before."""
+        if flow.is_open:
+            self._advance()
+            client = flow._client
+            sent_bytes = self._served(client, flow)
+            self._take_out(client)
+            self._close(flow, sent_bytes)
+            self._put_in(client)
+            self._settle()
+        return flow._sent_bytes
+
+    def set_access(self, client_id: int, access_bytes_per_s: float) -> None:
+        """Change the access rate of a client's running flows (a rate that varies in time)."""
+        access = _units(access_bytes_per_s)
+        client = self._clients.get(client_id)
+        if client is not None:
+            self._advance()
+            self._take_out(client)
+            client.access = access
+            self._put_in(client)
+            self._settle()
+
+    def set_capacity(self, capacity_bytes_per_s: float) -> None:
+        """Change the rate of the server's link; infinity = only access links limit."""
+        self._advance()
+        self._capacity = _units(capacity_bytes_per_s) if math.isfinite(capacity_bytes_per_s) else None
+        self._settle()
+
+    # Reading the clocks.
+
+    def _advance(self) -> None:
+        """Move the common clock to now; clients' own clocks are moved when they are touched."""
+        now_s = self._timeline.time()
+        if self._shared_flows:
+            self._common += self._fair_rate * (now_s - self._now_s)
+        self._now_s = now_s
+
+    def _served(self, client: _Client, flow: Flow) -> float:
+        clock = self._clock(client)
+        return min(max(flow.wire_bytes - (flow._mark - clock), 0.0), flow.wire_bytes)
+
+    def _clock(self, client: _Client) -> float:
+        """Bytes that each flow of the client has been served since the client became active."""
+        if client.is_own:
+            return client.served + client.own_rate * (self._now_s - client.since_s)
+        return self._common + client.offset
+
+    # Changing sides.
+
+    def _take_out(self, client: _Client) -> None:
+        """Freeze the client's clock and leave both sides."""
+        client.served = self._clock(client)
+        client.version += 1
+        if client.is_own:
+            self._own_units -= client.access
+        else:
+            self._shared_flows -= client.num_open
+            if not self._shared_flows:
+                self._common = 0.0
+
+    def _put_in(self, client: _Client) -> None:
+        """Join the side that fits the last fair share, or leave for good when no flow is open."""
+        marks = client.marks
+        while marks and not marks[0][2].is_open:
+            heappop(marks)
+        if not client.num_open:
+            del self._clients[client.client_id]
+            return
+        client.own_rate = client.access * RATE_UNIT_BYTES_PER_S / client.num_open
+        if client.own_rate <= self._fair_rate:
+            self._join_own(client)
+        else:
+            self._join_shared(client)
+
+    def _join_own(self, client: _Client) -> None:
+        client.is_own = True
+        client.since_s = self._now_s
+        self._own_units += client.access
+        finish_at_s = self._now_s + (client.marks[0][0] - client.served) / client.own_rate
+        self._own_by_rate.push(-client.own_rate, client)
+        self._own_by_finish.push(finish_at_s, client)
+
+    def _join_shared(self, client: _Client) -> None:
+        client.is_own = False
+        client.offset = client.served - self._common
+        self._shared_flows += client.num_open
+        self._shared_by_rate.push(client.own_rate, client)
+        self._shared_by_mark.push(client.marks[0][0] - client.offset, client)
+
+    def _settle(self) -> None:
+        """Move clients until every one is on its right side, then re-rate the common clock and the wake-up.
+
+        First the fastest own-limited clients leave their side while they exceed the share, which only raises
+        it towards them; then the slowest shared-limited ones whose cap is below it. Comparisons are exact.
+        """
+        while self._capacity is not None and (client := self._own_by_rate.top()) is not None:
+            left = self._capacity - self._own_units
+            if client.access * self._shared_flows <= client.num_open * left:
+                break
+            self._take_out(client)
+            self._join_shared(client)
+        while (client := self._shared_by_rate.top()) is not None:
+            if self._capacity is not None:
+                left = self._capacity - self._own_units
+                if client.access * self._shared_flows > client.num_open * left:
+                    break
+            self._take_out(client)
+            self._join_own(client)
+        if self._shared_flows and self._capacity is not None:
+            left = self._capacity - self._own_units
+            self._fair_rate = left / self._shared_flows * RATE_UNIT_BYTES_PER_S
+        else:
+            self._fair_rate = math.inf
+        self._schedule()
+
+    # Finishing.
+
+    def _schedule(self) -> None:
+        """One wake-up for the whole link, at the next finish; an older one does nothing if it still comes."""
+        at_s = self._own_by_finish.key()
+        mark = self._shared_by_mark.key()
+        if mark < math.inf:
+            at_s = min(at_s, self._now_s + (mark - self._common) / self._fair_rate)
+        at_s = max(at_s, self._now_s)
+        if at_s == self._wake_at_s:
+            return
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        self._wake_at_s = at_s
+        self._generation += 1
+        if at_s < math.inf:
+            generation = self._generation
+            self._wake = self._timeline.at(at_s, lambda: self._on_wake(generation))
+
+    def _on_wake(self, generation: int) -> None:
+        if generation != self._generation:
+            return
+        self._wake, self._wake_at_s = None, math.inf
+        self._advance()
+        finished = self._finished()
+        self._settle()
+        for flow in sorted(finished, key=lambda flow: flow.number):
+            flow._on_done(flow)
+
+    def _finished(self) -> list[Flow]:
+        """Close the flows whose last byte leaves now, or within the resolution of time."""
+        slack_s = max(TIE_S, 4 * math.ulp(self._now_s))
+        finished: list[Flow] = []
+        while True:
+            if self._own_by_finish.key() <= self._now_s + slack_s:
+                client = self._own_by_finish.top()
+                rate = client.own_rate if client is not None else 0.0
+            elif (
+                self._shared_flows and self._shared_by_mark.key() <= self._common + self._fair_rate * slack_s
+            ):
+                client = self._shared_by_mark.top()
+                rate = self._fair_rate
+            else:
+                return finished
+            assert client is not None
+            self._take_out(client)
+            # The heaps' first flow is due by the same rounding that woke us; its siblings by their marks.
+            due = max(client.served + rate * slack_s, client.marks[0][0])
+            while client.marks and client.marks[0][0] <= due:
+                flow = heappop(client.marks)[2]
+                if flow.is_open:
+                    self._close(flow, flow.wire_bytes)
+                    finished.append(flow)
+            self._put_in(client)
+
+    def _close(self, flow: Flow, sent_bytes: float) -> None:
+        flow.is_open = False
+        flow._sent_bytes = sent_bytes
+        flow._client.num_open -= 1
+        self._num_open -= 1
+        self._closed_bytes += sent_bytes
+
+
+class _Client:
+    """One client's flows on the link.
+
+    ``served`` is its clock when last touched (bytes per flow), at ``since_s`` if own-limited; a
+    shared-limited client's clock is the common one plus ``offset``. ``marks`` holds (mark, number, flow),
+    first finish first.
+    """
+
+    __slots__ = ("access", "client_id", "is_own", "marks", "num_open", "offset", "own_rate", "served",
+                 "since_s", "version")  # fmt: skip
+
+    def __init__(self, client_id: int, access: int) -> None:
+        self.client_id = client_id
+        self.access = access
+        self.is_own = True
+        self.marks: list[tuple[float, int, Flow]] = []
+        self.num_open = 0
+        self.offset = 0.0
+        self.own_rate = 0.0
+        self.served = 0.0
+        self.since_s = 0.0
+        self.version = 0
+
+
+class _Heap:
+    """Clients of one side by a key, smallest first; entries of clients that moved on are skipped."""
+
+    __slots__ = ("_entries", "_num_pushed", "_own", "_sweep_at")
+
+    def __init__(self, *, own: bool) -> None:
+        self._own = own
+        self._entries: list[tuple[float, int, int, _Client]] = []
+        self._num_pushed = 0
+        self._sweep_at = 64
+
+    def push(self, key: float, client: _Client) -> None:
+        self._num_pushed += 1
+        if len(self._entries) >= self._sweep_at:
+            self._entries = [entry for entry in self._entries if self._holds(entry)]
+            heapify(self._entries)
+            self._sweep_at = 2 * len(self._entries) + 64
+        heappush(self._entries, (key, self._num_pushed, client.version, client))
+
+    def top(self) -> _Client | None:
+        entries = self._entries
+        while entries and not self._holds(entries[0]):
+            heappop(entries)
+        return entries[0][3] if entries else None
+
+    def key(self) -> float:
+        return math.inf if self.top() is None else self._entries[0][0]
+
+    def _holds(self, entry: tuple[float, int, int, _Client]) -> bool:
+        return entry[2] == entry[3].version and entry[3].is_own == self._own and entry[3].num_open > 0
+
+
+def _units(rate_bytes_per_s: float) -> int:
+    """A rate as an integer of 2^-40 bytes/s, at least one.
+
+    Raises:
+        ValueError: the rate is not positive.
+    """
+    if not rate_bytes_per_s > 0:
+        raise ValueError(f"a rate of {rate_bytes_per_s} bytes/s; must be greater than 0")
+    return max(round(min(rate_bytes_per_s, UNLIMITED_ACCESS_BYTES_PER_S) / RATE_UNIT_BYTES_PER_S), 1)

@@ -1,0 +1,141 @@
+"""From a message to what crosses the wire, and how long a byte is under way.
+
+``tcp``: the message is cut into TLS records of at most 16 KiB, each longer by 22 bytes (5 header, 1 content
+type, 16 authentication tag), and the stream into segments of 1448 bytes payload and 52 bytes of header:
+
+    stream_bytes = message_bytes + 22 ceil(message_bytes / 16384)
+    wire_bytes   = stream_bytes + 52 ceil(stream_bytes / 1448)
+
+Each sending of a segment is lost with probability p, independently, so a segment is sent 1/(1 - p) times on
+average; the repeats are counted apart. Connections are open before the run (``keep_alive``, as a fleet behind
+NAT needs anyway) or opened for each request (``per_request``: one round trip for TCP, one for TLS 1.3).
+
+Left out: pure acknowledgements (about 2% of the bytes, the other way), slow start (no effect below 14 kB, the
+initial window of RFC 6928), the wait for a retransmission, and link-layer framing.
+
+References:
+    RFC 9293 (TCP), RFC 7323 (timestamps), RFC 8446 section 5.2 (TLS 1.3 records), RFC 6928.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fedsim import streams
+from fedsim.devices.profile import DeviceProfile
+from fedsim.network.config import NetworkConfig
+
+TLS_RECORD_BYTES = 16_384
+# One TCP handshake and one TLS 1.3 handshake with a certificate chain of about 2.5 kB, headers included: SYN,
+# ACK and ClientHello up with the client's Finished; SYN-ACK and ServerHello ... Finished down.
+HANDSHAKE_UP_BYTES = 60 + 52 + (52 + 322) + (52 + 80)
+HANDSHAKE_DOWN_BYTES = 60 + (3 * 52 + 2_900)
+HANDSHAKE_ROUND_TRIPS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class TransferPlan:
+    """What one message puts on the wire.
+
+    Attributes:
+        message_bytes: encoded length.
+        num_segments: segments when nothing is lost; 0 for ``ideal``.
+        wire_bytes: message, records and headers, every segment once.
+        retransmitted_bytes: segments sent again, headers included.
+    """
+
+    message_bytes: int
+    num_segments: int
+    wire_bytes: int
+    retransmitted_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Everything that crosses the link."""
+        return self.wire_bytes + self.retransmitted_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """Opening a connection: bytes each way, and round trips before the first byte of a message may go."""
+
+    up_bytes: int
+    down_bytes: int
+    round_trips: int
+
+
+NO_HANDSHAKE = Handshake(0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """Overhead, delay and loss of messages, by the network's settings; pure functions of message and key.
+
+    ``key`` is the stream key of one transfer: the seed first, then what tells it from every other, direction
+    included; the same key gives the same draw.
+    """
+
+    config: NetworkConfig
+
+    @property
+    def handshake(self) -> Handshake:
+        """What every request pays to open its connection; nothing for ``ideal`` and ``keep_alive``."""
+        if self.config.transport == "ideal" or self.config.connection == "keep_alive":
+            return NO_HANDSHAKE
+        return Handshake(HANDSHAKE_UP_BYTES, HANDSHAKE_DOWN_BYTES, HANDSHAKE_ROUND_TRIPS)
+
+    def num_segments(self, message_bytes: int) -> int:
+        """TCP segments of a message; an empty one needs none."""
+        return _ceil_div(self._stream_bytes(message_bytes), self.config.segment_payload)
+
+    def wire_bytes(self, message_bytes: int) -> int:
+        """Bytes on the wire when nothing is lost.
+
+        Raises:
+            ValueError: ``message_bytes`` is negative.
+        """
+        if message_bytes < 0:
+            raise ValueError(f"a message of {message_bytes} bytes; must not be negative")
+        if self.config.transport == "ideal":
+            return message_bytes
+        headers = self.num_segments(message_bytes) * self.config.segment_header
+        return self._stream_bytes(message_bytes) + headers
+
+    def plan(self, message_bytes: int, key: tuple[streams.Part, ...]) -> TransferPlan:
+        """The transfer of one message, with its retransmissions drawn.
+
+        Repeats are negative binomial: ``num_segments`` segments, each sent until one sending arrives. All
+        segments count as equally long.
+        """
+        wire_bytes = self.wire_bytes(message_bytes)
+        if self.config.transport == "ideal":
+            return TransferPlan(message_bytes, 0, wire_bytes, 0)
+        num_segments, repeats = self.num_segments(message_bytes), 0
+        if self.config.loss and num_segments:
+            generator = streams.generator(*key, "retransmissions")
+            repeats = int(generator.negative_binomial(num_segments, 1 - self.config.loss))
+        return TransferPlan(
+            message_bytes, num_segments, wire_bytes, round(repeats * wire_bytes / max(num_segments, 1))
+        )
+
+    def one_way_s(self, profile: DeviceProfile, key: tuple[streams.Part, ...]) -> float:
+        """Delay of the last byte: ``(rtt + extra_rtt) / 2`` times a lognormal draw of mean 1."""
+        delay_s = 0.5 * (profile.rtt_s + self.config.extra_rtt)
+        return delay_s * streams.lognormal(profile.rtt_jitter, *key, "one-way")
+
+    def access_bytes_per_s(
+        self, profile: DeviceProfile, direction: Literal["down", "up"], key: tuple[streams.Part, ...]
+    ) -> float:
+        """The access link's rate during this transfer: nominal rate times a lognormal draw of mean 1."""
+        if direction == "up":
+            return profile.up_bytes_per_s * streams.lognormal(profile.up_jitter, *key, "access-up")
+        factor = streams.lognormal(profile.down_jitter, *key, "access-down")
+        return profile.down_bytes_per_s * factor
+
+    def _stream_bytes(self, message_bytes: int) -> int:
+        return message_bytes + self.config.tls_record * _ceil_div(message_bytes, TLS_RECORD_BYTES)
+
+
+def _ceil_div(numerator: int, denominator: int) -> int:
+    return -(-numerator // denominator)

@@ -1,0 +1,212 @@
+"""Results as tables: records and metrics as Parquet, and ``load`` to get them back as polars frames.
+
+Parquet is written once, at the end, from the record log: part files by rename, because a Parquet file that
+was cut short cannot be read at all. polars is imported on first use.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+
+from fedsim.errors import RunFolderError
+from fedsim.metrics import METRIC_COLUMNS, metrics_frame
+from fedsim.records import (
+    Compute,
+    Evaluation,
+    Group,
+    Outcome,
+    Presence,
+    Record,
+    RecordLog,
+    Reward,
+    Transfer,
+    Update,
+)
+from fedsim.runfolder import (
+    FORMAT_VERSION,
+    MANIFEST,
+    METRICS,
+    RECORDS,
+    SUMMARY,
+    RunFolder,
+    write_atomically,
+)
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_FILES: dict[type[Record], str] = {
+    Transfer: "transfers",
+    Compute: "computes",
+    Outcome: "outcomes",
+    Reward: "rewards",
+    Group: "groups",
+    Update: "updates",
+    Evaluation: "evaluations",
+    Presence: "presence",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run read back from its folder.
+
+    Attributes:
+        folder: where it lies.
+        manifest: ``manifest.json``.
+        summary: ``summary.json``.
+        metrics: one row per update and per evaluation, over virtual time (see ``metrics_frame``).
+        records: one frame per kind of record: ``transfers``, ``computes``, ``outcomes``, ``rewards``,
+            ``groups``, ``updates``, ``evaluations``, ``presence``; their columns are the fields in
+            ``fedsim.records``.
+    """
+
+    folder: Path
+    manifest: dict[str, Any] = field(repr=False)
+    summary: dict[str, Any] = field(repr=False)
+    metrics: pl.DataFrame = field(repr=False)
+    records: Mapping[str, pl.DataFrame] = field(repr=False)
+
+    @property
+    def transfers(self) -> pl.DataFrame:
+        """Messages and their bytes."""
+        return self.records["transfers"]
+
+    @property
+    def computes(self) -> pl.DataFrame:
+        """Computations of devices and of the server."""
+        return self.records["computes"]
+
+    @property
+    def outcomes(self) -> pl.DataFrame:
+        """One row per request: how it ended."""
+        return self.records["outcomes"]
+
+    @property
+    def rewards(self) -> pl.DataFrame:
+        """Scores that clients returned."""
+        return self.records["rewards"]
+
+    @property
+    def groups(self) -> pl.DataFrame:
+        """Groups of candidates as their advantages became final."""
+        return self.records["groups"]
+
+    @property
+    def updates(self) -> pl.DataFrame:
+        """Optimiser steps."""
+        return self.records["updates"]
+
+    @property
+    def evaluations(self) -> pl.DataFrame:
+        """Accuracy of policy versions."""
+        return self.records["evaluations"]
+
+    @property
+    def presence(self) -> pl.DataFrame:
+        """Intervals in which devices were available."""
+        return self.records["presence"]
+
+
+def write_results(folder: RunFolder, log: RecordLog, summary: Mapping[str, Any]) -> None:
+    """Write the records, the metrics and the summary of a run into its folder."""
+    for kind, rows in log:
+        _write_parquet(folder.path / RECORDS / f"{_FILES[kind]}.parquet", frame(kind, rows))
+    _write_parquet(folder.path / METRICS, metrics_frame(log))
+    folder.write_json(SUMMARY, summary)
+
+
+def load(folder: Path | str) -> Run:
+    """Read a run folder that a finished (or an interrupted) run has written.
+
+    Raises:
+        RunFolderError: the folder is not a run of fedsim, was written by a newer version, is still being
+            written, or lacks a file, or a file is cut short.
+    """
+    path = Path(folder)
+    manifest = read_manifest(path)
+    try:
+        summary = json.loads((path / SUMMARY).read_text())
+        records = {
+            name: _read_parquet(path / RECORDS / f"{name}.parquet", _columns(kind))
+            for kind, name in _FILES.items()
+        }
+        metrics = _read_parquet(path / METRICS, METRIC_COLUMNS)
+    except FileNotFoundError as error:
+        missing = Path(error.filename).relative_to(path) if error.filename else "a file"
+        hint = {"running": "the run has not ended yet", "finished": "the folder is not whole"}
+        why = hint.get(manifest["status"], f"the run {manifest['status']} before writing it")
+        raise RunFolderError(f"{path}: {missing} is missing; {why}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunFolderError(f"{path}: {SUMMARY} is damaged or cut short; run it again") from error
+    return Run(path, manifest, summary, metrics, records)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a run folder.
+
+    Raises:
+        RunFolderError: it is missing, unreadable, foreign, or of a newer format.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise RunFolderError(f"{path} is not a run folder: it has no {MANIFEST}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunFolderError(f"{path}: {MANIFEST} is damaged or cut short") from error
+    version = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if not isinstance(version, int) or "status" not in manifest:
+        raise RunFolderError(f"{path}: {MANIFEST} was not written by fedsim")
+    if version > FORMAT_VERSION:
+        raise RunFolderError(
+            f"{path} has run format {version}, newer than {FORMAT_VERSION}; read it with a newer fedsim"
+        )
+    return dict(manifest)
+
+
+def frame(kind: type[Record], rows: list[Any]) -> pl.DataFrame:
+    """One kind of record as a polars frame; typed columns also where there are no rows."""
+    import polars as pl
+
+    columns = _columns(kind)
+    return pl.DataFrame({name: [getattr(row, name) for row in rows] for name in columns}, schema=columns)
+
+
+def _columns(kind: type[Record]) -> dict[str, Any]:
+    """Column types of one kind of record, from its annotations."""
+    import polars as pl
+
+    hints = get_type_hints(kind)
+    types: dict[str, Any] = {}
+    for name in kind.__struct_fields__:
+        origin = get_origin(hints[name])
+        if origin is tuple:
+            types[name] = pl.List(get_args(hints[name])[0])
+        else:
+            types[name] = str if origin is Literal else hints[name]
+    return types
+
+
+def _write_parquet(path: Path, table: pl.DataFrame) -> None:
+    buffer = io.BytesIO()
+    table.write_parquet(buffer, compression="zstd")
+    write_atomically(path, buffer.getvalue())
+
+
+def _read_parquet(path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
+    import polars as pl
+
+    content = path.read_bytes()  # raises FileNotFoundError, which names the file
+    try:
+        table = pl.read_parquet(io.BytesIO(content))
+    except pl.exceptions.PolarsError as error:
+        raise RunFolderError(f"{path} is damaged or cut short; run it again") from error
+    absent = [name for name in columns if name not in table.columns]
+    if absent:
+        raise RunFolderError(f"{path} lacks the column {absent[0]}; it was written by another version")
+    return table

@@ -1,0 +1,253 @@
+"""The run folder: one directory per run, whole files only, nothing outside it.
+
+Layout: ``manifest.json`` (there from the first second), ``summary.json``, ``metrics.parquet``, one Parquet
+    file
+per kind of record under ``records/``, and whatever the experiment adds by ``write_text`` or ``path``
+(``partition.csv``, ``confidence_graph.graphml``, ``figures/``, the final policy).
+
+Every file is written beside its final name and renamed, so that a reader never sees half of one. JSON holds
+no
+NaN: not-a-number and infinities become null.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from fedsim.errors import RunFolderError
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+SUMMARY = "summary.json"
+METRICS = "metrics.parquet"
+RECORDS = "records"
+PARTITION = "partition.csv"
+CONFIDENCE_GRAPH = "confidence_graph.graphml"
+
+RunStatus = Literal["running", "finished", "failed", "interrupted"]
+
+_SOURCE = Path(__file__).resolve().parent.parent
+_DISTRIBUTIONS = {"fedsim": "fedgrpo-sim"} | {
+    name: name
+    for name in (
+        "torch", "transformers", "peft", "safetensors", "numpy", "scipy", "simpy", "networkx", "polars",
+        "msgspec", "pydantic", "reasoning-gym",
+    )
+}  # fmt: skip
+# The instruction sets that torch's kernels choose by: two CPUs that agree here give the same bits.
+_CPU_FEATURES = (
+    "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16",
+    "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8", "asimd", "asimdhp", "bf16", "i8mm", "sve", "sve2",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A folder that one run owns, with its manifest as it stands on disk.
+
+    Attributes:
+        path: the folder.
+        manifest: what ``manifest.json`` holds; change it by ``update`` only.
+    """
+
+    path: Path
+    manifest: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def create(cls, out: Path | None, name: str, seed: int, root: Path = Path("runs")) -> RunFolder:
+        """Make the folder and its manifest (status ``running``); imports nothing heavy.
+
+        ``out`` is exactly that folder; without it the folder is ``root/<name>-<seed>-<n>`` with the first
+        free n.
+
+        Raises:
+            RunFolderError: ``out`` already holds a run or anything else, is a file, or cannot be written.
+        """
+        try:
+            path = _next_free(root, name, seed) if out is None else _take(out)
+            manifest = _first_manifest(name, seed)
+            write_json(path / MANIFEST, manifest)
+        except OSError as error:
+            raise RunFolderError(f"{out or root}: cannot make a run folder: {error.strerror}") from error
+        return cls(path, manifest)
+
+    def update(self, **entries: Any) -> None:
+        """Set entries of the manifest, e.g. ``scenario=...``, ``model_hashes=...``, ``cache_keys=...``."""
+        self.manifest.update(entries)
+        write_json(self.path / MANIFEST, self.manifest)
+
+    def finish(self, status: RunStatus, **entries: Any) -> None:
+        """Write the manifest for the last time, with its final status and the wall time."""
+        self.update(status=status, finished_at=_now(), **entries)
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a text file under the folder, whole or not at all."""
+        return write_atomically(self._inside(name), text.encode())
+
+    def write_json(self, name: str, value: Any) -> Path:
+        """Write a JSON file under the folder, whole or not at all."""
+        return write_json(self._inside(name), value)
+
+    def write_partition(self, domains: Sequence[str], partition: Sequence[Sequence[int]]) -> Path:
+        """Write ``partition.csv``: private rows per client (row) and domain (column), counts ``[K, D]``."""
+        head = ",".join(["client_id", *domains])
+        rows = (
+            ",".join([str(client), *(str(int(n)) for n in counts)]) for client, counts in enumerate(partition)
+        )
+        return self.write_text(PARTITION, "\n".join([head, *rows]) + "\n")
+
+    def _inside(self, name: str) -> Path:
+        target = self.path / name
+        if not target.resolve().is_relative_to(self.path.resolve()):
+            raise RunFolderError(f"{name} is outside the run folder {self.path}; give a path within it")
+        return target
+
+
+def write_atomically(path: Path, content: bytes) -> Path:
+    """Write ``content`` beside ``path`` and rename it: a reader sees the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with partial.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """Write indented JSON atomically; NaN and infinities become null."""
+    text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    return write_atomically(path, (text + "\n").encode())
+
+
+def plain(value: Any) -> Any:
+    """The JSON twin of a value: string keys, lists, and null for a number that is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(entry) for entry in (sorted(value) if isinstance(value, (set, frozenset)) else value)]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if hasattr(value, "item") and callable(value.item):  # a numpy or torch scalar
+        return plain(value.item())
+    return str(value)
+
+
+def platform_facts() -> dict[str, str]:
+    """What decides whether two machines compute the same bits: system, CPU model and its features."""
+    model, features = _cpu()
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpu": model,
+        "cpu_features": " ".join(name for name in _CPU_FEATURES if name in features),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the distributions that numbers depend on, without importing them."""
+    found = {"python": platform.python_version()}
+    for name, distribution in _DISTRIBUTIONS.items():
+        try:
+            found[name] = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def git_commit(checkout: Path = _SOURCE) -> str | None:
+    """Commit of the source checkout (``-dirty`` if tracked files differ); None when installed without git."""
+    if not (checkout / ".git").exists():
+        return None
+    # Inside a git hook these point at another repository.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(checkout), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True, env=environment)
+        return done.stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        return commit + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _first_manifest(name: str, seed: int) -> dict[str, Any]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "status": "running",
+        "name": name,
+        "seed": seed,
+        "scenario": None,
+        "versions": versions(),
+        "platform": platform_facts(),
+        "git_commit": git_commit(),
+        "model_hashes": {},
+        "cache_keys": {},
+        "started_at": _now(),
+        "finished_at": None,
+    }
+
+
+def _take(out: Path) -> Path:
+    if (out / MANIFEST).exists():
+        raise RunFolderError(f"{out} already holds a run; choose another --out or remove it")
+    if out.exists() and not out.is_dir():
+        raise RunFolderError(f"{out} is a file; --out must be a new or empty folder")
+    out.mkdir(parents=True, exist_ok=True)
+    if next(out.iterdir(), None) is not None:
+        raise RunFolderError(f"{out} is not empty; --out must be a new or empty folder")
+    try:
+        # Of two processes that come this far together, one makes the subfolder and owns the run.
+        (out / RECORDS).mkdir()
+    except FileExistsError:
+        raise RunFolderError(f"{out} was just taken by another run; choose another --out") from None
+    return out
+
+
+def _next_free(root: Path, name: str, seed: int) -> Path:
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
+    root.mkdir(parents=True, exist_ok=True)
+    n = 0
+    while True:
+        path = root / f"{stem}-{seed}-{n}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            n += 1
+            continue
+        (path / RECORDS).mkdir()
+        return path
+
+
+def _cpu() -> tuple[str, frozenset[str]]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine(), frozenset()
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    features = facts.get("flags") or facts.get("Features") or ""
+    return facts.get("model name") or platform.machine(), frozenset(features.split())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

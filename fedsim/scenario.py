@@ -1,0 +1,227 @@
+"""Scenarios: one YAML file says everything about a run. This module alone reads them.
+
+`read_scenario` reads a file, applies ``--set`` overrides, validates strictly and names the line of an error.
+The settings models live beside the code that uses them; here they are composed. A protocol's settings are
+those of the module that ``protocol.name`` names (third parties register theirs under the ``fedsim.protocols``
+entry point). Nothing heavy is imported: a scenario is checked without torch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PrivateAttr, ValidationError, create_model, field_validator
+
+from fedsim import protocols
+from fedsim.config import StrictModel
+from fedsim.devices.config import (
+    AlwaysConfig,
+    AvailabilityConfig,
+    ClientsConfig,
+    DropoutConfig,
+    ServerConfig,
+)
+from fedsim.errors import ScenarioError
+from fedsim.models.config import ModelsConfig
+from fedsim.monitor import EvaluationConfig, StopConfig
+from fedsim.network.config import NetworkConfig
+from fedsim.scenario_errors import nearest, scenario_error
+from fedsim.scenario_yaml import Document, assign, parse, to_yaml
+from fedsim.tasks.config import TasksConfig
+from fedsim.units import PositiveSeconds
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+
+
+class ComputeConfig(StrictModel):
+    """How the machine that runs the simulation computes; fixed here, because threads change bits."""
+
+    threads: int = Field(1, ge=1, le=256, description="torch threads (count); others give other bits")
+
+
+class LimitsConfig(StrictModel):
+    """Where a run that does not end is ended: exceeding a limit is an error, unlike a stop condition."""
+
+    virtual: PositiveSeconds = Field(30 * 86_400.0, description="longest virtual time (time)")
+    events: int = Field(200_000_000, ge=1, description="most events on the virtual clock (count)")
+
+
+class Scenario(StrictModel):
+    """Everything that decides a run: one resolved scenario on one platform gives one set of records."""
+
+    name: str = Field(description="name of the run and its folder: a-z, 0-9, dot, dash and underscore")
+    seed: int = Field(0, ge=0, lt=2**53, description="root of every random draw (whole number)")
+    fidelity: Literal["real", "timing"] = Field(
+        "real",
+        description="real: models compute; timing: token counts alone (time and bytes, no torch)",
+    )
+    stop: StopConfig = Field(description="when the run ends; the first condition that is met")
+    # The settings of the protocol that is named: `_scenario_model` puts their model here.
+    protocol: Any = Field(description="the protocol's name and its settings")
+    tasks: TasksConfig = Field(TasksConfig(), description="questions, and who owns which")
+    models: ModelsConfig = Field(ModelsConfig(), description="language models of the server and the clients")
+    clients: ClientsConfig = Field(description="device classes by preset name, or a file of devices")
+    server: ServerConfig = Field(ServerConfig(), description="the server's machine")
+    network: NetworkConfig = Field(NetworkConfig(), description="the server's link and the transport")
+    availability: AvailabilityConfig = Field(AlwaysConfig(), description="when devices are there")
+    dropout: DropoutConfig = Field(DropoutConfig(), description="how devices give tasks up")
+    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="what is measured, and how often")
+    compute: ComputeConfig = Field(ComputeConfig(), description="the machine that runs the simulation")
+    limits: LimitsConfig = Field(LimitsConfig(), description="bounds on a run that does not end")
+
+    _folder: Path = PrivateAttr(default_factory=Path)
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        if _NAME.fullmatch(name) is None:
+            allowed = "1 to 64 of a-z, 0-9, '.', '-' and '_', and start with a letter or digit"
+            raise ValueError(f"{name!r} must be {allowed}")
+        return name
+
+    @field_validator("stop")
+    @classmethod
+    def _ends(cls, stop: StopConfig) -> StopConfig:
+        conditions = list(StopConfig.model_fields)
+        if all(getattr(stop, condition) is None for condition in conditions):
+            raise ValueError(f"no stop condition; give at least one of {', '.join(conditions)}")
+        return stop
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the scenario file: relative paths in it start here."""
+        return self._folder
+
+    def resolved(self) -> dict[str, Any]:
+        """Every setting with its default filled in, as plain data that `scenario_from` reads back."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """The resolved scenario as a scenario file, without the keys that are not set."""
+        return to_yaml(self.model_dump(mode="json", exclude_none=True))
+
+
+def read_scenario(source: str | Path, assignments: Sequence[str] = (), seed: int | None = None) -> Scenario:
+    """Read a scenario file, or a shipped scenario by its bare name.
+
+    Args:
+        source: path, or name such as ``quickstart``.
+        assignments: overrides ``path.to.key=value``, whose values are YAML.
+        seed: replaces the scenario's seed.
+
+    Raises:
+        ScenarioError: something is wrong; the message is one line that says where, what, and what is allowed.
+    """
+    path = find_scenario(source)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ScenarioError(f"{path}: cannot be read: {error.strerror}") from error
+    document = parse(content, str(path))
+    for assignment in assignments:
+        assign(document, assignment)
+    if seed is not None:
+        assign(document, f"seed={seed}", origin=f"--seed {seed}")
+    return _validate(document, path.parent)
+
+
+def scenario_from(data: Mapping[str, Any], folder: Path | str = ".") -> Scenario:
+    """Build a scenario from plain data, e.g. a dictionary in a notebook or a manifest's resolved scenario.
+
+    Raises:
+        ScenarioError: as for `read_scenario`, without lines.
+    """
+    try:
+        plain = json.loads(json.dumps(data, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ScenarioError(f"scenario: must be plain data, as in YAML: {error}") from error
+    return _validate(Document(plain, {}, "scenario"), Path(folder))
+
+
+def _validate(document: Document, folder: Path) -> Scenario:
+    model = _scenario_model(_protocol_name(document))
+    try:
+        scenario = model.model_validate_json(json.dumps(document.data))
+    except ValidationError as error:
+        raise scenario_error(error, document, model) from None
+    scenario._folder = folder
+    return scenario
+
+
+def _protocol_name(document: Document) -> str:
+    """The name under ``protocol``; the short form ``protocol: fedgrpo`` is written out in place."""
+    protocol = document.data.get("protocol")
+    if isinstance(protocol, str):
+        document.data["protocol"] = protocol = {"name": protocol}
+    known = protocols.names()
+    given = protocol.get("name") if isinstance(protocol, dict) else None
+    if given in known:
+        return str(given)
+    where = document.origin(("protocol", "name"))
+    allowed = f"must be one of {', '.join(known)}"
+    if given is None:
+        raise ScenarioError(f"{where}: protocol.name is missing; {allowed}")
+    raise ScenarioError(f"{where}: protocol.name is {given!r}; {allowed}{nearest(str(given), known)}")
+
+
+@cache
+def _scenario_model(protocol_name: str) -> type[Scenario]:
+    """`Scenario` with the settings of one protocol, so that an error in them names its own key."""
+    settings = protocols.load(protocol_name).Config
+    if "name" not in settings.model_fields:
+        settings = _with_name(settings, protocol_name)
+    description = Scenario.model_fields["protocol"].description
+    return create_model("Scenario", __base__=Scenario, protocol=(settings, Field(description=description)))
+
+
+def _with_name(settings: type[StrictModel], name: str) -> type[StrictModel]:
+    kind: Any = Literal[name]
+    return create_model(settings.__name__, __base__=settings, name=(kind, Field(description="the protocol")))
+
+
+def protocol_settings() -> dict[str, type[StrictModel]]:
+    """The settings model of every known protocol, by name."""
+    models: dict[str, Any] = {
+        name: _scenario_model(name).model_fields["protocol"].annotation for name in protocols.names()
+    }
+    return models
+
+
+def shipped_scenarios() -> dict[str, Path]:
+    """Scenarios that come with fedsim, by bare name."""
+    folder = _shipped_folder()
+    return {} if folder is None else {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_scenario(source: str | Path) -> Path:
+    """The file that a path or a bare name means.
+
+    Raises:
+        ScenarioError: there is no such file and no shipped scenario of that name.
+    """
+    path, shipped = Path(source), shipped_scenarios()
+    if path.is_file():
+        return path
+    if str(source) in shipped:
+        return shipped[str(source)]
+    if path.is_dir():
+        raise ScenarioError(f"{source} is a folder; give a scenario file")
+    hint = nearest(path.stem, shipped)
+    raise ScenarioError(f"{source}: no such file{hint} (shipped scenarios: {_listed(shipped)})")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _shipped_folder() -> Path | None:
+    spec = find_spec("scenarios")
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).parent

@@ -1,0 +1,292 @@
+"""YAML as scenarios use it: plain data with the line each key stands on, and no surprises.
+
+A safe subset, read by PyYAML's parser with our own rules on top:
+
+* ``true`` and ``false`` are the only booleans, so ``no``, ``on`` and ``yes`` stay words; ``1e6`` is a number;
+  ``1:30`` is text, not 90; ``0123`` is text, not octal; dates are text.
+* A key that stands twice, a tag (``!!python/...``), an anchor, an alias, ``.nan`` and ``.inf`` are refused.
+* A file has at most `MAX_BYTES`, `MAX_NODES` and `MAX_DEPTH`, so that no file can exhaust the machine.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from fedsim.errors import ScenarioError
+
+MAX_BYTES = 256 * 1024
+MAX_NODES = 20_000
+MAX_DEPTH = 32
+MAX_DIGITS = 18
+
+Path = tuple[str | int, ...]
+
+_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*(?:_[0-9]+)*)")
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_OCTAL = re.compile(r"[-+]?0[0-9]")
+_NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_CONSTANTS: dict[str, Any] = {
+    "": None, "~": None, "null": None, "Null": None, "NULL": None,
+    "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Plain data, and where each part of it was written.
+
+    Attributes:
+        data: mappings, lists, text, numbers, booleans and None.
+        origins: path of a key -> what an error message says first: ``file:line`` or ``--set key=value``.
+        source: the file, for messages about nothing in particular.
+    """
+
+    data: dict[str, Any]
+    origins: dict[Path, str] = field(repr=False)
+    source: str
+
+    def origin(self, path: Path) -> str:
+        """Where ``path`` was written, or the innermost part of it that was written at all."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.origins:
+                return self.origins[path[:length]]
+        return self.source
+
+
+def parse(content: bytes, source: str) -> Document:
+    """Read one YAML document whose top level is a mapping.
+
+    Raises:
+        ScenarioError: it is too large, is not UTF-8, is not YAML, or uses what the module docstring refuses.
+    """
+    if len(content) > MAX_BYTES:
+        raise ScenarioError(f"{source} has {len(content):,} bytes; a scenario may have at most {MAX_BYTES:,}")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ScenarioError(f"{source}:{line}: the file is not UTF-8 text") from None
+    node = _compose(text, source)
+    if not isinstance(node, yaml.MappingNode):
+        raise ScenarioError(f"{source} must hold a mapping at its top level (lines like `name: my-run`)")
+    origins: dict[Path, str] = {}
+    data = _Reader(source, origins).value(node, ())
+    return Document(data, origins, source)
+
+
+def parse_value(text: str, origin: str, path: Path = ()) -> Any:
+    """Read the value of a ``--set key=value`` as YAML; ``path`` names it in messages.
+
+    Raises:
+        ScenarioError: as for `parse`.
+    """
+    node = _compose(text, origin)
+    return None if node is None else _Reader(origin, {}, numbered=False).value(node, path)
+
+
+def assign(document: Document, assignment: str, origin: str | None = None) -> None:
+    """Apply one ``path.to.key=value`` to the document in place; messages name ``--set`` and the assignment.
+
+    Raises:
+        ScenarioError: there is no ``=``, no key, or the path runs through something that holds no keys.
+    """
+    origin = origin or f"--set {assignment}"
+    path_text, separator, value_text = assignment.partition("=")
+    keys = path_text.strip().split(".")
+    if not separator or not all(keys):
+        raise ScenarioError(f"{origin}: must look like path.to.key=value")
+    value = parse_value(value_text, origin, tuple(keys))
+    place: Any = document.data
+    path: Path = ()
+    for depth, key in enumerate(keys):
+        step = _step(place, key, ".".join(keys[:depth]), origin)
+        path = (*path, step)
+        if depth == len(keys) - 1:
+            place[step] = value
+        elif isinstance(place, dict) and place.get(key) is None:
+            place[key] = {}
+            document.origins[path] = origin
+        place = place[step]
+    for stale in [known for known in document.origins if known[: len(path)] == path]:
+        del document.origins[stale]
+    document.origins[path] = origin
+
+
+def _step(place: Any, key: str, name: str, origin: str) -> str | int:
+    """The key or list index by which an assignment goes one level down."""
+    if isinstance(place, dict):
+        return key
+    if not isinstance(place, list):
+        raise ScenarioError(f"{origin}: {name} is {place!r}, which has no keys; set {name} itself")
+    if not key.isdecimal() or int(key) >= len(place):
+        raise ScenarioError(f"{origin}: {name} is a list; {key} must be an index from 0 to {len(place) - 1}")
+    return int(key)
+
+
+def to_yaml(data: Mapping[str, Any]) -> str:
+    """Write plain data as YAML that `parse` reads back to the same data."""
+    text: str = yaml.dump(data, Dumper=_Writer, sort_keys=False, allow_unicode=True, width=100)
+    return text
+
+
+class _Composer(yaml.SafeLoader):
+    """PyYAML's parser, refusing what makes a small file large or a key mean something else."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own class attribute
+    nodes = 0
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            raise _refused(event, "anchors and aliases (&, *) are not supported; write the value out")
+        if getattr(event, "tag", None) is not None:
+            raise _refused(event, f"tags are not supported ({event.tag}); write the plain value")
+        self.nodes += 1
+        self.depth += 1
+        if self.nodes > MAX_NODES:
+            raise _refused(event, f"the file holds more than {MAX_NODES:,} values")
+        if self.depth > MAX_DEPTH:
+            raise _refused(event, f"values are nested more than {MAX_DEPTH} deep")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def _refused(event: yaml.Event, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)  # type: ignore[arg-type]
+
+
+def _compose(text: str, source: str) -> yaml.Node | None:
+    try:
+        loader = _Composer(text)
+        return loader.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
+        problem = " ".join(part for part in (error.problem, error.context) if part)
+        raise ScenarioError(f"{source}:{line}: {_one_line(problem)}") from None
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        raise ScenarioError(
+            f"{source}:{line}: the character U+{error.character:04X} is not allowed"
+        ) from None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+class _Reader:
+    """Turns nodes into plain data and notes the line of every key."""
+
+    def __init__(self, source: str, origins: dict[Path, str], *, numbered: bool = True) -> None:
+        self._source = source
+        self._origins = origins
+        self._numbered = numbered
+
+    def value(self, node: yaml.Node, path: Path) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self._item(child, (*path, index)) for index, child in enumerate(node.value)]
+        assert isinstance(node, yaml.ScalarNode)  # YAML has no fourth kind of node
+        return self._scalar(node, path)
+
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        mapping: dict[str, Any] = {}
+        lines: dict[str, int] = {}
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.value == "":
+                raise ScenarioError(f"{self._at(key_node)}: a key must be a word")
+            key = key_node.value
+            where = ".".join(map(str, (*path, key)))
+            if key in mapping:
+                raise ScenarioError(
+                    f"{self._at(key_node)}: {where} stands twice (first on line {lines[key]})"
+                )
+            lines[key] = line
+            self._origins[(*path, key)] = self._at(key_node)
+            mapping[key] = self.value(value_node, (*path, key))
+        return mapping
+
+    def _item(self, node: yaml.Node, path: Path) -> Any:
+        self._origins[path] = self._at(node)
+        return self.value(node, path)
+
+    def _scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
+        text: str = node.value
+        if node.style is not None:  # quoted, or a block: always text
+            return text
+        if text in _CONSTANTS:
+            return _CONSTANTS[text]
+        where = ".".join(map(str, path)) or "the value"
+        if _NOT_FINITE.fullmatch(text):
+            raise self._not_finite(node, where)
+        if _INTEGER.fullmatch(text):
+            num_digits = sum(map(str.isdigit, text))
+            if num_digits > MAX_DIGITS:
+                raise ScenarioError(
+                    f"{self._at(node)}: {where} has {num_digits} digits; at most {MAX_DIGITS}"
+                )
+            return int(text)
+        if _NUMBER.fullmatch(text) and not _OCTAL.match(text):
+            if not math.isfinite(float(text)):
+                raise self._not_finite(node, where)
+            return float(text)
+        return text
+
+    def _not_finite(self, node: yaml.ScalarNode, where: str) -> ScenarioError:
+        return ScenarioError(f"{self._at(node)}: {where} is {node.value}; must be a finite number")
+
+    def _at(self, node: yaml.Node) -> str:
+        return f"{self._source}:{node.start_mark.line + 1}" if self._numbered else self._source
+
+
+class _Writer(yaml.SafeDumper):
+    """Writes short lists on one line and quotes exactly what `parse` would read as something else.
+
+    Without PyYAML's implicit resolvers every scalar is written as it stands, so the quotes are ours to set.
+    """
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own class attribute
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_TEXT_TAG = "tag:yaml.org,2002:str"
+
+
+def _write_text(writer: yaml.SafeDumper, text: str) -> yaml.Node:
+    special = text in _CONSTANTS or _NUMBER.fullmatch(text) or _INTEGER.fullmatch(text)
+    quoted = special or _NOT_FINITE.fullmatch(text) or not text.isprintable()
+    return writer.represent_scalar(_TEXT_TAG, text, style='"' if quoted else None)
+
+
+def _write_constant(writer: yaml.SafeDumper, value: Any) -> yaml.Node:
+    return writer.represent_scalar(_TEXT_TAG, {None: "null", True: "true", False: "false"}[value])
+
+
+def _write_number(writer: yaml.SafeDumper, number: float) -> yaml.Node:
+    return writer.represent_scalar(_TEXT_TAG, repr(number))
+
+
+def _write_list(writer: yaml.SafeDumper, items: list[Any] | tuple[Any, ...]) -> yaml.Node:
+    flat = not any(isinstance(item, dict | list | tuple) for item in items)
+    return writer.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=flat)
+
+
+_Writer.add_representer(str, _write_text)
+_Writer.add_representer(bool, _write_constant)
+_Writer.add_representer(type(None), _write_constant)
+_Writer.add_representer(int, _write_number)
+_Writer.add_representer(float, _write_number)
+_Writer.add_representer(list, _write_list)
+_Writer.add_representer(tuple, _write_list)

@@ -1,0 +1,201 @@
+"""Settings of the data: which domains, how many questions, whose rows, what is wrong in the public corpus."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, field_validator, model_validator
+
+from fedsim.config import StrictModel
+from fedsim.tasks.matching import check_pattern
+
+QUICK_DOMAINS = ("chain_sum", "products", "gcd", "simple_equations", "spell_backward")
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, le=10_000_000)]
+
+
+class SizesConfig(StrictModel):
+    """How many questions each split holds, over all domains; every domain gets an equal part.
+
+    The splits never share a question. Remainders go to the domains named first.
+    """
+
+    public: Count = Field(
+        4000, description="rows of the server's pre-training corpus [questions]; default 4000"
+    )
+    private: Count = Field(
+        6000, description="rows dealt to the clients, all together [questions]; default 6000"
+    )
+    private_per_client: Count | None = Field(
+        None,
+        description="rows per client on average [questions]; replaces `private` when given; default none",
+    )
+    auxiliary: int = Field(
+        100, ge=1, le=100_000, description="|Dp|, labelled exemplars at the server [questions]; default 100"
+    )
+    pool: int = Field(
+        4000,
+        ge=1,
+        le=10_000_000,
+        description="|Ds|, unlabelled questions to learn from [questions]; default 4000",
+    )
+    validation: int = Field(
+        500, ge=1, le=1_000_000, description="questions on which settings are chosen [questions]; default 500"
+    )
+    test: int = Field(
+        2000, ge=1, le=1_000_000, description="questions that are only reported [questions]; default 2000"
+    )
+
+
+class PublicErrorsConfig(StrictModel):
+    """What is wrong in the public corpus.
+
+    With ``by: operand_class`` a seeded half of each domain's operand classes is wrong with probability
+    ``rate + spread`` and the other half with ``rate - spread``: which answers are wrong depends on the
+    question.
+    """
+
+    rate: Share = Field(0.5, description="share of wrong public answers [0 to 1]; default 0.5")
+    by: Literal["operand_class", "uniform"] = Field(
+        "operand_class",
+        description="what wrongness depends on: `operand_class` (first operand or initial) or `uniform` "
+        "(nothing); default operand_class",
+    )
+    spread: Share | None = Field(
+        None,
+        description="how far the wrong half's rate lies above `rate` and the right half's below "
+        "[0 to min(rate, 1 - rate)]; default 0.4, or less where `rate` leaves no room",
+    )
+    kind: Literal["auto", "off_by_one", "reversed", "shuffled"] = Field(
+        "auto",
+        description="the mistake: `off_by_one` (last integer plus one), `reversed` (answer backward), "
+        "`shuffled` (another row's answer: noise that cannot be learned), `auto` (off by one where "
+        "the answer holds a digit, else reversed); default auto",
+    )
+
+    @model_validator(mode="after")
+    def _spread_fits(self) -> PublicErrorsConfig:
+        if self.spread is not None and self.spread > min(self.rate, 1 - self.rate) + 1e-12:
+            raise ValueError(
+                f"spread is {self.spread}; must be at most min(rate, 1 - rate), here "
+                f"{min(self.rate, 1 - self.rate):g}"
+            )
+        return self
+
+    def class_rates(self) -> tuple[float, float]:
+        """The share of wrong answers in the mostly wrong and in the mostly right half of the classes."""
+        if self.by == "uniform":
+            return self.rate, self.rate
+        spread = min(0.4, self.rate, 1 - self.rate) if self.spread is None else self.spread
+        return min(1.0, self.rate + spread), max(0.0, self.rate - spread)
+
+
+class PartitionConfig(StrictModel):
+    """How private rows are dealt to the clients."""
+
+    kind: Literal["iid", "dirichlet"] = Field(
+        "dirichlet",
+        description="`iid`: equal shares of every domain; `dirichlet`: skewed shares; default dirichlet",
+    )
+    over: Literal["clients", "domains"] = Field(
+        "clients",
+        description="dirichlet only: `clients` deals each domain over clients by Dir(beta), `domains` gives "
+        "each client its own mix of domains by Dir(beta); default clients",
+    )
+    beta: float = Field(
+        0.1, gt=0, le=1e6, description="dirichlet concentration [no unit]; small is skewed; default 0.1"
+    )
+
+
+class AnswersConfig(StrictModel):
+    """Trusted answers that clients own for pool questions; they make answer-based evaluation (AE) happen."""
+
+    coverage: Share = Field(
+        0.0, description="share of pool questions with a trusted answer at one client [0 to 1]; default 0"
+    )
+    noise: Share = Field(0.0, description="share of trusted answers that are wrong [0 to 1]; default 0")
+
+
+class TasksConfig(StrictModel):
+    """The data of one federation: generated domains, or the user's own question file."""
+
+    domains: tuple[str, ...] | dict[str, dict[str, JsonValue]] = Field(
+        QUICK_DOMAINS,
+        description="domain names (any reasoning_gym data set), or {name: {generator option: value}}; "
+        f"default [{', '.join(QUICK_DOMAINS)}]",
+    )
+    file: str | None = Field(
+        None,
+        description="own questions instead of domains: a JSON-lines file with `question`, `answer` and "
+        "optional `domain`, `client` (its rows are that client's private rows); default none",
+    )
+    sizes: SizesConfig = Field(SizesConfig(), description="questions per split; see its keys")
+    public_errors: PublicErrorsConfig | None = Field(
+        None,
+        description="errors in the public corpus; default: rate 0.5 by operand class for generated domains, "
+        "none for an own file",
+    )
+    partition: PartitionConfig = Field(
+        PartitionConfig(), description="how private rows are dealt; default dirichlet over clients, beta 0.1"
+    )
+    answers: AnswersConfig = Field(
+        AnswersConfig(), description="trusted answers at clients; default none (coverage 0)"
+    )
+    prompt_template: str = Field(
+        "{question}",
+        max_length=4000,
+        description="prompt text around a question; must hold {question} once; default {question}",
+    )
+    answer_pattern: str | None = Field(
+        None,
+        description="regular expression whose last match (its one group, if any) in a model's text is the "
+        "answer; a small safe subset, see fedsim.tasks.matching; default: the "
+        "whole text without surrounding blanks",
+    )
+    match: Literal["exact", "numeric"] = Field(
+        "exact",
+        description="how answers are compared: `exact` text or `numeric` value (1/2 = 0.50); default exact",
+    )
+
+    @field_validator("domains")
+    @classmethod
+    def _some_domains(
+        cls, value: tuple[str, ...] | dict[str, dict[str, JsonValue]]
+    ) -> tuple[str, ...] | dict[str, dict[str, JsonValue]]:
+        if not value:
+            raise ValueError("domains is empty; name at least one, e.g. [gcd]")
+        if len(set(value)) != len(value):
+            raise ValueError("domains holds a name twice")
+        return value
+
+    @field_validator("prompt_template")
+    @classmethod
+    def _one_question(cls, value: str) -> str:
+        if value.count("{question}") != 1:
+            raise ValueError("prompt_template must hold {question} exactly once")
+        return value
+
+    @field_validator("answer_pattern")
+    @classmethod
+    def _safe_pattern(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_pattern(value)
+        return value
+
+    @property
+    def options(self) -> dict[str, dict[str, JsonValue]]:
+        """Domain name to the generator options given for it, in the order written."""
+        return dict(self.domains) if isinstance(self.domains, dict) else {name: {} for name in self.domains}
+
+    @property
+    def errors(self) -> PublicErrorsConfig:
+        """The public errors in force, the default resolved."""
+        if self.public_errors is not None:
+            return self.public_errors
+        return PublicErrorsConfig() if self.file is None else PublicErrorsConfig(rate=0.0)
+
+    def num_private(self, num_clients: int) -> int:
+        """Private rows over all clients [questions]."""
+        per_client = self.sizes.private_per_client
+        return self.sizes.private if per_client is None else per_client * num_clients

@@ -1,0 +1,154 @@
+"""Generated questions: reasoning-gym data sets with options small enough for small models.
+
+The five quick-start domains (and a few more) carry easy default options; any other reasoning_gym data set
+can be named with its own options. reasoning_gym is imported inside ``generate`` only: it costs seconds.
+
+What differs from reasoning_gym: our ``products`` multiplies one operand of up to ``max_long`` with one or two
+one-digit operands (same wording; reasoning_gym's has only 1,100 different questions with one-digit
+operands and a tiny model cannot learn its next size). Give ``products`` any option of reasoning_gym's own
+to get that one. ``spell_backward`` keeps lower-case words only.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+from pydantic import JsonValue
+
+from fedsim import streams
+from fedsim.errors import ScenarioError
+
+EASY_OPTIONS: Mapping[str, Mapping[str, JsonValue]] = {
+    "chain_sum": {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 1},
+    "products": {"min_terms": 2, "max_terms": 3, "max_long": 19},
+    "gcd": {"min_numbers": 2, "max_numbers": 2, "min_value": 1, "max_value": 99},
+    "simple_equations": {
+        "min_terms": 2, "max_terms": 2, "min_value": 1, "max_value": 15,
+        "operators": ["+", "-"], "operators_weights": [0.5, 0.5],
+    },
+    "spell_backward": {"min_word_len": 3, "max_word_len": 5},
+    "lcm": {"min_numbers": 2, "max_numbers": 2, "min_value": 1, "max_value": 60},
+    "count_bits": {"min_n": 1, "max_n": 9999},
+    "fraction_simplification": {
+        "min_value": 1, "max_value": 40, "min_factor": 1, "max_factor": 20, "styles": ["plain"],
+    },
+}  # fmt: skip
+
+Row = tuple[str, str]
+
+
+@lru_cache(maxsize=64)
+def _cached(name: str, options_json: str, count: int, seed: int) -> tuple[Row, ...]:
+    given: dict[str, JsonValue] = json.loads(options_json)
+    draws = _source(name, given, count, seed)
+    rows: dict[str, str] = {}
+    idle = 0
+    for question, answer in draws:
+        if len(rows) >= count:
+            break
+        if question in rows:
+            idle += 1
+            # After so many repeats in a row all but a vanishing part of the domain has been seen.
+            if idle > 2000 + 10 * len(rows):
+                break
+        else:
+            rows[question] = answer
+            idle = 0
+    if len(rows) < count:
+        raise ScenarioError(
+            f"tasks.domains: {name} has about {len(rows)} different questions with these options; {count} "
+            f"are asked for over all splits; ask for fewer (tasks.sizes) or widen its options"
+        )
+    # Frequent questions come first in the order of generation: shuffle, or the splits would differ in kind.
+    order = streams.generator(seed, "domain order", name).permutation(count)
+    listed = list(rows.items())
+    return tuple(listed[i] for i in order)
+
+
+def generate(name: str, options: Mapping[str, JsonValue], count: int, seed: int) -> tuple[Row, ...]:
+    """Generate ``count`` different (question, answer) rows of one domain, in random order.
+
+    A pure function of its arguments. ``options`` override the easy defaults of ``EASY_OPTIONS``.
+
+    Raises:
+        ScenarioError: unknown domain or option, options that reasoning_gym refuses, answers that are not
+            texts, or fewer different questions than ``count``; the message says how many there are.
+    """
+    if count == 0:
+        return ()
+    return _cached(name, json.dumps(options, sort_keys=True), count, seed)
+
+
+def _source(name: str, given: dict[str, JsonValue], count: int, seed: int) -> Iterable[Row]:
+    options = dict(EASY_OPTIONS.get(name, {})) | given
+    key = streams.integer(seed, "domain", name) % 2**31
+    if name == "products" and set(given) <= set(EASY_OPTIONS["products"]):
+        return _products(options, key)
+    if name == "products":
+        options = given
+    rows = _reasoning_gym(name, options, count, key)
+    keep = _KEEP.get(name)
+    return (row for row in rows if keep(row[0])) if keep else rows
+
+
+def _products(options: Mapping[str, JsonValue], seed: int) -> Iterator[Row]:
+    values = [options[name] for name in ("min_terms", "max_terms", "max_long")]
+    numbers = [value for value in values if type(value) is int and 1 <= value <= 999]
+    if len(numbers) != 3 or numbers[0] > numbers[1]:
+        raise ScenarioError(
+            f"tasks.domains.products: min_terms, max_terms, max_long are {values}; must be integers "
+            "from 1 to 999 with min_terms <= max_terms"
+        )
+    low, high, long = numbers
+    rng = random.Random(seed)
+    while True:
+        operands = [rng.randint(0, 9) for _ in range(rng.randint(low, high))]
+        operands[rng.randrange(len(operands))] = rng.randint(0, long)
+        expression = " * ".join(map(str, operands))
+        question = (
+            f"Solve the following multiplication: {expression}. Give only the result as your final answer."
+        )
+        yield question, str(math.prod(operands))
+
+
+def _reasoning_gym(name: str, options: Mapping[str, JsonValue], count: int, seed: int) -> Iterator[Row]:
+    import reasoning_gym
+    from reasoning_gym.factory import DATASETS
+
+    if name not in DATASETS:
+        nearest = difflib.get_close_matches(name, list(DATASETS), n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else "; see reasoning_gym for its data sets"
+        raise ScenarioError(f"tasks.domains: {name} is not a reasoning_gym data set{hint}")
+    allowed = sorted(set(DATASETS[name][1].__dataclass_fields__) - {"seed", "size"})
+    for option in options:
+        if option not in allowed:
+            raise ScenarioError(
+                f"tasks.domains.{name}: unknown option {option}; must be one of {', '.join(allowed)}"
+            )
+    limit = 200 * count + 100_000
+    try:
+        dataset: Any = reasoning_gym.create_dataset(name, seed=seed, size=limit, **options)
+    except (AssertionError, ValueError, TypeError) as error:
+        raise ScenarioError(f"tasks.domains.{name}: reasoning_gym refuses these options: {error}") from None
+    return _entries(name, dataset, limit)
+
+
+def _entries(name: str, dataset: Any, limit: int) -> Iterator[Row]:
+    for index in range(limit):
+        entry = dataset[index]
+        if not isinstance(entry["answer"], str) or not entry["answer"].strip():
+            raise ScenarioError(
+                f"tasks.domains: {name} has answers that are not texts; choose another data set"
+            )
+        yield entry["question"], entry["answer"]
+
+
+_KEEP: Mapping[str, Callable[[str], bool]] = {
+    "spell_backward": lambda question: question.rsplit(" ", 1)[-1].islower(),
+}

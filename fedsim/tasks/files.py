@@ -1,0 +1,127 @@
+"""Own questions: a JSON-lines file, read strictly, every complaint with its file and line.
+
+A line is an object with ``question`` and ``answer`` (texts; an answer may also be a number) and optionally
+``domain`` (text) and ``client`` (0 to K - 1). Rows with a client are that client's private rows; the rest is
+split by ``tasks.sizes``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedsim.errors import DataFileError
+
+MAX_FILE_BYTES = 256 * 2**20
+MAX_LINE_CHARS = 100_000
+MAX_CLIENT_ID = 10_000_000
+KEYS = ("question", "answer", "domain", "client")
+DEFAULT_DOMAIN = "own"
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """One line of a question file; ``client`` is None where the line names none."""
+
+    question: str
+    answer: str
+    domain: str
+    client: int | None
+    line: int
+
+
+def read_questions(path: str | Path) -> list[FileRow]:
+    """Read a question file.
+
+    Raises:
+        DataFileError: the file cannot be read, is empty or over 256 MiB, or a line is not a JSON object,
+            lacks a key, has an unknown or doubled key, an empty text, a NaN, or an earlier question.
+    """
+    path = Path(path)
+    rows: list[FileRow] = []
+    first_line: dict[str, int] = {}
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise DataFileError(f"{path}: {path.stat().st_size} bytes; must be at most {MAX_FILE_BYTES}")
+        with path.open(encoding="utf-8-sig", newline="\n") as lines:
+            number = 0
+            while text := lines.readline(MAX_LINE_CHARS + 1):
+                number += 1
+                if len(text) > MAX_LINE_CHARS:
+                    raise DataFileError(
+                        f"{path}:{number}: the line has more than {MAX_LINE_CHARS} characters"
+                    )
+                if not text.strip():
+                    continue
+                row = _row(text, f"{path}:{number}", number)
+                if row.question in first_line:
+                    raise DataFileError(
+                        f"{path}:{number}: the question of line {first_line[row.question]} stands here "
+                        "again; keep one of them"
+                    )
+                first_line[row.question] = number
+                rows.append(row)
+    except UnicodeDecodeError as error:
+        raise DataFileError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except OSError as error:
+        raise DataFileError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if not rows:
+        raise DataFileError(f"{path}: holds no question; needs one JSON object per line")
+    return rows
+
+
+def _row(text: str, where: str, line: int) -> FileRow:
+    try:
+        item = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+    except (ValueError, RecursionError) as error:
+        raise DataFileError(f"{where}: not JSON: {error}") from None
+    if not isinstance(item, dict):
+        raise DataFileError(f"{where}: a {type(item).__name__}; must be an object with question and answer")
+    for key in item:
+        if key not in KEYS:
+            raise DataFileError(f"{where}: unknown key {key!r}; must be one of {', '.join(KEYS)}")
+    for key in ("question", "answer"):
+        if key not in item:
+            raise DataFileError(f"{where}: {key} is missing")
+    return FileRow(
+        question=_text(item["question"], "question", where),
+        answer=_text(_number_as_text(item["answer"], where), "answer", where),
+        domain=_text(item.get("domain", DEFAULT_DOMAIN), "domain", where),
+        client=_client(item.get("client"), where),
+        line=line,
+    )
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a value")
+
+
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    item = dict(pairs)
+    if len(item) != len(pairs):
+        raise ValueError("a key stands twice")
+    return item
+
+
+def _number_as_text(value: object, where: str) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise DataFileError(f"{where}: answer is {value}; must be a text or a finite number")
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _text(value: object, key: str, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise DataFileError(f"{where}: {key} is {value!r:.60}; must be a text that is not blank")
+    if any("\ud800" <= char <= "\udfff" for char in value):
+        raise DataFileError(f"{where}: {key} holds half a surrogate pair, which is not text")
+    return value.strip()
+
+
+def _client(value: object, where: str) -> int | None:
+    if value is None:
+        return None
+    if type(value) is not int or not 0 <= value <= MAX_CLIENT_ID:
+        raise DataFileError(f"{where}: client is {value!r:.60}; must be an integer from 0")
+    return value

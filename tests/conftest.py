@@ -1,0 +1,27 @@
+"""Ordinary ``async def`` tests run on virtual time; one that needs real time says so.
+
+``@pytest.mark.asyncio(loop_factories=["ordinary"])`` runs a test on asyncio's own loop, and
+``loop_factories=["virtual", "ordinary"]`` on both: so a test shows that code needs no ``if virtual``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import pytest
+
+from fedsim.clock import VirtualLoop
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+MAX_TEST_EVENTS = 20_000_000
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:
+    factories: dict[str, LoopFactory] = {"virtual": partial(VirtualLoop, max_events=MAX_TEST_EVENTS)}
+    marker = item.get_closest_marker("asyncio")
+    if marker is not None and "loop_factories" in marker.kwargs:
+        factories["ordinary"] = asyncio.new_event_loop
+    return factories

@@ -1,0 +1,175 @@
+"""Work, roofline time and energy against digits worked by hand and published parameter counts."""
+
+import dataclasses
+import math
+import statistics
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedsim.devices.config import ServerConfig
+from fedsim.devices.cost import (
+    NO_WORK,
+    ModelSpec,
+    Work,
+    architecture,
+    compute_energy_j,
+    compute_jitter,
+    decode_work,
+    duration_s,
+    embedding_work,
+    generate_work,
+    prefill_work,
+    radio_energy_j,
+    resident_bytes,
+    score_work,
+    spec_from_config,
+    training_work,
+)
+from fedsim.devices.population import server_profile
+from fedsim.errors import ModelFileError, ScenarioError
+
+# 2 layers, hidden 4, 2 heads of size 2, 1 key-value head, ffn 3, vocabulary 5, tied:
+# a layer has 4*4 (q) + 2*4*2 (k, v) + 4*4 (o) + 3*4*3 (mlp) + 2*4 (norms) = 92; blocks 2*92 + 4 = 188.
+# The head has 20.
+TINY = ModelSpec(2, 4, 2, 1, 2, 3, 5, tied=True)
+PROFILE = dataclasses.replace(
+    server_profile(ServerConfig()),
+    peak_flop_per_s=1000.0,
+    memory_bytes_per_s=100.0,
+    compute_efficiency=0.5,
+    memory_efficiency=0.8,
+    overhead_s=0.25,
+)
+
+
+def test_parameters_of_a_tiny_model_counted_by_hand():
+    assert TINY.num_parameters == 208
+    assert TINY.block_parameters == 188
+    assert dataclasses.replace(TINY, tied=False).num_parameters == 228
+    assert dataclasses.replace(TINY, qkv_bias=True).num_parameters == 208 + 2 * (4 + 2 + 2)
+    assert TINY.kv_bytes_per_token == 2 * 2 * 1 * 2 * 2
+    assert TINY.attention_flop_per_pair == 4 * 2 * 2 * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "num_parameters"),
+    [
+        ("Qwen2.5-0.5B", 494_032_768),
+        ("Qwen2.5-1.5B", 1_543_714_304),
+        ("Qwen2.5-3B", 3_085_938_688),
+        ("Qwen2.5-7B", 7_615_616_512),
+        ("Qwen2.5-Math-1.5B", 1_543_714_304),
+        ("Qwen2.5-Math-7B", 7_615_616_512),
+        ("TinyLlama-1.1B", 1_100_048_384),
+        ("Llama-3.2-1B", 1_235_814_400),
+    ],
+)
+def test_architecture_presets_have_the_published_number_of_parameters(name, num_parameters):
+    assert architecture(name).num_parameters == num_parameters
+
+
+def test_unknown_architecture_names_the_nearest_one():
+    with pytest.raises(ScenarioError, match=r"did you mean 'Qwen2.5-Math-7B'"):
+        architecture("Qwen2.5-Maths-7B")
+
+
+def test_config_of_another_family_or_without_a_key_is_refused():
+    with pytest.raises(ModelFileError, match="'gpt2'"):
+        spec_from_config({"model_type": "gpt2"})
+    with pytest.raises(ModelFileError, match="num_hidden_layers"):
+        spec_from_config({"model_type": "llama", "hidden_size": 8, "num_attention_heads": 2})
+
+
+def test_missing_key_value_heads_mean_one_per_head():
+    config = {
+        "model_type": "llama", "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1,
+        "intermediate_size": 16, "vocab_size": 10,
+    }  # fmt: skip
+    spec = spec_from_config(config)
+    assert (spec.num_kv_heads, spec.head_dim, spec.tied, spec.qkv_bias) == (2, 4, False, False)
+    assert (
+        spec_from_config(config | {"attention_bias": True}).num_parameters == spec.num_parameters + 3 * 8 + 8
+    )
+
+
+def test_prefill_by_hand():
+    # 3 tokens: 2*188*3 linear, 2*20 logits at one position, 32 * (1 + 2 + 3) attention; 2*208 weights, 3*16
+    # cache.
+    assert prefill_work(TINY, 3) == Work(1128 + 40 + 192, 416 + 48)
+    assert prefill_work(TINY, 0) == NO_WORK
+
+
+def test_decode_by_hand():
+    # 3 new tokens after 4: two steps with contexts 5 and 6; per row 2*(376 + 40) + 32*11, cache 16*11.
+    assert decode_work(TINY, 4, 3) == Work(832 + 352, 2 * 416 + 176)
+    assert decode_work(TINY, 4, 3, rows=5) == Work(5 * (832 + 352), 2 * 416 + 5 * 176)
+    assert decode_work(TINY, 4, 1, rows=5) == NO_WORK  # the prefill gave the only token
+
+
+def test_scoring_by_hand():
+    # Prompt 2 (no logits): 752 + 32*3. Candidates of 1 and 2 tokens: 376 + 40 + 32*(2+1); 752 + 80 +
+    # 32*(4+3).
+    assert score_work(TINY, 2, [1, 2]) == Work((752 + 96) + (416 + 96) + (832 + 224), 416 + 5 * 16)
+    assert score_work(TINY, 2, []) == NO_WORK
+
+
+def test_training_by_hand():
+    # One row of 2 tokens: forward 2*376 + 2*40 + 32*3 = 928; traffic (4*2 + 24) bytes for each of 208
+    # parameters.
+    assert training_work(TINY, [2]) == Work(3 * 928, 32 * 208)
+    assert training_work(TINY, 2) == Work(3 * 832, 32 * 208)  # the total alone leaves attention out
+    assert training_work(TINY, []) == training_work(TINY, 0) == NO_WORK
+
+
+def test_embedding_needs_no_head():
+    assert embedding_work(TINY, 3) == Work(1128 + 192, 2 * 188)
+
+
+@given(st.integers(1, 50), st.integers(1, 50), st.integers(1, 9))
+def test_one_prompt_with_equal_answers_is_prefill_plus_decoding(prompt, new, rows):
+    total = prefill_work(TINY, prompt) + decode_work(TINY, prompt, new, rows)
+    assert generate_work(TINY, [prompt], [[new] * rows]) == total
+
+
+def test_a_batch_reads_the_weights_once_per_step_of_its_longest_row():
+    apart = generate_work(TINY, [4], [[3, 7]]) + generate_work(TINY, [6], [[5]])
+    together = generate_work(TINY, [4, 6], [[3, 7], [5]])
+    assert together.flop == apart.flop
+    assert apart.memory_bytes - together.memory_bytes == (7 + 5 - 7) * TINY.weight_bytes
+
+
+def test_roofline_takes_the_slower_of_arithmetic_and_memory():
+    assert duration_s(PROFILE, Work(1000.0, 0.0)) == 2.25
+    assert duration_s(PROFILE, Work(1000.0, 240.0)) == 0.25 + 240.0 / 80.0
+    assert duration_s(PROFILE, Work(1000.0, 0.0), jitter=1.5) == 3.25
+
+
+def test_decoding_is_bound_by_memory_and_a_long_prefill_by_arithmetic():
+    spec, gpu = architecture("Qwen2.5-7B"), server_profile(ServerConfig())
+    # 16 GB of weights at 0.8 * 2039 GB/s: near 9 ms a token, the figure one sees on such a device.
+    decoding_s = duration_s(gpu, decode_work(spec, 100, 101)) - gpu.overhead_s
+    assert decoding_s / 100 == pytest.approx(spec.weight_bytes / (0.8 * 2039e9), rel=0.02)
+    reading_s = duration_s(gpu, prefill_work(spec, 4000)) - gpu.overhead_s
+    assert reading_s == pytest.approx(prefill_work(spec, 4000).flop / (0.4 * 312e12))
+
+
+def test_compute_jitter_is_keyed_and_has_mean_one():
+    shaky = dataclasses.replace(PROFILE, compute_jitter=0.4)
+    factors = [compute_jitter(shaky, 7, 1, k) for k in range(4000)]
+    assert compute_jitter(shaky, 7, 1, 3) == factors[3]
+    assert abs(statistics.fmean(factors) - 1) < 3.3 * statistics.stdev(factors) / math.sqrt(4000)
+    assert compute_jitter(dataclasses.replace(PROFILE, compute_jitter=0.0), 7, 1, 3) == 1.0
+
+
+def test_energy_is_power_times_time_and_radio_per_byte():
+    phone = dataclasses.replace(
+        PROFILE, power_active_w=5.0, radio_up_j_per_byte=2e-6, radio_down_j_per_byte=1e-6
+    )
+    assert compute_energy_j(phone, 3.0) == 15.0
+    assert radio_energy_j(phone, 1e6, 5e5) == pytest.approx(2.5)
+
+
+def test_resident_memory_is_weights_and_cache():
+    assert resident_bytes(TINY, 10) == 416 + 160

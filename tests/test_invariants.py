@@ -1,0 +1,152 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sample_run import carried_bytes, sample_log
+
+from fedsim.errors import InvariantViolation
+from fedsim.invariants import check
+from fedsim.records import Compute, Outcome, Presence, RecordLog, Transfer, Update
+
+
+def outcome(request_id=0, **changes):
+    entry = {
+        "request_id": request_id, "client_id": 1, "device_class": "phone", "purpose": "question", "subject": 0,
+        "sent_at_s": 0.0, "ended_at_s": 5.0, "status": "ok", "phase": "done", "cause": "",
+    } | changes  # fmt: skip
+    return Outcome(**entry)
+
+
+def transfer(request_id=0, **changes):
+    entry = {
+        "request_id": request_id, "client_id": 1, "direction": "down", "purpose": "question", "fate": "useful",
+        "start_at_s": 0.0, "end_at_s": 1.0, "message_bytes": 60, "wire_bytes": 100, "paper_bytes": 0,
+    } | changes  # fmt: skip
+    return Transfer(**entry)
+
+
+def compute(start_at_s, end_at_s, **changes):
+    entry = {
+        "request_id": 0, "client_id": 1, "kind": "question", "start_at_s": start_at_s, "end_at_s": end_at_s,
+        "flop": 1.0, "memory_bytes": 1.0, "energy_j": 1.0, "cut": False,
+    } | changes  # fmt: skip
+    return Compute(**entry)
+
+
+def update(version=1, **changes):
+    entry = {
+        "policy_version": version, "at_s": 1.0, "num_groups": 1, "num_candidates": 8, "staleness_mean": 0.5,
+        "staleness_max": 1, "loss": 0.0, "entropy": 1.0, "clip_fraction": 0.0, "grad_norm": 1.0,
+        "reward_mean": 0.5, "zero_variance_share": 0.0,
+    } | changes  # fmt: skip
+    return Update(**entry)
+
+
+def log_of(*rows):
+    log = RecordLog()
+    for row in rows:
+        log.add(row)
+    return log
+
+
+def test_a_whole_run_and_an_empty_one_pass():
+    log = sample_log(num_updates=5)
+    check(log, carried_bytes(log))
+    check(RecordLog(), {})
+
+
+def test_two_outcomes_of_one_request_are_refused_and_named():
+    with pytest.raises(InvariantViolation, match=r"2 requests with more than one outcome.*request_id=7"):
+        check(log_of(outcome(7), outcome(7)), {})
+
+
+def test_a_transfer_a_computation_and_a_reward_need_a_known_request():
+    with pytest.raises(InvariantViolation, match="1 transfers of a request that has no outcome"):
+        check(log_of(outcome(0), transfer(1)), {"down": 100})
+    with pytest.raises(InvariantViolation, match="1 computations of a request that has no outcome"):
+        check(log_of(outcome(0), compute(0.0, 1.0, request_id=1)), {})
+
+
+def test_the_servers_own_work_needs_no_request_and_may_overlap():
+    check(log_of(*(compute(0.0, 1.0, request_id=3, client_id=-1) for _ in range(2))), {})
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        transfer(start_at_s=2.0, end_at_s=1.0),
+        transfer(end_at_s=math.nan),
+        transfer(start_at_s=-1.0),
+        compute(2.0, 1.0),
+        Presence(client_id=1, device_class="phone", start_at_s=2.0, end_at_s=1.0),
+    ],
+)
+def test_a_row_that_ends_before_it_starts_or_at_no_instant_is_refused(row):
+    with pytest.raises(InvariantViolation, match="1 rows that end before they start"):
+        check(log_of(row, outcome(0)), {"down": 100})
+
+
+def test_outcomes_must_be_in_the_order_of_time():
+    check(log_of(outcome(0, ended_at_s=5.0), outcome(1, ended_at_s=5.0)), {})
+    with pytest.raises(InvariantViolation, match="outcomes out of the order of time"):
+        check(log_of(outcome(0, ended_at_s=5.0), outcome(1, ended_at_s=4.0)), {})
+
+
+def test_policy_versions_rise_and_staleness_is_possible():
+    check(log_of(update(1), update(2)), {})
+    with pytest.raises(InvariantViolation, match="policy version does not rise"):
+        check(log_of(update(2), update(2)), {})
+    for changes in ({"staleness_mean": -0.5}, {"staleness_mean": 2.0}, {"staleness_max": -1}):
+        with pytest.raises(InvariantViolation, match="impossible staleness"):
+            check(log_of(update(1, **changes)), {})
+
+
+def test_one_byte_too_many_is_found_when_the_links_count_whole_bytes():
+    log = log_of(transfer(0), transfer(0, direction="up", wire_bytes=40), outcome(0))
+    check(log, {"down": 100, "up": 40})
+    for wrong in ({"down": 101, "up": 40}, {"down": 100, "up": 39}, {"down": 100}):
+        with pytest.raises(InvariantViolation, match="the links carried"):
+            check(log, wrong)
+
+
+def test_links_that_count_in_floats_may_differ_by_rounding_only():
+    whole = log_of(transfer(0, wire_bytes=1_000_000), outcome(0))
+    check(whole, {"down": 1_000_000.9})
+    with pytest.raises(InvariantViolation):
+        check(whole, {"down": 1_000_001.1})
+    cut = log_of(transfer(0, wire_bytes=50, fate="cut"), outcome(0, status="cut", phase="down"))
+    check(cut, {"down": 50.49})
+    with pytest.raises(InvariantViolation):
+        check(cut, {"down": 51.6})
+
+
+def test_a_negative_amount_of_bytes_is_refused():
+    with pytest.raises(InvariantViolation, match="negative"):
+        check(log_of(transfer(0, wire_bytes=-1), outcome(0)), {"down": -1})
+
+
+def test_computations_of_one_device_may_touch_but_not_overlap():
+    check(log_of(compute(0.0, 1.0), compute(1.0, 2.0), outcome(0)), {})
+    check(log_of(compute(0.0, 1.0), compute(0.5, 2.0, client_id=2), outcome(0)), {})
+    with pytest.raises(InvariantViolation, match="computations of one device that overlap"):
+        check(log_of(compute(0.0, 1.0), compute(0.5, 2.0), outcome(0)), {})
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 10)), min_size=2, max_size=12))
+def test_overlap_is_found_exactly_when_two_intervals_share_time(pairs):
+    intervals = [(float(start), float(start + length)) for start, length in pairs]
+    shares = any(
+        max(a[0], b[0]) < min(a[1], b[1]) for i, a in enumerate(intervals) for b in intervals[i + 1 :]
+    )
+    log = log_of(*(compute(start, end) for start, end in intervals), outcome(0))
+    if shares:
+        with pytest.raises(InvariantViolation):
+            check(log, {})
+    else:
+        check(log, {})
+
+
+def test_many_offending_rows_are_counted_and_only_the_first_shown():
+    with pytest.raises(InvariantViolation, match=r"^9 transfers .*; and 4 more$"):
+        check(log_of(*(transfer(i) for i in range(9))), {"down": 900})
