@@ -6,9 +6,11 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed
-# CPU builds of torch: a tenth of the size of the CUDA ones, and all that this project needs.
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# Where pip also looks for torch, e.g. TORCH_INDEX=https://download.pytorch.org/whl/cpu for the CPU build, which is a
+# tenth of the size of the CUDA one and all that this project needs. Empty: only the index pip is set up for.
+TORCH_INDEX ?=
 WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 
@@ -24,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "fedsim needs Python 3.11 to 3.13; run e.g. make setup PYTHON=python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  --extra-index-url $(TORCH_INDEX) -c constraints.txt -e '.[dev]'
+	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt -e '.[dev]'
 	touch $@
 
 .PHONY: quickstart
@@ -52,7 +54,8 @@ format: $(STAMP)  ## format the code and fix what lint can fix
 
 .PHONY: evidence
 evidence: $(STAMP)  ## compare FedGRPO with its controls over five seeds (up to an hour; resumable)
-	$(BIN)/python -m analysis.evidence
+	$(BIN)/fedsim compare scenarios/evidence.yaml --out .evidence
+	$(BIN)/python -m analysis.evidence .evidence docs/evidence.md
 
 .PHONY: bench
 bench: $(STAMP)  ## run the benchmarks

@@ -13,7 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedsim.experiment import estimate, run
+    from fedsim.estimate import estimate
+    from fedsim.experiment import run
     from fedsim.results import Run, load
     from fedsim.scenario import Scenario, read_scenario, scenario_from
 
@@ -23,7 +24,7 @@ __all__ = ["Run", "Scenario", "__version__", "estimate", "load", "read_scenario"
 _HOMES = {
     "Run": "fedsim.results",
     "Scenario": "fedsim.scenario",
-    "estimate": "fedsim.experiment",
+    "estimate": "fedsim.estimate",
     "load": "fedsim.results",
     "read_scenario": "fedsim.scenario",
     "run": "fedsim.experiment",

@@ -79,11 +79,10 @@ def check(scenario: ScenarioArgument, assignments: SetOption = None, seed: SeedO
 
     settings = read_scenario(scenario, assignments or (), seed)
     print(settings.to_yaml())
-    from fedsim import experiment
+    from fedsim.estimate import estimate
 
-    estimate = experiment.estimate(settings)
     print("# estimate")
-    for line in _figures(dataclasses.asdict(estimate)):
+    for line in _figures(dataclasses.asdict(estimate(settings))):
         print(f"#   {line}")
 
 
@@ -152,9 +151,8 @@ def _root(
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; ``argv`` is without the program's name."""
     try:
-        app(args=argv, prog_name="fedsim", standalone_mode=False)
-    except typer.Exit as error:
-        return error.exit_code
+        # typer turns Ctrl-C, and typer.Exit, into a returned exit code.
+        exit_code = app(args=argv, prog_name="fedsim", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted", 130)
     except InvariantViolation:
@@ -170,7 +168,9 @@ def main(argv: list[str] | None = None) -> int:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a usage error of the parser
             return _say(error.format_message(), 2)
         raise
-    return 0
+    if exit_code == 130:
+        return _say("interrupted", 130)
+    return exit_code if isinstance(exit_code, int) else 0
 
 
 def headline(summary: Mapping[str, Any]) -> list[str]:

@@ -28,7 +28,7 @@ from fedsim.monitor import Monitor
 from fedsim.network.link import SharedLink
 from fedsim.network.transport import Transport
 from fedsim.progress import Phase, Progress, SilentProgress
-from fedsim.records import Outcome, RecordLog, Transfer
+from fedsim.records import RecordLog
 from fedsim.request import World
 from fedsim.roles import Evaluator, FloatArray, Policy
 from fedsim.runfolder import CONFIDENCE_GRAPH, RunFolder
@@ -61,7 +61,7 @@ class Cast:
 
 
 @dataclass(slots=True)
-class _Ending:
+class Ending:
     """How the protocol ended."""
 
     virtual_s: float = 0.0
@@ -111,97 +111,40 @@ def run(
     return load(folder.path)
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What a run will roughly take, extrapolated from its first updates with stand-in models.
-
-    ``expected_staleness`` is ``in_flight / groups_per_update`` (None where nothing is in flight across updates).
-    """
-
-    requests: int
-    wire_up_bytes: float
-    wire_down_bytes: float
-    paper_up_bytes: float
-    virtual_s: float
-    expected_staleness: float | None
-
-
-def estimate(scenario: Scenario) -> Estimate:
-    """Play the first updates with stand-ins (no torch) and extrapolate to ``stop.updates``.
-
-    Raises:
-        FederationError: already the first updates cannot happen.
-        ScenarioError: a setting asks for the impossible.
-    """
-    devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
-    _check_cohort(scenario, len(devices))
-    wanted = scenario.stop.updates
-    first = min(_ESTIMATE_UPDATES, wanted) if wanted else _ESTIMATE_UPDATES
-    cast = _stand_ins(scenario, len(devices))
-    log = RecordLog()
-    stop = scenario.stop.model_copy(update={"updates": first})
-    short = scenario.model_copy(update={"stop": stop})
-    with SilentProgress().phase("estimate") as phase:
-        play = _Play(short, devices, cast, log, phase, _ClientAccuracy(cast))
-        ending = run_on_virtual_time(play.main, max_events=_ESTIMATE_EVENTS)
-    updates = max(1, play.monitor.num_updates)
-    scale = wanted / updates if wanted else 1.0
-    transfers = log.of(Transfer)
-    update = getattr(scenario.protocol, "update", None)
-    return Estimate(
-        requests=round(len(log.of(Outcome)) * scale),
-        wire_up_bytes=scale * sum(row.wire_bytes for row in transfers if row.direction == "up"),
-        wire_down_bytes=scale * sum(row.wire_bytes for row in transfers if row.direction == "down"),
-        paper_up_bytes=scale * sum(row.paper_bytes for row in transfers),
-        virtual_s=scale * ending.virtual_s,
-        expected_staleness=None if update is None else update.expected_staleness,
-    )
-
-
-_ESTIMATE_UPDATES = 3
-_ESTIMATE_EVENTS = 2_000_000
-
-
 def _run_in(
     folder: RunFolder, scenario: Scenario, cache_dir: Path | str | None, progress: Progress, figures: bool
 ) -> bool:
     started_at_wall_s = time.monotonic()
     gc.set_threshold(100_000, 50, 100)
     devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
-    _check_cohort(scenario, len(devices))
+    check(scenario, len(devices))
     if scenario.fidelity == "timing":
-        cast = _stand_ins(scenario, len(devices))
+        cast = stand_ins(scenario, len(devices))
     else:
         cast = _models(scenario, len(devices), cache_dir, progress)
     folder.update(model_hashes=dict(cast.hashes))
     folder.write_partition(cast.data.domains, cast.data.partition.tolist())
     log = RecordLog()
-    accuracy = _ClientAccuracy(cast)
+    accuracy = ClientAccuracy(cast)
     with progress.phase("federation", scenario.stop.updates) as phase:
-        play = _Play(scenario, devices, cast, log, phase, accuracy)
-        ending = run_on_virtual_time(
-            play.main, max_virtual_s=scenario.limits.virtual, max_events=scenario.limits.events
-        )
+        play = Play(scenario, devices, cast, log, phase, accuracy)
+        try:
+            ending = run_on_virtual_time(
+                play.main, max_virtual_s=scenario.limits.virtual, max_events=scenario.limits.events
+            )
+        except FedsimError:
+            _write_results(
+                folder, log, _summary(log, play, play.federation.now_s(), "error", started_at_wall_s)
+            )
+            raise
     invariants.check(log, play.federation.carried_bytes)
-    summary = summarise(
-        log,
-        SummaryContext(
-            protocol=scenario.protocol.name,
-            seed=scenario.seed,
-            virtual_s=ending.virtual_s,
-            wall_s=time.monotonic() - started_at_wall_s,
-            stopped_by=ending.stopped_by,
-            initial_by_domain=play.monitor.by_domain.get(0, {}),
-            final_by_domain=play.monitor.by_domain.get(cast.policy.version, {}),
-            candidate_correct=play.monitor.correct,
-        ),
-    )
+    summary = _summary(log, play, ending.virtual_s, ending.stopped_by, started_at_wall_s)
     with progress.phase("results", None):
         _write(folder, log, summary, play, cast, accuracy, figures)
     return ending.interrupted
 
 
-class _Play:
+class Play:
     """One run on virtual time: builds the world on the loop, lets the protocol play, drains and measures."""
 
     def __init__(
@@ -211,9 +154,9 @@ class _Play:
         cast: Cast,
         log: RecordLog,
         phase: Phase,
-        accuracy: _ClientAccuracy,
+        accuracy: ClientAccuracy,
     ) -> None:
-        self._scenario = scenario
+        self.scenario = scenario
         self._devices = devices
         self._cast = cast
         self._log = log
@@ -223,19 +166,19 @@ class _Play:
         self.monitor: Monitor
         self.state: ServerState
 
-    async def main(self, loop: VirtualLoop) -> _Ending:
+    async def main(self, loop: VirtualLoop) -> Ending:
         """Run the protocol until it returns or a stop condition is met."""
-        protocol = protocols.load(self._scenario.protocol.name)
+        protocol = protocols.load(self.scenario.protocol.name)
         self._build(loop, protocol.HANDLERS)
         self.monitor.start()
-        ending = _Ending()
+        ending = Ending()
         playing = asyncio.create_task(
-            protocol.run(self.federation, self._scenario.protocol, self.state), name="protocol"
+            protocol.run(self.federation, self.scenario.protocol, self.state), name="protocol"
         )
         stopping = asyncio.create_task(self.monitor.stopped.wait(), name="stop condition")
         try:
             await asyncio.wait(
-                {playing, stopping}, timeout=self._scenario.stop.virtual, return_when=asyncio.FIRST_COMPLETED
+                {playing, stopping}, timeout=self.scenario.stop.virtual, return_when=asyncio.FIRST_COMPLETED
             )
             if playing.done():
                 _raise_plainly(playing)
@@ -252,7 +195,7 @@ class _Play:
         return ending
 
     def _build(self, loop: VirtualLoop, handlers: Mapping[Any, Any]) -> None:
-        scenario, cast = self._scenario, self._cast
+        scenario, cast = self.scenario, self._cast
         network = scenario.network
         world = World(
             seed=scenario.seed,
@@ -304,7 +247,7 @@ class _Play:
         )
 
 
-class _ClientAccuracy:
+class ClientAccuracy:
     """The clients' true accuracy per domain on the validation questions, ``[K, D]``; computed once, when asked."""
 
     def __init__(self, cast: Cast) -> None:
@@ -312,6 +255,7 @@ class _ClientAccuracy:
         self._table: FloatArray | None = None
 
     def __call__(self) -> FloatArray:
+        """The table; NaN for a domain without questions."""
         if self._table is None:
             data = self._cast.data
             questions = data.validation or data.auxiliary
@@ -338,7 +282,8 @@ def _raise_plainly(task: asyncio.Task[None]) -> None:
         raise error
 
 
-def _stand_ins(scenario: Scenario, num_clients: int) -> Cast:
+def stand_ins(scenario: Scenario, num_clients: int) -> Cast:
+    """The cast of a run with ``fidelity: timing``: token counts instead of models."""
     data = standin.task_data(scenario.tasks, num_clients, scenario.seed)
     known = {question.text: question for question in (*data.auxiliary, *data.pool)}
     evaluators: list[Evaluator] = [
@@ -436,8 +381,13 @@ def _architecture(source: ModelSource, key: str) -> ModelSpec:
     raise ScenarioError(f"{key}: a hub model needs fidelity: real; timing fidelity loads no model")
 
 
-def _check_cohort(scenario: Scenario, num_clients: int) -> None:
-    """Refuse more experts than there are clients, before anything is trained."""
+def check(scenario: Scenario, num_clients: int) -> None:
+    """Refuse what can never happen before anything is trained: more experts than clients, a stop that nothing can bring."""
+    stop = scenario.stop
+    if scenario.fidelity == "timing" and not any((stop.updates, stop.virtual, stop.wire_bytes, stop.wall)):
+        raise ScenarioError(
+            "stop.accuracy is never met with fidelity: timing; add another stop condition, e.g. updates"
+        )
     wanted = getattr(scenario.protocol, "num_experts", 1)
     if getattr(scenario.protocol, "experts", None) != "all" and wanted > num_clients:
         raise ScenarioError(
@@ -445,18 +395,34 @@ def _check_cohort(scenario: Scenario, num_clients: int) -> None:
         )
 
 
+def _summary(
+    log: RecordLog, play: Play, virtual_s: float, stopped_by: str, started_at_wall_s: float
+) -> dict[str, Any]:
+    return summarise(
+        log,
+        SummaryContext(
+            protocol=play.scenario.protocol.name,
+            seed=play.scenario.seed,
+            virtual_s=virtual_s,
+            wall_s=time.monotonic() - started_at_wall_s,
+            stopped_by=stopped_by,
+            initial_by_domain=play.monitor.by_domain.get(0, {}),
+            final_by_domain=play.monitor.by_domain.get(play.monitor.policy.version, {}),
+            candidate_correct=play.monitor.correct,
+        ),
+    )
+
+
 def _write(
     folder: RunFolder,
     log: RecordLog,
     summary: Mapping[str, Any],
-    play: _Play,
+    play: Play,
     cast: Cast,
-    accuracy: _ClientAccuracy,
+    accuracy: ClientAccuracy,
     figures: bool,
 ) -> None:
-    from fedsim.results import write_results
-
-    write_results(folder, log, summary)
+    _write_results(folder, log, summary)
     clients = [
         {"client_id": client_id, "device_class": client.device_class, "accuracy_by_domain": row}
         for client_id, (client, row) in enumerate(zip(play.federation, _rows(cast, accuracy), strict=True))
@@ -474,5 +440,11 @@ def _write(
         report.write_report(folder.path)
 
 
-def _rows(cast: Cast, accuracy: _ClientAccuracy) -> list[dict[str, float]]:
+def _write_results(folder: RunFolder, log: RecordLog, summary: Mapping[str, Any]) -> None:
+    from fedsim.results import write_results
+
+    write_results(folder, log, summary)
+
+
+def _rows(cast: Cast, accuracy: ClientAccuracy) -> list[dict[str, float]]:
     return [dict(zip(cast.data.domains, row, strict=True)) for row in accuracy().tolist()]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fedsim.devices.cost import Work, compute_energy_j, compute_jitter, duration_s
@@ -50,6 +50,10 @@ class Client:
         """Whether the device is connected at this instant."""
         return self._device.is_online
 
+    def anticipate(self, message: wire.Message) -> None:
+        """Hint that this message will probably be sent, so that real work can be batched; no byte, no second, no record."""
+        self._federation.anticipate(self._device, message)
+
     async def request(self, message: wire.Message, subject: Subject = Subject()) -> wire.Message:  # noqa: B008
         """Send a message and await the reply.
 
@@ -57,7 +61,10 @@ class Client:
             ClientOffline: the device was away when asked.
             ClientDropped: it left, or gave up, while the task waited or was computed; carries the phase.
             TransferCut: it left during a transfer; carries the direction.
-            RequestCancelled: the server called it off in time.
+            FederationError: the run has ended.
+
+        Whoever cancels this await gives the request up, and may say how: ``task.cancel("late")`` (the default; the device
+        goes on and its reply comes late), ``"over_selected"`` likewise, or ``"cancel"``, which tells the device to stop.
         """
         exchange = self._federation.begin(self._device, message, subject)
         try:
@@ -86,24 +93,43 @@ class Server:
         self._busy = False
         self._num_jobs = 0
 
-    async def compute(self, work: Work, kind: str, subject: int = -1) -> None:
-        """Hold the accelerator for as long as the work takes."""
-        loop = self._world.loop
-        if self._busy:
-            turn: asyncio.Future[None] = loop.create_future()
-            self._waiting.append(turn)
-            await turn
-        self._busy = True
+    async def compute(self, work: Work | Callable[[], Work], kind: str, subject: int = -1) -> None:
+        """Hold the accelerator for as long as the work takes, after those who asked before.
+
+        Work that is only known when the accelerator is free, such as a batch of what waits by then, is given as a function.
+        A job that is cancelled while it waits leaves no trace; one that is cancelled while it runs is on record as cut, with
+        the FLOP and bytes of the whole job, and the next one starts at that instant.
+        """
+        await self._take_turn()
+        if not isinstance(work, Work):
+            work = work()
         self._num_jobs += 1
         jitter = compute_jitter(self._profile, self._world.seed, SERVER_ID, kind, self._num_jobs)
-        start_at_s = loop.time()
+        start_at_s = self._world.loop.time()
+        cut = True
         try:
             await asyncio.sleep(duration_s(self._profile, work, jitter))
+            cut = False
         finally:
-            self._log(work, kind, subject, start_at_s)
+            self._log(work, kind, subject, start_at_s, cut=cut)
             self._hand_over()
 
-    def _log(self, work: Work, kind: str, subject: int, start_at_s: float) -> None:
+    async def _take_turn(self) -> None:
+        if not self._busy:
+            self._busy = True
+            return
+        turn: asyncio.Future[None] = self._world.loop.create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._waiting.remove(turn)
+            else:  # handed the turn and cancelled at the same instant: pass it on
+                self._hand_over()
+            raise
+
+    def _log(self, work: Work, kind: str, subject: int, start_at_s: float, *, cut: bool) -> None:
         end_at_s = self._world.loop.time()
         self._world.log.add(
             Compute(
@@ -115,18 +141,18 @@ class Server:
                 flop=work.flop,
                 memory_bytes=work.memory_bytes,
                 energy_j=compute_energy_j(self._profile, end_at_s - start_at_s),
-                cut=False,
+                cut=cut,
             )
         )
 
     def _hand_over(self) -> None:
-        self._busy = False
+        """Give the accelerator to the first who waits; it stays busy meanwhile, so that nobody can barge in."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
-                self._busy = True
                 turn.set_result(None)
                 return
+        self._busy = False
 
 
 class Federation:
@@ -149,10 +175,7 @@ class Federation:
         self.clients: tuple[Client, ...] = tuple(Client(device, self) for device in self._devices)
         self.server = Server(world, server_profile)
         self._num_requests = 0
-        self._num_open = 0
         self._closed = False
-        self._drained: asyncio.Event = asyncio.Event()
-        world.on_end.append(self._ended)
 
     def __iter__(self) -> Iterator[Client]:
         return iter(self.clients)
@@ -164,7 +187,7 @@ class Federation:
     @property
     def num_open_requests(self) -> int:
         """Requests under way now."""
-        return self._num_open
+        return self._world.under_way.num_requests
 
     def online(self) -> list[int]:
         """Ids of the clients that are there now, ascending."""
@@ -185,13 +208,21 @@ class Federation:
             changes = [self._world.availability.next_change(client_id, now_s) for client_id in client_ids]
             change_at_s = min(changes, default=float("inf"))
             if change_at_s == float("inf"):
-                raise FederationError(f"none of the {len(client_ids)} clients that could be asked will ever be online")
+                raise FederationError(
+                    f"none of the {len(client_ids)} clients that could be asked will ever be online"
+                )
             await self._sleep_until(change_at_s)
 
-    async def broadcast(self, message: wire.Message, client_ids: Sequence[int]) -> dict[int, Reply]:
-        """Ask several clients the same; each entry is a reply or the error that ended it."""
+    async def broadcast(
+        self,
+        message: wire.Message,
+        client_ids: Sequence[int],
+        subject: Subject = Subject(),  # noqa: B008
+    ) -> dict[int, Reply]:
+        """Ask several clients the same, and await them all; each entry is a reply or the error that ended it."""
         replies = await asyncio.gather(
-            *(self.clients[client_id].request(message) for client_id in client_ids), return_exceptions=True
+            *(self.clients[client_id].request(message, subject) for client_id in client_ids),
+            return_exceptions=True,
         )
         answers: dict[int, Reply] = {}
         for client_id, reply in zip(client_ids, replies, strict=True):
@@ -199,6 +230,12 @@ class Federation:
                 raise reply
             answers[client_id] = reply
         return answers
+
+    def anticipate(self, device: Device, message: wire.Message) -> None:
+        """Announce a computation that a device will probably be asked for (``Client.anticipate``)."""
+        handler = self._world.handlers[type(message)]
+        if handler.expect is not None:
+            handler.expect(device.state, message)
 
     # For the experiment that owns the federation.
 
@@ -208,16 +245,13 @@ class Federation:
             raise FederationError("the run has ended; no new request starts")
         exchange = Exchange(self._world, device, self._num_requests, message, subject)
         self._num_requests += 1
-        self._num_open += 1
         exchange.begin()
         return exchange
 
     async def drain(self) -> None:
-        """No new request starts; await the end of those under way, so that every byte is charged."""
+        """No new request starts; await the end of what is under way, cancel messages too, so that every byte is charged."""
         self._closed = True
-        if self._num_open:
-            self._drained.clear()
-            await self._drained.wait()
+        await self._world.under_way.none_left()
 
     def log_presence(self, until_s: float) -> None:
         """Put every device's intervals of presence up to an instant on record."""
@@ -239,10 +273,8 @@ class Federation:
 
     async def _sleep_until(self, at_s: float) -> None:
         woken: asyncio.Future[None] = self._world.loop.create_future()
-        self._world.loop.at(at_s, lambda: None if woken.done() else woken.set_result(None))
-        await woken
-
-    def _ended(self, _: object) -> None:
-        self._num_open -= 1
-        if self._num_open == 0:
-            self._drained.set()
+        wake = self._world.loop.at(at_s, woken.set_result, None)
+        try:
+            await woken
+        finally:
+            wake.cancel()

@@ -9,27 +9,27 @@ deadline passed), the device does not know: it goes on, and its bytes are charge
 
 A broken connection is visible to the server at once, as with TCP keep-alive; a server that must find out by a timeout is
 a scenario's deadline.
+
+Bytes take the fate of their request, in both directions: a question whose reply came late is ``late`` too, and one whose
+device gave up during the computation is ``cut``, although it had arrived. A message that is still being sent when its request
+ends is charged with the part that was sent, as ``cut``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
 
 from fedsim import streams
-from fedsim.clock import Scheduled, VirtualLoop
-from fedsim.devices.availability import Availability
-from fedsim.devices.config import DropoutConfig
+from fedsim.clock import Scheduled
 from fedsim.devices.cost import Work, compute_energy_j, compute_jitter, duration_s
 from fedsim.devices.device import Device
 from fedsim.devices.faults import fails_after_s, gives_up_at
-from fedsim.errors import ClientDropped, ClientOffline, RequestCancelled, RequestError, TransferCut
+from fedsim.errors import ClientDropped, ClientOffline, RequestError, TransferCut
 from fedsim.network import wire
-from fedsim.network.link import Flow, SharedLink
-from fedsim.network.transport import Transport
+from fedsim.network.link import Flow
+from fedsim.network.transport import NO_HANDSHAKE, Handshake
 from fedsim.records import (
     Compute,
     Direction,
@@ -37,78 +37,39 @@ from fedsim.records import (
     Outcome,
     Phase,
     Purpose,
-    RecordLog,
     Reward,
     Status,
     Transfer,
 )
+from fedsim.world import Handler, Reply, Subject, UnderWay, World
 
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What a client's handler produced: the message that travels, and a note that only the simulator sees."""
-
-    message: wire.Message
-    evaluator: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Handler:
-    """A client's half of a protocol, for one message type.
-
-    Attributes:
-        run: pure function of (client state, message) to the reply; sees nothing of the server.
-        work: what the computation costs a device, from token counts alone.
-        expect: announces the computation before it is due, so that real work can be batched.
-    """
-
-    run: Callable[[Any, Any], Reply]
-    work: Callable[[Any, Any], Work]
-    expect: Callable[[Any, Any], None] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What a request is about, for draws and records: a draw, its question, and the attempt."""
-
-    draw: int = -1
-    question_id: int = -1
-    attempt: int = 0
-
-
-@dataclass(frozen=True)
-class World:
-    """Everything around the devices: time, links, availability, and the books."""
-
-    seed: int
-    loop: VirtualLoop
-    log: RecordLog
-    downlink: SharedLink
-    uplink: SharedLink
-    transport: Transport
-    availability: Availability
-    dropout: DropoutConfig
-    handlers: Mapping[type[wire.Message], Handler]
-    on_end: list[Callable[[Outcome], None]] = field(default_factory=list)
+__all__ = ["Exchange", "Handler", "Reply", "Subject", "UnderWay", "World"]
 
 
 class _Leg:
     """One message on its way in one direction: the flow on the link, then the one-way delay.
 
     With ``connection: per_request`` the bytes that open the connection travel with the first message of each direction and
-    are charged to ``setup``; their round trips pass before the first byte goes down.
+    are charged to ``setup``; their round trips pass before the first byte goes down. A cancel message uses the connection of
+    the request that it calls off.
     """
 
-    __slots__ = ("_flow", "_key", "_link", "_plan", "_setup_bytes", "_world", "device", "direction", "end_at_s",
+    __slots__ = ("_flow", "_handshake", "_key", "_link", "_plan", "_setup_bytes", "_world", "device", "direction", "end_at_s",
                  "message", "sent_bytes", "start_at_s")  # fmt: skip
 
     def __init__(
-        self, world: World, device: Device, direction: Direction, message: wire.Message, key: tuple[streams.Part, ...]
+        self,
+        world: World,
+        device: Device,
+        direction: Direction,
+        message: wire.Message,
+        key: tuple[streams.Part, ...],
+        handshake: Handshake,
     ) -> None:
         self._world = world
         self._key = (world.seed, *key, direction)
         self._plan = world.transport.plan(len(wire.encode(message)), self._key)
-        handshake = world.transport.handshake
+        self._handshake = handshake
         self._setup_bytes = handshake.down_bytes if direction == "down" else handshake.up_bytes
         self._link = world.downlink if direction == "down" else world.uplink
         self._flow: Flow | None = None
@@ -136,8 +97,9 @@ class _Leg:
                 total_bytes = self._plan.total_bytes + self._setup_bytes
                 self._flow = self._link.start(self.device.client_id, total_bytes, rate, finished)
 
-        if self.direction == "down" and transport.handshake.round_trips:
-            self._world.loop.at(self.start_at_s + transport.handshake.round_trips * profile.rtt_s, go)
+        if self.direction == "down" and self._handshake.round_trips:
+            round_trip_s = profile.rtt_s + transport.config.extra_rtt
+            self._world.loop.at(self.start_at_s + self._handshake.round_trips * round_trip_s, go)
         else:
             go()
 
@@ -148,19 +110,31 @@ class _Leg:
             self.end_at_s = self._world.loop.time()
 
     def charge(self, request_id: int, fate: Fate, *, arrived: bool) -> None:
-        """Write the transfer into the books: the message, what was sent again, and what opened the connection."""
-        whole = self.sent_bytes == self._plan.total_bytes + self._setup_bytes
-        if not whole:
-            self._log(request_id, self.message.purpose, "cut", self.sent_bytes, 0)
+        """Write the transfer into the books: the message, what was sent again, and what opened the connection.
+
+        A message that was not sent whole is one row: the bytes sent so far, whatever they were for, as ``cut``.
+        ``message_bytes``, the encoded length of the whole message, stands in the message's own row only.
+        """
+        purpose, message_bytes = self.message.purpose, self._plan.message_bytes
+        if self.sent_bytes < self._plan.total_bytes + self._setup_bytes:
+            self._log(request_id, purpose, "cut", self.sent_bytes, message_bytes)
             return
         paper_bytes = self.message.paper_bytes() if arrived and self.direction == "up" else 0
-        self._log(request_id, self.message.purpose, fate, self._plan.wire_bytes, paper_bytes)
+        self._log(request_id, purpose, fate, self._plan.wire_bytes, message_bytes, paper_bytes)
         if self._plan.retransmitted_bytes:
-            self._log(request_id, self.message.purpose, "retransmitted", self._plan.retransmitted_bytes, 0)
+            self._log(request_id, purpose, "retransmitted", self._plan.retransmitted_bytes)
         if self._setup_bytes:
-            self._log(request_id, "setup", fate, self._setup_bytes, 0)
+            self._log(request_id, "setup", fate, self._setup_bytes)
 
-    def _log(self, request_id: int, purpose: Purpose, fate: Fate, wire_bytes: int, paper_bytes: int) -> None:
+    def _log(
+        self,
+        request_id: int,
+        purpose: Purpose,
+        fate: Fate,
+        wire_bytes: int,
+        message_bytes: int = 0,
+        paper_bytes: int = 0,
+    ) -> None:
         assert self.end_at_s is not None
         self._world.log.add(
             Transfer(
@@ -171,7 +145,7 @@ class _Leg:
                 fate=fate,
                 start_at_s=self.start_at_s,
                 end_at_s=self.end_at_s,
-                message_bytes=self._plan.message_bytes if purpose == self.message.purpose else 0,
+                message_bytes=message_bytes,
                 wire_bytes=wire_bytes,
                 paper_bytes=paper_bytes,
             )
@@ -210,15 +184,18 @@ class Exchange:
 
     def begin(self) -> None:
         """Send the message, unless the device is away."""
+        self._world.under_way.num_requests += 1
         if not self._device.is_online:
             self._end("offline", "device was away when asked")
             return
         self._device.enter(self.request_id, self)
         if self._handler.expect is not None:
             self._handler.expect(self._device.state, self._message)
-        fails_s = fails_after_s(self._world.dropout, self._world.seed, *self._key)
+        fails_s = fails_after_s(self._world.dropout, self._world.seed, *self.key)
         if fails_s < math.inf:
-            self._failure = self._world.loop.at(self._sent_at_s + fails_s, self._give_up, "hazard", daemon=True)
+            self._failure = self._world.loop.at(
+                self._sent_at_s + fails_s, self._give_up, "hazard", daemon=True
+            )
         self._send("down", self._message, None, self._downloaded)
 
     def _downloaded(self) -> None:
@@ -232,8 +209,8 @@ class Exchange:
         self._compute_from_s = self._world.loop.time()
         self._work = self._handler.work(self._device.state, self._message)
         profile = self._device.profile
-        seconds = duration_s(profile, self._work, compute_jitter(profile, self._world.seed, *self._key))
-        share = gives_up_at(self._world.dropout, self._world.seed, *self._key)
+        seconds = duration_s(profile, self._work, compute_jitter(profile, self._world.seed, *self.key))
+        share = gives_up_at(self._world.dropout, self._world.seed, *self.key)
         if share is None:
             self._world.loop.at(self._compute_from_s + seconds, self._computed)
         else:
@@ -256,20 +233,29 @@ class Exchange:
         if self._abandoned is None:
             self._end("ok", "")
         else:
-            self._end("over_selected" if self._abandoned == "over_selected" else "late", "nobody waited any more")
+            self._end(
+                "over_selected" if self._abandoned == "over_selected" else "late", "nobody waited any more"
+            )
 
     # The ways it can go wrong.
 
     def abandon(self, reason: str) -> None:
-        """The server no longer waits; with ``cancel`` it also sends a message to stop, which may come too late."""
+        """The server no longer waits: ``late``, ``over_selected``, or ``cancel``, which sends a message to stop.
+
+        The reply's bytes will carry that fate (``late`` for ``cancel``), unless the cancel message comes in time.
+        """
         if self._ended:
             return
         self._abandoned = reason
+        self.future.cancel()
         if reason == "cancel":
             _Cancellation(self._world, self._device, self).begin()
 
     def cancelled(self) -> bool:
-        """A cancel message arrived: stop if anything is left to stop; return whether there was."""
+        """A cancel message arrived: stop, and return true, unless the reply is on its way or the request has ended.
+
+        A reply that is being sent is finished: it is in the socket's buffer, out of the protocol's reach.
+        """
         if self._ended or self._phase in ("up", "done"):
             return False
         self._end("cancelled", "cancelled by the server")
@@ -287,10 +273,16 @@ class Exchange:
     # Shared steps.
 
     @property
-    def _key(self) -> tuple[streams.Part, ...]:
+    def key(self) -> tuple[streams.Part, ...]:
         """What tells this request's draws from every other's; the same whatever else happens in the run."""
         subject = self._subject
-        return (self._device.client_id, type(self._message).__name__, subject.question_id, subject.draw, subject.attempt)
+        return (
+            self._device.client_id,
+            type(self._message).__name__,
+            subject.question_id,
+            subject.draw,
+            subject.attempt,
+        )
 
     def _send(
         self,
@@ -299,11 +291,12 @@ class Exchange:
         sent: Callable[[], None] | None,
         delivered: Callable[[], None],
     ) -> None:
-        leg = _Leg(self._world, self._device, direction, message, self._key)
+        leg = _Leg(self._world, self._device, direction, message, self.key, self._world.transport.handshake)
         self._legs.append(leg)
         leg.start(sent, delivered)
 
     def _log_compute(self, *, cut: bool) -> None:
+        """Put the computation on record; FLOP and bytes are those of the whole task, also when it was cut."""
         assert self._work is not None
         now_s = self._world.loop.time()
         self._world.log.add(
@@ -326,14 +319,12 @@ class Exchange:
             self._failure.cancel()
         if self._phase == "compute":
             self._log_compute(cut=True)
-        self._device.release(self)
+        if self._phase in ("queue", "compute"):
+            self._device.release(self)
         self._device.leave(self.request_id)
-        fate: Fate = _FATE[status]
-        if status == "cancelled" and self._abandoned == "over_selected":
-            fate = "over_selected"
         for leg in self._legs:
             leg.stop()
-            leg.charge(self.request_id, fate, arrived=self._phase == "done")
+            leg.charge(self.request_id, _FATE[status], arrived=self._phase == "done")
         self._log_reward()
         outcome = Outcome(
             request_id=self.request_id,
@@ -354,11 +345,16 @@ class Exchange:
                 self.future.set_result(self._reply.message)
             else:
                 self.future.set_exception(_error(status, self._phase))
+        self._world.under_way.request_ended()
         for callback in self._world.on_end:
             callback(outcome)
 
     def _log_reward(self) -> None:
-        if self._phase == "done" and self._reply is not None and isinstance(self._reply.message, wire.Rewards):
+        if (
+            self._phase == "done"
+            and self._reply is not None
+            and isinstance(self._reply.message, wire.Rewards)
+        ):
             self._world.log.add(
                 Reward(
                     request_id=self.request_id,
@@ -382,11 +378,12 @@ class _Cancellation:
         self._device = device
         self._exchange = exchange
         message = wire.Cancel(draw=wire.pack_id(exchange.request_id))
-        self._leg = _Leg(world, device, "down", message, (device.client_id, "Cancel", exchange.request_id))
+        self._leg = _Leg(world, device, "down", message, (*exchange.key, "Cancel"), NO_HANDSHAKE)
 
     def begin(self) -> None:
         """Send it, if the device is there to hear it."""
         if self._device.is_online:
+            self._world.under_way.num_cancels += 1
             self._device.enter(self._task_key, self)
             self._leg.start(None, self._arrived)
 
@@ -396,13 +393,17 @@ class _Cancellation:
     def device_left(self) -> None:
         """The device goes away before the message arrived."""
         self._leg.stop()
-        self._leg.charge(self._exchange.request_id, "cut", arrived=False)
+        self._charge("cut", arrived=False)
 
     def _arrived(self) -> None:
         if not self._device.leave(self._task_key):
             return  # charged as cut already
         stopped = self._exchange.cancelled()
-        self._leg.charge(self._exchange.request_id, "useful" if stopped else "late", arrived=True)
+        self._charge("useful" if stopped else "late", arrived=True)
+
+    def _charge(self, fate: Fate, *, arrived: bool) -> None:
+        self._leg.charge(self._exchange.request_id, fate, arrived=arrived)
+        self._world.under_way.cancel_ended()
 
     @property
     def _task_key(self) -> int:
@@ -426,6 +427,4 @@ def _error(status: Status, phase: Phase) -> RequestError:
         return ClientOffline()
     if status == "cut":
         return TransferCut(phase)
-    if status == "cancelled":
-        return RequestCancelled()
     return ClientDropped(phase)

@@ -23,6 +23,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, field_validator
 
+from fedsim import protocols
 from fedsim.config import StrictModel
 from fedsim.errors import FedsimError, RunFolderError, ScenarioError
 from fedsim.progress import Progress
@@ -90,17 +91,32 @@ def read_comparison(source: Path | str) -> tuple[Comparison, list[PlannedRun]]:
         comparison = Comparison.model_validate_json(json.dumps(document.data))
     except ValidationError as error:
         raise scenario_error(error, document, Comparison) from None
-    base = path.parent / comparison.base
+    beside = path.parent / comparison.base
+    base = find_scenario(beside if beside.is_file() else comparison.base)
     planned = []
     for variant in comparison.variants:
         assignments = [f"{key}={json.dumps(value)}" for key, value in variant.set.items()]
+        if variant.protocol is not None:
+            assignments.insert(0, _other_protocol(base, variant.protocol, str(path)))
         for seed in comparison.seeds:
             try:
-                scenario = read_scenario(base if base.is_file() else comparison.base, assignments, seed)
+                scenario = read_scenario(base, assignments, seed)
             except ScenarioError as error:
                 raise ScenarioError(f"{path}: variant {variant.name}: {error}") from None
             planned.append(PlannedRun(variant.name, seed, scenario, run_key(scenario)))
     return comparison, planned
+
+
+def _other_protocol(base: Path, name: str, source: str) -> str:
+    """The assignment that puts another protocol into the base scenario and keeps the settings both protocols have."""
+    if name not in protocols.names():
+        raise ScenarioError(f"{source}: protocol is {name!r}; must be one of {', '.join(protocols.names())}")
+    known = protocols.load(name).Config.model_fields
+    settings = parse(base.read_bytes(), str(base)).data.get("protocol", {})
+    kept = (
+        {key: value for key, value in settings.items() if key in known} if isinstance(settings, dict) else {}
+    )
+    return f"protocol={json.dumps(kept | {'name': name})}"
 
 
 def run_key(scenario: Scenario) -> str:
@@ -194,6 +210,33 @@ def summaries(planned: Sequence[PlannedRun], folders: Mapping[str, Path]) -> dic
         summary = json.loads((folders[run.key] / SUMMARY).read_text(encoding="utf-8"))
         found.setdefault(run.variant, []).append(summary)
     return found
+
+
+def compare(
+    source: Path | str, out: Path | None, *, processes: int | None, cache_dir: Path | None, progress: Progress
+) -> Path:
+    """Run a comparison (what is missing of it) and write its tables; returns its folder.
+
+    Args:
+        source: the comparison file, or a shipped one's bare name.
+        out: exactly the folder; default ``runs/<name>``. It may hold finished runs of an earlier start.
+        processes: runs at a time; default one per core and thread of the base scenario.
+        cache_dir: where trained models are kept.
+        progress: where progress is shown.
+    """
+    from fedsim.comparison import write_comparison
+
+    comparison, planned = read_comparison(source)
+    folder = out or Path("runs") / comparison.name
+    threads = max(run.scenario.compute.threads for run in planned)
+    at_once = processes or max(1, (os.cpu_count() or 1) // threads)
+    folders = run_all(planned, folder, processes=at_once, cache_dir=cache_dir, progress=progress)
+    runs = [
+        {"variant": run.variant, "seed": run.seed, "folder": folders[run.key].relative_to(folder).as_posix()}
+        for run in planned
+    ]
+    write_comparison(folder, comparison.name, comparison.seeds, summaries(planned, folders), runs)
+    return folder
 
 
 def _start(run: PlannedRun, store: Path, cache_dir: Path | None, processes: int) -> subprocess.Popen[bytes]:

@@ -12,16 +12,16 @@ from fedsim.records import Compute, Outcome, Presence, RecordLog, Transfer, Upda
 
 def outcome(request_id=0, **changes):
     entry = {
-        "request_id": request_id, "client_id": 1, "device_class": "phone", "purpose": "question", "subject": 0,
-        "sent_at_s": 0.0, "ended_at_s": 5.0, "status": "ok", "phase": "done", "cause": "",
+        "request_id": request_id, "client_id": 1, "device_class": "phone", "purpose": "question",
+        "subject": 0, "sent_at_s": 0.0, "ended_at_s": 5.0, "status": "ok", "phase": "done", "cause": "",
     } | changes  # fmt: skip
     return Outcome(**entry)
 
 
 def transfer(request_id=0, **changes):
     entry = {
-        "request_id": request_id, "client_id": 1, "direction": "down", "purpose": "question", "fate": "useful",
-        "start_at_s": 0.0, "end_at_s": 1.0, "message_bytes": 60, "wire_bytes": 100, "paper_bytes": 0,
+        "request_id": request_id, "client_id": 1, "direction": "down", "purpose": "question",
+        "fate": "useful", "start_at_s": 0.0, "end_at_s": 1.0, "message_bytes": 60, "wire_bytes": 100, "paper_bytes": 0,
     } | changes  # fmt: skip
     return Transfer(**entry)
 

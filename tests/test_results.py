@@ -128,16 +128,16 @@ def small_log():
     ):
         log.add(
             Transfer(
-                request_id=request_id, client_id=request_id, direction=direction, purpose="question", fate="useful",
-                start_at_s=0.0, end_at_s=end_at_s, message_bytes=1, wire_bytes=size,
+                request_id=request_id, client_id=request_id, direction=direction, purpose="question",
+                fate="useful", start_at_s=0.0, end_at_s=end_at_s, message_bytes=1, wire_bytes=size,
                 paper_bytes=16 if direction == "up" else 0,
             )
         )  # fmt: skip
     for request_id, ended_at_s, status in ((0, 3.0, "ok"), (1, 6.0, "dropped")):
         log.add(
             Outcome(
-                request_id=request_id, client_id=request_id, device_class="phone", purpose="question", subject=0,
-                sent_at_s=0.5, ended_at_s=ended_at_s, status=status, phase="done", cause="",
+                request_id=request_id, client_id=request_id, device_class="phone", purpose="question",
+                subject=0, sent_at_s=0.5, ended_at_s=ended_at_s, status=status, phase="done", cause="",
             )
         )  # fmt: skip
     evaluation = {
@@ -147,8 +147,8 @@ def small_log():
     log.add(Evaluation(policy_version=1, at_s=4.0, **evaluation))
     log.add(
         Update(
-            policy_version=1, at_s=4.0, num_groups=1, num_candidates=8, staleness_mean=0.0, staleness_max=0, loss=0.1,
-            entropy=1.0, clip_fraction=0.0, grad_norm=1.0, reward_mean=0.25, zero_variance_share=0.0,
+            policy_version=1, at_s=4.0, num_groups=1, num_candidates=8, staleness_mean=0.0, staleness_max=0,
+            loss=0.1, entropy=1.0, clip_fraction=0.0, grad_norm=1.0, reward_mean=0.25, zero_variance_share=0.0,
         )
     )  # fmt: skip
     log.add(Evaluation(policy_version=0, at_s=0.0, **evaluation))

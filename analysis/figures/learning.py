@@ -93,7 +93,8 @@ def _draw_accuracy(axes: Axes, evaluations: pl.DataFrame, name: str, scale: floa
                 zorder=4 if split == "test" else 3,
             )
     light_grid(axes)
-    axes.set_ylim(bottom=0)
+    # A little below zero, so that a marker at zero is whole.
+    axes.set_ylim(bottom=-0.03 * axes.get_ylim()[1])
 
 
 def _draw_reward(axes: Axes, updates: pl.DataFrame, name: str, scale: float) -> None:

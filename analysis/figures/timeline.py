@@ -121,11 +121,14 @@ def _add_absences(run: Run, devices: Mapping[int, DeviceActivity]) -> None:
     present: dict[int, list[Interval]] = defaultdict(list)
     for row in run.presence.to_dicts():
         present[row["client_id"]].append((row["start_at_s"], row["end_at_s"]))
-    # Presence is known up to its last instant only: what is drained afterwards is not an absence.
+    # Presence is known up to the end of the run; while its last requests are drained, who was away stays away.
     until_s = max(end_s for intervals in present.values() for _, end_s in intervals)
+    drained_s = max(until_s, _span_s(run))
     for client_id, device in devices.items():
         if client_id != SERVER_ID:
             device.off = gaps(present[client_id], until_s)
+            if device.off and device.off[-1][1] == until_s:
+                device.off[-1] = (device.off[-1][0], drained_s)
 
 
 def gaps(intervals: Sequence[Interval], until_s: float) -> list[Interval]:
@@ -148,6 +151,13 @@ def window(devices: Sequence[DeviceActivity], span_s: float) -> Interval:
     follow one another, so a short enough part has few); of these parts the one is taken in which most
     devices come, go or lose a request (the first of equals).
     """
+    last_s = max(
+        (end_s for device in devices for lane in device.lanes.values() for _, end_s in lane), default=0.0
+    )
+    if (
+        0 < last_s < span_s / 2
+    ):  # these devices were done early: the rest of the run would be an empty picture
+        span_s = last_s
     starts_s = [[start_s for start_s, _ in device.lanes.get("compute", [])] for device in devices]
     active = [instants for instants in starts_s if instants]
     num_parts = 1

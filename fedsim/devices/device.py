@@ -80,7 +80,7 @@ class Device:
         return self._active.pop(key, None) is not None
 
     def enqueue(self, task: Task) -> None:
-        """Wait for the processor."""
+        """Wait for the processor; ``start_compute`` is called when it is free, perhaps at once."""
         self._queue.append(task)
         self._start_next()
 

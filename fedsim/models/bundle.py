@@ -123,7 +123,7 @@ def _trained(
             parts = {"settings": settings.model_dump(), "seed": own_seed, "tokenizer": vocabulary}
             key = cache_key(parts, rows, threads)
             jobs.append(Job(name, key, tuple(rows), settings, own_seed, Path(folder)))
-        processes = max(1, (os.cpu_count() or 1) // threads)
+        processes = max(1, int(os.environ.get("FEDSIM_PROCESSES") or os.cpu_count() or 1) // threads)
         folders = run_jobs(jobs, root, processes, threads, progress)
     if models.start == "dp_tuned" and "server" in folders:
         own_seed = streams.integer(seed, "train", "server-dp")

@@ -47,6 +47,11 @@ class ScratchModel(StrictModel):
     adamw_learning_rate: float = Field(
         0.003, gt=0, description="AdamW's rate, for all other weights (per step)"
     )
+    weight_decay: float = Field(
+        0.0,
+        ge=0,
+        description="decoupled weight decay; what makes small models generalise (per step, times the rate)",
+    )
     stop_loss: float = Field(
         0.0, ge=0, description="stop early when the smoothed training loss falls below this (nats; 0: never)"
     )

@@ -19,15 +19,17 @@ _NEWTON_SCHULZ_STEPS = 5
 class Muon(torch.optim.Optimizer):
     """Momentum orthogonalised by Newton-Schulz: ``W -= lr sqrt(max(1, rows / columns)) NS(beta M + (1 - beta) G)``.
 
-    ``M`` is the running mean ``beta M + (1 - beta) G`` of the gradients, used with Nesterov's look-ahead. For matrices
+    Weight decay is decoupled: ``W`` is first scaled by ``1 - lr decay``. ``M`` is the running mean ``beta M + (1 - beta) G`` of the gradients, used with Nesterov's look-ahead. For matrices
     only; embeddings and norms belong to AdamW.
 
     References:
         Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024).
     """
 
-    def __init__(self, matrices: Iterable[Tensor], lr: float, momentum: float = 0.95) -> None:
-        super().__init__(matrices, {"lr": lr, "momentum": momentum})
+    def __init__(
+        self, matrices: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
@@ -38,9 +40,9 @@ class Muon(torch.optim.Optimizer):
                 if matrix.grad is not None:
                     shapes.setdefault(matrix.shape, []).append(matrix)
             for matrices in shapes.values():
-                self._step_together(matrices, group["lr"], group["momentum"])
+                self._step_together(matrices, group["lr"], group["momentum"], group["weight_decay"])
 
-    def _step_together(self, matrices: list[Tensor], lr: float, beta: float) -> None:
+    def _step_together(self, matrices: list[Tensor], lr: float, beta: float, decay: float) -> None:
         looks = []
         for matrix in matrices:
             state = self.state[matrix]
@@ -51,7 +53,7 @@ class Muon(torch.optim.Optimizer):
         rows, columns = matrices[0].shape
         scale = lr * max(1.0, rows / columns) ** 0.5
         for matrix, direction in zip(matrices, orthogonalised(torch.stack(looks)), strict=True):
-            matrix.sub_(direction, alpha=scale)
+            matrix.mul_(1.0 - lr * decay).sub_(direction, alpha=scale)
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:

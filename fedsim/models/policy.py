@@ -228,7 +228,8 @@ class LanguagePolicy:
         loss = -masked_mean(objective, scores.mask * weights, count)
         loss.backward()  # type: ignore[no-untyped-call]
         assert scores.entropy is not None
-        totals.add(float(loss), is_clipped(*clip), scores.entropy, scores.mask * weights)
+        with torch.no_grad():
+            totals.add(float(loss.detach()), is_clipped(*clip), scores.entropy, scores.mask * weights)
 
     def _shared_prompts(self, rows: Sequence[_Row]) -> tuple[list[Ids], list[int], list[Ids]]:
         texts = {text: index for index, text in enumerate(dict.fromkeys(row.prompt for row in rows))}

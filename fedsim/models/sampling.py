@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from fedsim import streams
 from fedsim.models.config import PolicyConfig
-from fedsim.models.language import Ids, LanguageModel, Prefix, shared_cache
+from fedsim.models.language import Ids, LanguageModel, Prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def decode(
         if not len(alive):
             break
         if step == 1 or -(-len(alive) // size) < len(batches):
-            batches = _regroup(batches, prefix, owners, alive, size)
+            batches = _regroup(batches, prefix, owners, alive, size, max_new_tokens)
         for batch in batches:
             live = ~ended[batch.rows[: batch.count]]
             if live.any():
@@ -99,6 +101,24 @@ def sample_answers(
     return decode(language, prefix, copies, config.max_new_tokens, uniforms, config.temperature)
 
 
+class _RoomyLayer(DynamicLayer):
+    """A cache layer with room for the tokens to come: appending writes in place instead of copying everything."""
+
+    def __init__(self, keys: Tensor, values: Tensor, room: int) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self._all_keys = torch.nn.functional.pad(keys, (0, 0, 0, room))
+        self._all_values = torch.nn.functional.pad(values, (0, 0, 0, room))
+        self.keys, self.values = keys, values
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Append one token's keys and values ``[rows, heads, 1, d]``."""
+        start, end = self.keys.shape[-2], self.keys.shape[-2] + key_states.shape[-2]
+        self._all_keys[:, :, start:end], self._all_values[:, :, start:end] = key_states, value_states
+        self.keys, self.values = self._all_keys[:, :, :end], self._all_values[:, :, :end]
+        return self.keys, self.values
+
+
 @dataclass(slots=True)
 class _Batch:
     """``decode_rows`` rows with their cache; the rows past ``count`` are filling."""
@@ -109,29 +129,34 @@ class _Batch:
 
 
 def _regroup(
-    batches: list[_Batch], prefix: Prefix, owners: Tensor, alive: npt.NDArray[np.int64], size: int
+    batches: list[_Batch],
+    prefix: Prefix,
+    owners: Tensor,
+    alive: npt.NDArray[np.int64],
+    size: int,
+    room: int,
 ) -> list[_Batch]:
     """Pack the living rows into as few batches as possible."""
-    groups = [alive[start : start + size] for start in range(0, len(alive), size)]
-    filled = [np.concatenate([group, np.repeat(group[-1:], size - len(group))]) for group in groups]
-    if not batches:
-        caches = [shared_cache(prefix, owners[torch.from_numpy(rows)]) for rows in filled]
-    else:
+    if batches:
         place = np.full(len(owners), -1, dtype=np.int64)
         for number, batch in enumerate(batches):
             place[batch.rows[: batch.count]] = number * size + np.arange(batch.count)
-        layers = [
-            (
-                torch.cat([b.cache.layers[i].keys for b in batches]),
-                torch.cat([b.cache.layers[i].values for b in batches]),
-            )
-            for i in range(len(prefix.keys))
+        stacks = zip(*(batch.cache.layers for batch in batches), strict=True)
+        layers = [(torch.cat([x.keys for x in same]), torch.cat([x.values for x in same])) for same in stacks]
+    else:
+        place = owners.numpy()
+        layers = list(zip(prefix.keys, prefix.values, strict=True))
+    packed = []
+    for start in range(0, len(alive), size):
+        rows = alive[start : start + size]
+        filled = np.concatenate([rows, np.repeat(rows[-1:], size - len(rows))])
+        index = torch.from_numpy(place[filled])
+        cache = DynamicCache()
+        cache.layers = [
+            _RoomyLayer(k.index_select(0, index), v.index_select(0, index), room) for k, v in layers
         ]
-        indices = [torch.from_numpy(place[rows]) for rows in filled]
-        caches = [
-            DynamicCache([(k.index_select(0, i), v.index_select(0, i)) for k, v in layers]) for i in indices
-        ]
-    return [_Batch(r, len(g), c) for r, g, c in zip(filled, groups, caches, strict=True)]
+        packed.append(_Batch(filled, len(rows), cache))
+    return packed
 
 
 def _step(

@@ -162,8 +162,8 @@ def _muon_and_adamw(network: PreTrainedModel, model: ScratchModel) -> list[torch
     matrices = [w for w in network.parameters() if w.ndim == 2 and id(w) not in embeddings]
     others = [w for w in network.parameters() if w.ndim != 2 or id(w) in embeddings]
     return [
-        Muon(matrices, lr=model.muon_learning_rate),
-        torch.optim.AdamW(others, lr=model.adamw_learning_rate, weight_decay=0.0),
+        Muon(matrices, lr=model.muon_learning_rate, weight_decay=model.weight_decay),
+        torch.optim.AdamW(others, lr=model.adamw_learning_rate, weight_decay=model.weight_decay),
     ]
 
 

@@ -10,7 +10,7 @@ a scalar-only protocol must all be of that kind.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
@@ -21,9 +21,16 @@ NUMBER_BYTES = 8
 
 _ID_BYTES = 8
 
+Id = Annotated[bytes, msgspec.Meta(min_length=_ID_BYTES, max_length=_ID_BYTES)]
+"""An identifier as it travels; made by ``pack_id``."""
+
 
 def pack_id(number: int) -> bytes:
-    """An identifier of fixed width: 8 bytes, big-endian."""
+    """An identifier of fixed width: 8 bytes, big-endian.
+
+    Raises:
+        OverflowError: the number is negative or takes more than 8 bytes.
+    """
     return number.to_bytes(_ID_BYTES, "big")
 
 
@@ -32,7 +39,7 @@ def unpack_id(raw: bytes) -> int:
     return int.from_bytes(raw, "big")
 
 
-class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True):
     """Root of all messages."""
 
     purpose: ClassVar[Purpose]
@@ -48,7 +55,7 @@ class ProbeExemplars(Message, frozen=True, array_like=True, tag="P"):
 
     purpose: ClassVar[Purpose] = "probe"
 
-    draw: bytes
+    draw: Id
     questions: tuple[str, ...]
     answers: tuple[str, ...]
 
@@ -63,7 +70,7 @@ class ProbeBits(Message, frozen=True, array_like=True, tag="B"):
     purpose: ClassVar[Purpose] = "probe"
     scalars_only: ClassVar[bool] = True
 
-    draw: bytes
+    draw: Id
     bits: bytes
 
     def paper_bytes(self) -> int:
@@ -76,7 +83,7 @@ class ProbeNeighbours(Message, frozen=True, array_like=True, tag="N"):
 
     purpose: ClassVar[Purpose] = "probe"
 
-    draw: bytes
+    draw: Id
     questions: tuple[str, ...]
     answers: tuple[str, ...]
 
@@ -91,8 +98,12 @@ class Competence(Message, frozen=True, array_like=True, tag="K"):
     purpose: ClassVar[Purpose] = "probe"
     scalars_only: ClassVar[bool] = True
 
-    draw: bytes
+    draw: Id
     competence: float
+
+    def __post_init__(self) -> None:
+        """Refuse a number that would travel in another width."""
+        _check_float(self.competence)
 
     def paper_bytes(self) -> int:
         """One number."""
@@ -104,7 +115,7 @@ class Candidates(Message, frozen=True, array_like=True, tag="C"):
 
     purpose: ClassVar[Purpose] = "question"
 
-    draw: bytes
+    draw: Id
     question: str
     candidates: tuple[str, ...]
 
@@ -119,8 +130,13 @@ class Rewards(Message, frozen=True, array_like=True, tag="R"):
     purpose: ClassVar[Purpose] = "reward"
     scalars_only: ClassVar[bool] = True
 
-    draw: bytes
+    draw: Id
     rewards: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a number that would travel in another width."""
+        for reward in self.rewards:
+            _check_float(reward)
 
     def paper_bytes(self) -> int:
         """One number per candidate."""
@@ -132,7 +148,7 @@ class QuestionOnly(Message, frozen=True, array_like=True, tag="Q"):
 
     purpose: ClassVar[Purpose] = "question"
 
-    draw: bytes
+    draw: Id
     question: str
 
     def paper_bytes(self) -> int:
@@ -145,7 +161,7 @@ class Answer(Message, frozen=True, array_like=True, tag="A"):
 
     purpose: ClassVar[Purpose] = "answer"
 
-    draw: bytes
+    draw: Id
     answer: str
 
     def paper_bytes(self) -> int:
@@ -158,7 +174,7 @@ class Cancel(Message, frozen=True, array_like=True, tag="X"):
 
     purpose: ClassVar[Purpose] = "cancel"
 
-    draw: bytes
+    draw: Id
 
     def paper_bytes(self) -> int:
         """Control traffic is not in the paper's account."""
@@ -166,7 +182,15 @@ class Cancel(Message, frozen=True, array_like=True, tag="X"):
 
 
 AnyMessage = (
-    ProbeExemplars | ProbeBits | ProbeNeighbours | Competence | Candidates | Rewards | QuestionOnly | Answer | Cancel
+    ProbeExemplars
+    | ProbeBits
+    | ProbeNeighbours
+    | Competence
+    | Candidates
+    | Rewards
+    | QuestionOnly
+    | Answer
+    | Cancel
 )
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -179,13 +203,21 @@ def encode(message: Message) -> bytes:
 
 
 def decode(raw: bytes) -> Message:
-    """Read a message back; types are checked.
+    """Read a message back; its tag, the number of fields and their types are checked.
 
     Raises:
-        msgspec.DecodeError: the bytes are not one of our messages.
+        msgspec.DecodeError: the bytes are not exactly one of our messages.
     """
     message: Message = _DECODER.decode(raw)
     return message
+
+
+def _check_float(number: object) -> None:
+    # msgpack writes an int in one to nine bytes: a reward of 1 would tell by its size who gave it.
+    if type(number) is not float:
+        raise TypeError(
+            f"a number on the wire is a float of 8 bytes, not {type(number).__name__} ({number!r})"
+        )
 
 
 def _text_bytes(texts: tuple[str, ...]) -> int:

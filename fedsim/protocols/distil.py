@@ -15,10 +15,12 @@ from typing import Literal
 from pydantic import Field
 
 from fedsim.devices.cost import Work, generate_work, training_work
+from fedsim.errors import FederationError
 from fedsim.federation import Federation
 from fedsim.models.config import PolicyConfig
 from fedsim.network import wire
 from fedsim.protocols import fedgrpo
+from fedsim.protocols.group_relative import HOPELESS_GROUPS
 from fedsim.protocols.rollouts import QuestionStream
 from fedsim.request import Handler, Reply, Subject
 from fedsim.roles import Draw
@@ -40,12 +42,16 @@ async def run(federation: Federation, config: Config, state: ServerState) -> Non
     """Rounds of questions; one pass of SFT over the answers that came back."""
     experts = fedgrpo.Experts(federation, config, state)
     stream = QuestionStream(state.data.pool, state.seed)
+    num_unanswered = 0
     async with asyncio.TaskGroup() as tasks:
         await experts.start(tasks)
         while True:
             draws = [stream.next() for _ in range(config.questions_per_update)]
             answered = await asyncio.gather(*(_ask(federation, config, experts, draw) for draw in draws))
             rows = [row for rows in answered for row in rows]
+            num_unanswered = 0 if rows else num_unanswered + len(draws)
+            if num_unanswered >= HOPELESS_GROUPS:
+                raise FederationError(f"{num_unanswered} questions in a row brought no answer")
             if not rows:
                 continue
             count = state.policy.count_tokens

@@ -29,6 +29,7 @@ from typing import Literal
 
 import networkx as nx
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from fedsim.config import StrictModel
@@ -43,6 +44,8 @@ from fedsim.selection.confidence_graph import ConfidenceGraph, mean_correct
 from fedsim.selection.experts import all_experts, best_experts, random_experts
 from fedsim.states import ClientState, ServerState
 from fedsim.stragglers import StragglerConfig, collect
+
+BoolArray = npt.NDArray[np.bool_]
 
 
 class ExpertsConfig(StrictModel):
@@ -88,13 +91,17 @@ async def run(federation: Federation, config: Config, state: ServerState) -> Non
             chosen = await experts.choose(group.draw)
             return await ask(federation, config, group, chosen)
 
-        await train(federation, config, state, state.data.pool, judge)
+        def anticipate(group: Group) -> None:
+            for client_id in experts.likely(group.draw):
+                federation.clients[client_id].anticipate(candidates_message(group))
+
+        await train(federation, config, state, state.data.pool, judge, anticipate)
 
 
 async def ask(federation: Federation, config: Config, group: Group, chosen: Sequence[int]) -> Judgement:
     """Send <x_s, y> to the experts and await their scalars under the straggler policy (Algorithm 1, steps 5 and 6)."""
     question = group.draw.question
-    message = wire.Candidates(wire.pack_id(group.draw.index), question.text, tuple(group.texts))
+    message = candidates_message(group)
     subject = Subject(group.draw.index, question.question_id)
     requests = {client_id: federation.clients[client_id].request(message, subject) for client_id in chosen}
     replies = await collect(requests, config.stragglers)
@@ -103,10 +110,12 @@ async def ask(federation: Federation, config: Config, group: Group, chosen: Sequ
         reply = replies.get(client_id)
         if isinstance(reply, wire.Rewards):
             rewards[row] = reply.rewards
-    if config.stragglers.missing == "zero":
-        rewards = np.nan_to_num(rewards, nan=0.0)
-    lost_some = len(replies) < len(chosen)
-    return Judgement(rewards, len(chosen), drop=lost_some and config.stragglers.missing == "drop_group")
+    return Judgement(rewards, len(chosen), config.stragglers.missing)
+
+
+def candidates_message(group: Group) -> wire.Candidates:
+    """<x_s, y>: a question and its candidates."""
+    return wire.Candidates(wire.pack_id(group.draw.index), group.draw.question.text, tuple(group.texts))
 
 
 class Experts:
@@ -121,48 +130,77 @@ class Experts:
         self._graph = ConfidenceGraph.unprobed(state.policy.embed(exemplars), len(federation.clients))
         pool = state.data.pool
         self._embeddings = dict(zip((q.question_id for q in pool), state.policy.embed(pool), strict=True))
-        self.somebody_answered = asyncio.Event()
+        self._num_probing = 0
+        self._somebody_answered = asyncio.Event()
+        self._one_more_answered = asyncio.Event()
         state.artefacts["confidence_graph"] = self._sample_graph
 
     async def start(self, tasks: asyncio.TaskGroup) -> None:
         """Probe every client, each when it is there, and return when the first has answered (``probe: once``)."""
         if self._config.probe == "once":
+            self._num_probing = len(self._federation.clients)
             for client in self._federation:
-                tasks.create_task(self.probe(client), name=f"probe of client {client.client_id}")
-            await self.somebody_answered.wait()
+                tasks.create_task(self._probe(client), name=f"probe of client {client.client_id}")
+            await self._somebody_answered.wait()
 
-    async def probe(self, client: Client) -> None:
-        """Send Dp to one client until it has answered; whenever it is there (``probe: once``)."""
+    async def _probe(self, client: Client) -> None:
+        """Probe one client; when every client was given up and none has answered, the federation is hopeless."""
+        correct = await self._ask_exemplars(client)
+        self._num_probing -= 1
+        if correct is not None:
+            self._graph.record(client.client_id, correct)
+            self._somebody_answered.set()
+            self._one_more_answered.set()
+            self._one_more_answered = asyncio.Event()
+        elif not self._num_probing and not self._somebody_answered.is_set():
+            raise FederationError(
+                f"no client answered the probe: each was away for good, or failed {_MAX_PROBES} times in a row"
+            )
+
+    async def _ask_exemplars(self, client: Client) -> BoolArray | None:
+        """Send Dp to one client, whenever it is there, until it has answered: correctness bits ``[P]``; None if never."""
         message = wire.ProbeExemplars(
             wire.pack_id(0), tuple(q.text for q in self._exemplars), tuple(q.answer for q in self._exemplars)
         )
         for attempt in range(_MAX_PROBES):
-            await client.online()
+            try:
+                await client.online()
+            except FederationError:
+                return None
             try:
                 reply = await client.request(message, Subject(attempt=attempt))
             except RequestError:
                 continue
             assert isinstance(reply, wire.ProbeBits)
             bits = np.unpackbits(np.frombuffer(reply.bits, np.uint8), count=len(self._exemplars))
-            self._graph.record(client.client_id, bits.astype(bool))
-            self.somebody_answered.set()
-            return
-        if not self.somebody_answered.is_set() and not self._federation.num_open_requests:
-            raise FederationError(f"no client answered the probe in {_MAX_PROBES} attempts")
+            return bits.astype(np.bool_)
+        return None
 
     async def choose(self, draw: Draw) -> tuple[int, ...]:
         """C(x_s): the ids of the experts for this question, waiting until somebody can be asked (eq. 6)."""
+        eligible = await self._eligible()
+        if self._config.probe == "per_question" and self._config.experts == "competence":
+            scores = await self._ask_competence(draw, eligible)
+            question_id, num_experts = draw.question.question_id, self._config.num_experts
+            return best_experts(scores, question_id, num_experts, eligible, self._state.seed)
+        return self._rank(draw, eligible)
+
+    def likely(self, draw: Draw) -> tuple[int, ...]:
+        """Who would be asked if the question were asked now; nobody where only asking can tell."""
+        if self._config.probe == "per_question":
+            return ()
+        probed = self._graph.probed()
+        return self._rank(draw, [client_id for client_id in self._federation.online() if client_id in probed])
+
+    def _rank(self, draw: Draw, eligible: Sequence[int]) -> tuple[int, ...]:
         config, seed = self._config, self._state.seed
         question = draw.question
-        eligible = await self._eligible()
         if config.experts == "all":
             return all_experts(eligible)
         if config.experts == "random":
             return random_experts(question.question_id, config.num_experts, eligible, seed)
         if config.experts == "oracle":
             scores = self._state.client_accuracy()[:, self._state.data.domains.index(question.domain)]
-        elif config.probe == "per_question":
-            scores = await self._ask_competence(draw, eligible)
         else:
             scores = self._graph.competence(self._embeddings[question.question_id], config.num_neighbours)
         return best_experts(scores, question.question_id, config.num_experts, eligible, seed)
@@ -173,11 +211,25 @@ class Experts:
             await self._federation.any_online(range(len(self._federation.clients)))
             return self._federation.online()
         while True:
-            await self._federation.any_online(sorted(self._graph.probed()))
             probed = self._graph.probed()
             eligible = [client_id for client_id in self._federation.online() if client_id in probed]
             if eligible:
                 return eligible
+            await self._somebody_returns()
+
+    async def _somebody_returns(self) -> None:
+        """Sleep until a probed client comes back, or one more client has answered the probe."""
+        back = asyncio.ensure_future(self._federation.any_online(sorted(self._graph.probed())))
+        more = asyncio.ensure_future(self._one_more_answered.wait())
+        try:
+            await asyncio.wait((back, more), return_when=asyncio.FIRST_COMPLETED)
+            if back.done() and back.exception() is not None and self._num_probing:
+                await more  # those known are gone for good, but others may still come
+            elif back.done():
+                back.result()
+        finally:
+            back.cancel()
+            more.cancel()
 
     async def _ask_competence(self, draw: Draw, eligible: Sequence[int]) -> FloatArray:
         """Broadcast G(x_s) and collect r_k^p; NaN for a client that did not answer in time."""

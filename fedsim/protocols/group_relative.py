@@ -35,7 +35,8 @@ from fedsim.roles import FloatArray, Group
 from fedsim.states import ServerState
 from fedsim.tasks.questions import Question
 
-_HOPELESS_GROUPS = 2000
+HOPELESS_GROUPS = 2000
+"""So many question groups in a row without any reward end the run with an error."""
 
 
 class ScheduleConfig(StrictModel):
@@ -79,12 +80,12 @@ class GroupRelativeConfig(PolicyConfig):
 class Judgement:
     """Rewards of one group, ``[M, G]`` with NaN where none came, and how many experts were asked.
 
-    ``drop`` asks for the whole group to be left out of training (straggler rule ``drop_group``).
+    ``missing`` says what learning makes of a NaN: masked, counted as zero, or the whole group is left out.
     """
 
     rewards: FloatArray
     num_experts: int
-    drop: bool = False
+    missing: Literal["mask", "zero", "drop_group"] = "mask"
 
 
 Judge = Callable[[Group], Awaitable[Judgement]]
@@ -96,9 +97,10 @@ async def train(
     state: ServerState,
     questions: Sequence[Question],
     judge: Judge,
+    anticipate: Callable[[Group], None] | None = None,
 ) -> None:
     """Sample, judge and learn until the run's stop condition ends it (the caller then cancels this coroutine)."""
-    rollouts = Rollouts(federation, state, questions, block=config.update.groups_per_update)
+    rollouts = Rollouts(federation, state, questions, config.update.groups_per_update, anticipate)
     learner = Learner(federation, config, state, judge)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(rollouts.serve(), name="sampler")
@@ -177,6 +179,9 @@ class Learner:
         judgement = await self._judge(group)
         config = self._config
         rewards = judgement.rewards
+        drop = judgement.missing == "drop_group" and bool(np.isnan(rewards).any())
+        if judgement.missing == "zero":
+            rewards = np.nan_to_num(rewards, nan=0.0)
         if config.format_weight:
             ended = np.array([float(not candidate.truncated) for candidate in group.candidates])
             rewards = with_format_reward(rewards, ended, config.format_weight)
@@ -184,7 +189,7 @@ class Learner:
             rewards, grouping=config.grouping, epsilon=config.epsilon, divide_by_std=config.divide_by_std
         )
         final = Final(group, signal, judgement, dispatched_at_s, self._federation.now_s())
-        if judgement.drop or not np.isfinite(signal).any():
+        if drop or not np.isfinite(signal).any():
             self.record(final, "no_rewards" if judgement.num_experts else "no_experts")
             self._give_up_when_hopeless()
             return None
@@ -233,8 +238,8 @@ class Learner:
 
     def _give_up_when_hopeless(self) -> None:
         self._unrewarded_in_a_row += 1
-        if self._unrewarded_in_a_row >= _HOPELESS_GROUPS:
+        if self._unrewarded_in_a_row >= HOPELESS_GROUPS:
             raise FederationError(
-                f"{_HOPELESS_GROUPS} question groups in a row brought no usable reward "
+                f"{HOPELESS_GROUPS} question groups in a row brought no usable reward "
                 "(every expert was away, gave up, or missed the deadline); see the outcomes in the run folder"
             )

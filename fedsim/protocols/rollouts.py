@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fedsim import streams
 from fedsim.devices.cost import Work, embedding_work, generate_work
+from fedsim.errors import FederationError
 from fedsim.federation import Federation
 from fedsim.roles import Draw, Group
 from fedsim.states import ServerState
 from fedsim.tasks.questions import Question
 
+_Asked = tuple[Draw, "asyncio.Future[Group]"]
+
 
 class QuestionStream:
-    """Questions in keyed random order, epoch after epoch, each drawn once per epoch."""
+    """Questions in keyed random order, epoch after epoch, each drawn once per epoch.
+
+    Raises:
+        FederationError: there is no question.
+    """
 
     def __init__(self, questions: Sequence[Question], seed: int) -> None:
+        if not questions:
+            raise FederationError("there is no question to learn from")
         self._questions = questions
         self._seed = seed
         self._order: list[int] = []
@@ -44,16 +53,23 @@ class Rollouts:
 
     Args:
         block: how many draws to sample ahead at once in reality; changes no result.
+        anticipate: called with every group that was sampled ahead, to announce the work it will bring.
     """
 
     def __init__(
-        self, federation: Federation, state: ServerState, questions: Sequence[Question], block: int
+        self,
+        federation: Federation,
+        state: ServerState,
+        questions: Sequence[Question],
+        block: int,
+        anticipate: Callable[[Group], None] | None = None,
     ) -> None:
         self._federation = federation
         self._state = state
         self._stream = QuestionStream(questions, state.seed)
         self._block = block
-        self._waiting: asyncio.Queue[tuple[Draw, asyncio.Future[Group]]] = asyncio.Queue()
+        self._anticipate = anticipate
+        self._waiting: asyncio.Queue[_Asked] = asyncio.Queue()
         self._ahead: dict[int, Group] = {}
         self._ahead_version = -1
 
@@ -68,11 +84,16 @@ class Rollouts:
         """Sample whatever waits, batch after batch, for ever."""
         while True:
             batch = [await self._waiting.get()]
+            groups: list[Group] = []
             await asyncio.sleep(0)  # everyone who asks at this instant joins the batch
-            while not self._waiting.empty():
-                batch.append(self._waiting.get_nowait())
-            groups = self._sample([draw for draw, _ in batch])
-            await self._federation.server.compute(self._work(groups), "sample", batch[0][0].index)
+
+            def begin(batch: list[_Asked] = batch, groups: list[Group] = groups) -> Work:
+                while not self._waiting.empty():
+                    batch.append(self._waiting.get_nowait())
+                groups += self._sample([draw for draw, _ in batch])
+                return self._work(groups)
+
+            await self._federation.server.compute(begin, "sample", batch[0][0].index)
             for (_, future), group in zip(batch, groups, strict=True):
                 if not future.done():
                     future.set_result(group)
@@ -89,7 +110,10 @@ class Rollouts:
             first_ahead = missing[-1].index + 1
             extra = range(first_ahead, first_ahead + max(0, size - len(missing)))
             wanted = [*missing, *(self._stream.peek(index) for index in extra)]
-            self._ahead.update((group.draw.index, group) for group in policy.sample(wanted))
+            for group in policy.sample(wanted):
+                self._ahead[group.draw.index] = group
+                if self._anticipate is not None:
+                    self._anticipate(group)
         return [self._ahead[draw.index] for draw in draws]
 
     def _work(self, groups: Sequence[Group]) -> Work:

@@ -1,0 +1,291 @@
+"""Write ``docs/evidence.md`` from a finished comparison: every number in it is read from run folders.
+
+    python -m analysis.evidence .evidence docs/evidence.md
+
+The claims that are looked for stand in ``CLAIMS`` below; whether each holds is computed, and what is missed is said.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedsim.comparison import Interval, gain, interval, paired, show
+from fedsim.errors import RunFolderError
+from fedsim.runfolder import MANIFEST, SUMMARY, write_atomically
+from fedsim.units import format_bytes
+
+Runs = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Summaries by variant, in the order of the seeds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One thing that is looked for: what, the measured interval, and whether it holds."""
+
+    text: str
+    measured: Callable[[Runs], Interval]
+    holds: Callable[[Interval], bool]
+
+
+def write(folder: Path, target: Path) -> Path:
+    """Write the page from a comparison's folder.
+
+    Raises:
+        RunFolderError: the comparison is not whole.
+    """
+    try:
+        comparison = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+        entries = comparison["runs"]
+        runs: dict[str, list[dict[str, Any]]] = {}
+        clients: dict[str, list[dict[str, Any]]] = {}
+        for entry in entries:
+            place = folder / entry["folder"]
+            runs.setdefault(entry["variant"], []).append(
+                json.loads((place / SUMMARY).read_text(encoding="utf-8"))
+            )
+            clients.setdefault(entry["variant"], []).append(
+                json.loads((place / "clients.json").read_text(encoding="utf-8"))
+            )
+        manifest = json.loads((folder / entries[0]["folder"] / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise RunFolderError(
+            f"{folder}: not a finished comparison ({error}); run fedsim compare first"
+        ) from None
+    page = "\n".join(_page(comparison, runs, clients, manifest)) + "\n"
+    return write_atomically(target, page.encode())
+
+
+def _page(
+    comparison: Mapping[str, Any], runs: Runs, clients: Mapping[str, Any], manifest: Mapping[str, Any]
+) -> list[str]:
+    seeds = comparison["seeds"]
+    tuned = [name for name in runs if name.endswith("-tuned")]
+    plain = [name for name in runs if name not in tuned]
+    first = next(iter(runs.values()))[0]
+    return [
+        "# Evidence",
+        "",
+        "Written by `make evidence` from finished runs; no number here is typed by hand. "
+        f"{len(seeds)} seeds ({', '.join(map(str, seeds))}); a seed redraws partition, model training and sampling. "
+        f"Accuracies are on {first['accuracy']['num_questions']} test questions that no setting was chosen on. "
+        "Intervals are 95% Student-t over seeds; differences are paired by seed.",
+        "",
+        f"Platform: {manifest.get('platform', {}).get('cpu', 'unknown CPU')}, "
+        + ", ".join(
+            f"{name} {manifest['versions'].get(name)}" for name in ("python", "torch", "transformers")
+        )
+        + ".",
+        "",
+        "## What was looked for",
+        "",
+        "| looked for | measured | met |",
+        "|---|---|---|",
+        *(_claim_row(claim, runs) for claim in CLAIMS if _measurable(claim, runs)),
+        "",
+        "## Every method, from the same server",
+        "",
+        *_methods(runs, plain),
+        "",
+        "## Every method, from a server already tuned on its own labelled set Dp",
+        "",
+        *(_methods(runs, tuned) if tuned else ["Not part of this comparison."]),
+        "",
+        "## What it cost",
+        "",
+        *_costs(runs, [*plain, *tuned]),
+        "",
+        "## How good the clients are",
+        "",
+        "Greedy accuracy on the validation questions: the best client of each domain, and the server at the start "
+        "(test questions). An expert can only teach what it knows better than the server.",
+        "",
+        *_clients(clients, runs),
+    ]
+
+
+def _claim_row(claim: Claim, runs: Runs) -> str:
+    measured = claim.measured(runs)
+    return f"| {claim.text} | {show(measured)} | {'yes' if claim.holds(measured) else '**no**'} |"
+
+
+def _measurable(claim: Claim, runs: Runs) -> bool:
+    try:
+        return claim.measured(runs)["mean"] is not None
+    except KeyError:
+        return False
+
+
+def _gains(runs: Runs, name: str) -> list[float | None]:
+    return [gain(run) for run in runs[name]]
+
+
+def _final(runs: Runs, name: str) -> list[float | None]:
+    return [run["accuracy"]["greedy"]["final"] for run in runs[name]]
+
+
+def _difference(ours: str, theirs: str) -> Callable[[Runs], Interval]:
+    return lambda runs: paired(_final(runs, ours), _final(runs, theirs))
+
+
+def _share_of_central(runs: Runs) -> Interval:
+    """Mean over seeds of (FedGRPO's gain / Central-GRPO's gain)."""
+    return interval(
+        [
+            None if ours is None or theirs is None or theirs <= 0 else ours / theirs
+            for ours, theirs in zip(_gains(runs, "fedgrpo"), _gains(runs, "central_grpo"), strict=True)
+        ]
+    )
+
+
+def _above(bound: float) -> Callable[[Interval], bool]:
+    return lambda found: found["low"] is not None and found["low"] > bound
+
+
+def _mean_at_least(bound: float) -> Callable[[Interval], bool]:
+    return lambda found: found["mean"] is not None and found["mean"] >= bound
+
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        "Central-GRPO gains at least .10 greedy over zero-shot",
+        lambda runs: interval(_gains(runs, "central_grpo")),
+        _mean_at_least(0.10),
+    ),
+    Claim("FedGRPO's gain is at least .8 of Central-GRPO's (mean)", _share_of_central, _mean_at_least(0.8)),
+    Claim("... with its lower bound above .6", _share_of_central, _above(0.6)),
+    Claim(
+        "self-reward gains nothing: upper bound below .02",
+        lambda runs: interval(_gains(runs, "self_reward")),
+        lambda found: found["high"] is not None and found["high"] < 0.02,
+    ),
+    Claim(
+        "FedGRPO minus random experts: lower bound at least .08",
+        _difference("fedgrpo", "random"),
+        _above(0.08),
+    ),
+    Claim("FedGRPO above dp_sft", _difference("fedgrpo", "dp_sft"), _above(0.0)),
+    Claim("FedGRPO above dp_grpo", _difference("fedgrpo", "dp_grpo"), _above(0.0)),
+    Claim(
+        "from the Dp-tuned server: FedGRPO above dp_sft",
+        _difference("fedgrpo-tuned", "dp_sft-tuned"),
+        _above(0.0),
+    ),
+    Claim(
+        "from the Dp-tuned server: FedGRPO above dp_grpo",
+        _difference("fedgrpo-tuned", "dp_grpo-tuned"),
+        _above(0.0),
+    ),
+)
+
+
+def _methods(runs: Runs, names: Sequence[str]) -> list[str]:
+    reference = "fedgrpo-tuned" if names and names[0].endswith("-tuned") else "fedgrpo"
+    lines = [
+        "| method | greedy, start | greedy, end | gain | minus FedGRPO | pass@1, end | pass@8, end |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in names:
+        accuracy = [run["accuracy"] for run in runs[name]]
+        against = (
+            ""
+            if name == reference
+            else show(paired(_final(runs, name), _final(runs, reference)), signed=True)
+        )
+        cells = [
+            name,
+            show(interval([one["greedy"]["initial"] for one in accuracy])),
+            show(interval(_final(runs, name))),
+            show(interval(_gains(runs, name)), signed=True),
+            against,
+            show(interval([one["pass_at_1"]["final"] for one in accuracy])),
+            show(interval([one["pass_at_8"]["final"] for one in accuracy])),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _costs(runs: Runs, names: Sequence[str]) -> list[str]:
+    lines = [
+        "| method | uplink, paper's account | wire, up | wire, down | of it wasted | requests ok / all | virtual time | "
+        "staleness | reward AUC |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in names:
+        found = runs[name]
+        wire = [run["bytes"]["wire"]["uplink"] + run["bytes"]["wire"]["downlink"] for run in found]
+        useful = [run["bytes"]["by_fate"]["useful"] for run in found]
+        wasted = [1 - good / all_ if all_ else None for good, all_ in zip(useful, wire, strict=True)]
+        aucs = [
+            value
+            for run in found
+            for value in run["learning"]["reward_auc_by_evaluator"].values()
+            if value is not None
+        ]
+        cells = [
+            name,
+            *(
+                format_bytes(float(np.mean([run["bytes"][account][way] for run in found])))
+                for account, way in (("paper", "uplink"), ("wire", "uplink"), ("wire", "downlink"))
+            ),
+            "" if wasted[0] is None else f"{np.mean([share for share in wasted if share is not None]):.1%}",
+            f"{np.mean([run['requests']['ok'] for run in found]):.0f} / "
+            f"{np.mean([run['requests']['total'] for run in found]):.0f}",
+            f"{np.mean([run['virtual_s'] for run in found]):.1f} s",
+            ""
+            if found[0]["staleness"]["mean"] is None
+            else f"{np.mean([r['staleness']['mean'] for r in found]):.2f}",
+            f"{np.mean(aucs):.3f}" if aucs else "",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _clients(clients: Mapping[str, Any], runs: Runs) -> list[str]:
+    name = "fedgrpo" if "fedgrpo" in clients else next(iter(clients))
+    domains = list(clients[name][0][0]["accuracy_by_domain"])
+    lines = [
+        "| domain | best client | second best | server, start | FedGRPO, end | Central-GRPO, end |",
+        "|---|---|---|---|---|---|",
+    ]
+    for domain in domains:
+        ranked = [
+            sorted((client["accuracy_by_domain"][domain] or 0.0 for client in seed), reverse=True)
+            for seed in clients[name]
+        ]
+        cells = [
+            domain,
+            show(interval([row[0] for row in ranked])),
+            show(interval([row[1] for row in ranked])) if len(ranked[0]) > 1 else "",
+            show(interval([run["accuracy"]["by_domain"][domain]["initial"] for run in runs[name]])),
+            show(interval([run["accuracy"]["by_domain"][domain]["final"] for run in runs[name]])),
+            show(interval([run["accuracy"]["by_domain"][domain]["final"] for run in runs["central_grpo"]]))
+            if "central_grpo" in runs
+            else "",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: a comparison's folder and the page to write; exit code 2 and one line if something is wrong."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if len(given) != 2:
+        print("usage: python -m analysis.evidence COMPARISON_FOLDER PAGE", file=sys.stderr)
+        return 2
+    try:
+        print(write(Path(given[0]), Path(given[1])))
+    except RunFolderError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

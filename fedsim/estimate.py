@@ -1,0 +1,103 @@
+"""What a run will roughly take, before it is run: its first updates are played with stand-ins and extrapolated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedsim import experiment
+from fedsim.clock import run as run_on_virtual_time
+from fedsim.devices import population
+from fedsim.progress import SilentProgress
+from fedsim.records import Outcome, RecordLog, Transfer, Update
+
+if TYPE_CHECKING:
+    from fedsim.scenario import Scenario
+
+_MOST_UPDATES = 10
+_MOST_EVENTS = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run will roughly take, extrapolated from its first updates with stand-in models.
+
+    ``updates`` is how many the figures are for: where the stop conditions end the run, without those on accuracy
+    and wall time, which nobody can foresee. ``expected_staleness`` is ``in_flight / groups_per_update`` (None
+    where nothing is in flight across updates).
+    """
+
+    updates: int
+    requests: int
+    wire_up_bytes: float
+    wire_down_bytes: float
+    paper_up_bytes: float
+    virtual_s: float
+    expected_staleness: float | None
+
+
+def estimate(scenario: Scenario) -> Estimate:
+    """Play the first updates with stand-ins (no torch) and extrapolate to where the scenario stops.
+
+    What the first update took, probing included, counts once; what the next ones took on average counts for all others.
+
+    Raises:
+        FederationError: already the first updates cannot happen.
+        ScenarioError: a setting asks for the impossible.
+    """
+    devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
+    experiment.check(scenario, len(devices))
+    cast = experiment.stand_ins(scenario, len(devices))
+    log = RecordLog()
+    wanted = scenario.stop.updates
+    stop = scenario.stop.model_copy(update={"updates": min(_MOST_UPDATES, wanted or _MOST_UPDATES)})
+    with SilentProgress().phase("estimate") as phase:
+        play = experiment.Play(
+            scenario.model_copy(update={"stop": stop}),
+            devices,
+            cast,
+            log,
+            phase,
+            experiment.ClientAccuracy(cast),
+        )
+        ending = run_on_virtual_time(play.main, max_events=_MOST_EVENTS)
+    ends_s = [row.at_s for row in log.of(Update)]
+    played = _totals(log, np.inf) | {"virtual_s": ending.virtual_s}
+    updates = float(len(ends_s))
+    if ending.stopped_by == "updates" and len(ends_s) > 1:
+        first, last = _totals(log, ends_s[0]), _totals(log, ends_s[-1])
+        each = {name: (last[name] - first[name]) / (len(ends_s) - 1) for name in first}
+        more = [wanted - updates] if wanted else []
+        if scenario.stop.virtual is not None:
+            more.append((scenario.stop.virtual - played["virtual_s"]) / each["virtual_s"])
+        each_wire = each["wire_up_bytes"] + each["wire_down_bytes"]
+        if scenario.stop.wire_bytes is not None and each_wire > 0:
+            wire = played["wire_up_bytes"] + played["wire_down_bytes"]
+            more.append((scenario.stop.wire_bytes - wire) / each_wire)
+        num_more = max(0.0, min(more, default=0.0))
+        updates += num_more
+        played = {name: total + num_more * each[name] for name, total in played.items()}
+    schedule = getattr(scenario.protocol, "update", None)
+    return Estimate(
+        updates=round(updates),
+        requests=round(played["requests"]),
+        wire_up_bytes=played["wire_up_bytes"],
+        wire_down_bytes=played["wire_down_bytes"],
+        paper_up_bytes=played["paper_up_bytes"],
+        virtual_s=played["virtual_s"],
+        expected_staleness=None if schedule is None else schedule.expected_staleness,
+    )
+
+
+def _totals(log: RecordLog, until_s: float) -> dict[str, float]:
+    """What requests and transfers that had ended by an instant sum up to."""
+    transfers = [row for row in log.of(Transfer) if row.end_at_s <= until_s]
+    return {
+        "virtual_s": until_s,
+        "requests": float(sum(row.ended_at_s <= until_s for row in log.of(Outcome))),
+        "wire_up_bytes": float(sum(row.wire_bytes for row in transfers if row.direction == "up")),
+        "wire_down_bytes": float(sum(row.wire_bytes for row in transfers if row.direction == "down")),
+        "paper_up_bytes": float(sum(row.paper_bytes for row in transfers)),
+    }

@@ -1,0 +1,101 @@
+"""What surrounds a request: a client's half of the protocol, the books, the links, and what is under way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedsim.clock import VirtualLoop
+from fedsim.devices.availability import Availability
+from fedsim.devices.config import DropoutConfig
+from fedsim.devices.cost import Work
+from fedsim.network import wire
+from fedsim.network.link import SharedLink
+from fedsim.network.transport import Transport
+from fedsim.records import Outcome, RecordLog
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a client's handler produced: the message that travels, and a note that only the simulator sees."""
+
+    message: wire.Message
+    evaluator: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A client's half of a protocol, for one message type.
+
+    Attributes:
+        run: pure function of (client state, message) to the reply; sees nothing of the server.
+        work: what the computation costs a device, from token counts alone.
+        expect: announces the computation before it is due, so that real work can be batched.
+    """
+
+    run: Callable[[Any, Any], Reply]
+    work: Callable[[Any, Any], Work]
+    expect: Callable[[Any, Any], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a request is about, for draws and records: a draw, its question, and the attempt.
+
+    Client, message type and subject are the key of all random draws of a request, so that they do not depend on what else
+    happens in the run. Two requests that agree in all of them share their draws; ``attempt`` tells repetitions apart.
+    """
+
+    draw: int = -1
+    question_id: int = -1
+    attempt: int = 0
+
+
+class UnderWay:
+    """Requests that have not ended, and cancel messages, which may outlive theirs; a run awaits the last of them."""
+
+    __slots__ = ("_none_left", "num_cancels", "num_requests")
+
+    def __init__(self) -> None:
+        self.num_requests = 0
+        self.num_cancels = 0
+        self._none_left = asyncio.Event()
+
+    def request_ended(self) -> None:
+        """One request less."""
+        self.num_requests -= 1
+        self._tell()
+
+    def cancel_ended(self) -> None:
+        """One cancel message less."""
+        self.num_cancels -= 1
+        self._tell()
+
+    async def none_left(self) -> None:
+        """Sleep until every byte has been charged."""
+        while self.num_requests or self.num_cancels:
+            self._none_left.clear()
+            await self._none_left.wait()
+
+    def _tell(self) -> None:
+        if not (self.num_requests or self.num_cancels):
+            self._none_left.set()
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything around the devices: time, links, availability, and the books."""
+
+    seed: int
+    loop: VirtualLoop
+    log: RecordLog
+    downlink: SharedLink
+    uplink: SharedLink
+    transport: Transport
+    availability: Availability
+    dropout: DropoutConfig
+    handlers: Mapping[type[wire.Message], Handler]
+    on_end: list[Callable[[Outcome], None]] = field(default_factory=list)
+    under_way: UnderWay = field(default_factory=UnderWay)

@@ -1,0 +1,571 @@
+"""One request's life, second by second and byte by byte; digits as in ``tests/worlds.py``."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable
+from dataclasses import replace
+
+import pytest
+
+from fedsim import clock, streams
+from fedsim.devices.config import DropoutConfig
+from fedsim.devices.faults import fails_after_s, gives_up_at
+from fedsim.errors import ClientDropped, ClientOffline, RequestError, TransferCut
+from fedsim.network import wire
+from fedsim.network.config import NetworkConfig
+from fedsim.request import Handler, Reply, Subject
+from tests.worlds import INSTANT, ROUND, SmallWorld, Timetable, ask, leaves, score, small_world, work
+
+KEY = (
+    0,
+    "Candidates",
+    -1,
+    -1,
+    0,
+)  # client, message type, question, draw, attempt of a request without a subject
+
+
+async def test_a_request_takes_down_flow_delay_compute_up_flow_and_delay() -> None:
+    world = small_world()
+    reply = await world.federation.clients[0].request(ask(2.0, draw=7), Subject(draw=7, question_id=70))
+    assert reply == wire.Rewards(wire.pack_id(7), (0.0, 0.25, 0.5, 1.0))
+    assert world.loop.time() == 9.0
+    down, up = world.transfers()
+    assert (down.start_at_s, down.end_at_s, down.wire_bytes, down.direction) == (0.0, 1.0, 100, "down")
+    assert (up.start_at_s, up.end_at_s, up.wire_bytes, up.direction) == (3.5, 8.5, 50, "up")
+    assert (down.purpose, up.purpose, down.fate, up.fate) == ("question", "reward", "useful", "useful")
+    (compute,) = world.computes
+    assert (compute.start_at_s, compute.end_at_s, compute.flop, compute.cut) == (1.5, 3.5, 2.0, False)
+    assert compute.energy_j == 2.0 * 3.0
+    (outcome,) = world.outcomes
+    assert (outcome.status, outcome.phase, outcome.cause) == ("ok", "done", "")
+    assert (outcome.sent_at_s, outcome.ended_at_s, outcome.subject) == (0.0, 9.0, 7)
+    (reward,) = world.rewards
+    assert (reward.at_s, reward.draw, reward.question_id, reward.evaluator) == (9.0, 7, 70, "ME")
+    await world.settle()
+
+
+async def test_overhead_of_a_device_is_part_of_its_computation() -> None:
+    world = small_world([replace(ROUND, overhead_s=0.25)])
+    await world.federation.clients[0].request(ask(2.0))
+    assert world.loop.time() == 9.25
+
+
+async def test_a_device_computes_first_come_first_served_while_others_are_transferred() -> None:
+    world = small_world()
+    client = world.federation.clients[0]
+    first = asyncio.ensure_future(client.request(ask(2.0)))
+    await asyncio.sleep(1.0)
+    await asyncio.gather(first, client.request(ask(4.0)))
+    # The second goes down 1 .. 2, arrives at 2.5, waits for the first, which computes 1.5 .. 3.5 and goes up 3.5 .. 8.5.
+    spans = [(row.request_id, row.start_at_s, row.end_at_s) for row in world.computes]
+    assert spans == [(0, 1.5, 3.5), (1, 3.5, 7.5)]
+    # Up: the first alone until 7.5 (40 bytes), then both at 5 bytes/s: its last 10 take until 9.5; the second has 10 of
+    # its 50 by then and the rest at 10 bytes/s until 13.5.
+    assert [row.end_at_s for row in world.transfers(direction="up")] == [9.5, 13.5]
+    assert [row.ended_at_s for row in world.outcomes] == [10.0, 14.0]
+    await world.settle()
+
+
+async def test_queue_order_is_the_order_of_arrival_not_of_sending() -> None:
+    world = small_world()
+    client = world.federation.clients[0]
+    long = wire.Candidates(wire.pack_id(1), "1".ljust(200), ("a", "b", "c", "d"))
+    await asyncio.gather(client.request(long), client.request(ask(1.0)))
+    assert [row.request_id for row in world.computes] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("leaves_at_s", "status", "phase", "down_bytes", "up_bytes", "computed"),
+    [
+        (0.5, "cut", "down", [50], [], []),  # half of the question is down
+        (1.25, "cut", "down", [100], [], []),  # the question has left the server and is in the air
+        (2.0, "dropped", "compute", [100], [], [(1.5, 2.0, True)]),
+        (4.5, "cut", "up", [100], [10], [(1.5, 3.5, False)]),  # 1 s of 10 bytes/s
+    ],
+)
+async def test_work_is_cut_in_the_phase_in_which_the_device_leaves(
+    leaves_at_s: float,
+    status: str,
+    phase: str,
+    down_bytes: list[int],
+    up_bytes: list[int],
+    computed: list[tuple[float, float, bool]],
+) -> None:
+    world = small_world(availability=leaves(leaves_at_s))
+    with pytest.raises(RequestError) as caught:
+        await world.federation.clients[0].request(ask(2.0))
+    assert world.loop.time() == leaves_at_s
+    if status == "cut":
+        assert isinstance(caught.value, TransferCut) and caught.value.direction == phase
+    else:
+        assert isinstance(caught.value, ClientDropped) and caught.value.phase == phase
+    (outcome,) = world.outcomes
+    assert (outcome.status, outcome.phase, outcome.cause) == (status, phase, "device left")
+    assert outcome.ended_at_s == leaves_at_s
+    assert world.bytes(direction="down", fate="cut") == down_bytes
+    assert world.bytes(direction="up", fate="cut") == up_bytes
+    assert world.bytes() == down_bytes + up_bytes
+    assert [row.paper_bytes for row in world.transfers()] == [0] * len(down_bytes + up_bytes)
+    assert [(row.start_at_s, row.end_at_s, row.cut) for row in world.computes] == computed
+    assert [row.energy_j for row in world.computes] == [3.0 * (end - start) for start, end, _ in computed]
+    assert not world.rewards
+    await world.settle()
+
+
+async def test_a_reply_in_the_air_arrives_although_its_device_has_left() -> None:
+    world = small_world(availability=leaves(8.75))
+    await world.federation.clients[0].request(ask(2.0))
+    assert [(row.status, row.phase, row.ended_at_s) for row in world.outcomes] == [("ok", "done", 9.0)]
+    assert world.bytes(fate="useful") == [100, 50]
+    assert not world.federation.clients[0].is_online
+    await world.settle()
+
+
+async def test_a_leaving_device_takes_its_queue_along() -> None:
+    # Two questions share the downlink: both at 2.0, both arrive at 2.5; the first computes from 2.5, the second waits.
+    world = small_world(availability=leaves(3.5))
+    client = world.federation.clients[0]
+    errors = await asyncio.gather(client.request(ask(2.0)), client.request(ask(2.0)), return_exceptions=True)
+    assert [(type(error), getattr(error, "phase", "")) for error in errors] == [
+        (ClientDropped, "compute"),
+        (ClientDropped, "queue"),
+    ]
+    assert [(row.request_id, row.start_at_s, row.end_at_s, row.cut) for row in world.computes] == [
+        (0, 2.5, 3.5, True)
+    ]
+    assert [(row.status, row.phase) for row in world.outcomes] == [
+        ("dropped", "compute"),
+        ("dropped", "queue"),
+    ]
+    assert world.bytes(fate="cut") == [100, 100]
+    await world.settle()
+
+
+async def test_a_device_that_comes_back_starts_afresh() -> None:
+    world = small_world(availability=Timetable({0: [(0.0, 2.0), (10.0, 100.0)]}))
+    client = world.federation.clients[0]
+    with pytest.raises(ClientDropped):
+        await client.request(ask(5.0))
+    await client.online()
+    assert world.loop.time() == 10.0
+    await client.request(ask(2.0))
+    assert world.loop.time() == 19.0
+    assert [row.status for row in world.outcomes] == ["dropped", "ok"]
+    await world.settle()
+
+
+async def test_a_request_to_an_absent_device_ends_at_once_without_a_byte() -> None:
+    world = small_world(availability=Timetable({0: [(5.0, 6.0)]}))
+    with pytest.raises(ClientOffline):
+        await world.federation.clients[0].request(ask())
+    assert world.loop.time() == 0.0
+    (outcome,) = world.outcomes
+    assert (outcome.status, outcome.phase, outcome.cause) == ("offline", "down", "device was away when asked")
+    assert not world.transfers() and not world.computes
+    await world.settle()
+
+
+async def test_a_device_is_away_at_the_instant_at_which_its_session_ends() -> None:
+    world = small_world(availability=leaves(1.0))
+    await asyncio.sleep(1.0)
+    with pytest.raises(ClientOffline):
+        await world.federation.clients[0].request(ask())
+
+
+async def test_a_given_up_task_frees_the_processor_for_the_next_in_the_queue() -> None:
+    dropout = DropoutConfig(per_task=0.5)
+    seed = next(seed for seed in range(99) if _gives_up(seed, 0) and not _gives_up(seed, 1))
+    share = gives_up_at(dropout, seed, *KEY[:-1], 0)
+    assert share is not None
+    world = small_world(dropout=dropout, seed=seed)
+    client = world.federation.clients[0]
+    first, second = await asyncio.gather(
+        client.request(ask(2.0)), client.request(ask(2.0), Subject(attempt=1)), return_exceptions=True
+    )
+    assert isinstance(first, ClientDropped) and first.phase == "compute"
+    assert isinstance(second, wire.Rewards)
+    spans = [(row.request_id, row.start_at_s, row.end_at_s, row.cut) for row in world.computes]
+    gives_up_at_s = 2.5 + 2.0 * share
+    assert spans == [(0, 2.5, gives_up_at_s, True), (1, gives_up_at_s, gives_up_at_s + 2.0, False)]
+    assert [(row.status, row.phase, row.cause) for row in world.outcomes] == [
+        ("dropped", "compute", "task dropout"),
+        ("ok", "done", ""),
+    ]
+    assert world.bytes(direction="down", fate="cut") == [100]
+    assert client.is_online
+    await world.settle()
+
+
+def _gives_up(seed: int, attempt: int) -> bool:
+    return gives_up_at(DropoutConfig(per_task=0.5), seed, *KEY[:-1], attempt) is not None
+
+
+@pytest.mark.parametrize(
+    ("phase", "earliest_s", "latest_s"), [("down", 0.0, 1.5), ("compute", 1.5, 3.5), ("up", 3.5, 8.5)]
+)
+async def test_a_hazard_strikes_in_whatever_phase_the_request_is(
+    phase: str, earliest_s: float, latest_s: float
+) -> None:
+    dropout = DropoutConfig(hazard="0.2 /s")  # type: ignore[arg-type]
+    seed = next(s for s in range(999) if earliest_s < fails_after_s(dropout, s, *KEY) < latest_s)
+    world = small_world(dropout=dropout, seed=seed)
+    with pytest.raises(ClientDropped) as caught:
+        await world.federation.clients[0].request(ask(2.0))
+    assert caught.value.phase == phase
+    assert world.loop.time() == fails_after_s(dropout, seed, *KEY)
+    assert [(row.status, row.cause) for row in world.outcomes] == [("dropped", "hazard")]
+    await world.settle()
+
+
+async def test_a_hazard_does_not_touch_a_reply_in_the_air() -> None:
+    dropout = DropoutConfig(hazard="0.2 /s")  # type: ignore[arg-type]
+    seed = next(s for s in range(9999) if 8.5 < fails_after_s(dropout, s, *KEY) < 9.0)
+    world = small_world(dropout=dropout, seed=seed)
+    await world.federation.clients[0].request(ask(2.0))
+    await asyncio.sleep(5.0)
+    assert [row.status for row in world.outcomes] == ["ok"]
+
+
+async def test_after_the_deadline_the_device_goes_on_and_its_bytes_are_late() -> None:
+    world = small_world()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(4.0):
+            await world.federation.clients[0].request(ask(2.0))
+    assert world.loop.time() == 4.0 and not world.outcomes
+    await world.settle()
+    assert world.loop.time() == 9.0
+    (outcome,) = world.outcomes
+    assert (outcome.status, outcome.phase, outcome.ended_at_s) == ("late", "done", 9.0)
+    assert world.bytes(fate="late") == world.bytes() == [100, 50]
+    assert [row.paper_bytes for row in world.transfers()] == [0, 32]  # it arrived: the paper's account has it
+    assert [row.at_s for row in world.rewards] == [9.0]
+    assert [row.cut for row in world.computes] == [False]
+
+
+async def test_a_reply_at_the_deadlines_own_instant_is_in_time() -> None:
+    world = small_world()
+    async with asyncio.timeout(9.0):
+        await world.federation.clients[0].request(ask(2.0))
+    assert [row.status for row in world.outcomes] == ["ok"]
+
+
+async def test_a_reply_just_after_the_deadline_is_late() -> None:
+    world = small_world()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(math.nextafter(9.0, 0.0)):
+            await world.federation.clients[0].request(ask(2.0))
+    await world.settle()
+    assert [(row.status, row.ended_at_s) for row in world.outcomes] == [("late", 9.0)]
+
+
+async def test_a_late_request_whose_device_leaves_is_dropped_not_late() -> None:
+    world = small_world(availability=leaves(3.0))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(2.0):
+            await world.federation.clients[0].request(ask(2.0))
+    await world.settle()
+    assert [(row.status, row.phase, row.ended_at_s) for row in world.outcomes] == [
+        ("dropped", "compute", 3.0)
+    ]
+
+
+async def test_an_over_selected_reply_carries_that_fate() -> None:
+    world = small_world()
+    await _give_up(world, "over_selected", after_s=2.0)
+    await world.settle()
+    assert [row.status for row in world.outcomes] == ["over_selected"]
+    assert world.bytes(fate="over_selected") == [100, 50]
+
+
+async def test_a_cancel_message_that_arrives_during_the_computation_stops_it() -> None:
+    world = small_world()
+    await _give_up(world, "cancel", after_s=2.0)
+    await world.settle()
+    arrives_at_s = 2.0 + 13 / 100 + 0.5
+    assert world.loop.time() == pytest.approx(arrives_at_s)
+    (outcome,) = world.outcomes
+    assert (outcome.status, outcome.phase, outcome.cause) == (
+        "cancelled",
+        "compute",
+        "cancelled by the server",
+    )
+    (compute,) = world.computes
+    assert compute.cut and compute.end_at_s == pytest.approx(arrives_at_s)
+    assert world.bytes(purpose="cancel", fate="useful") == [13]
+    assert world.bytes(purpose="question", fate="late") == [100]
+    assert not world.transfers(direction="up") and not world.rewards
+
+
+async def test_a_cancelled_request_frees_the_processor_and_its_place_in_the_queue() -> None:
+    world = small_world()
+    client = world.federation.clients[0]
+    requests = [asyncio.ensure_future(client.request(ask(8.0))) for _ in range(3)]  # all arrive at 3.5
+    await asyncio.sleep(5.0)
+    requests[1].cancel("cancel")  # waits in the queue
+    await asyncio.sleep(1.0)
+    requests[0].cancel("cancel")  # is computed
+    await requests[2]
+    await world.settle()
+    freed_at_s = 6.0 + 13 / 100 + 0.5
+    spans = [(row.request_id, row.start_at_s, row.end_at_s, row.cut) for row in world.computes]
+    assert spans == [
+        (0, 3.5, pytest.approx(freed_at_s), True),
+        (2, pytest.approx(freed_at_s), pytest.approx(freed_at_s + 8.0), False),
+    ]
+    assert [(row.request_id, row.status, row.phase) for row in world.outcomes] == [
+        (1, "cancelled", "queue"),
+        (0, "cancelled", "compute"),
+        (2, "ok", "done"),
+    ]
+
+
+async def test_a_cancel_message_that_overtakes_its_question_cuts_it() -> None:
+    slow = replace(ROUND, down_bytes_per_s=10.0)  # the question alone takes 10 s
+    world = small_world([slow])
+    await _give_up(world, "cancel", after_s=1.0)
+    await world.settle()
+    # From 1.0 on both share 10 bytes/s: 13 bytes take 2.6 s, then 0.5 s of delay: 10 + 13 + 5 bytes are down by then.
+    assert world.loop.time() == pytest.approx(4.1)
+    assert world.bytes(purpose="question", fate="cut") == [28]
+    assert [(row.status, row.phase) for row in world.outcomes] == [("cancelled", "down")]
+
+
+async def test_a_cancel_message_is_too_late_when_the_reply_is_on_its_way() -> None:
+    world = small_world()
+    await _give_up(world, "cancel", after_s=3.25)  # arrives at 3.88; the reply goes up from 3.5 on
+    await world.settle()
+    assert [(row.status, row.ended_at_s) for row in world.outcomes] == [("late", 9.0)]
+    assert world.bytes(purpose="cancel", fate="late") == [13]
+    assert world.bytes(direction="up", fate="late") == [50]
+
+
+async def test_the_end_of_a_run_waits_for_a_cancel_message_that_outlives_its_request() -> None:
+    world = small_world()
+    await _give_up(world, "cancel", after_s=8.75)  # the reply arrives at 9.0, the cancel message at 9.38
+    await world.settle()
+    assert world.loop.time() == pytest.approx(8.75 + 13 / 100 + 0.5)
+    assert [(row.status, row.ended_at_s) for row in world.outcomes] == [("late", 9.0)]
+    assert world.bytes(purpose="cancel", fate="late") == [13]
+
+
+async def test_no_cancel_message_goes_to_a_device_that_has_left() -> None:
+    world = small_world(availability=leaves(8.6))  # its reply is in the air until 9.0
+    await _give_up(world, "cancel", after_s=8.75)
+    await world.settle()
+    assert world.loop.time() == 9.0
+    assert not world.transfers(purpose="cancel")
+    assert [row.status for row in world.outcomes] == ["late"]
+
+
+async def test_a_cancel_message_is_cut_when_the_device_leaves() -> None:
+    world = small_world(availability=leaves(2.125))
+    await _give_up(world, "cancel", after_s=2.0)  # 12.5 of its 13 bytes are down
+    await world.settle()
+    assert world.bytes(purpose="cancel") == world.bytes(purpose="cancel", fate="cut") == [12]
+    assert [(row.status, row.phase) for row in world.outcomes] == [("dropped", "compute")]
+
+
+async def test_a_cancel_message_in_the_air_is_cut_whole_when_the_device_leaves() -> None:
+    world = small_world(availability=leaves(2.25))
+    await _give_up(world, "cancel", after_s=2.0)
+    await world.settle()
+    assert world.bytes(purpose="cancel", fate="cut") == [13]
+
+
+async def test_a_connection_per_request_costs_round_trips_and_setup_bytes() -> None:
+    # 100 bytes travel as 100 + 22 (TLS) + 52 (segment) = 174, 50 as 124; the handshakes are 3116 down, 618 up.
+    profile = replace(ROUND, down_bytes_per_s=174.0 + 3116.0, up_bytes_per_s=124.0 + 618.0)
+    network = NetworkConfig(
+        server_link="unlimited",  # type: ignore[arg-type]
+        transport="tcp",
+        connection="per_request",
+        extra_rtt="1 s",  # type: ignore[arg-type]
+    )
+    world = small_world([profile], network=network)
+    await world.federation.clients[0].request(ask(2.0))
+    # Two round trips of 1 + 1 s, 1 s down, 1 s one way, compute 2 s, 1 s up, 1 s one way.
+    assert world.loop.time() == 10.0
+    rows = [
+        (row.direction, row.purpose, row.wire_bytes, row.message_bytes, row.end_at_s)
+        for row in world.transfers()
+    ]
+    assert rows == [
+        ("down", "question", 174, 100, 5.0),
+        ("down", "setup", 3116, 0, 5.0),
+        ("up", "reward", 124, 50, 9.0),
+        ("up", "setup", 618, 0, 9.0),
+    ]
+    await world.settle()
+
+
+async def test_a_device_that_leaves_during_the_handshake_has_received_nothing() -> None:
+    network = NetworkConfig(server_link="unlimited", transport="tcp", connection="per_request")  # type: ignore[arg-type]
+    world = small_world(network=network, availability=leaves(1.5))
+    with pytest.raises(TransferCut):
+        await world.federation.clients[0].request(ask())
+    assert world.bytes() == world.bytes(fate="cut") == [0]
+    await asyncio.sleep(100.0)
+    await world.settle()
+
+
+async def test_a_cancel_message_uses_the_connection_of_its_request() -> None:
+    network = NetworkConfig(server_link="unlimited", transport="tcp", connection="per_request")  # type: ignore[arg-type]
+    world = small_world([INSTANT], network=network)
+    await _give_up(world, "cancel", after_s=1.0)
+    await world.settle()
+    assert [row.status for row in world.outcomes] == ["cancelled"]
+    assert world.bytes(purpose="cancel", fate="useful") == [13 + 22 + 52]
+    assert world.bytes(purpose="setup") == [3116]
+
+
+async def test_what_is_sent_again_is_a_row_of_its_own_and_takes_time() -> None:
+    network = NetworkConfig(server_link="unlimited", transport="tcp", loss=0.5)  # type: ignore[arg-type]
+    profile = replace(ROUND, down_bytes_per_s=174.0, up_bytes_per_s=124.0)  # a second for each sending
+    world = small_world([profile], network=network)
+    for attempt in range(20):
+        await world.federation.clients[0].request(ask(2.0), Subject(attempt=attempt))
+    await world.settle()
+    again = world.transfers(fate="retransmitted")
+    assert again and all(row.message_bytes == row.paper_bytes == 0 for row in again)
+    for row in world.transfers(fate="useful"):
+        sent_again = [r for r in again if (r.request_id, r.direction) == (row.request_id, row.direction)]
+        once_bytes = 174 if row.direction == "down" else 124
+        assert row.wire_bytes == once_bytes
+        assert all(r.wire_bytes % once_bytes == 0 for r in sent_again) and len(sent_again) <= 1
+        seconds = 1 + sum(r.wire_bytes for r in sent_again) / once_bytes
+        assert row.end_at_s - row.start_at_s == pytest.approx(seconds)
+
+
+async def test_the_papers_account_counts_replies_that_arrive_and_nothing_else() -> None:
+    world = small_world([ROUND, ROUND], availability=leaves(5.0, client_id=1))
+    replies = await world.federation.broadcast(ask(), [0, 1])
+    assert isinstance(replies[0], wire.Rewards) and isinstance(replies[1], TransferCut)
+    await world.settle()
+    by_client = {row.client_id: row.paper_bytes for row in world.transfers(direction="up")}
+    assert by_client == {0: 4 * 8, 1: 0}
+    assert {row.paper_bytes for row in world.transfers(direction="down")} == {0}
+
+
+async def test_flows_of_many_clients_share_the_servers_link() -> None:
+    network = NetworkConfig(server_link={"down": "800 bit/s", "up": "160 bit/s"}, transport="ideal")  # type: ignore[arg-type]
+    world = small_world([ROUND] * 4, network=network)
+    await world.federation.broadcast(ask(2.0), [0, 1, 2, 3])
+    # Down 25 bytes/s each: 4 s; 0.5 + 2 s; up 5 bytes/s each: 10 s; 0.5 s.
+    assert [row.ended_at_s for row in world.outcomes] == [17.0] * 4
+    await world.settle()
+
+
+async def test_doubling_bandwidth_halves_transfer_times_at_zero_latency() -> None:
+    spent_s = []
+    for factor in (1.0, 2.0):
+        profile = replace(
+            ROUND,
+            rtt_s=0.0,
+            down_bytes_per_s=factor * ROUND.down_bytes_per_s,
+            up_bytes_per_s=factor * ROUND.up_bytes_per_s,
+        )
+        world = small_world([profile])
+        started_at_s = world.loop.time()
+        await world.federation.clients[0].request(ask(0.0))
+        spent_s.append(world.loop.time() - started_at_s)
+    assert spent_s == [6.0, 3.0]
+
+
+async def test_a_request_is_announced_when_it_is_sent_and_not_to_an_absent_device() -> None:
+    announced: list[float] = []
+    loop = asyncio.get_running_loop()
+    handlers = {
+        wire.Candidates: Handler(score, work, expect=lambda state, message: announced.append(loop.time()))
+    }
+    world = small_world([ROUND, ROUND], handlers=handlers, availability=Timetable({1: []}))
+    await asyncio.sleep(3.0)
+    await world.federation.broadcast(ask(), [0, 1])
+    assert announced == [3.0]
+
+
+async def test_a_handler_sees_its_clients_state_and_the_message_only() -> None:
+    seen: list[object] = []
+
+    def note(state: object, message: wire.Candidates) -> Reply:
+        seen.append((state, message))
+        return score(state, message)
+
+    handlers = {wire.Candidates: Handler(note, work)}
+    world = small_world([ROUND, ROUND], handlers=handlers, states=["mine", "yours"])
+    await world.federation.clients[1].request(ask())
+    assert seen == [("yours", ask())]
+
+
+async def test_draws_of_a_request_depend_on_its_subject_and_not_on_what_ran_before() -> None:
+    profile = replace(ROUND, compute_jitter=0.5, up_jitter=0.5, down_jitter=0.5, rtt_jitter=0.5)
+
+    async def alone(before: int) -> list[float]:
+        world = small_world([profile, profile])
+        for attempt in range(before):
+            await world.federation.clients[1].request(ask(), Subject(attempt=attempt))
+        started_at_s = world.loop.time()
+        await world.federation.clients[0].request(ask(), Subject(draw=5, question_id=9))
+        rows = [*world.transfers(client_id=0), *(row for row in world.computes if row.client_id == 0)]
+        return [row.end_at_s - started_at_s for row in rows]
+
+    assert await alone(0) == pytest.approx(await alone(3))
+
+
+async def test_the_draws_of_a_cancel_message_do_not_depend_on_the_requests_of_others() -> None:
+    profile = replace(ROUND, down_jitter=0.5, rtt_jitter=0.5)
+
+    async def stopped_after_s(before: int) -> float:
+        world = small_world([profile, ROUND])
+        for _ in range(before):
+            await world.federation.clients[1].request(ask())
+        started_at_s = world.loop.time()
+        await _give_up(world, "cancel", after_s=1.0, seconds=50.0)
+        await world.settle()
+        return world.outcomes[-1].ended_at_s - started_at_s
+
+    assert await stopped_after_s(0) == pytest.approx(await stopped_after_s(2))
+
+
+def test_a_bug_in_a_handler_stops_the_run_with_its_own_traceback() -> None:
+    def broken(state: object, message: wire.Candidates) -> Reply:
+        raise ZeroDivisionError("in the handler")
+
+    async def main() -> None:
+        world = small_world(handlers={wire.Candidates: Handler(broken, work)})
+        await world.federation.clients[0].request(ask())
+
+    with pytest.raises(ZeroDivisionError, match="in the handler"):
+        clock.run(main())
+
+
+async def test_sojourn_at_a_device_with_exponential_service_is_that_of_mm1() -> None:
+    # M/M/1 with arrivals at rate 0.5 and service at rate 1: mean sojourn 1 / (1 - 0.5) = 2.
+    num_batches, batch = 25, 400
+    world = small_world([INSTANT])
+    waits: list[Awaitable[object]] = []
+    for n in range(num_batches * batch):
+        await asyncio.sleep(streams.exponential(2.0, "arrival", n))
+        request = world.federation.clients[0].request(
+            ask(streams.exponential(1.0, "service", n)), Subject(draw=n)
+        )
+        waits.append(asyncio.ensure_future(request))
+    await asyncio.gather(*waits)
+    sojourns = [row.ended_at_s - row.sent_at_s for row in world.outcomes]
+    means = [sum(sojourns[i : i + batch]) / batch for i in range(0, len(sojourns), batch)]
+    mean = sum(means) / num_batches
+    deviation = math.sqrt(sum((m - mean) ** 2 for m in means) / (num_batches - 1))
+    assert abs(mean - 2.0) < 3.5 * deviation / math.sqrt(num_batches)  # two-sided t, 24 degrees: 0.2%
+    assert deviation / math.sqrt(num_batches) < 0.2
+    await world.settle()
+
+
+async def _give_up(world: SmallWorld, how: str, *, after_s: float, seconds: float = 2.0) -> None:
+    """Ask client 0, and give the request up after a time."""
+    request = asyncio.ensure_future(world.federation.clients[0].request(ask(seconds)))
+    await asyncio.sleep(after_s)
+    request.cancel(how)
+    with pytest.raises(asyncio.CancelledError):
+        await request

@@ -1,0 +1,139 @@
+"""Messages: what is sent is what is read, and a size that tells nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedsim.network import wire
+
+ids = st.integers(0, 2**64 - 1).map(wire.pack_id)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+numbers = st.floats(allow_nan=False)
+many_texts = st.lists(texts, max_size=5).map(tuple)
+
+messages: st.SearchStrategy[wire.Message] = st.one_of(
+    st.builds(wire.ProbeExemplars, ids, many_texts, many_texts),
+    st.builds(wire.ProbeBits, ids, st.binary(max_size=20)),
+    st.builds(wire.ProbeNeighbours, ids, many_texts, many_texts),
+    st.builds(wire.Competence, ids, numbers),
+    st.builds(wire.Candidates, ids, texts, many_texts),
+    st.builds(wire.Rewards, ids, st.lists(numbers, max_size=5).map(tuple)),
+    st.builds(wire.QuestionOnly, ids, texts),
+    st.builds(wire.Answer, ids, texts),
+    st.builds(wire.Cancel, ids),
+)
+
+
+@given(messages)
+def test_every_message_is_read_back_as_it_was_sent(message: wire.Message) -> None:
+    again = wire.decode(wire.encode(message))
+    assert again == message and type(again) is type(message)
+
+
+def test_every_message_type_can_be_decoded_and_is_tried_above() -> None:
+    assert set(wire.AnyMessage.__args__) == set(wire.Message.__subclasses__())
+    assert len(wire.AnyMessage.__args__) == 9
+
+
+@given(st.binary(max_size=60))
+def test_bytes_that_are_no_message_are_refused(raw: bytes) -> None:
+    try:
+        message = wire.decode(raw)
+    except msgspec.DecodeError:
+        return
+    assert wire.encode(message) == raw
+
+
+@given(messages, st.data())
+def test_a_torn_message_is_refused(message: wire.Message, data: st.DataObject) -> None:
+    raw = wire.encode(message)
+    with pytest.raises(msgspec.DecodeError):
+        wire.decode(raw[: data.draw(st.integers(0, len(raw) - 1))])
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (["Z", wire.pack_id(1)], "Invalid value 'Z'"),
+        (["X"], "at least length"),
+        (["X", wire.pack_id(1), "more"], "at most length"),
+        (["X", b"short"], "length >= 8"),
+        (["X", b"nine byte"], "length <= 8"),
+        (["X", "text"], "Expected `bytes`"),
+        (["R", wire.pack_id(1), ["0.5"]], "Expected `float`"),
+        ({"type": "X"}, "Expected `array`"),
+    ],
+)
+def test_a_message_of_another_shape_is_refused_with_its_reason(content: Any, why: str) -> None:
+    with pytest.raises(msgspec.DecodeError, match=why):
+        wire.decode(msgspec.msgpack.encode(content))
+
+
+def test_bytes_after_a_message_are_refused() -> None:
+    with pytest.raises(msgspec.DecodeError):
+        wire.decode(wire.encode(wire.Cancel(wire.pack_id(1))) + b"\x00")
+
+
+def test_sizes_worked_by_hand() -> None:
+    # array head 1, tag 2, id 2 + 8; then text head + text, or array head 1 and 9 a float.
+    draw = wire.pack_id(3)
+    assert len(wire.encode(wire.Cancel(draw))) == 13
+    assert len(wire.encode(wire.Rewards(draw, (0.0,) * 8))) == 13 + 1 + 8 * 9
+    assert len(wire.encode(wire.Competence(draw, 0.25))) == 13 + 9
+    assert len(wire.encode(wire.QuestionOnly(draw, "12 + 5"))) == 13 + 1 + 6
+    assert len(wire.encode(wire.Candidates(draw, "12 + 5", ("17", "18")))) == 13 + 7 + 1 + 3 + 3
+    assert len(wire.encode(wire.ProbeBits(draw, bytes(13)))) == 13 + 2 + 13
+
+
+@given(st.integers(0, 2**64 - 1), texts)
+def test_a_messages_size_does_not_depend_on_how_large_its_id_has_grown(number: int, text: str) -> None:
+    small, large = (wire.QuestionOnly(wire.pack_id(n), text) for n in (0, number))
+    assert len(wire.encode(small)) == len(wire.encode(large))
+    assert wire.unpack_id(large.draw) == number
+
+
+@given(st.lists(st.booleans(), max_size=9), st.data())
+def test_exact_and_real_valued_rewards_have_one_size(right: list[bool], data: st.DataObject) -> None:
+    exact = wire.Rewards(wire.pack_id(0), tuple(float(one) for one in right))
+    scores = data.draw(st.lists(numbers, min_size=len(right), max_size=len(right)))
+    assert len(wire.encode(exact)) == len(wire.encode(wire.Rewards(wire.pack_id(0), tuple(scores))))
+
+
+@pytest.mark.parametrize("reward", [1, True, "1", None])
+def test_a_reward_that_would_travel_in_another_width_is_refused(reward: Any) -> None:
+    with pytest.raises(TypeError, match="float of 8 bytes"):
+        wire.Rewards(wire.pack_id(0), (0.5, reward))
+    with pytest.raises(TypeError, match="float of 8 bytes"):
+        wire.Competence(wire.pack_id(0), reward)
+
+
+@pytest.mark.parametrize("number", [-1, 2**64])
+def test_a_number_that_does_not_fit_an_id_is_refused(number: int) -> None:
+    with pytest.raises(OverflowError):
+        wire.pack_id(number)
+
+
+def test_the_papers_account_counts_numbers_at_eight_bytes_and_text_as_utf_8() -> None:
+    draw = wire.pack_id(0)
+    assert wire.Rewards(draw, (0.5,) * 8).paper_bytes() == 64
+    assert wire.Competence(draw, 0.5).paper_bytes() == 8
+    assert wire.ProbeBits(draw, bytes(13)).paper_bytes() == 13
+    assert wire.Answer(draw, "42").paper_bytes() == 2
+    assert wire.QuestionOnly(draw, "π").paper_bytes() == 2
+    assert wire.Candidates(draw, "π", ("1", "22")).paper_bytes() == 5
+    assert wire.ProbeExemplars(draw, ("ab", "c"), ("1", "2")).paper_bytes() == 5
+    assert wire.ProbeNeighbours(draw, ("ab", "c"), ("1", "2")).paper_bytes() == 5
+    assert wire.Cancel(draw).paper_bytes() == 0
+
+
+def test_only_scalars_and_bits_go_up_in_a_scalar_only_protocol() -> None:
+    scalar = {kind for kind in wire.AnyMessage.__args__ if kind.scalars_only}
+    assert scalar == {wire.ProbeBits, wire.Competence, wire.Rewards}
+    for kind in scalar:
+        fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
+        assert str not in fields.values() and tuple[str, ...] not in fields.values()
