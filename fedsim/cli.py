@@ -73,6 +73,42 @@ def run(
 
 
 @app.command()
+def compare(
+    comparison: Annotated[
+        str,
+        typer.Argument(
+            metavar="COMPARISON", help="A comparison file, or a shipped one's name, e.g. evidence."
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The comparison's folder itself; by default runs/<name>. Finished runs in it are kept."
+        ),
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time; by default one per core.")
+    ] = None,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(envvar="FEDSIM_CACHE", help="Where trained models are kept; else the user's cache."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+) -> None:
+    """Run a scenario in several variants and seeds, in parallel; the last line printed is the folder."""
+    from fedsim import sweep
+    from fedsim.progress import SilentProgress, progress_for
+
+    progress = SilentProgress() if quiet else progress_for(sys.stderr)
+    try:
+        folder = sweep.compare(comparison, out, processes=processes, cache_dir=cache_dir, progress=progress)
+    finally:
+        progress.close()
+    print((folder / "comparison.md").read_text(encoding="utf-8"))
+    print(folder)
+
+
+@app.command()
 def check(scenario: ScenarioArgument, assignments: SetOption = None, seed: SeedOption = None) -> None:
     """Validate a scenario, print it with every default filled in, and estimate what a run will take."""
     from fedsim.scenario import read_scenario
@@ -91,7 +127,7 @@ def list_() -> None:
     """List protocols, device presets, links, model presets and shipped scenarios."""
     from fedsim.devices.presets import device_presets, link_names
     from fedsim.models.config import PRESETS
-    from fedsim.scenario import protocol_settings, shipped_scenarios
+    from fedsim.scenario import protocol_settings, shipped_comparisons, shipped_scenarios
 
     protocols = {
         name: model.model_fields["name"].description or "" for name, model in protocol_settings().items()
@@ -103,6 +139,10 @@ def list_() -> None:
     _print_section(
         "scenarios (fedsim run NAME)",
         {name: _first_comment(path) for name, path in shipped_scenarios().items()},
+    )
+    _print_section(
+        "comparisons (fedsim compare NAME)",
+        {name: _first_comment(path) for name, path in shipped_comparisons().items()},
     )
 
 

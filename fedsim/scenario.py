@@ -124,6 +124,8 @@ def read_scenario(source: str | Path, assignments: Sequence[str] = (), seed: int
     except OSError as error:
         raise ScenarioError(f"{path}: cannot be read: {error.strerror}") from error
     document = parse(content, str(path))
+    if "variants" in document.data:
+        raise ScenarioError(f"{path} is a comparison of several runs; give it to fedsim compare")
     for assignment in assignments:
         assign(document, assignment)
     if seed is not None:
@@ -195,17 +197,21 @@ def protocol_settings() -> dict[str, type[StrictModel]]:
 
 def shipped_scenarios() -> dict[str, Path]:
     """Scenarios that come with fedsim, by bare name."""
-    folder = _shipped_folder()
-    return {} if folder is None else {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {name: path for name, path in _shipped_files().items() if not _is_comparison(path)}
+
+
+def shipped_comparisons() -> dict[str, Path]:
+    """Comparisons (a scenario in several variants and seeds) that come with fedsim, by bare name."""
+    return {name: path for name, path in _shipped_files().items() if _is_comparison(path)}
 
 
 def find_scenario(source: str | Path) -> Path:
-    """The file that a path or a bare name means.
+    """The file that a path or a bare name means, be it a scenario or a comparison.
 
     Raises:
-        ScenarioError: there is no such file and no shipped scenario of that name.
+        ScenarioError: there is no such file and nothing shipped under that name.
     """
-    path, shipped = Path(source), shipped_scenarios()
+    path, shipped = Path(source), _shipped_files()
     if path.is_file():
         return path
     if str(source) in shipped:
@@ -213,15 +219,19 @@ def find_scenario(source: str | Path) -> Path:
     if path.is_dir():
         raise ScenarioError(f"{source} is a folder; give a scenario file")
     hint = nearest(path.stem, shipped)
-    raise ScenarioError(f"{source}: no such file{hint} (shipped scenarios: {_listed(shipped)})")
+    raise ScenarioError(f"{source}: no such file{hint} (shipped: {_listed(shipped)})")
 
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 
-def _shipped_folder() -> Path | None:
+def _shipped_files() -> dict[str, Path]:
     spec = find_spec("scenarios")
     if spec is None or spec.origin is None:
-        return None
-    return Path(spec.origin).parent
+        return {}
+    return {path.stem: path for path in sorted(Path(spec.origin).parent.glob("*.yaml"))}
+
+
+def _is_comparison(path: Path) -> bool:
+    return any(line.startswith("variants:") for line in path.read_text(encoding="utf-8").splitlines())

@@ -137,6 +137,9 @@ _WITHOUT_RESULTS = {
     "progress.py",
     "sweep.py",
     "scenario_docs.py",
+    "scenario_errors.py",
+    "estimate.py",
+    "comparison.py",
     "report.py",
 }
 

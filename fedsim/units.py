@@ -102,7 +102,8 @@ def write_quantity(amount: float, units: Mapping[str, float]) -> str:
     numbers = [(f"{amount / factor:.15g}", unit) for unit, factor in units.items()]
     numbers += [(repr(amount / factor), unit) for unit, factor in units.items()]
     exact = [(number, unit) for number, unit in numbers if float(number) * units[unit] == amount]
-    return " ".join(min(exact, key=lambda pair: (len(pair[0]), -units[pair[1]])))
+    number, unit = min(exact, key=lambda pair: (len(pair[0]), -units[pair[1]]))
+    return f"{number} {unit}"
 
 
 def _write(*names: str, units: Mapping[str, float]) -> PlainSerializer:

@@ -210,7 +210,13 @@ class Stage:
     state: ServerState
     log: RecordLog
     told: list[Told] = field(default_factory=list)
+    started_at_s: float = 0.0
     ended_at_s: float = math.nan
+
+    @property
+    def took_s(self) -> float:
+        """Virtual seconds that the protocol played."""
+        return self.ended_at_s - self.started_at_s
 
     @property
     def groups(self) -> list[GroupRow]:
@@ -295,7 +301,7 @@ def stage(
     world.on_end.append(monitor.request_ended)
     accuracy = client_accuracy or (lambda: np.full((len(evaluators), len(data.domains)), np.nan))
     state = ServerState(seed, policy, FakeEvaluator("ab"), data, SPEC, monitor, accuracy)
-    return Stage(federation, monitor, state, log, told)
+    return Stage(federation, monitor, state, log, told, started_at_s=loop.time())
 
 
 async def perform(on: Stage, config: PolicyConfig) -> Stage:

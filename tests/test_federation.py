@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -407,6 +411,34 @@ def test_the_same_world_gives_the_same_records(story: Story) -> None:
 @settings(max_examples=30, deadline=None)
 def test_an_idle_client_more_changes_nobodys_records(story: Story, num_idle: int) -> None:
     assert play(story, num_idle).log.sha256() == play(story).log.sha256()
+
+
+IN_ANOTHER_PROCESS = """
+from fedsim.devices.config import DropoutConfig
+from fedsim.network.config import NetworkConfig
+from tests.test_federation import Request, Story, play
+
+requests = [Request(n % 4, n / 2, 2.0, (None, 3.0, 9.0)[n % 3], ("late", "cancel")[n % 2]) for n in range(40)]
+network = NetworkConfig(server_link="2 kbit/s", transport="tcp", connection="per_request", loss=0.1)
+story = Story(4, 7, 0.5, True, DropoutConfig(per_task=0.1, hazard="0.01 /s"), network, tuple(requests), 60.0)
+print(play(story).log.sha256())
+"""
+
+
+def test_records_are_the_same_in_processes_with_another_hash_seed() -> None:
+    def digest(hash_seed: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", IN_ANOTHER_PROCESS],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            cwd=Path(__file__).parents[1],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    first = digest("1")
+    assert len(first) == 64 and digest("2") == first
 
 
 async def test_a_mixed_round_by_hand() -> None:

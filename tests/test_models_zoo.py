@@ -127,35 +127,32 @@ def test_adapters_on_layers_that_do_not_exist_are_refused(folder):
 def test_the_bundle_trains_what_is_missing_once_and_repeats_itself(tmp_path):
     models = ModelsConfig(server=FAST, clients=FAST)
     said = []
-    first = load_models(
-        models, PolicyConfig(), _data(3), 5, cache_dir=tmp_path, progress=lambda *x: said.append(x)
-    )
+
+    def report(*progress):
+        said.append(progress)
+
+    first = load_models(models, PolicyConfig(), _data(3), 5, cache_dir=tmp_path, processes=1, progress=report)
     assert {name for name, *_ in said} == {"server", "client-1", "client-2"}
     assert set(first.hashes) == {"server", "client-0", "client-1", "client-2"}
     said.clear()
     second = load_models(
-        models, PolicyConfig(), _data(3), 5, cache_dir=tmp_path, progress=lambda *x: said.append(x)
+        models, PolicyConfig(), _data(3), 5, cache_dir=tmp_path, processes=1, progress=report
     )
     assert not said
     assert second.hashes == first.hashes
     draws = [Draw(i, question) for i, question in enumerate(questions()[:3])]
     assert first.policy.sample(draws) == second.policy.sample(draws)
     assert first.evaluators[1].likelihood("1 + 1", ["2"]) == second.evaluators[1].likelihood("1 + 1", ["2"])
-    other = load_models(models, PolicyConfig(), _data(3), 6, cache_dir=tmp_path)
+    other = load_models(models, PolicyConfig(), _data(3), 6, cache_dir=tmp_path, processes=1)
     assert not set(other.hashes.values()) & set(first.hashes.values())
 
 
 def test_worker_processes_train_the_same_weights_as_this_process(tmp_path):
     data = _data(3)
     models = ModelsConfig(server=FAST, clients=FAST)
-    several = load_models(models, PolicyConfig(), data, 5, cache_dir=tmp_path / "several")
-    alone = load_models(models, PolicyConfig(), data, 5, threads=64, cache_dir=tmp_path / "alone")
-    torch.set_num_threads(1)
-    assert set(alone.hashes) == set(several.hashes)
-    single = {job.name: job for job in _jobs(data, tmp_path)}
-    built = run_jobs(list(single.values()), tmp_path / "one", processes=1, threads=1, progress=None)
-    for name, folder in built.items():
-        assert weights_sha256(load_folder(folder)[0]) == several.hashes[name]
+    several = load_models(models, PolicyConfig(), data, 5, cache_dir=tmp_path / "several", processes=2)
+    alone = load_models(models, PolicyConfig(), data, 5, cache_dir=tmp_path / "alone", processes=1)
+    assert alone.hashes == several.hashes
 
 
 def test_a_worker_that_dies_names_the_model_and_what_it_said(tmp_path):
@@ -169,10 +166,9 @@ def test_a_worker_that_dies_names_the_model_and_what_it_said(tmp_path):
 
 def test_a_start_tuned_on_dp_is_another_server_and_the_same_clients(tmp_path):
     models = ModelsConfig(server=FAST, clients=FAST, dp_tuning=DpTuning(steps=3))
-    public = load_models(models, PolicyConfig(), _data(), 5, cache_dir=tmp_path)
-    tuned = load_models(
-        models.model_copy(update={"start": "dp_tuned"}), PolicyConfig(), _data(), 5, cache_dir=tmp_path
-    )
+    public = load_models(models, PolicyConfig(), _data(), 5, cache_dir=tmp_path, processes=1)
+    models = models.model_copy(update={"start": "dp_tuned"})
+    tuned = load_models(models, PolicyConfig(), _data(), 5, cache_dir=tmp_path, processes=1)
     assert tuned.hashes["server"] != public.hashes["server"]
     assert tuned.hashes["client-1"] == public.hashes["client-1"]
     assert weights_sha256(tuned.policy.initial.network) == tuned.hashes["server"]

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 import fedsim
 from fedsim.errors import ScenarioError
 from fedsim.protocols import zero_shot
-from fedsim.scenario import Scenario, find_scenario, read_scenario, scenario_from, shipped_scenarios
+from fedsim.scenario import (
+    Scenario,
+    find_scenario,
+    read_scenario,
+    scenario_from,
+    shipped_comparisons,
+    shipped_scenarios,
+)
 from fedsim.scenario_yaml import parse
 
 REPOSITORY = Path(__file__).parent.parent
@@ -132,14 +139,20 @@ def test_relative_paths_start_at_the_scenario_file(tmp_path: Path) -> None:
 def test_a_missing_file_names_the_nearest_shipped_scenario() -> None:
     with pytest.raises(ScenarioError) as caught:
         find_scenario("quickstrat")
-    assert str(caught.value).startswith(
-        "quickstrat: no such file; did you mean 'quickstart'? (shipped scenarios: "
-    )
+    assert str(caught.value).startswith("quickstrat: no such file; did you mean 'quickstart'? (shipped: ")
 
 
 def test_a_folder_is_not_a_scenario(tmp_path: Path) -> None:
     with pytest.raises(ScenarioError, match="is a folder; give a scenario file"):
         find_scenario(tmp_path)
+
+
+def test_a_comparison_is_not_mistaken_for_a_scenario(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("name: x\nbase: quickstart\nvariants: [{name: a}]\n")
+    with pytest.raises(ScenarioError, match="is a comparison of several runs; give it to fedsim compare"):
+        read_scenario(path)
+    assert not set(shipped_comparisons()) & set(shipped_scenarios())
 
 
 def test_an_unreadable_file_is_one_line(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from fedsim.models.training import train_from_scratch
 from fedsim.tasks.questions import Question
 
 TINY = ScratchModel(
-    hidden_size=32, intermediate_size=64, num_layers=2, num_heads=2, steps=120, batch_size=32, warmup_steps=5
+    hidden_size=32, intermediate_size=64, num_layers=2, num_heads=2, steps=250, batch_size=64, warmup_steps=10
 )
 WORDS = "cat dog sun bird fish lamp tree moon star rain wolf bear".split()
 

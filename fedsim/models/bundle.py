@@ -58,10 +58,12 @@ def load_models(
     cache_dir: Path | None = None,
     progress: JobProgress | None = None,
     right: Matches | None = None,
+    processes: int | None = None,
 ) -> Bundle:
     """Load the server's policy and the clients' evaluators; train what the cache lacks.
 
-    Scratch models are trained in worker processes, as many as fit the cores at ``threads`` each. Sets torch's
+    Scratch models are trained in ``processes`` worker processes (1: in this one), by default as many as fit the cores at
+    ``threads`` each. Sets torch's
     threads for this process. ``right(text, truth)`` says when an answer counts in ``Policy.evaluate``; by default
     texts are compared as ``data.answers`` says.
 
@@ -70,7 +72,8 @@ def load_models(
     """
     torch.set_num_threads(threads)
     root = cache_folder(cache_dir) / "models"
-    folders = _trained(models, data, seed, threads, root, progress)
+    processes = processes or max(1, (os.cpu_count() or 1) // threads)
+    folders = _trained(models, data, seed, threads, root, processes, progress)
     network, tokenizer = _server(models, data, seed, folders)
     texts = [question.text for question in _questions(data)]
     hashes = {"server": weights_sha256(network)}
@@ -103,7 +106,13 @@ def load_models(
 
 
 def _trained(
-    models: ModelsConfig, data: TaskData, seed: int, threads: int, root: Path, progress: JobProgress | None
+    models: ModelsConfig,
+    data: TaskData,
+    seed: int,
+    threads: int,
+    root: Path,
+    processes: int,
+    progress: JobProgress | None,
 ) -> dict[str, Path]:
     """Cache folders of all models that are trained from scratch, by name."""
     wanted: list[tuple[str, ScratchModel, Sequence[Question]]] = []

@@ -18,15 +18,29 @@ from fedsim.config import StrictModel
 
 PRESETS: dict[str, dict[str, Any]] = {
     "scratch-1m": {
-        "hidden_size": 192, "intermediate_size": 512, "num_layers": 2, "num_heads": 4,
-        "steps": 500, "batch_size": 128, "warmup_steps": 40, "muon_learning_rate": 0.02, "adamw_learning_rate": 0.003,
+        "hidden_size": 192,
+        "intermediate_size": 512,
+        "num_layers": 2,
+        "num_heads": 4,
+        "steps": 300,
+        "batch_size": 64,
+        "warmup_steps": 40,
+        "muon_learning_rate": 0.02,
+        "weight_decay": 0.1,
     },
     "scratch-250k": {
-        "hidden_size": 96, "intermediate_size": 256, "num_layers": 2, "num_heads": 3,
-        "steps": 700, "batch_size": 64, "warmup_steps": 30, "muon_learning_rate": 0.02, "adamw_learning_rate": 0.003,
+        "hidden_size": 96,
+        "intermediate_size": 256,
+        "num_layers": 2,
+        "num_heads": 3,
+        "steps": 1000,
+        "batch_size": 32,
+        "warmup_steps": 30,
+        "muon_learning_rate": 0.01,
+        "weight_decay": 0.3,
         "stop_loss": 0.01,
     },
-}  # fmt: skip
+}
 """Architectures with their training budgets; every key can be overridden beside ``preset``."""
 
 

@@ -5,6 +5,7 @@ Weights are read from safetensors only: a pickle can run code, so it is refused,
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,9 @@ def with_lora(network: PreTrainedModel, lora: LoraConfig, seed: int) -> Any:
         r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), task_type="CAUSAL_LM"
     )
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            # peft still asks transformers 5 for a property by its old name.
+            warnings.simplefilter("ignore", FutureWarning)
             torch.manual_seed(seed)
             return get_peft_model(network, config).eval()
     except ValueError as error:

@@ -208,7 +208,10 @@ def decode(raw: bytes) -> Message:
     Raises:
         msgspec.DecodeError: the bytes are not exactly one of our messages.
     """
-    message: Message = _DECODER.decode(raw)
+    try:
+        message: Message = _DECODER.decode(raw)
+    except UnicodeDecodeError as error:  # msgspec lets it through
+        raise msgspec.DecodeError(f"a text is not UTF-8: {error}") from None
     return message
 
 

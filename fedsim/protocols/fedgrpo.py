@@ -18,6 +18,8 @@ What differs from the paper, on purpose:
 * Exemplars travel with their labels and correctness comes back, so that no client text ever leaves a client.
 * The update does not wait for a round (``update.schedule: group``); ``barrier`` is the paper's.
 * Eqs. 8 and 9 as printed cancel (``grouping: literal``); the default standardises each expert over the candidates.
+* ``competence_floor`` (0 in the paper) leaves out an expert that knows far less than the best one: under label skew the
+  second best is often confidently wrong. ``fusion: competence`` weighs experts instead.
 * A client that is away, or has not answered the probe, is not eligible; a missing reward is masked, never zero.
 """
 
@@ -25,12 +27,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
-import networkx as nx
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedsim.config import StrictModel
 from fedsim.devices.cost import NO_WORK, Work, generate_work, score_work
@@ -41,11 +43,14 @@ from fedsim.protocols.group_relative import GroupRelativeConfig, Judgement, trai
 from fedsim.request import Handler, Reply, Subject
 from fedsim.roles import Draw, FloatArray, Group
 from fedsim.selection.confidence_graph import ConfidenceGraph, mean_correct
-from fedsim.selection.experts import all_experts, best_experts, random_experts
+from fedsim.selection.experts import all_experts, best_experts, competent_enough, random_experts
 from fedsim.states import ClientState, ServerState
 from fedsim.stragglers import StragglerConfig, collect
 
 BoolArray = npt.NDArray[np.bool_]
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 class ExpertsConfig(StrictModel):
@@ -57,6 +62,13 @@ class ExpertsConfig(StrictModel):
         "or a control: random, all, oracle (by true domain accuracy)",
     )
     num_experts: int = Field(2, ge=1, description="M, experts asked per question (experts: all ignores it)")
+    competence_floor: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="experts with less than this share of the best one's competence are not asked (0: M are asked "
+        "whatever they know, as in the paper)",
+    )
     num_neighbours: int = Field(20, ge=1, description="L, nearest exemplars that decide competence")
     probe: Literal["once", "per_question"] = Field(
         "once",
@@ -76,6 +88,19 @@ class Config(GroupRelativeConfig, ExpertsConfig):
         "likelihood",
         description="ME: likelihood of the candidate under the client's model, or agreement with its own answer",
     )
+    fusion: Literal["mean", "competence"] = Field(
+        "mean",
+        description="what an expert counts in the average over experts: all alike (the paper), or by its competence "
+        "for the question",
+    )
+
+    @model_validator(mode="after")
+    def _literal_has_no_average(self) -> Config:
+        if self.fusion == "competence" and self.grouping == "literal":
+            raise ValueError(
+                "fusion competence needs an average over experts, which grouping literal does not have"
+            )
+        return self
 
 
 # ---------------------------------------------------------------------------------------------- the server's half
@@ -89,7 +114,9 @@ async def run(federation: Federation, config: Config, state: ServerState) -> Non
 
         async def judge(group: Group) -> Judgement:
             chosen = await experts.choose(group.draw)
-            return await ask(federation, config, group, chosen)
+            judgement = await ask(federation, config, group, chosen)
+            weights = experts.weights(group.draw, chosen) if config.fusion == "competence" else None
+            return replace(judgement, weights=weights)
 
         def anticipate(group: Group) -> None:
             for client_id in experts.likely(group.draw):
@@ -130,6 +157,7 @@ class Experts:
         self._graph = ConfidenceGraph.unprobed(state.policy.embed(exemplars), len(federation.clients))
         pool = state.data.pool
         self._embeddings = dict(zip((q.question_id for q in pool), state.policy.embed(pool), strict=True))
+        self._competence_of_draw: dict[int, FloatArray] = {}
         self._num_probing = 0
         self._somebody_answered = asyncio.Event()
         self._one_more_answered = asyncio.Event()
@@ -180,10 +208,18 @@ class Experts:
         """C(x_s): the ids of the experts for this question, waiting until somebody can be asked (eq. 6)."""
         eligible = await self._eligible()
         if self._config.probe == "per_question" and self._config.experts == "competence":
-            scores = await self._ask_competence(draw, eligible)
-            question_id, num_experts = draw.question.question_id, self._config.num_experts
-            return best_experts(scores, question_id, num_experts, eligible, self._state.seed)
+            scores = self._competence_of_draw[draw.index] = await self._ask_competence(draw, eligible)
+            return self._best(draw, scores, eligible)
         return self._rank(draw, eligible)
+
+    def weights(self, draw: Draw, chosen: Sequence[int]) -> FloatArray:
+        """r_k^p of the experts asked, ``[M]``; 1 for a client whose competence nobody asked for."""
+        competence = self._competence_of_draw.pop(draw.index, None)
+        if competence is None:
+            competence = self._graph.competence(
+                self._embeddings[draw.question.question_id], self._config.num_neighbours
+            )
+        return np.nan_to_num(competence[list(chosen)], nan=1.0)
 
     def likely(self, draw: Draw) -> tuple[int, ...]:
         """Who would be asked if the question were asked now; nobody where only asking can tell."""
@@ -201,9 +237,16 @@ class Experts:
             return random_experts(question.question_id, config.num_experts, eligible, seed)
         if config.experts == "oracle":
             scores = self._state.client_accuracy()[:, self._state.data.domains.index(question.domain)]
-        else:
-            scores = self._graph.competence(self._embeddings[question.question_id], config.num_neighbours)
-        return best_experts(scores, question.question_id, config.num_experts, eligible, seed)
+            return best_experts(scores, question.question_id, config.num_experts, eligible, seed)
+        scores = self._graph.competence(self._embeddings[question.question_id], config.num_neighbours)
+        return self._best(draw, scores, eligible)
+
+    def _best(self, draw: Draw, scores: FloatArray, eligible: Sequence[int]) -> tuple[int, ...]:
+        config = self._config
+        chosen = best_experts(
+            scores, draw.question.question_id, config.num_experts, eligible, self._state.seed
+        )
+        return competent_enough(chosen, scores, config.competence_floor)
 
     async def _eligible(self) -> list[int]:
         """Clients that can be asked now: there, and (``probe: once``) with a known competence."""

@@ -80,12 +80,14 @@ class GroupRelativeConfig(PolicyConfig):
 class Judgement:
     """Rewards of one group, ``[M, G]`` with NaN where none came, and how many experts were asked.
 
-    ``missing`` says what learning makes of a NaN: masked, counted as zero, or the whole group is left out.
+    ``missing`` says what learning makes of a NaN: masked, counted as zero, or the whole group is left out. ``weights``
+    are what each expert counts in the average over experts, ``[M]``; alike when None.
     """
 
     rewards: FloatArray
     num_experts: int
     missing: Literal["mask", "zero", "drop_group"] = "mask"
+    weights: FloatArray | None = None
 
 
 Judge = Callable[[Group], Awaitable[Judgement]]
@@ -186,7 +188,11 @@ class Learner:
             ended = np.array([float(not candidate.truncated) for candidate in group.candidates])
             rewards = with_format_reward(rewards, ended, config.format_weight)
         signal = advantages(
-            rewards, grouping=config.grouping, epsilon=config.epsilon, divide_by_std=config.divide_by_std
+            rewards,
+            grouping=config.grouping,
+            epsilon=config.epsilon,
+            divide_by_std=config.divide_by_std,
+            weights=judgement.weights,
         )
         final = Final(group, signal, judgement, dispatched_at_s, self._federation.now_s())
         if drop or not np.isfinite(signal).any():

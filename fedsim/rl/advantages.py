@@ -35,6 +35,7 @@ def advantages(
     grouping: Grouping = "per_expert",
     epsilon: float = 1e-2,
     divide_by_std: bool = True,
+    weights: FloatArray | None = None,
 ) -> FloatArray:
     """Advantages of one group of candidates from its experts' rewards.
 
@@ -45,6 +46,8 @@ def advantages(
         grouping: which scores are standardised together.
         epsilon: added to the deviation [reward units]; 1e-2 suits rewards in [0, 1].
         divide_by_std: False only centres, as the authors' released code does.
+        weights: ``[M]``, what each expert counts in the average over experts, e.g. its competence; alike by default.
+            ``literal`` has no such average and takes none.
 
     Returns:
         ``[G]`` float64, NaN for unscored candidates; sums to zero over the scored ones.
@@ -64,15 +67,17 @@ def advantages(
     if not epsilon >= 0:
         raise ValueError(f"epsilon is {epsilon}; must be zero or more")
     if grouping == "candidates":
-        fused = mean_of_answered(rewards)
+        fused = mean_of_answered(rewards, weights)
         averaged = _standardised(fused, epsilon, divide_by_std)
     elif grouping == "per_expert":
         rows = [_standardised(row, epsilon, divide_by_std) for row in rewards]
-        averaged = mean_of_answered(np.array(rows).reshape(rewards.shape))
+        averaged = mean_of_answered(np.array(rows).reshape(rewards.shape), weights)
     elif grouping == "joint":
         flat = _standardised(rewards.ravel(), epsilon, divide_by_std)
-        averaged = mean_of_answered(flat.reshape(rewards.shape))
+        averaged = mean_of_answered(flat.reshape(rewards.shape), weights)
     elif grouping == "literal":
+        if weights is not None:
+            raise ValueError("grouping literal takes no weights: its terms cancel within each candidate")
         columns = [_standardised(column, epsilon, divide_by_std, at_least=1) for column in rewards.T]
         averaged = mean_of_answered(np.array(columns).reshape(rewards.shape[::-1]).T)
     else:

@@ -17,13 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import networkx as nx
 import numpy as np
 import numpy.typing as npt
 
 from fedsim.selection.experts import best_experts
 from fedsim.tasks.questions import Question
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -186,6 +189,8 @@ class ConfidenceGraph:
 
 def write_graphml(graph: nx.Graph[str], path: str | Path) -> None:
     """Write a confidence graph as GraphML: plain XML of texts and numbers, nothing that could execute."""
+    import networkx as nx
+
     nx.write_graphml_xml(graph, str(path))
 
 

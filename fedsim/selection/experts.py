@@ -6,7 +6,7 @@ so a client's chances do not depend on its number, on who else is there, or on w
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,23 @@ def best_experts(
         key=lambda client: (-scores[client], streams.uniform(seed, "tie", question_id, client), client)
     )
     return tuple(known[:num_experts])
+
+
+def competent_enough(chosen: Sequence[int], scores: FloatArray, floor: float) -> tuple[int, ...]:
+    """The chosen clients whose score is at least ``floor`` times the best chosen one's, in the same order.
+
+    Under label skew a domain may have one owner only, and the second best then knows next to nothing: its confident
+    noise costs bytes and spoils the group. With ``floor`` 0 everybody stays (the paper).
+
+    Args:
+        chosen: client ids, best first.
+        scores: one per client, ``[K]``.
+        floor: share of the best score, in [0, 1].
+    """
+    if not chosen:
+        return ()
+    least = floor * scores[chosen[0]]
+    return tuple(client for client in chosen if scores[client] >= least)
 
 
 def random_experts(
