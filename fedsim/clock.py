@@ -59,6 +59,7 @@ MAX_EVENTS = 10**10
 _EVENT, _TIMER, _LIMIT = 1, 2, 3  # priorities at one instant; SimPy's own are 0 (urgent) and 1 (normal)
 _MIN_COMPACTED = 64
 _MIN_SWEPT_TASKS = 1024
+_CLEANUP_STEPS = 10**6
 
 
 @refuse_real_time
@@ -350,8 +351,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Cancel unfinished tasks, wait for them and close async generators.
 
         After an error the clock stands still, and a task that waits for time in its clean-up is abandoned;
-        so are tasks that wait for each other in a circle, always: asyncio cannot cancel those.
+        so are tasks that wait for each other in a circle, always: asyncio cannot cancel those. Clean-up has steps of
+        its own, or a run that met its limit could not cancel anything.
         """
+        after_error = self._frozen
+        self._max_events = max(self._max_events, self.num_steps + _CLEANUP_STEPS)
         unfinished = self._unfinished_tasks()
         leftovers = [task for task in unfinished if _innermost_future(task) is not None]
         for task in leftovers:
@@ -363,10 +367,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
         except Deadlock:
             if not self._frozen:
                 raise
-        for task in unfinished:
-            if not task.done():
+        except LimitExceeded:
+            if not after_error:
+                raise
+        finally:
+            for task in self._unfinished_tasks():
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
-            elif not task.cancelled() and task.exception() is not None:
+        for task in unfinished:
+            if task.done() and not task.cancelled() and task.exception() is not None:
                 failure = {"message": "a leftover task failed", "exception": task.exception(), "task": task}
                 self.call_exception_handler(failure)
 

@@ -34,6 +34,8 @@ from fedsim.roles import Evaluator, FloatArray, Policy
 from fedsim.runfolder import CONFIDENCE_GRAPH, RunFolder
 from fedsim.states import ClientState, ServerState
 from fedsim.summary import SummaryContext, summarise
+from fedsim.tasks import domains
+from fedsim.tasks.config import TasksConfig
 from fedsim.tasks.questions import TaskData
 
 if TYPE_CHECKING:
@@ -311,7 +313,7 @@ def _models(scenario: Scenario, num_clients: int, cache_dir: Path | str | None, 
         from fedsim.models import bundle
         from fedsim.tasks import dataset
     with progress.phase("questions", None):
-        data = dataset.build(scenario.tasks, num_clients, scenario.seed)
+        data = dataset.build(_found(scenario.tasks, scenario.folder), num_clients, scenario.seed)
     training = _TrainingProgress(progress)
     try:
         loaded = bundle.load_models(
@@ -336,6 +338,11 @@ def _models(scenario: Scenario, num_clients: int, cache_dir: Path | str | None, 
         hashes=loaded.hashes,
         save=loaded.policy.save,
     )
+
+
+def _found(tasks: TasksConfig, folder: Path) -> TasksConfig:
+    """The tasks with their question file looked up beside the scenario."""
+    return tasks if tasks.file is None else tasks.model_copy(update={"file": str(folder / tasks.file)})
 
 
 class _TrainingProgress:
@@ -382,12 +389,14 @@ def _architecture(source: ModelSource, key: str) -> ModelSpec:
 
 
 def check(scenario: Scenario, num_clients: int) -> None:
-    """Refuse what can never happen before anything is trained: more experts than clients, a stop that nothing can bring."""
+    """Refuse what can never happen before anything is trained: too few clients, an unknown domain, a stop that cannot come."""
     stop = scenario.stop
     if scenario.fidelity == "timing" and not any((stop.updates, stop.virtual, stop.wire_bytes, stop.wall)):
         raise ScenarioError(
             "stop.accuracy is never met with fidelity: timing; add another stop condition, e.g. updates"
         )
+    if scenario.fidelity == "real" and scenario.tasks.file is None:
+        domains.check_names(scenario.tasks.options)
     wanted = getattr(scenario.protocol, "num_experts", 1)
     if getattr(scenario.protocol, "experts", None) != "all" and wanted > num_clients:
         raise ScenarioError(

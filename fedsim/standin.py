@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import count
 
 import numpy as np
 
@@ -38,24 +37,24 @@ def task_data(config: TasksConfig, num_clients: int, seed: int) -> TaskData:
     """Numbered questions in the sizes and the partition that the scenario asks for."""
     sizes = config.sizes
     names = tuple(config.options)
-    ids = count()
     private_rows = {name: config.num_private(num_clients) // len(names) for name in names}
     dealt = deal(config.partition, private_rows, num_clients, seed)
+    # One bulk draw for all answers: a hash for each of them would be a tenth of what `fedsim check` takes.
+    answers = _answers(sum(private_rows.values()) + sizes.pool + sizes.auxiliary, seed)
+    numbered = enumerate(answers)
+
+    def question(domain: str) -> Question:
+        number, answer = next(numbered)
+        return Question(number, domain, f"{domain} question {number:08d}", answer)
+
+    def split(size: int) -> tuple[Question, ...]:
+        return tuple(question(names[index % len(names)]) for index in range(size))
+
     clients: list[list[Question]] = [[] for _ in range(num_clients)]
     for name in names:
         for owner in dealt.owners[name]:
-            clients[owner].append(_question(next(ids), name, seed))
-
-    def split(size: int) -> tuple[Question, ...]:
-        return tuple(_question(next(ids), names[index % len(names)], seed) for index in range(size))
-
+            clients[owner].append(question(name))
     pool = split(sizes.pool)
-    covered = [q for q in pool if streams.uniform(seed, "covered", q.question_id) < config.answers.coverage]
-    trusted: list[dict[int, str]] = [{} for _ in range(num_clients)]
-    for question in covered:
-        trusted[streams.integer(seed, "owner", question.question_id) % num_clients][question.question_id] = (
-            question.answer
-        )
     return TaskData(
         domains=names,
         public=(),
@@ -64,15 +63,27 @@ def task_data(config: TasksConfig, num_clients: int, seed: int) -> TaskData:
         pool=pool,
         validation=(),
         test=(),
-        trusted=tuple(trusted),
+        trusted=_trusted(pool, config.answers.coverage, num_clients, seed),
         partition=dealt.table,
     )
 
 
-def _question(question_id: int, domain: str, seed: int) -> Question:
-    digits = 1 + streams.integer(seed, "digits", question_id) % 3
-    answer = str(streams.integer(seed, "answer", question_id) % 10**digits)
-    return Question(question_id, domain, f"{domain} question {question_id:08d}", answer)
+def _answers(count: int, seed: int) -> list[str]:
+    """Numbers of one to three digits; the first n of them are the same whatever ``count`` is."""
+    digits = streams.generator(seed, "digits").integers(1, 4, count)
+    shares = streams.generator(seed, "answer").random(count)
+    return [str(number) for number in (shares * 10**digits).astype(np.int64).tolist()]
+
+
+def _trusted(
+    pool: Sequence[Question], coverage: float, num_clients: int, seed: int
+) -> tuple[dict[int, str], ...]:
+    """The covered questions' answers, each at one client."""
+    trusted: list[dict[int, str]] = [{} for _ in range(num_clients)]
+    covered = [q for q in pool if coverage and streams.uniform(seed, "covered", q.question_id) < coverage]
+    for q in covered:
+        trusted[streams.integer(seed, "owner", q.question_id) % num_clients][q.question_id] = q.answer
+    return tuple(trusted)
 
 
 class StandInPolicy:
@@ -107,12 +118,12 @@ class StandInPolicy:
 
     def embed(self, questions: Sequence[Question]) -> FloatArray:
         """Unit vectors ``[n, 16]`` that cluster by domain."""
-        vectors = [
-            streams.generator("domain", q.domain).normal(size=_EMBEDDING)
-            + 0.3 * streams.generator("question", q.question_id).normal(size=_EMBEDDING)
-            for q in questions
-        ]
-        rows = np.array(vectors)
+        centres = {domain: _centre(domain) for domain in {q.domain for q in questions}}
+        hashes = b"".join(streams.digest("question", q.question_id, size=4 * _EMBEDDING) for q in questions)
+        uniforms = np.frombuffer(hashes, dtype="<u4").reshape(len(questions), _EMBEDDING) / 2.0**32
+        # Uniform noise of variance 0.3 squared around the domain's centre.
+        vectors = np.array([centres[q.domain] for q in questions]).reshape(-1, _EMBEDDING)
+        rows = vectors + 0.3 * math.sqrt(12) * (uniforms - 0.5)
         return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float64)
 
     def evaluate(self, questions: Sequence[Question], num_samples: int) -> Accuracy:
@@ -125,12 +136,15 @@ class StandInPolicy:
 
     def _candidates(self, draw: Draw) -> Iterator[Candidate]:
         for g in range(self._config.group_size):
-            key = (self._seed, "candidate", draw.index, g)
-            if streams.uniform(*key, "right") < RIGHT_SHARE:
-                text = draw.question.answer
-            else:
-                text = str(streams.integer(*key, "wrong") % 1000)
+            # One hash for both draws: its upper bits say whether the candidate is right, its lower 20 what else it is.
+            bits = streams.integer(self._seed, "candidate", draw.index, g)
+            right = (bits >> 20) < RIGHT_SHARE * 2**43
+            text = draw.question.answer if right else str(((bits & 0xFFFFF) * 1000) >> 20)
             yield Candidate(text, min(self._config.max_new_tokens, token_count(text) + 1), truncated=False)
+
+
+def _centre(domain: str) -> FloatArray:
+    return streams.generator("domain", domain).normal(size=_EMBEDDING)
 
 
 class StandInEvaluator:

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import math
 import threading
 from pathlib import Path
@@ -383,3 +384,38 @@ def test_a_closed_loop_takes_no_callback():
     for call in (loop.call_soon, lambda callback: loop.call_later(1, callback)):
         with pytest.raises(RuntimeError, match="closed"):
             call(print)
+
+
+def test_tasks_that_clean_up_for_ever_after_a_limit_are_given_up_in_the_end(monkeypatch):
+    monkeypatch.setattr(clock, "_CLEANUP_STEPS", 1000)
+    steps = 0
+
+    async def stubborn():
+        nonlocal steps
+        while True:
+            steps += 1
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+
+    async def main():
+        await stubborn()
+
+    with pytest.raises(LimitExceeded, match="100 steps"):
+        clock.run(main(), max_events=100)
+    assert 900 < steps < 2000
+
+
+def test_a_clean_up_that_meets_the_limit_after_a_run_that_did_not_is_an_error(monkeypatch):
+    monkeypatch.setattr(clock, "_CLEANUP_STEPS", 1000)
+
+    async def stubborn():
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+
+    async def main():
+        asyncio.get_running_loop().create_task(stubborn())
+        await asyncio.sleep(0)
+
+    with pytest.raises(LimitExceeded):
+        clock.run(main(), max_events=100)

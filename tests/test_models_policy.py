@@ -18,6 +18,7 @@ from fedsim.models.weights import weights_sha256
 from fedsim.rl.advantages import advantages
 from fedsim.roles import Draw, Group
 
+LONG = PolicyConfig(max_new_tokens=24)
 DRAWS = [Draw(index, question) for index, question in enumerate(questions()[:24])]
 
 
@@ -90,8 +91,8 @@ def test_behaviour_log_probabilities_equal_those_of_the_loss_at_the_same_version
 
 
 def test_unscored_and_truncated_candidates_have_no_gradient_and_are_not_counted():
-    live = policy(network=_weakened())
-    groups = live.sample(DRAWS[:4])
+    live = policy(LONG, network=_weakened())
+    groups = _all_ended(live.sample(DRAWS[:8]))
     gains = [np.linspace(-1, 1, 8) for _ in groups]
     masked = [np.where(np.arange(8) < 3, np.nan, row) for row in gains]
     cut = [
@@ -107,13 +108,13 @@ def test_unscored_and_truncated_candidates_have_no_gradient_and_are_not_counted(
 
 
 def test_merged_duplicates_and_left_out_zeros_give_the_gradient_of_the_plain_sum():
-    live = policy(network=_weakened())
+    live = policy(LONG, network=_weakened())
     live.language.network.double()
-    groups = live.sample(DRAWS[:6])
+    groups = _all_ended(live.sample(DRAWS[:8]))
     gains = [np.where(np.arange(8) % 3 == 0, 0.0, 1.0) - 0.5 * (np.arange(8) % 3 == 1) for _ in groups]
     merged = _gradients(live, groups, gains)
     rows, count = live._rows(groups, gains)
-    assert len(rows) < 48
+    assert len(rows) < 8 * len(groups)
     plain = torch.zeros((), dtype=torch.float64)
     for group, row in zip(groups, gains, strict=True):
         prompt = live.language.prompt_ids(group.draw.question.text)
@@ -126,11 +127,11 @@ def test_merged_duplicates_and_left_out_zeros_give_the_gradient_of_the_plain_sum
 
 
 def test_the_mean_over_sequences_weighs_long_and_short_candidates_alike():
-    live = policy(PolicyConfig(loss_mean="sequences"), network=_weakened())
-    groups = live.sample(DRAWS[:3])
+    live = policy(PolicyConfig(loss_mean="sequences", max_new_tokens=24), network=_weakened())
+    groups = _all_ended(live.sample(DRAWS[:8]))
     rows, count = live._rows(groups, [np.arange(1.0, 9.0) for _ in groups])
-    assert count == pytest.approx(24)
-    assert sum(row.weight * len(row.ids) for row in rows) == pytest.approx(24)
+    assert count == pytest.approx(8 * len(groups))
+    assert sum(row.weight * len(row.ids) for row in rows) == pytest.approx(count)
 
 
 def test_literal_grouping_has_no_gradient_where_candidates_has_one():
@@ -274,6 +275,13 @@ def test_a_torn_or_foreign_learning_state_is_refused(tmp_path):
     (tmp_path / "learning.safetensors").write_bytes(b"torn")
     with pytest.raises(ModelFileError, match="no learning state"):
         live.restore_state(tmp_path)
+
+
+def _all_ended(groups):
+    """Groups without a truncated candidate."""
+    kept = [group for group in groups if not any(candidate.truncated for candidate in group.candidates)]
+    assert len(kept) >= 3
+    return kept
 
 
 def _weakened():

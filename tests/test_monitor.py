@@ -186,7 +186,6 @@ def test_the_run_stops_at_the_update_that_was_asked_for():
 
 
 def test_the_run_stops_when_the_validation_accuracy_is_reached_at_a_look():
-    monitor = a_monitor(accuracy=[0.1, 0.2, 0.5, 0.9], accuracy_wanted=None) if False else None
     monitor = Monitor(
         log=RecordLog(),
         now_s=lambda: 0.0,

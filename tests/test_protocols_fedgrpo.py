@@ -233,6 +233,40 @@ async def test_a_client_that_never_comes_back_does_not_end_the_run():
     assert {row.client_id for row in ran.outcomes} == {1}
 
 
+async def test_experts_below_the_floor_are_not_asked_and_floor_0_asks_them_as_the_paper_does():
+    """Of L = 4 exemplars of its domain client 0 knows all, clients 1 and 2 none."""
+    evaluators = [FakeEvaluator("ab"), FakeEvaluator(""), FakeEvaluator("")]
+    for floor, asked in ((0.5, 1), (0.0, 2)):
+        config = fedgrpo_settings(num_experts=2, competence_floor=floor)
+        ran = await play(config, evaluators, stop=StopConfig(updates=4))
+        assert {row.num_experts for row in ran.groups[1:]} == {asked}
+
+
+async def test_a_question_that_nobody_there_is_competent_for_is_passed_over_and_the_others_go_on():
+    """Client 0 alone knows a, and leaves at 2 s; client 1 knows b, and stays."""
+    ran = await play(
+        fedgrpo_settings(num_experts=1, competence_floor=0.5),
+        [FakeEvaluator("a"), FakeEvaluator("b")],
+        availability=Timetable({0: [(0.0, 2.0)]}),
+        stop=StopConfig(updates=10),
+    )
+    later = [row for row in ran.groups if row.dispatched_at_s > 2.0]
+    assert {(row.domain, row.fate) for row in later} == {("a", "no_experts"), ("b", "trained")}
+
+
+async def test_when_no_question_can_be_asked_the_server_waits_for_its_experts_instead_of_giving_up():
+    """The only client that knows anything is away for more than an hour; another, who knows nothing, is there."""
+    ran = await play(
+        fedgrpo_settings(num_experts=1, competence_floor=0.5),
+        [FakeEvaluator("ab"), FakeEvaluator("")],
+        availability=Timetable({0: [(0.0, 2.0), (5000.0, 99999.0)]}),
+        stop=StopConfig(updates=5),
+    )
+    assert len(ran.updates) == 5
+    assert 5000.0 < ran.ended_at_s < 5020.0
+    assert len(ran.groups) < 200  # it did not sample for an hour what nobody can judge
+
+
 # ------------------------------------------------------------------------------------------------ no experts at all
 
 

@@ -70,7 +70,7 @@ async def test_mean_staleness_is_about_in_flight_over_groups_per_update(in_fligh
     ran = await scheduled(update, updates=150, seconds=(1.0, 1.0, 1.0, 1.0))
     assert ScheduleConfig(**update).expected_staleness == expected
     steady = [row.staleness_mean for row in ran.updates[30:]]
-    assert np.mean(steady) == pytest.approx(expected, abs=0.6)
+    assert np.mean(steady) == pytest.approx(expected, abs=0.4)
 
 
 async def test_groups_beyond_max_staleness_are_dropped_counted_and_forgotten():

@@ -62,9 +62,8 @@ def load_models(
 ) -> Bundle:
     """Load the server's policy and the clients' evaluators; train what the cache lacks.
 
-    Scratch models are trained in ``processes`` worker processes (1: in this one), by default as many as fit the cores at
-    ``threads`` each. Sets torch's
-    threads for this process. ``right(text, truth)`` says when an answer counts in ``Policy.evaluate``; by default
+    Scratch models are trained in ``processes`` worker processes (1: in this one), by default as many as fit the
+    cores (or ``FEDSIM_PROCESSES``) at ``threads`` each. Sets torch's threads for this process. ``right(text, truth)`` says when an answer counts in ``Policy.evaluate``; by default
     texts are compared as ``data.answers`` says.
 
     Raises:
@@ -72,7 +71,8 @@ def load_models(
     """
     torch.set_num_threads(threads)
     root = cache_folder(cache_dir) / "models"
-    processes = processes or max(1, (os.cpu_count() or 1) // threads)
+    cores = int(os.environ.get("FEDSIM_PROCESSES") or os.cpu_count() or 1)
+    processes = processes or max(1, cores // threads)
     folders = _trained(models, data, seed, threads, root, processes, progress)
     network, tokenizer = _server(models, data, seed, folders)
     texts = [question.text for question in _questions(data)]
@@ -132,7 +132,6 @@ def _trained(
             parts = {"settings": settings.model_dump(), "seed": own_seed, "tokenizer": vocabulary}
             key = cache_key(parts, rows, threads)
             jobs.append(Job(name, key, tuple(rows), settings, own_seed, Path(folder)))
-        processes = max(1, int(os.environ.get("FEDSIM_PROCESSES") or os.cpu_count() or 1) // threads)
         folders = run_jobs(jobs, root, processes, threads, progress)
     if models.start == "dp_tuned" and "server" in folders:
         own_seed = streams.integer(seed, "train", "server-dp")

@@ -22,13 +22,13 @@ import torch
 from torch import Tensor
 
 from fedsim import streams
-from fedsim.models.config import DpTuning, PolicyConfig
+from fedsim.models.config import PolicyConfig
 from fedsim.models.embedding import Encoder
 from fedsim.models.language import Ids, LanguageModel, Prefix, by_width, prefill
 from fedsim.models.likelihood import answer_scores
 from fedsim.models.measure import Matches, measure
 from fedsim.models.sampling import Sampled, sample_answers
-from fedsim.models.training import fine_tune
+from fedsim.models.training import answer_loss, batches, encode_rows
 from fedsim.models.weights import load_learning_state, save_learning_state, save_model, weights_sha256
 from fedsim.rl.losses import clipped_surrogate, is_clipped, k3_kl, masked_mean
 from fedsim.roles import Accuracy, Candidate, Draw, FloatArray, Group, UpdateStats
@@ -83,6 +83,7 @@ class LanguagePolicy:
         self._version = 0
         self._behaviours: dict[int, _Behaviour] = {}
         self._weights = [weight for weight in language.network.parameters() if weight.requires_grad]
+        self._fit_optimizer = torch.optim.AdamW(self._weights, lr=config.fit_learning_rate, weight_decay=0.0)
         self._optimizer = torch.optim.AdamW(
             self._weights, lr=config.learning_rate, weight_decay=config.weight_decay
         )
@@ -178,14 +179,24 @@ class LanguagePolicy:
         return totals.stats(max(1, self.config.inner_passes))
 
     def fit(self, rows: Sequence[Question], steps: int) -> UpdateStats:
-        """Supervised fine-tuning with linear decay on (text, answer) rows; one new version."""
-        tuning = DpTuning(
-            steps=steps, batch_size=self.config.fit_batch_size, learning_rate=self.config.fit_learning_rate
-        )
+        """Supervised fine-tuning on (text, answer) rows: AdamW at ``fit_learning_rate``, whose moments stay between calls.
+
+        The loss is the mean negative log-likelihood per answer token (nats), reported as a mean over the steps. One new version.
+        """
         seed = streams.integer(self._seed, "fit", self._version)
-        done = fine_tune(self.language.network, self.language.tokenizer, rows, tuning, seed)
+        stream = batches(encode_rows(self.language.tokenizer, rows), self.config.fit_batch_size, seed)
+        network = self.language.network.train()
+        losses, norm = [], 0.0
+        for _ in range(steps):
+            self._fit_optimizer.zero_grad(set_to_none=True)
+            loss = answer_loss(network, *next(stream))
+            loss.backward()  # type: ignore[no-untyped-call]
+            norm = float(torch.nn.utils.clip_grad_norm_(self._weights, self.config.max_grad_norm))
+            self._fit_optimizer.step()
+            losses.append(float(loss.detach()))
+        network.eval()
         self._version += 1
-        return UpdateStats(loss=done.loss, entropy=0.0, clip_fraction=0.0, grad_norm=0.0)
+        return UpdateStats(loss=sum(losses) / len(losses) if losses else math.nan, entropy=0.0, clip_fraction=0.0, grad_norm=norm)
 
     def _rows(self, groups: Sequence[Group], advantages: Sequence[FloatArray]) -> tuple[list[_Row], float]:
         """Distinct candidates that have a gradient, and the count that the loss divides by."""

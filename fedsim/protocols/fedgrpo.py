@@ -66,8 +66,8 @@ class ExpertsConfig(StrictModel):
         0.0,
         ge=0,
         le=1,
-        description="experts with less than this share of the best one's competence are not asked (0: M are asked "
-        "whatever they know, as in the paper)",
+        description="experts with less than this share of the best known client's competence are not asked; a question that "
+        "none of those who are there knows is passed over (0: M are asked whatever they know, as in the paper)",
     )
     num_neighbours: int = Field(20, ge=1, description="L, nearest exemplars that decide competence")
     probe: Literal["once", "per_question"] = Field(
@@ -159,6 +159,7 @@ class Experts:
         self._embeddings = dict(zip((q.question_id for q in pool), state.policy.embed(pool), strict=True))
         self._competence_of_draw: dict[int, FloatArray] = {}
         self._num_probing = 0
+        self._num_passed_over = 0
         self._somebody_answered = asyncio.Event()
         self._one_more_answered = asyncio.Event()
         state.artefacts["confidence_graph"] = self._sample_graph
@@ -205,12 +206,21 @@ class Experts:
         return None
 
     async def choose(self, draw: Draw) -> tuple[int, ...]:
-        """C(x_s): the ids of the experts for this question, waiting until somebody can be asked (eq. 6)."""
-        eligible = await self._eligible()
-        if self._config.probe == "per_question" and self._config.experts == "competence":
-            scores = self._competence_of_draw[draw.index] = await self._ask_competence(draw, eligible)
-            return self._best(draw, scores, eligible)
-        return self._rank(draw, eligible)
+        """C(x_s): the ids of the experts for this question, waiting until somebody can be asked (eq. 6).
+
+        A question that nobody there is competent for is passed over, but not one after the other without end: when many in
+        a row were, it waits until somebody comes back.
+        """
+        while True:
+            eligible = await self._eligible()
+            if self._config.probe == "per_question" and self._config.experts == "competence":
+                scores = self._competence_of_draw[draw.index] = await self._ask_competence(draw, eligible)
+                return self._best(draw, scores, eligible)
+            chosen = self._rank(draw, eligible)
+            self._num_passed_over = 0 if chosen else self._num_passed_over + 1
+            if self._num_passed_over <= _MOST_PASSED_OVER:
+                return chosen
+            await self._somebody_returns()
 
     def weights(self, draw: Draw, chosen: Sequence[int]) -> FloatArray:
         """r_k^p of the experts asked, ``[M]``; 1 for a client whose competence nobody asked for."""
@@ -261,8 +271,9 @@ class Experts:
             await self._somebody_returns()
 
     async def _somebody_returns(self) -> None:
-        """Sleep until a probed client comes back, or one more client has answered the probe."""
-        back = asyncio.ensure_future(self._federation.any_online(sorted(self._graph.probed())))
+        """Sleep until a probed client that is away comes back, or one more client has answered the probe."""
+        away = sorted(self._graph.probed() - set(self._federation.online()))
+        back = asyncio.ensure_future(self._federation.any_online(away))
         more = asyncio.ensure_future(self._one_more_answered.wait())
         try:
             await asyncio.wait((back, more), return_when=asyncio.FIRST_COMPLETED)
@@ -306,6 +317,7 @@ class Experts:
 
 
 _MAX_PROBES = 100
+_MOST_PASSED_OVER = 100
 
 # ---------------------------------------------------------------------------------------------- the client's half
 

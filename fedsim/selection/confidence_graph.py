@@ -157,6 +157,8 @@ class ConfidenceGraph:
         ``weight`` their cosine; exemplar - client, ``kind`` answered, ``weight`` 1 correct or 0 wrong.
         Exemplars that are nobody's neighbour are left out.
         """
+        import networkx as nx  # only here: a run needs it once, at the end
+
         graph: nx.Graph[str] = nx.Graph()
         for client in range(self.num_clients):
             graph.add_node(f"c{client}", kind="client", probed=client in self.probed())

@@ -44,19 +44,19 @@ def best_experts(
 
 
 def competent_enough(chosen: Sequence[int], scores: FloatArray, floor: float) -> tuple[int, ...]:
-    """The chosen clients whose score is at least ``floor`` times the best chosen one's, in the same order.
+    """The chosen clients whose score is at least ``floor`` times the best known one's, in the same order.
 
-    Under label skew a domain may have one owner only, and the second best then knows next to nothing: its confident
-    noise costs bytes and spoils the group. With ``floor`` 0 everybody stays (the paper).
+    The best known client counts whether or not it can be asked now. Under label skew a domain may have one owner only; the
+    second best then knows next to nothing, and its confident noise costs bytes and spoils the group, most of all while the
+    owner is away. With ``floor`` 0 everybody stays (the paper); nobody is left when no competent client can be asked.
 
     Args:
         chosen: client ids, best first.
-        scores: one per client, ``[K]``.
+        scores: one per client, ``[K]``, NaN where unknown.
         floor: share of the best score, in [0, 1].
     """
-    if not chosen:
-        return ()
-    least = floor * scores[chosen[0]]
+    known = scores[~np.isnan(scores)]
+    least = floor * float(known.max(initial=0.0))
     return tuple(client for client in chosen if scores[client] >= least)
 
 

@@ -15,8 +15,11 @@ import difflib
 import json
 import math
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
@@ -85,6 +88,38 @@ def generate(name: str, options: Mapping[str, JsonValue], count: int, seed: int)
     return _cached(name, json.dumps(options, sort_keys=True), count, seed)
 
 
+def check_names(names: Iterable[str]) -> None:
+    """Refuse a name that no data set has, without the seconds that importing reasoning_gym takes.
+
+    Its data sets' names are read from its source files. Where that finds none, nothing is refused here: `generate` will.
+
+    Raises:
+        ScenarioError: a name is unknown; the message names the nearest one.
+    """
+    for name in names:
+        if name not in EASY_OPTIONS and registered_names() and name not in registered_names():
+            raise _unknown(name, registered_names())
+
+
+@lru_cache(maxsize=1)
+def registered_names() -> frozenset[str]:
+    """The data sets that reasoning_gym registers, by its source text; empty if it is not installed as source files."""
+    package = find_spec("reasoning_gym")
+    if package is None or package.origin is None:
+        return frozenset()
+    texts = (path.read_text("utf-8", "replace") for path in Path(package.origin).parent.rglob("*.py"))
+    return frozenset(name for text in texts for names in _REGISTERED.findall(text) for name in names if name)
+
+
+_REGISTERED = re.compile(r'^DATASET_NAME\s*=\s*"(\w+)"|^register_dataset\(\s*"(\w+)"', re.MULTILINE)
+
+
+def _unknown(name: str, known: Iterable[str]) -> ScenarioError:
+    nearest = difflib.get_close_matches(name, sorted(known), n=1)
+    hint = f"; did you mean {nearest[0]}?" if nearest else "; see reasoning_gym for its data sets"
+    return ScenarioError(f"tasks.domains: {name} is not a reasoning_gym data set{hint}")
+
+
 def _source(name: str, given: dict[str, JsonValue], count: int, seed: int) -> Iterable[Row]:
     options = dict(EASY_OPTIONS.get(name, {})) | given
     key = streams.integer(seed, "domain", name) % 2**31
@@ -122,9 +157,7 @@ def _reasoning_gym(name: str, options: Mapping[str, JsonValue], count: int, seed
     from reasoning_gym.factory import DATASETS
 
     if name not in DATASETS:
-        nearest = difflib.get_close_matches(name, list(DATASETS), n=1)
-        hint = f"; did you mean {nearest[0]}?" if nearest else "; see reasoning_gym for its data sets"
-        raise ScenarioError(f"tasks.domains: {name} is not a reasoning_gym data set{hint}")
+        raise _unknown(name, DATASETS)
     allowed = sorted(set(DATASETS[name][1].__dataclass_fields__) - {"seed", "size"})
     for option in options:
         if option not in allowed:

@@ -1,0 +1,65 @@
+"""What is imported when: a scenario is checked, and a timing run is made, without any heavy package."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = {"torch", "transformers", "reasoning_gym", "peft", "accelerate"}
+TIMING = """
+from fedsim import experiment, scenario
+settings = scenario.scenario_from({
+    "name": "t", "fidelity": "timing", "stop": {"updates": 2}, "clients": {"phone": 3},
+    "protocol": {"name": "fedgrpo", "update": {"groups_per_update": 4, "in_flight": 4}},
+    "tasks": {"sizes": {"pool": 20}},
+})
+"""
+
+
+def imported_by(code: str) -> set[str]:
+    """Top-level packages that a fresh interpreter has loaded after running the code."""
+    ending = "\nimport sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code + ending], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import fedsim.scenario",
+        "from fedsim import protocols\nfor name in protocols.PROTOCOLS: protocols.load(name)",
+        "import fedsim.experiment, fedsim.sweep, fedsim.cli, fedsim.standin, fedsim.monitor",
+        TIMING + "from fedsim.estimate import estimate\nestimate(settings)",
+        TIMING + "import tempfile\nexperiment.run(settings, out=tempfile.mkdtemp() + '/run', figures=False)",
+    ],
+    ids=["scenario", "protocols", "experiment and cli", "estimate", "timing run"],
+)
+def test_neither_torch_nor_transformers_nor_reasoning_gym_is_imported(code):
+    assert imported_by(code) & HEAVY == set()
+
+
+def test_the_check_above_would_see_such_an_import():
+    assert "reasoning_gym" in imported_by(
+        "import sys, types; sys.modules['reasoning_gym'] = types.ModuleType('x')"
+    )
+
+
+def test_importing_fedsim_itself_costs_next_to_nothing():
+    assert imported_by("import fedsim") & (HEAVY | {"numpy", "pydantic", "polars", "simpy"}) == set()
+
+
+def test_the_seven_rows_of_the_house_are_not_climbed():
+    """Protocols see roles, records and the federation, and never models' code, tasks' generation or the experiment."""
+    code = "from fedsim import protocols\nfor name in protocols.PROTOCOLS: protocols.load(name)\nimport sys"
+    code += "\nprint(*[name for name in sys.modules if name.startswith('fedsim.')])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    above = {"fedsim.experiment", "fedsim.sweep", "fedsim.cli", "fedsim.results", "fedsim.models.policy"}
+    assert loaded & (above | {"fedsim.tasks.dataset", "fedsim.models.bundle"}) == set()
