@@ -17,7 +17,7 @@ from fedsim.tasks.questions import Question
 TINY = ScratchModel(
     hidden_size=32, intermediate_size=64, num_layers=2, num_heads=2, steps=250, batch_size=64, warmup_steps=10
 )
-WORDS = "cat dog sun bird fish lamp tree moon star rain wolf bear".split()
+WORDS = ["cat", "dog", "sun", "bird", "fish", "lamp", "tree", "moon", "star", "rain", "wolf", "bear"]
 
 
 @cache

@@ -74,7 +74,7 @@ def run_jobs(
     def guarded() -> None:
         try:
             drive()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
             failures.append(error)
 
     drivers = [threading.Thread(target=guarded, daemon=True) for _ in range(min(processes, len(waiting)))]

@@ -32,7 +32,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(matrices, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One step for every matrix that has a gradient."""
         for group in self.param_groups:
             shapes: dict[torch.Size, list[Tensor]] = {}
@@ -48,6 +48,7 @@ class Muon(torch.optim.Optimizer):
             state = self.state[matrix]
             if "mean" not in state:
                 state["mean"] = torch.zeros_like(matrix)
+            assert matrix.grad is not None
             state["mean"].lerp_(matrix.grad, 1.0 - beta)
             looks.append(matrix.grad.lerp(state["mean"], beta))
         rows, columns = matrices[0].shape

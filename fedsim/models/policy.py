@@ -196,7 +196,12 @@ class LanguagePolicy:
             losses.append(float(loss.detach()))
         network.eval()
         self._version += 1
-        return UpdateStats(loss=sum(losses) / len(losses) if losses else math.nan, entropy=0.0, clip_fraction=0.0, grad_norm=norm)
+        return UpdateStats(
+            loss=sum(losses) / len(losses) if losses else math.nan,
+            entropy=0.0,
+            clip_fraction=0.0,
+            grad_norm=norm,
+        )
 
     def _rows(self, groups: Sequence[Group], advantages: Sequence[FloatArray]) -> tuple[list[_Row], float]:
         """Distinct candidates that have a gradient, and the count that the loss divides by."""

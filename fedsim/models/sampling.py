@@ -93,15 +93,16 @@ def sample_answers(
     config: PolicyConfig,
     seed: int,
 ) -> list[list[Sampled]]:
-    """Sample ``copies`` answers to each question; token t of copy c of question i is drawn by element ``[c, t]`` of
-    the stream ``(seed, *keys[i])``.
+    """Sample ``copies`` answers to each question.
+
+    Token t of copy c of question i is drawn by element ``[c, t]`` of the stream ``(seed, *keys[i])``.
     """
     shape = (copies, config.max_new_tokens)
     uniforms = np.concatenate([streams.generator(seed, *key).random(shape) for key in keys])
     return decode(language, prefix, copies, config.max_new_tokens, uniforms, config.temperature)
 
 
-class _RoomyLayer(DynamicLayer):
+class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
     """A cache layer with room for the tokens to come: appending writes in place instead of copying everything."""
 
     def __init__(self, keys: Tensor, values: Tensor, room: int) -> None:
@@ -169,7 +170,8 @@ def _step(
         input_ids=last, attention_mask=bias[:, None, None, :],
         position_ids=prefix.lengths[owner, None] + (step - 1), past_key_values=batch.cache, use_cache=True,
     )  # fmt: skip
-    return out.logits[:, -1].float()
+    logits: Tensor = out.logits[:, -1].float()
+    return logits
 
 
 def _pick(
