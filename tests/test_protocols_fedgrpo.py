@@ -88,6 +88,20 @@ async def test_rewards_are_standardised_per_expert_over_the_candidates_by_defaul
     assert policy.steps[0].advantages[0] == pytest.approx((0.75 * unit, *[-0.25 * unit] * 3))
 
 
+async def test_fusion_by_competence_weighs_each_experts_view_by_its_share_of_right_exemplars():
+    """Exemplars are half a, half b and L is all of them: client 0 is right on all (1), client 1 on a half (1/2)."""
+    data = task_data(num_clients=2, domains=("a", "b"), pool=1, auxiliary=8)
+    policy = FakePolicy(texts=lambda draw, version: ["100", "7"])
+    evaluators = [
+        FakeEvaluator("ab", lambda q, c: {"100": 0.9, "7": 0.1}[c]),
+        FakeEvaluator("a", lambda q, c: {"100": 0.0, "7": 0.2}[c]),
+    ]
+    config = fedgrpo_settings(num_experts=2, num_neighbours=8, divide_by_std=False, fusion="competence")
+    await play(config, evaluators, data=data, policy=policy, stop=StopConfig(updates=2))
+    # Centred: (0.4, -0.4) and (-0.1, 0.1); weights 2/3 and 1/3.
+    assert policy.steps[1].advantages[0] == pytest.approx((0.7 / 3, -0.7 / 3))
+
+
 async def test_what_happens_stands_in_this_order_in_virtual_time():
     """Probe (device 1 s), sample (server 0.25 s), score (device 1 s), update (server 0.25 s)."""
     ran = await play(fedgrpo_settings(num_experts=1), [FakeEvaluator("ab")])

@@ -11,7 +11,7 @@ import pytest
 
 from fedsim.errors import ScenarioError
 from fedsim.tasks.config import QUICK_DOMAINS
-from fedsim.tasks.domains import EASY_OPTIONS, generate
+from fedsim.tasks.domains import EASY_OPTIONS, check_names, generate, registered_names
 
 CHECKS = {
     "chain_sum": lambda q, a: eval(re.search(r": (.*) =", q).group(1), {}) == int(a),  # noqa: S307
@@ -106,3 +106,17 @@ def test_another_process_with_another_hash_seed_generates_the_same():
         for hash_seed in ("1", "2")
     }
     assert outputs == {str([generate(domain, {}, 60, 5) for domain in QUICK_DOMAINS]) + "\n"}
+
+
+def test_the_names_read_from_source_are_the_data_sets_that_reasoning_gym_registers():
+    from reasoning_gym.factory import DATASETS
+
+    assert registered_names() == set(DATASETS)
+
+
+def test_a_misspelt_name_is_found_without_generating_anything():
+    check_names(["gcd", "products", "zebra_puzzles"])
+    with pytest.raises(
+        ScenarioError, match=r"chain_summ is not a reasoning_gym data set; did you mean chain_sum\?"
+    ):
+        check_names(["gcd", "chain_summ"])

@@ -63,8 +63,8 @@ def load_models(
     """Load the server's policy and the clients' evaluators; train what the cache lacks.
 
     Scratch models are trained in ``processes`` worker processes (1: in this one), by default as many as fit the
-    cores (or ``FEDSIM_PROCESSES``) at ``threads`` each. Sets torch's threads for this process. ``right(text, truth)`` says when an answer counts in ``Policy.evaluate``; by default
-    texts are compared as ``data.answers`` says.
+    cores (or ``FEDSIM_PROCESSES``) at ``threads`` each. Sets torch's threads for this process.
+    ``right(text, truth)`` says when an answer counts in ``Policy.evaluate``; by default ``data.answers`` does.
 
     Raises:
         ModelFileError: a named model cannot be used.

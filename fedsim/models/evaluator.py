@@ -19,7 +19,7 @@ class ModelEvaluator:
     """Implements ``fedsim.roles.Evaluator`` with a real language model that never changes.
 
     Announced work waits until the first score of it is due; then everything queued is computed in one batch. A score
-    is a pure function of (weights, question, candidate), so what was computed early or late, alone or together has the same bits.
+    is a pure function of (weights, question, candidate): computed early or late, alone or together, it has the same bits.
     """
 
     def __init__(self, language: LanguageModel, max_new_tokens: int) -> None:

@@ -19,8 +19,9 @@ _NEWTON_SCHULZ_STEPS = 5
 class Muon(torch.optim.Optimizer):
     """Momentum orthogonalised by Newton-Schulz: ``W -= lr sqrt(max(1, rows / columns)) NS(beta M + (1 - beta) G)``.
 
-    Weight decay is decoupled: ``W`` is first scaled by ``1 - lr decay``. ``M`` is the running mean ``beta M + (1 - beta) G`` of the gradients, used with Nesterov's look-ahead. For matrices
-    only; embeddings and norms belong to AdamW.
+    Weight decay is decoupled: ``W`` is first scaled by ``1 - lr decay``. ``M`` is the running mean
+    ``beta M + (1 - beta) G`` of the gradients, used with Nesterov's look-ahead. For matrices only; embeddings and
+    norms belong to AdamW.
 
     References:
         Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024).

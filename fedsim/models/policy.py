@@ -181,7 +181,8 @@ class LanguagePolicy:
     def fit(self, rows: Sequence[Question], steps: int) -> UpdateStats:
         """Supervised fine-tuning on (text, answer) rows: AdamW at ``fit_learning_rate``, whose moments stay between calls.
 
-        The loss is the mean negative log-likelihood per answer token (nats), reported as a mean over the steps. One new version.
+        The loss is the mean negative log-likelihood per answer token (nats), reported as a mean over the steps. One new
+        version.
         """
         seed = streams.integer(self._seed, "fit", self._version)
         stream = batches(encode_rows(self.language.tokenizer, rows), self.config.fit_batch_size, seed)

@@ -46,7 +46,7 @@ def load(name: str) -> ProtocolModule:
         ScenarioError: nobody registered that name.
     """
     if name in PROTOCOLS:
-        return import_module(PROTOCOLS[name])  # type: ignore[return-value]
+        return import_module(PROTOCOLS[name])
     for point in _third_parties():
         if point.name == name:
             module: ProtocolModule = point.load()

@@ -1,0 +1,155 @@
+"""Numbers over seeds (comparison.py) and fingerprints of code (source.py)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedsim.comparison import aggregate, gain, interval, paired, show, table, write_comparison
+from fedsim.source import code_fingerprint
+
+
+def summary(seed=0, greedy=0.5, uplink=2**20, **others):
+    accuracy = {name: {"initial": 0.25, "final": greedy} for name in ("greedy", "pass_at_1", "pass_at_8")}
+    sizes = {"paper": {"uplink": uplink}, "wire": {"uplink": 2 * uplink, "downlink": 4 * uplink}}
+    head = {"protocol": "fedgrpo", "seed": seed, "wall_s": 99.0, "virtual_s": 10.0}
+    return head | {"accuracy": accuracy, "bytes": sizes} | others
+
+
+# ------------------------------------------------------------------------------------- intervals
+
+
+def test_an_interval_is_students_t_as_worked_by_hand():
+    # Mean 2, s = 1, t(0.975, 2 degrees of freedom) = 4.302653 in the tables: 2 +- 4.302653 / sqrt(3).
+    found = interval([1.0, 2.0, 3.0])
+    assert (found["mean"], found["n"]) == (2.0, 3)
+    assert found["low"] == pytest.approx(2 - 2.484138, abs=1e-6)
+    assert found["high"] == pytest.approx(2 + 2.484138, abs=1e-6)
+
+
+def test_two_values_have_the_wide_interval_of_one_degree_of_freedom():
+    # s = sqrt(2), so the half width is t(0.975, 1) = 12.706205 times sqrt(2) / sqrt(2).
+    found = interval([0.0, 2.0])
+    assert found["high"] == pytest.approx(1 + 12.706205, abs=1e-6)
+
+
+def test_one_value_has_no_interval_none_has_no_mean_and_an_undefined_one_is_left_out():
+    assert interval([0.5]) == {"mean": 0.5, "low": None, "high": None, "n": 1}
+    assert interval([None, None]) == {"mean": None, "low": None, "high": None, "n": 0}
+    assert interval([1.0, None, 2.0, 3.0]) == interval([1.0, 2.0, 3.0])
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=8), st.floats(-1e3, 1e3))
+def test_shifting_every_value_shifts_the_interval(values, shift):
+    one, other = interval(values), interval([value + shift for value in values])
+    for bound in ("mean", "low", "high"):
+        assert other[bound] == pytest.approx(one[bound] + shift, abs=1e-3)
+
+
+def test_paired_differences_cancel_what_the_seeds_have_in_common():
+    ours, theirs = [0.9, 0.5, 0.1], [0.8, 0.4, 0.0]
+    found = paired(ours, theirs)
+    assert found["mean"] == pytest.approx(0.1)
+    assert found["low"] == pytest.approx(0.1) and found["high"] == pytest.approx(0.1)
+    alone = interval(ours)
+    assert alone["high"] - alone["low"] > 1
+
+
+def test_a_pair_that_one_side_lacks_is_left_out_and_sides_of_different_length_are_a_bug():
+    assert paired([1.0, None, 3.0], [0.0, 0.0, 1.0])["n"] == 2
+    with pytest.raises(ValueError, match="zip"):
+        paired([1.0], [1.0, 2.0])
+
+
+def test_an_interval_is_shown_with_its_bounds_and_a_difference_with_its_sign():
+    assert show({"mean": 0.4123, "low": 0.398, "high": 0.426, "n": 5}) == "0.412 [0.398, 0.426]"
+    assert show({"mean": 0.1, "low": -0.05, "high": 0.25, "n": 5}, signed=True) == "+0.100 [-0.050, +0.250]"
+    assert show(interval([0.5])) == "0.500"
+    assert show(interval([])) == "not measured"
+
+
+# ------------------------------------------------------------------------------------- aggregates
+
+
+def test_aggregates_keep_the_summaries_keys_and_leave_texts_and_truths_out():
+    found = aggregate([{"a": 1, "b": {"c": 2.0}, "t": "x", "f": True}, {"a": 3, "b": {"c": None, "d": 4}}])
+    assert list(found) == ["a", "b"]
+    assert found["a"]["mean"] == 2.0
+    assert found["b"] == {"c": interval([2.0]), "d": interval([4.0])}
+
+
+def test_the_files_have_one_entry_per_variant_one_row_per_run_and_one_line_per_variant(tmp_path):
+    runs = {
+        "zero_shot": [summary(0, 0.25), summary(1, 0.25)],
+        "fedgrpo": [summary(0, 0.5), summary(1, 0.75)],
+    }
+    listed = [
+        {"variant": name, "seed": seed, "folder": f"runs/{name}{seed}"} for name in runs for seed in (0, 1)
+    ]
+    written = write_comparison(tmp_path, "named", (0, 1), runs, listed)
+    assert [path.name for path in written] == ["comparison.json", "comparison.csv", "comparison.md"]
+
+    document = json.loads(written[0].read_text())
+    assert {key: document[key] for key in ("name", "seeds", "level", "runs")} == {
+        "name": "named", "seeds": [0, 1], "level": 0.95, "runs": listed,
+    }  # fmt: skip
+    assert [(one["name"], one["protocol"]) for one in document["variants"]] == [
+        ("zero_shot", "fedgrpo"), ("fedgrpo", "fedgrpo"),
+    ]  # fmt: skip
+    second = document["variants"][1]
+    assert second["bytes"]["paper"]["uplink"] == {"mean": 2**20, "low": 2**20, "high": 2**20, "n": 2}
+    assert second["accuracy"]["greedy"]["final"]["mean"] == 0.625
+    assert "seed" not in second and "wall_s" not in second
+
+    rows = list(csv.DictReader(io.StringIO(written[1].read_text())))
+    assert [(row["variant"], row["seed"], row["accuracy.greedy.final"]) for row in rows] == [
+        ("zero_shot", "0", "0.25"), ("zero_shot", "1", "0.25"), ("fedgrpo", "0", "0.5"), ("fedgrpo", "1", "0.75"),
+    ]  # fmt: skip
+    lines = written[2].read_text().splitlines()
+    assert lines[2].startswith("| zero_shot | 0.250 [0.250, 0.250] |  | ")
+    assert lines[3].startswith("| fedgrpo | 0.625 [") and "| +0.375 [" in lines[3]
+    assert lines[3].endswith("| 1.000 MiB | 2.000 MiB | 4.000 MiB | 10.0 s |")
+
+
+def test_what_was_not_measured_is_said_and_never_shown_as_a_number():
+    line = table({"timing": [summary(greedy=None)]}).splitlines()[2]
+    assert line.startswith("| timing | not measured |  | not measured |")
+    assert gain(summary(greedy=None)) is None
+    assert gain(summary(greedy=0.75)) == 0.5
+
+
+# ------------------------------------------------------------------------------------- fingerprints
+
+PLAIN = "class A:\n    def f(self, x):\n        return x + 1\n"
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        "# a comment\n" + PLAIN,
+        '"""A module."""\n' + PLAIN,
+        PLAIN.replace("        return", '        """Adds."""\n\n        return').replace(
+            "x + 1", "(x\n + 1)"
+        ),
+    ],
+    ids=["comment", "module docstring", "method docstring and layout"],
+)
+def test_comments_docstrings_and_layout_do_not_change_a_fingerprint(same):
+    assert code_fingerprint(same) == code_fingerprint(PLAIN)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [PLAIN.replace("1", "2"), PLAIN.replace("+", "-"), PLAIN.replace("x", "y"), PLAIN + "g = 'text'\n"],
+)
+def test_anything_that_computes_changes_a_fingerprint(other):
+    assert code_fingerprint(other) != code_fingerprint(PLAIN)
+
+
+def test_a_text_that_is_not_a_docstring_counts():
+    assert code_fingerprint("x = 1\n'text'\n") != code_fingerprint("x = 1\n'other'\n")
