@@ -117,11 +117,15 @@ def show(found: Interval, *, signed: bool = False, digits: int = 3) -> str:
     """An interval for people: ``0.412 [0.398, 0.426]``."""
     if found["mean"] is None:
         return "not measured"
-    form = f"{{:{'+' if signed else ''}.{digits}f}}"
-    text = form.format(found["mean"])
-    if found["low"] is None or found["high"] is None:
-        return text
-    return f"{text} [{form.format(found['low'])}, {form.format(found['high'])}]"
+    mean, low, high = (
+        _rounded(found[bound], "+" if signed else "", digits) for bound in ("mean", "low", "high")
+    )
+    return mean if not low or not high else f"{mean} [{low}, {high}]"
+
+
+def _rounded(number: float | int | None, sign: str, digits: int) -> str:
+    """A number with its digits, or nothing for None; what rounds to zero has no minus."""
+    return "" if number is None else f"{round(number, digits) + 0.0:{sign}.{digits}f}"
 
 
 def _size(amount: float | int | None) -> str:

@@ -9,8 +9,7 @@
     ├── RequestError          a client request that brought no usable reply (data, not a bug)
     │   ├── ClientOffline       the device was away when the request was sent
     │   ├── ClientDropped       the device left or gave up; carries the phase
-    │   ├── TransferCut         the link was cut mid-transfer; carries the direction
-    │   └── RequestCancelled    the server called the request off
+    │   └── TransferCut         the link was cut mid-transfer; carries the direction
     ├── Deadlock              tasks wait and nothing can ever happen any more
     ├── FederationError       a run that cannot go on: empty federation, nobody eligible, impossible quorum
     ├── LimitExceeded         the run's limit on virtual time or events was met
@@ -68,10 +67,6 @@ class TransferCut(RequestError):
     def __init__(self, direction: str) -> None:
         super().__init__(direction)
         self.direction = direction
-
-
-class RequestCancelled(RequestError):
-    """The server told the client to stop, and the message came in time."""
 
 
 class Deadlock(FedsimError):

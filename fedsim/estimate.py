@@ -47,10 +47,14 @@ def estimate(scenario: Scenario) -> Estimate:
 
     Raises:
         FederationError: already the first updates cannot happen.
-        ScenarioError: a setting asks for the impossible.
+        InputError: a setting asks for the impossible, or an own question or device file is wrong.
     """
     devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
     experiment.check(scenario, len(devices))
+    if scenario.fidelity == "real" and scenario.tasks.file is not None:
+        experiment.questions(
+            scenario, len(devices)
+        )  # so that a wrong line of an own file is told before a run
     cast = experiment.stand_ins(scenario, len(devices))
     log = RecordLog()
     wanted = scenario.stop.updates

@@ -35,7 +35,6 @@ from fedsim.runfolder import CONFIDENCE_GRAPH, RunFolder
 from fedsim.states import ClientState, ServerState
 from fedsim.summary import SummaryContext, summarise
 from fedsim.tasks import domains
-from fedsim.tasks.config import TasksConfig
 from fedsim.tasks.questions import TaskData
 
 if TYPE_CHECKING:
@@ -311,9 +310,8 @@ def stand_ins(scenario: Scenario, num_clients: int) -> Cast:
 def _models(scenario: Scenario, num_clients: int, cache_dir: Path | str | None, progress: Progress) -> Cast:
     with progress.phase("imports", None):
         from fedsim.models import bundle
-        from fedsim.tasks import dataset
     with progress.phase("questions", None):
-        data = dataset.build(_found(scenario.tasks, scenario.folder), num_clients, scenario.seed)
+        data = questions(scenario, num_clients)
     training = _TrainingProgress(progress)
     try:
         loaded = bundle.load_models(
@@ -340,9 +338,18 @@ def _models(scenario: Scenario, num_clients: int, cache_dir: Path | str | None, 
     )
 
 
-def _found(tasks: TasksConfig, folder: Path) -> TasksConfig:
-    """The tasks with their question file looked up beside the scenario."""
-    return tasks if tasks.file is None else tasks.model_copy(update={"file": str(folder / tasks.file)})
+def questions(scenario: Scenario, num_clients: int) -> TaskData:
+    """The questions of a run with real models; an own file is looked up beside the scenario.
+
+    Raises:
+        InputError: as for `fedsim.tasks.dataset.build`.
+    """
+    from fedsim.tasks import dataset
+
+    tasks = scenario.tasks
+    if tasks.file is not None:
+        tasks = tasks.model_copy(update={"file": str(scenario.folder / tasks.file)})
+    return dataset.build(tasks, num_clients, scenario.seed)
 
 
 class _TrainingProgress:

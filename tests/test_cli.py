@@ -168,6 +168,32 @@ def test_check_prints_a_scenario_that_reads_back_as_itself_and_an_estimate(
         assert figure in estimate
 
 
+def test_check_tells_a_misspelt_domain_without_importing_its_package() -> None:
+    code = "import sys; from fedsim.cli import main; main(['check', 'quickstart', '--set', 'tasks.domains=[gcd, chain_sun]'])"
+    shown = subprocess.run(
+        [sys.executable, "-c", code + "; print('reasoning_gym' in sys.modules)"],
+        cwd=REPOSITORY, capture_output=True, text=True,
+    )  # fmt: skip
+    assert shown.stdout.splitlines()[-1] == "False"
+    assert (
+        shown.stderr == "tasks.domains: chain_sun is not a reasoning_gym data set; did you mean chain_sum?\n"
+    )
+
+
+def test_check_tells_the_wrong_line_of_a_question_file_beside_the_scenario(
+    scenario: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = '{"question": "1 + %d =", "answer": "%d"}\n'
+    rows = [row % (n, n + 1) for n in range(300)]
+    questions = scenario.parent / "own.jsonl"
+    settings = ["check", str(scenario), "--set", "fidelity=real", "--set", "tasks.file=own.jsonl"]
+    questions.write_text("".join(rows))
+    assert main(settings) == 0
+    questions.write_text("".join([*rows[:6], '{"question": "1 + 6 ="}\n', *rows[7:]]))
+    assert main(settings) == 2
+    assert capsys.readouterr().err.startswith(f"{questions}:7: ")
+
+
 def test_list_names_every_protocol_preset_and_scenario(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     words = capsys.readouterr().out.split()

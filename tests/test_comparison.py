@@ -69,6 +69,7 @@ def test_a_pair_that_one_side_lacks_is_left_out_and_sides_of_different_length_ar
 def test_an_interval_is_shown_with_its_bounds_and_a_difference_with_its_sign():
     assert show({"mean": 0.4123, "low": 0.398, "high": 0.426, "n": 5}) == "0.412 [0.398, 0.426]"
     assert show({"mean": 0.1, "low": -0.05, "high": 0.25, "n": 5}, signed=True) == "+0.100 [-0.050, +0.250]"
+    assert show({"mean": -1e-9, "low": -0.1, "high": 0.1, "n": 5}) == "0.000 [-0.100, 0.100]"
     assert show(interval([0.5])) == "0.500"
     assert show(interval([])) == "not measured"
 

@@ -94,7 +94,7 @@ def test_each_claim_is_computed_from_the_runs_and_a_miss_is_said(comparison):
     assert found["FedGRPO above dp_grpo"][1] == "**no**"
 
 
-@pytest.mark.parametrize(("last", "met"), [(0.21, "**no**"), (0.205, "yes")])
+@pytest.mark.parametrize(("last", "met"), [(0.22, "**no**"), (0.205, "yes")])
 def test_the_same_claim_turns_with_the_runs(comparison, last, met):
     text = page(comparison(FINAL | {"self_reward": (0.20, 0.20, last)}))
     assert verdicts(text)["self-reward gains nothing: upper bound below .02"][1] == met

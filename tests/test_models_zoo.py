@@ -18,7 +18,6 @@ from fedsim.errors import FedsimError, ModelFileError
 from fedsim.models.bundle import load_models
 from fedsim.models.cache import cache_folder, cache_key, cached, code_fingerprint
 from fedsim.models.config import (
-    BillAs,
     DpTuning,
     FolderModel,
     HubModel,
@@ -252,7 +251,7 @@ def test_a_preset_expands_and_its_keys_can_be_overridden():
         192,
     )
     assert isinstance(config.clients, ScratchModel) and config.clients.preset == "scratch-250k"
-    assert ModelsConfig() == ModelsConfig(server="scratch-1m", clients="scratch-250k")  # type: ignore[arg-type]
+    assert ModelsConfig() == ModelsConfig(server="scratch-450k", clients="scratch-250k")  # type: ignore[arg-type]
     assert ModelsConfig.model_validate(config.model_dump()) == config
 
 
@@ -267,7 +266,6 @@ def test_model_sources_are_told_apart_by_their_keys():
         hub="org/name", revision="abc", lora=LoraConfig(rank=4, targets=("q_proj",))
     )
     assert config.clients == FolderModel(path="m")
-    assert config.bill_as == BillAs()
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,8 @@ def error_of(tmp_path: Path, content: str, *assignments: str) -> str:
         (
             "stop: {updates: 3}",
             "stop: {updates: 3}\nmodels: {server: scratch-2m}",
-            "x.yaml:3: models.server is 'scratch-2m', which is not a model preset (one of scratch-1m, scratch-250k); "
+            "x.yaml:3: models.server is 'scratch-2m', which is not a model preset "
+            "(one of scratch-1m, scratch-450k, scratch-250k); "
             "did you mean 'scratch-1m'?",
         ),
     ],

@@ -230,7 +230,7 @@ def resident_bytes(spec: ModelSpec, cached_tokens: int = 0) -> float:
 
 
 def architecture(name: str) -> ModelSpec:
-    """The architecture preset of this name, e.g. ``Qwen2.5-Math-7B`` (what ``models.bill_as`` names).
+    """The architecture preset of this name, e.g. ``Qwen2.5-Math-7B`` (real architectures, numbers only).
 
     Raises:
         ScenarioError: there is none; names the nearest one.

@@ -1,7 +1,7 @@
 """Settings of the models: where the server's and the clients' language models come from, and how the policy learns.
 
 No torch here: a scenario is checked without it. A model is one of three things, told apart by its keys:
-a *scratch* model trained from random weights on first use (``scratch-1m`` or ``{preset: scratch-1m, steps: 600}``),
+a *scratch* model trained from random weights on first use (``scratch-450k`` or ``{preset: scratch-450k, steps: 600}``),
 a local *folder* (``{path: models/mine}``) or a *hub* id (``{hub: HuggingFaceTB/SmolLM2-135M, revision: main}``).
 Training budgets are optimiser steps, never seconds, so that weights do not depend on the machine's speed.
 """
@@ -27,17 +27,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "warmup_steps": 40,
         "muon_learning_rate": 0.02,
         "weight_decay": 0.1,
-    },
-    "scratch-500k": {
-        "hidden_size": 128,
-        "intermediate_size": 384,
-        "num_layers": 2,
-        "num_heads": 4,
-        "steps": 900,
-        "batch_size": 64,
-        "warmup_steps": 40,
-        "muon_learning_rate": 0.01,
-        "weight_decay": 0.3,
     },
     "scratch-450k": {
         "hidden_size": 128,
@@ -158,13 +147,6 @@ ModelSource = Annotated[
 ]
 
 
-class BillAs(StrictModel):
-    """Which modelled architectures the cost model bills, by preset name (None: the real model's own)."""
-
-    server: str | None = Field(None, description="architecture that the server's work is billed as")
-    clients: str | None = Field(None, description="architecture that the clients' work is billed as")
-
-
 class DpTuning(StrictModel):
     """Supervised fine-tuning of the server on its own labelled set Dp before the run (``start: dp_tuned``)."""
 
@@ -177,7 +159,7 @@ class ModelsConfig(StrictModel):
     """The server's policy model and the clients' evaluator models."""
 
     server: ModelSource = Field(
-        default_factory=lambda: ScratchModel(**_expand("scratch-1m")),  # type: ignore[arg-type]
+        default_factory=lambda: ScratchModel(**_expand("scratch-450k")),  # type: ignore[arg-type]
         description="the server's language model: a preset name, or a mapping with preset, path or hub",
     )
     clients: ModelSource = Field(
@@ -188,7 +170,6 @@ class ModelsConfig(StrictModel):
         "public", description="the server starts as pre-trained on the public corpus, or further tuned on Dp"
     )
     dp_tuning: DpTuning = Field(default_factory=DpTuning, description="how `start: dp_tuned` tunes")
-    bill_as: BillAs = Field(default_factory=BillAs, description="architectures that the cost model bills")
 
 
 class PolicyConfig(StrictModel):
