@@ -105,7 +105,7 @@ def read_comparison(source: Path | str) -> tuple[Comparison, list[PlannedRun]]:
             if variant.protocol is not None:
                 assignments.insert(0, _other_protocol(base, variant.protocol))
             for seed in comparison.seeds:
-                scenario = _with_absolute_paths(read_scenario(base, assignments, seed))
+                scenario = read_scenario(base, assignments, seed).anchored()
                 planned.append(PlannedRun(variant.name, seed, scenario, run_key(scenario)))
         except ScenarioError as error:
             raise ScenarioError(f"{path}: variant {variant.name}: {error}") from None
@@ -123,17 +123,6 @@ def _other_protocol(base: Path, name: str) -> str:
     given = settings if isinstance(settings, dict) else {}
     kept = {key: value for key, value in given.items() if key in known}
     return f"protocol={json.dumps(kept | {'name': name})}"
-
-
-def _with_absolute_paths(scenario: Scenario) -> Scenario:
-    """The same scenario, able to run from another folder than its file's."""
-    changed: dict[str, Any] = {}
-    for section in _WITH_FILE:
-        settings = getattr(scenario, section)
-        if settings.file is not None:
-            file = str((scenario.folder / settings.file).resolve())
-            changed[section] = settings.model_copy(update={"file": file})
-    return scenario.model_copy(update=changed) if changed else scenario
 
 
 def run_key(scenario: Scenario) -> str:

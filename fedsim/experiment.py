@@ -95,6 +95,7 @@ def run(
     """
     folder = RunFolder.create(Path(out) if out is not None else None, scenario.name, scenario.seed)
     folder.update(scenario=scenario.resolved())
+    scenario = scenario.anchored()
     try:
         interrupted = _run_in(folder, scenario, cache_dir, progress or SilentProgress(), figures)
     except KeyboardInterrupt:
@@ -346,10 +347,7 @@ def questions(scenario: Scenario, num_clients: int) -> TaskData:
     """
     from fedsim.tasks import dataset
 
-    tasks = scenario.tasks
-    if tasks.file is not None:
-        tasks = tasks.model_copy(update={"file": str(scenario.folder / tasks.file)})
-    return dataset.build(tasks, num_clients, scenario.seed)
+    return dataset.build(scenario.anchored().tasks, num_clients, scenario.seed)
 
 
 class _TrainingProgress:

@@ -41,7 +41,7 @@ class Transfer(Record, frozen=True, array_like=True, tag=True, kw_only=True):
 
     ``wire_bytes`` is everything that was put on the wire (encoded message + transport overhead, or the part sent
     before a cut). ``paper_bytes`` is the paper's account: numbers times their declared width plus UTF-8 text,
-    uplink only, of messages that arrived (0 otherwise). Both stand in the same row.
+    uplink only, of messages that arrived (0 otherwise). Both stand in the same row. ``energy_j`` is the device's radio's.
     """
 
     request_id: int
@@ -54,6 +54,7 @@ class Transfer(Record, frozen=True, array_like=True, tag=True, kw_only=True):
     message_bytes: int
     wire_bytes: int
     paper_bytes: int
+    energy_j: float = 0.0
 
 
 class Compute(Record, frozen=True, array_like=True, tag=True, kw_only=True):

@@ -23,7 +23,7 @@ from collections.abc import Callable
 
 from fedsim import streams
 from fedsim.clock import Scheduled
-from fedsim.devices.cost import Work, compute_energy_j, compute_jitter, duration_s
+from fedsim.devices.cost import Work, compute_energy_j, compute_jitter, duration_s, radio_energy_j
 from fedsim.devices.device import Device
 from fedsim.devices.faults import fails_after_s, gives_up_at
 from fedsim.errors import ClientDropped, ClientOffline, RequestError, TransferCut
@@ -136,6 +136,7 @@ class _Leg:
         paper_bytes: int = 0,
     ) -> None:
         assert self.end_at_s is not None
+        up_bytes, down_bytes = (wire_bytes, 0) if self.direction == "up" else (0, wire_bytes)
         self._world.log.add(
             Transfer(
                 request_id=request_id,
@@ -148,6 +149,7 @@ class _Leg:
                 message_bytes=message_bytes,
                 wire_bytes=wire_bytes,
                 paper_bytes=paper_bytes,
+                energy_j=radio_energy_j(self.device.profile, up_bytes, down_bytes),
             )
         )
 

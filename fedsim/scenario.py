@@ -98,6 +98,28 @@ class Scenario(StrictModel):
         """The folder of the scenario file: relative paths in it start here."""
         return self._folder
 
+    def anchored(self) -> Scenario:
+        """The same scenario with its relative paths (files, model folders) made absolute, able to run from anywhere."""
+        models = self.models
+        return self.model_copy(
+            update={
+                "tasks": self._anchor(self.tasks, "file"),
+                "clients": self._anchor(self.clients, "file"),
+                "models": models.model_copy(
+                    update={
+                        "server": self._anchor(models.server, "path"),
+                        "clients": self._anchor(models.clients, "path"),
+                    }
+                ),
+            }
+        )
+
+    def _anchor(self, settings: StrictModel, key: str) -> StrictModel:
+        given = getattr(settings, key, None)
+        if given is None:
+            return settings
+        return settings.model_copy(update={key: str((self._folder / given).resolve())})
+
     def resolved(self) -> dict[str, Any]:
         """Every setting with its default filled in, as plain data that `scenario_from` reads back."""
         return self.model_dump(mode="json")

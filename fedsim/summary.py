@@ -193,7 +193,7 @@ def _learning(log: RecordLog, candidate_correct: Mapping[int, Sequence[bool]]) -
 
 
 def _load(log: RecordLog) -> dict[str, dict[str, float | int]]:
-    """Requests, busy seconds and energy of each device class; the server is a class of its own."""
+    """Requests, busy seconds and energy (computing and radio) of each class; the server is a class of its own."""
     class_of = {row.client_id: row.device_class for row in log.of(Presence)}
     class_of |= {row.client_id: row.device_class for row in log.of(Outcome)}
     class_of[SERVER_ID] = "server"
@@ -204,6 +204,8 @@ def _load(log: RecordLog) -> dict[str, dict[str, float | int]]:
         device_class = class_of.get(row.client_id, "unknown")
         busy_s[device_class].append(row.end_at_s - row.start_at_s)
         energy_j[device_class].append(row.energy_j)
+    for transfer in log.of(Transfer):
+        energy_j[class_of.get(transfer.client_id, "unknown")].append(transfer.energy_j)
     return {
         device_class: {
             "requests": requests[device_class],

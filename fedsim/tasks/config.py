@@ -127,8 +127,8 @@ class TasksConfig(StrictModel):
     )
     file: str | None = Field(
         None,
-        description="own questions instead of domains: a JSON-lines file with `question`, `answer` and "
-        "optional `domain`, `client` (its rows are that client's private rows); default none",
+        description="own questions instead of domains: a JSON-lines file (relative to the scenario file) with `question`, "
+        "`answer` and optional `domain`, `client` (its rows are that client's private rows); default none",
     )
     sizes: SizesConfig = Field(SizesConfig(), description="questions per split; see its keys")
     public_errors: PublicErrorsConfig | None = Field(
