@@ -16,7 +16,7 @@ from tiny_models import TINY, questions, tokenizer, trained_network
 
 from fedsim.errors import FedsimError, ModelFileError
 from fedsim.models.bundle import load_models
-from fedsim.models.cache import cache_folder, cache_key, cached, code_fingerprint
+from fedsim.models.cache import cache_folder, cache_key, cached
 from fedsim.models.config import (
     DpTuning,
     FolderModel,
@@ -31,6 +31,7 @@ from fedsim.models.weights import save_model, weights_sha256
 from fedsim.models.zoo import load_folder, load_source, with_lora
 from fedsim.rl.advantages import advantages
 from fedsim.roles import Draw
+from fedsim.source import code_fingerprint
 from fedsim.tasks.questions import TaskData
 
 FAST = TINY.model_copy(update={"steps": 3})

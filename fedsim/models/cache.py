@@ -8,7 +8,6 @@ reads them.
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import shutil
@@ -23,6 +22,7 @@ from typing import Any
 from filelock import FileLock
 from platformdirs import user_cache_path
 
+from fedsim.source import code_fingerprint
 from fedsim.tasks.questions import Question
 
 _DETERMINING_SOURCES = ("muon.py", "tokenizer.py", "training.py", "zoo.py")
@@ -66,21 +66,6 @@ def source_hash() -> str:
     for name in _DETERMINING_SOURCES:
         state.update(code_fingerprint((Path(__file__).parent / name).read_text(encoding="utf-8")).encode())
     return state.hexdigest()
-
-
-def code_fingerprint(source: str) -> str:
-    """The syntax tree of a module as text, without docstrings."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = node.body[1:]
-    return ast.dump(tree)
 
 
 def cached(root: Path, key: str, build: Callable[[Path], None]) -> Path:

@@ -78,18 +78,8 @@ class ProbeBits(Message, frozen=True, array_like=True, tag="B"):
         return len(self.bits)
 
 
-class ProbeNeighbours(Message, frozen=True, array_like=True, tag="N"):
+class ProbeNeighbours(ProbeExemplars, frozen=True, array_like=True, tag="N"):
     """Down (``probe: per_question``): the L exemplars nearest to one question, with their labels."""
-
-    purpose: ClassVar[Purpose] = "probe"
-
-    draw: Id
-    questions: tuple[str, ...]
-    answers: tuple[str, ...]
-
-    def paper_bytes(self) -> int:
-        """Text of questions and answers."""
-        return _text_bytes(self.questions) + _text_bytes(self.answers)
 
 
 class Competence(Message, frozen=True, array_like=True, tag="K"):

@@ -115,8 +115,8 @@ async def run(federation: Federation, config: Config, state: ServerState) -> Non
         async def judge(group: Group) -> Judgement:
             chosen = await experts.choose(group.draw)
             judgement = await ask(federation, config, group, chosen)
-            weights = experts.weights(group.draw, chosen) if config.fusion == "competence" else None
-            return replace(judgement, weights=weights)
+            weights = experts.weights(group.draw, chosen)
+            return replace(judgement, weights=weights if config.fusion == "competence" else None)
 
         def anticipate(group: Group) -> None:
             for client_id in experts.likely(group.draw):
