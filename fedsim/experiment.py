@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedsim import invariants, protocols, standin
+from fedsim.billing import TokenizerCounts
 from fedsim.clock import VirtualLoop
 from fedsim.clock import run as run_on_virtual_time
 from fedsim.devices import availability, population
@@ -30,7 +31,7 @@ from fedsim.network.transport import Transport
 from fedsim.progress import Phase, Progress, SilentProgress
 from fedsim.records import RecordLog
 from fedsim.request import World
-from fedsim.roles import Evaluator, FloatArray, Policy
+from fedsim.roles import Evaluator, FloatArray, LocalTrainer, Policy, Synthesiser
 from fedsim.runfolder import CONFIDENCE_GRAPH, RunFolder
 from fedsim.states import ClientState, ServerState
 from fedsim.summary import SummaryContext, summarise
@@ -49,6 +50,8 @@ class Cast:
     Attributes:
         hashes: what each model's weights hash to, for the manifest (empty for stand-ins).
         save: writes the final policy as a loadable folder (None for stand-ins).
+        trainer: trains the server's model on clients' rows, for protocols that move weights.
+        synthesiser: makes synthetic rows of clients' rows, for protocols that move them.
     """
 
     data: TaskData
@@ -59,6 +62,8 @@ class Cast:
     client_spec: ModelSpec
     hashes: Mapping[str, str]
     save: Any = None
+    trainer: LocalTrainer | None = None
+    synthesiser: Synthesiser | None = None
 
 
 @dataclass(slots=True)
@@ -221,7 +226,11 @@ class Play:
                     for question_id, answer in cast.data.trusted[client_id].items()
                 },
                 answers=cast.data.answers,
+                tokens=TokenizerCounts(cast.evaluators[client_id].count_tokens),
                 model_score=getattr(scenario.protocol, "model_score", "likelihood"),
+                rows=cast.data.private[client_id],
+                trainer=cast.trainer,
+                synthesiser=cast.synthesiser,
             )
             for client_id in range(len(self._devices))
         ]
@@ -244,8 +253,10 @@ class Play:
             frozen=cast.frozen,
             data=cast.data,
             spec=cast.server_spec,
+            tokens=TokenizerCounts(cast.policy.count_tokens),
             monitor=self.monitor,
             client_accuracy=self._accuracy,
+            trainer=cast.trainer,
         )
 
 

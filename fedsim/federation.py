@@ -91,7 +91,6 @@ class Server:
         self._profile = profile
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._busy = False
-        self._num_jobs = 0
 
     async def compute(self, work: Work | Callable[[], Work], kind: str, subject: int = -1) -> None:
         """Hold the accelerator for as long as the work takes, after those who asked before.
@@ -103,8 +102,7 @@ class Server:
         await self._take_turn()
         if not isinstance(work, Work):
             work = work()
-        self._num_jobs += 1
-        jitter = compute_jitter(self._profile, self._world.seed, SERVER_ID, kind, self._num_jobs)
+        jitter = compute_jitter(self._profile, self._world.seed, SERVER_ID, kind, subject)
         start_at_s = self._world.loop.time()
         cut = True
         try:

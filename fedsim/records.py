@@ -15,7 +15,7 @@ import msgspec
 
 Direction = Literal["down", "up"]
 Purpose = Literal[
-    "setup", "probe", "question", "reward", "answer", "adapter", "synthetic", "cancel", "control"
+    "setup", "probe", "question", "reward", "answer", "adapter", "synthetic", "data", "cancel", "control"
 ]
 Fate = Literal["useful", "late", "duplicate", "retransmitted", "over_selected", "cut"]
 Status = Literal["ok", "late", "dropped", "cut", "offline", "cancelled", "over_selected", "failed"]
@@ -23,7 +23,7 @@ Phase = Literal["down", "queue", "compute", "up", "done"]
 GroupFate = Literal["trained", "too_stale", "no_experts", "no_rewards"]
 
 PURPOSES: tuple[Purpose, ...] = (
-    "setup", "probe", "question", "reward", "answer", "adapter", "synthetic", "cancel", "control",
+    "setup", "probe", "question", "reward", "answer", "adapter", "synthetic", "data", "cancel", "control",
 )  # fmt: skip
 FATES: tuple[Fate, ...] = ("useful", "late", "duplicate", "retransmitted", "over_selected", "cut")
 STATUSES: tuple[Status, ...] = (

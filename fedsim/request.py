@@ -68,7 +68,7 @@ class _Leg:
     ) -> None:
         self._world = world
         self._key = (world.seed, *key, direction)
-        self._plan = world.transport.plan(len(wire.encode(message)), self._key)
+        self._plan = world.transport.plan(world.sizes.message_bytes(message), self._key)
         self._handshake = handshake
         self._setup_bytes = handshake.down_bytes if direction == "down" else handshake.up_bytes
         self._link = world.downlink if direction == "down" else world.uplink
@@ -119,7 +119,8 @@ class _Leg:
         if self.sent_bytes < self._plan.total_bytes + self._setup_bytes:
             self._log(request_id, purpose, "cut", self.sent_bytes, message_bytes)
             return
-        paper_bytes = self.message.paper_bytes() if arrived and self.direction == "up" else 0
+        counts = arrived and self.direction == "up"
+        paper_bytes = self._world.sizes.paper_bytes(self.message) if counts else 0
         self._log(request_id, purpose, fate, self._plan.wire_bytes, message_bytes, paper_bytes)
         if self._plan.retransmitted_bytes:
             self._log(request_id, purpose, "retransmitted", self._plan.retransmitted_bytes)

@@ -6,7 +6,7 @@ with token counts alone (timing fidelity), and a test may bring its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +16,11 @@ import numpy.typing as npt
 from fedsim.tasks.questions import Question
 
 FloatArray = npt.NDArray[np.float64]
+Weights = Mapping[str, npt.NDArray[np.float32]]
+"""The trainable part of a model, by name: a low-rank adapter, or all weights."""
+
+Exercise = tuple[str, tuple[str, ...]]
+"""A question's text and the texts that followed it: one answer (SFT) or G candidates (GRPO)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,3 +124,63 @@ class Evaluator(Protocol):
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text, for the cost model."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalUpdate:
+    """What local training made of the weights it was given.
+
+    Attributes:
+        weights: the weights after training, under the same names.
+        loss: mean training loss over the steps (nats per token).
+        steps: per optimiser step, what it was trained on, for the cost of work.
+        sampled: whether the texts were sampled by the client (GRPO), which costs generation as well.
+    """
+
+    weights: Weights
+    loss: float
+    steps: tuple[tuple[Exercise, ...], ...]
+    sampled: bool
+
+
+class LocalTrainer(Protocol):
+    """Training the server's model on a client's own rows."""
+
+    def start(self) -> Weights:
+        """The weights that all clients start from: one seeded start."""
+
+    def tune(
+        self, client_id: int, round_index: int, weights: Weights, rows: Sequence[Question]
+    ) -> LocalUpdate:
+        """Train on the rows with a fresh optimiser; a pure function of its arguments."""
+
+    def install(self, weights: Weights) -> None:
+        """Make these the live policy's weights; one new policy version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Synthesis:
+    """Synthetic rows of one client, with what they cost and what they may reveal.
+
+    Attributes:
+        rows: (question, answer) pairs.
+        epsilon: privacy loss of the whole release at ``delta`` (``inf``: no protection), per client, record-level.
+        delta: the probability that ``epsilon`` does not cover.
+        steps: optimiser steps of training the generator, each with what it was trained on.
+        generated: everything the generator wrote, the rows that were thrown away included.
+        embedded: every text that was embedded.
+    """
+
+    rows: tuple[tuple[str, str], ...]
+    epsilon: float
+    delta: float
+    steps: tuple[tuple[Exercise, ...], ...] = ()
+    generated: tuple[Exercise, ...] = ()
+    embedded: tuple[str, ...] = ()
+
+
+class Synthesiser(Protocol):
+    """Turning private rows into synthetic ones, under a privacy mechanism."""
+
+    def synthesise(self, client_id: int, rows: Sequence[Question], count: int) -> Synthesis:
+        """``count`` synthetic rows that resemble these; a pure function of its arguments."""

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedsim.billing import TokenCounts
 from fedsim.devices.cost import ModelSpec
 from fedsim.monitor import Monitor
-from fedsim.roles import Evaluator, FloatArray, Policy
+from fedsim.roles import Evaluator, FloatArray, LocalTrainer, Policy, Synthesiser
 from fedsim.tasks.matching import AnswerRule
-from fedsim.tasks.questions import TaskData
+from fedsim.tasks.questions import Question, TaskData
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,11 @@ class ClientState:
         spec: the model's architecture, for the cost of work.
         trusted: answers it owns, by question text (AE).
         answers: how an answer is read from text and compared.
+        tokens: how many tokens a text counts.
         model_score: how its model scores a candidate (ME): ``likelihood`` or ``agreement``.
+        rows: its private rows.
+        trainer: trains the server's model on those rows (protocols that move weights).
+        synthesiser: makes synthetic rows of them (protocols that move synthetic data).
     """
 
     client_id: int
@@ -31,7 +36,11 @@ class ClientState:
     spec: ModelSpec
     trusted: Mapping[str, str]
     answers: AnswerRule
+    tokens: TokenCounts
     model_score: str = "likelihood"
+    rows: tuple[Question, ...] = ()
+    trainer: LocalTrainer | None = None
+    synthesiser: Synthesiser | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +53,10 @@ class ServerState:
         frozen: the initial policy as a scorer (the ``self`` control).
         data: the task data; the truth in ``data.pool`` is for controls that say so.
         spec: the policy's architecture, for the cost of work.
+        tokens: how many tokens a text counts.
         monitor: keeps the books of learning and says when to stop.
         client_accuracy: the clients' true accuracy per domain, ``[K, D]``: the simulator's knowledge, for ``oracle``.
+        trainer: puts trained weights into the policy (protocols that move weights).
         artefacts: what a protocol leaves for the run folder, by name; called once, at the end.
     """
 
@@ -54,6 +65,8 @@ class ServerState:
     frozen: Evaluator
     data: TaskData
     spec: ModelSpec
+    tokens: TokenCounts
     monitor: Monitor
     client_accuracy: Callable[[], FloatArray]
+    trainer: LocalTrainer | None = None
     artefacts: dict[str, Callable[[], Any]] = field(default_factory=dict)

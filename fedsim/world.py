@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedsim.billing import AsEncoded, Sizes
 from fedsim.clock import VirtualLoop
 from fedsim.devices.availability import Availability
 from fedsim.devices.config import DropoutConfig
@@ -97,5 +98,6 @@ class World:
     availability: Availability
     dropout: DropoutConfig
     handlers: Mapping[type[wire.Message], Handler]
+    sizes: Sizes = field(default_factory=AsEncoded)
     on_end: list[Callable[[Outcome], None]] = field(default_factory=list)
     under_way: UnderWay = field(default_factory=UnderWay)

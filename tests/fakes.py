@@ -17,6 +17,7 @@ import numpy as np
 from worlds import IDEAL, INSTANT, NO_DROPOUT
 
 from fedsim import invariants, protocols, streams
+from fedsim.billing import TokenizerCounts
 from fedsim.clock import VirtualLoop
 from fedsim.devices.availability import AlwaysOn, Availability
 from fedsim.devices.config import DropoutConfig
@@ -33,13 +34,14 @@ from fedsim.progress import SilentProgress
 from fedsim.records import Group as GroupRow
 from fedsim.records import Outcome, RecordLog, Transfer, Update
 from fedsim.request import Handler, Reply, World
-from fedsim.roles import Accuracy, Candidate, Draw, FloatArray, Group, UpdateStats
+from fedsim.roles import Accuracy, Candidate, Draw, FloatArray, Group, LocalTrainer, Synthesiser, UpdateStats
 from fedsim.states import ClientState, ServerState
 from fedsim.tasks.matching import AnswerRule
 from fedsim.tasks.questions import Question, TaskData
 
 SPEC = ModelSpec(num_layers=1, hidden=8, num_heads=1, num_kv_heads=1, head_dim=8, ffn=8, vocab=10, tied=True)
 GROUP_SIZE = 4
+COUNTS = TokenizerCounts(len)
 
 
 def device(seconds: float = 1.0, name: str = "fake") -> DeviceProfile:
@@ -255,6 +257,8 @@ def stage(
     stop: StopConfig | None = None,
     evaluation: EvaluationConfig | None = None,
     client_accuracy: Callable[[], FloatArray] | None = None,
+    trainer: LocalTrainer | None = None,
+    synthesiser: Synthesiser | None = None,
     seed: int = 0,
 ) -> Stage:
     """Build the world on the running loop; ``perform`` plays the protocol on it."""
@@ -281,7 +285,11 @@ def stage(
             SPEC,
             {text_of[number]: answer for number, answer in data.trusted[client_id].items()},
             data.answers,
+            TokenizerCounts(evaluator.count_tokens),
             getattr(config, "model_score", "likelihood"),
+            data.private[client_id],
+            trainer,
+            synthesiser,
         )
         for client_id, evaluator in enumerate(evaluators)
     ]
@@ -300,7 +308,7 @@ def stage(
     )
     world.on_end.append(monitor.request_ended)
     accuracy = client_accuracy or (lambda: np.full((len(evaluators), len(data.domains)), np.nan))
-    state = ServerState(seed, policy, FakeEvaluator("ab"), data, SPEC, monitor, accuracy)
+    state = ServerState(seed, policy, FakeEvaluator("ab"), data, SPEC, COUNTS, monitor, accuracy, trainer)
     return Stage(federation, monitor, state, log, told, started_at_s=loop.time())
 
 

@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from fakes import (
+    COUNTS,
     SPEC,
     FakeEvaluator,
     FakePolicy,
@@ -363,7 +364,9 @@ async def test_both_kinds_of_evaluation_are_among_the_chosen_experts_and_replies
 
 
 def client(trusted=(), knows="a", model_score="likelihood", answers=None):
-    return ClientState(0, FakeEvaluator(knows), SPEC, dict(trusted), answers or AnswerRule(), model_score)
+    return ClientState(
+        0, FakeEvaluator(knows), SPEC, dict(trusted), answers or AnswerRule(), COUNTS, model_score
+    )
 
 
 CANDIDATES = wire.Candidates(wire.pack_id(5), "a7", ("7", "8", "7"))

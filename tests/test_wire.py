@@ -15,6 +15,8 @@ ids = st.integers(0, 2**64 - 1).map(wire.pack_id)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 numbers = st.floats(allow_nan=False)
 many_texts = st.lists(texts, max_size=5).map(tuple)
+shapes = st.lists(st.integers(0, 300), max_size=3).map(tuple)
+tensors = st.lists(st.builds(wire.Tensor, texts, shapes, st.binary(max_size=20)), max_size=3).map(tuple)
 
 messages: st.SearchStrategy[wire.Message] = st.one_of(
     st.builds(wire.ProbeExemplars, ids, many_texts, many_texts),
@@ -25,6 +27,15 @@ messages: st.SearchStrategy[wire.Message] = st.one_of(
     st.builds(wire.Rewards, ids, st.lists(numbers, max_size=5).map(tuple)),
     st.builds(wire.QuestionOnly, ids, texts),
     st.builds(wire.Answer, ids, texts),
+    st.builds(wire.FinalAnswer, ids, texts),
+    st.builds(wire.AdapterDown, ids, st.sampled_from(["float16", "float32"]), tensors),
+    st.builds(wire.AdapterUp, ids, ids, st.sampled_from(["float16", "float32"]), tensors),
+    st.builds(wire.RowsRequest, ids),
+    st.builds(wire.Rows, ids, many_texts, many_texts),
+    st.builds(wire.SyntheticRequest, ids),
+    st.builds(wire.SyntheticRows, ids, many_texts, many_texts),
+    st.builds(wire.BaseModel, ids),
+    st.builds(wire.Ready, ids),
     st.builds(wire.Cancel, ids),
 )
 
@@ -39,7 +50,13 @@ def test_every_message_type_can_be_decoded_and_is_tried_above() -> None:
     kinds = set(wire.Message.__subclasses__())
     kinds |= {derived for kind in kinds for derived in kind.__subclasses__()}
     assert set(wire.AnyMessage.__args__) == kinds
-    assert len(wire.AnyMessage.__args__) == 9
+    assert len(wire.AnyMessage.__args__) == 18
+
+
+def test_the_text_fields_that_a_message_names_are_all_of_its_texts() -> None:
+    for kind in wire.AnyMessage.__args__:
+        fields = {field.name for field in msgspec.structs.fields(kind) if "str" in str(field.type)}
+        assert set(kind.texts) == fields - {"number_type"}
 
 
 @given(st.binary(max_size=60))
@@ -139,11 +156,19 @@ def test_the_papers_account_counts_numbers_at_eight_bytes_and_text_as_utf_8() ->
     assert wire.ProbeExemplars(draw, ("ab", "c"), ("1", "2")).paper_bytes() == 5
     assert wire.ProbeNeighbours(draw, ("ab", "c"), ("1", "2")).paper_bytes() == 5
     assert wire.Cancel(draw).paper_bytes() == 0
+    assert wire.FinalAnswer(draw, "42").paper_bytes() == 2
+    matrix = wire.Tensor("a", (2, 3), bytes(12))
+    assert wire.AdapterDown(draw, "float16", (matrix, matrix)).paper_bytes() == 2 * 6 * 2
+    assert wire.AdapterUp(draw, draw, "float32", (matrix,)).paper_bytes() == 6 * 4
+    assert wire.Rows(draw, ("π", "b"), ("1", "22")).paper_bytes() == 6
+    assert wire.SyntheticRows(draw, ("a",), ("1",)).paper_bytes() == 2
+    assert wire.RowsRequest(draw).paper_bytes() == wire.SyntheticRequest(draw).paper_bytes() == 0
+    assert wire.BaseModel(draw).paper_bytes() == wire.Ready(draw).paper_bytes() == 0
 
 
 def test_only_scalars_and_bits_go_up_in_a_scalar_only_protocol() -> None:
     scalar = {kind for kind in wire.AnyMessage.__args__ if kind.scalars_only}
-    assert scalar == {wire.ProbeBits, wire.Competence, wire.Rewards}
+    assert scalar == {wire.ProbeBits, wire.Competence, wire.Rewards, wire.Ready}
     for kind in scalar:
         fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
         assert str not in fields.values() and tuple[str, ...] not in fields.values()

@@ -14,6 +14,7 @@ from analysis.style import (
     GREEN,
     GREY,
     ORANGE,
+    PALE,
     PURPLE,
     SKY,
     VERMILLION,
@@ -34,7 +35,7 @@ _BARS = (
     ("paper, uplink", "paper_bytes", "up"),
 )
 _FATE_COLOURS = (BLUE, ORANGE, YELLOW, SKY, PURPLE, VERMILLION)
-_PURPOSE_COLOURS = (GREY, PURPLE, BLUE, ORANGE, GREEN, SKY, YELLOW, VERMILLION, BLACK)
+_PURPOSE_COLOURS = (GREY, PURPLE, BLUE, ORANGE, GREEN, SKY, YELLOW, PALE, VERMILLION, BLACK)
 # Beyond this ratio the smaller bar of a linear axis cannot be seen.
 _LINEAR_UP_TO = 20.0
 

@@ -5,12 +5,15 @@ width on the wire and rewards are 8-byte floats, so that a message's size never 
 grown or on which evaluator answered. Fields travel in order without their names.
 
 A message type with ``scalars_only = True`` declares that it carries registered scalars and nothing else; replies of
-a scalar-only protocol must all be of that kind.
+a scalar-only protocol must all be of that kind. ``texts`` names the fields that carry text, by kind, for runs whose texts are
+billed at the lengths of a bigger model's (``fedsim.billing``).
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from collections.abc import Mapping
+from math import prod
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
@@ -39,11 +42,19 @@ def unpack_id(raw: bytes) -> int:
     return int.from_bytes(raw, "big")
 
 
+TextKind = Literal["question", "candidate", "answer"]
+"""What a text is: a question, a whole candidate (rationale and answer), or a final answer alone."""
+
+NumberType = Literal["float16", "float32"]
+NUMBER_TYPE_BYTES: Mapping[str, int] = {"float16": 2, "float32": 4}
+
+
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True):
     """Root of all messages."""
 
     purpose: ClassVar[Purpose]
     scalars_only: ClassVar[bool] = False
+    texts: ClassVar[Mapping[str, TextKind]] = {}
 
     def paper_bytes(self) -> int:
         """The paper's account of this message: numbers at their declared width and text as UTF-8; no framing."""
@@ -54,6 +65,7 @@ class ProbeExemplars(Message, frozen=True, array_like=True, tag="P"):
     """Down: labelled exemplars that the client answers with its own model (competence, eq. 5)."""
 
     purpose: ClassVar[Purpose] = "probe"
+    texts: ClassVar[Mapping[str, TextKind]] = {"questions": "question", "answers": "answer"}
 
     draw: Id
     questions: tuple[str, ...]
@@ -104,6 +116,7 @@ class Candidates(Message, frozen=True, array_like=True, tag="C"):
     """Down: a question and its G candidate answers, to be scored."""
 
     purpose: ClassVar[Purpose] = "question"
+    texts: ClassVar[Mapping[str, TextKind]] = {"question": "question", "candidates": "candidate"}
 
     draw: Id
     question: str
@@ -137,6 +150,7 @@ class QuestionOnly(Message, frozen=True, array_like=True, tag="Q"):
     """Down: a question to which the client is asked for its own answer (text will leave the client)."""
 
     purpose: ClassVar[Purpose] = "question"
+    texts: ClassVar[Mapping[str, TextKind]] = {"question": "question"}
 
     draw: Id
     question: str
@@ -147,9 +161,10 @@ class QuestionOnly(Message, frozen=True, array_like=True, tag="Q"):
 
 
 class Answer(Message, frozen=True, array_like=True, tag="A"):
-    """Up: the client's own answer as text; not scalar-only."""
+    """Up: the client's own answer as text, with its rationale if it has one; not scalar-only."""
 
     purpose: ClassVar[Purpose] = "answer"
+    texts: ClassVar[Mapping[str, TextKind]] = {"answer": "candidate"}
 
     draw: Id
     answer: str
@@ -157,6 +172,115 @@ class Answer(Message, frozen=True, array_like=True, tag="A"):
     def paper_bytes(self) -> int:
         """Text of the answer."""
         return len(self.answer.encode())
+
+
+class FinalAnswer(Answer, frozen=True, array_like=True, tag="F"):
+    """Up: the client's own final answer alone, as the paper's released code sends it; not scalar-only."""
+
+    texts: ClassVar[Mapping[str, TextKind]] = {"answer": "answer"}
+
+
+class Tensor(msgspec.Struct, frozen=True, array_like=True):
+    """A named array on the wire: little-endian numbers of the message's type, row by row."""
+
+    name: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+class AdapterDown(Message, frozen=True, array_like=True, tag="D"):
+    """Down: the trainable part of the model (an adapter, or all of it), to be trained on the client's rows."""
+
+    purpose: ClassVar[Purpose] = "adapter"
+
+    round_index: Id
+    number_type: NumberType
+    tensors: tuple[Tensor, ...]
+
+    def paper_bytes(self) -> int:
+        """Numbers at their declared width."""
+        return sum(prod(tensor.shape) for tensor in self.tensors) * NUMBER_TYPE_BYTES[self.number_type]
+
+
+class AdapterUp(Message, frozen=True, array_like=True, tag="U"):
+    """Up: the same part after local training, and on how many rows it was trained; not scalar-only."""
+
+    purpose: ClassVar[Purpose] = "adapter"
+
+    round_index: Id
+    num_rows: Id
+    number_type: NumberType
+    tensors: tuple[Tensor, ...]
+
+    def paper_bytes(self) -> int:
+        """Numbers at their declared width; the row count is framing."""
+        return sum(prod(tensor.shape) for tensor in self.tensors) * NUMBER_TYPE_BYTES[self.number_type]
+
+
+class RowsRequest(Message, frozen=True, array_like=True, tag="O"):
+    """Down: the client is asked for its private rows, all of them (pooled training; nothing stays private)."""
+
+    purpose: ClassVar[Purpose] = "control"
+
+    draw: Id
+
+    def paper_bytes(self) -> int:
+        """Control traffic is not in the paper's account."""
+        return 0
+
+
+class Rows(Message, frozen=True, array_like=True, tag="W"):
+    """Up: (question, answer) rows as text; not scalar-only."""
+
+    purpose: ClassVar[Purpose] = "data"
+    texts: ClassVar[Mapping[str, TextKind]] = {"questions": "question", "answers": "candidate"}
+
+    draw: Id
+    questions: tuple[str, ...]
+    answers: tuple[str, ...]
+
+    def paper_bytes(self) -> int:
+        """Text of questions and answers."""
+        return _text_bytes(self.questions) + _text_bytes(self.answers)
+
+
+class SyntheticRequest(RowsRequest, frozen=True, array_like=True, tag="S"):
+    """Down: the client is asked for synthetic rows that resemble its own."""
+
+
+class SyntheticRows(Rows, frozen=True, array_like=True, tag="Y"):
+    """Up: synthetic (question, answer) rows; text, but under the stated mechanism not the client's own."""
+
+    purpose: ClassVar[Purpose] = "synthetic"
+
+
+class BaseModel(Message, frozen=True, array_like=True, tag="M"):
+    """Down: a base model's weights, before the client can do anything (``base_model: shipped``).
+
+    The weights themselves are not built: ``num_bytes`` says how long they are, and that is what the link carries
+    (``fedsim.billing``).
+    """
+
+    purpose: ClassVar[Purpose] = "setup"
+
+    num_bytes: Id
+
+    def paper_bytes(self) -> int:
+        """Set-up is not in the paper's account."""
+        return 0
+
+
+class Ready(Message, frozen=True, array_like=True, tag="G"):
+    """Up: the base model is there."""
+
+    purpose: ClassVar[Purpose] = "setup"
+    scalars_only: ClassVar[bool] = True
+
+    num_bytes: Id
+
+    def paper_bytes(self) -> int:
+        """Set-up is not in the paper's account."""
+        return 0
 
 
 class Cancel(Message, frozen=True, array_like=True, tag="X"):
@@ -180,6 +304,15 @@ AnyMessage = (
     | Rewards
     | QuestionOnly
     | Answer
+    | FinalAnswer
+    | AdapterDown
+    | AdapterUp
+    | RowsRequest
+    | Rows
+    | SyntheticRequest
+    | SyntheticRows
+    | BaseModel
+    | Ready
     | Cancel
 )
 

@@ -54,8 +54,10 @@ async def run(federation: Federation, config: Config, state: ServerState) -> Non
                 raise FederationError(f"{num_unanswered} questions in a row brought no answer")
             if not rows:
                 continue
-            count = state.policy.count_tokens
-            work = training_work(state.spec, [count(row.text) + count(row.answer) + 1 for row in rows])
+            lengths = [
+                state.tokens.question(row.text) + state.tokens.candidate(row.answer) + 1 for row in rows
+            ]
+            work = training_work(state.spec, lengths)
             await federation.server.compute(work, "update", state.policy.version)
             stats = state.policy.fit(rows, steps=math.ceil(len(rows) / config.fit_batch_size))
             state.monitor.updated(stats, [], len(rows), 0.0)
@@ -84,9 +86,9 @@ def answer(client: ClientState, message: wire.QuestionOnly) -> Reply:
 
 def answer_cost(client: ClientState, message: wire.QuestionOnly) -> Work:
     """Decoding one answer."""
-    count = client.evaluator.count_tokens
     own = client.evaluator.answers([message.question])[0]
-    return generate_work(client.spec, [count(message.question)], [[count(own) + 1]])
+    tokens = client.tokens
+    return generate_work(client.spec, [tokens.question(message.question)], [[tokens.candidate(own) + 1]])
 
 
 HANDLERS: Mapping[type[wire.Message], Handler] = {

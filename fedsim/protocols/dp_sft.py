@@ -23,13 +23,15 @@ class Config(PolicyConfig):
 
 async def run(federation: Federation, config: Config, state: ServerState) -> None:
     """SFT steps on Dp until the run's stop condition."""
-    count = state.policy.count_tokens
+    tokens = state.tokens
     rows = state.data.auxiliary
     batch = min(config.fit_batch_size, len(rows))
-    tokens_per_row = round(sum(count(row.text) + count(row.answer) + 1 for row in rows) / len(rows))
+    tokens_per_row = round(
+        sum(tokens.question(row.text) + tokens.candidate(row.answer) + 1 for row in rows) / len(rows)
+    )
     work = training_work(state.spec, [tokens_per_row] * batch)
     while True:
-        await federation.server.compute(work, "update")
+        await federation.server.compute(work, "update", state.policy.version)
         stats = state.policy.fit(rows, steps=1)
         state.monitor.updated(stats, [], batch, 0.0)
         await state.monitor.pause_if_over()

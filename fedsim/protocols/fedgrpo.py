@@ -358,18 +358,21 @@ def score_cost(client: ClientState, message: wire.Candidates) -> Work:
     """AE compares strings (no model work); likelihood is one prefill of prompt and candidates; agreement decodes."""
     if message.question in client.trusted:
         return NO_WORK
-    count = client.evaluator.count_tokens
+    tokens = client.tokens
+    question, candidates = (
+        tokens.question(message.question),
+        [tokens.candidate(text) for text in message.candidates],
+    )
     if client.model_score == "agreement":
-        longest = max(count(candidate) for candidate in message.candidates)
-        return generate_work(client.spec, [count(message.question)], [[longest]])
-    return score_work(client.spec, count(message.question), [count(text) for text in message.candidates])
+        return generate_work(client.spec, [question], [[max(candidates)]])
+    return score_work(client.spec, question, candidates)
 
 
 def exemplars_cost(client: ClientState, message: wire.ProbeExemplars | wire.ProbeNeighbours) -> Work:
     """Decoding one answer per exemplar, as one batch."""
-    count = client.evaluator.count_tokens
-    prompts = [count(text) for text in message.questions]
-    return generate_work(client.spec, prompts, [[count(text) + 1] for text in message.answers])
+    tokens = client.tokens
+    prompts = [tokens.question(text) for text in message.questions]
+    return generate_work(client.spec, prompts, [[tokens.candidate(text) + 1] for text in message.answers])
 
 
 HANDLERS: Mapping[type[wire.Message], Handler] = {

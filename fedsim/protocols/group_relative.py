@@ -232,9 +232,10 @@ class Learner:
         )
 
     def _update_work(self, batch: Sequence[Final]) -> Work:
-        count = self._state.policy.count_tokens
+        tokens = self._state.tokens
         row_tokens = [
-            count(final.group.draw.question.text) + candidate.num_tokens
+            tokens.question(final.group.draw.question.text)
+            + tokens.sampled(candidate.text, candidate.num_tokens)
             for final in batch
             for candidate in final.group.candidates
         ]

@@ -117,9 +117,12 @@ class Rollouts:
         return [self._ahead[draw.index] for draw in draws]
 
     def _work(self, groups: Sequence[Group]) -> Work:
-        count = self._state.policy.count_tokens
-        prompts = [count(group.draw.question.text) for group in groups]
-        answers = [[candidate.num_tokens for candidate in group.candidates] for group in groups]
+        tokens = self._state.tokens
+        prompts = [tokens.question(group.draw.question.text) for group in groups]
+        answers = [
+            [tokens.sampled(candidate.text, candidate.num_tokens) for candidate in group.candidates]
+            for group in groups
+        ]
         return generate_work(self._state.spec, prompts, answers) + embedding_work(
             self._state.spec, sum(prompts)
         )

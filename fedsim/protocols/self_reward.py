@@ -30,8 +30,8 @@ async def run(federation: Federation, config: Config, state: ServerState) -> Non
 
     async def judge(group: Group) -> Judgement:
         text = group.draw.question.text
-        count = state.frozen.count_tokens
-        work = score_work(state.spec, count(text), [count(candidate) for candidate in group.texts])
+        tokens = state.tokens
+        work = score_work(state.spec, tokens.question(text), [tokens.candidate(c) for c in group.texts])
         state.frozen.expect(text, group.texts)
         await federation.server.compute(work, "score", group.draw.index)
         return Judgement(np.array([state.frozen.likelihood(text, group.texts)]), num_experts=1)
