@@ -275,7 +275,7 @@ def stage(
         transport=Transport(IDEAL),
         availability=availability or AlwaysOn(),
         dropout=dropout,
-        handlers=_overheard(protocols.load(config.name).HANDLERS, told, loop),  # type: ignore[attr-defined]
+        handlers=_overheard(protocols.handlers(config), told, loop),
     )
     text_of = {one.question_id: one.text for one in data.pool}
     states = [

@@ -24,12 +24,13 @@ from fakes import (
 )
 from worlds import Timetable
 
-from fedsim import streams
+from fedsim import protocols, streams
 from fedsim.devices.config import DropoutConfig
 from fedsim.errors import FederationError
 from fedsim.monitor import StopConfig
 from fedsim.network import wire
 from fedsim.protocols import fedgrpo
+from fedsim.protocols.competence import Experts
 from fedsim.protocols.group_relative import HOPELESS_GROUPS
 from fedsim.records import Compute, Reward, Transfer
 from fedsim.roles import Draw
@@ -134,7 +135,7 @@ async def chosen_for_pool(probe: str, *, num_experts: int = 2, seed: int = 0):
     data = task_data(num_clients=5, domains=("a", "b", "c"), pool=60, auxiliary=20)
     config = settings("fedgrpo", num_experts=num_experts, num_neighbours=7, probe=probe)
     on = stage(config, evaluators, data=data, seed=seed)
-    experts = fedgrpo.Experts(on.federation, config, on.state)
+    experts = Experts(on.federation, config, on.state)
     async with asyncio.TaskGroup() as tasks:
         await experts.start(tasks)
     return [await experts.choose(Draw(index, one)) for index, one in enumerate(data.pool)], on
@@ -167,7 +168,7 @@ async def test_equally_competent_clients_are_chosen_by_the_keyed_draw_of_the_que
     config = settings("fedgrpo", num_experts=1, num_neighbours=4)
     data = task_data(num_clients=4, pool=40)
     on = stage(config, [FakeEvaluator("ab")] * 4, data=data, seed=3)
-    experts = fedgrpo.Experts(on.federation, config, on.state)
+    experts = Experts(on.federation, config, on.state)
     async with asyncio.TaskGroup() as tasks:
         await experts.start(tasks)
     chosen = [(await experts.choose(Draw(0, one)))[0] for one in data.pool]
@@ -407,12 +408,58 @@ def test_every_message_that_goes_up_under_fedgrpo_carries_registered_scalars_onl
         wire.ProbeNeighbours: wire.ProbeNeighbours(wire.pack_id(0), ("a1", "b2"), ("1", "2")),
         wire.Candidates: CANDIDATES,
     }
-    assert set(fedgrpo.HANDLERS) == set(examples)
-    for kind, handler in fedgrpo.HANDLERS.items():
+    handlers = protocols.handlers(settings("fedgrpo"))
+    assert set(handlers) == set(examples)
+    for kind, handler in handlers.items():
         for state in (client(), client({"a7": "8"}), client(model_score="agreement")):
             reply = handler.run(state, examples[kind]).message
             assert type(reply).scalars_only
             assert not any(isinstance(getattr(reply, name), str) for name in reply.__struct_fields__)
+
+
+# ------------------------------------------------------------------------------------- the released code's wire
+
+
+async def test_under_answers_up_the_question_goes_down_the_answer_comes_up_and_the_server_compares():
+    """Candidates are the truth, x, y and z; both experts know the domain, so each reward is 1, 0, 0, 0."""
+    policy = FakePolicy(texts=lambda draw, version: [draw.question.answer, "x", "y", "z"])
+    config = fedgrpo_settings(
+        num_experts=2, wire="answers_up", update={"groups_per_update": 2, "in_flight": 2}
+    )
+    ran = await play(config, [FakeEvaluator("ab"), FakeEvaluator("ab")], policy=policy)
+    asked = [row for row in ran.told if not isinstance(row.message, wire.ProbeExemplars)]
+    assert {type(row.message) for row in asked} == {wire.QuestionOnly}
+    assert {type(row.reply) for row in asked} == {wire.FinalAnswer}
+    advantages = policy.steps[0].advantages
+    assert all(signal[0] > 0 > signal[1] == signal[2] == signal[3] for signal in advantages)
+    assert ran.wire_bytes("reward") == 0 < ran.wire_bytes("answer")
+
+
+async def test_under_answers_up_a_trusted_answer_goes_up_in_the_models_place():
+    reply = fedgrpo.answer(client({"a7": "8"}, knows="a"), wire.QuestionOnly(wire.pack_id(0), "a7"))
+    assert reply.message == wire.FinalAnswer(wire.pack_id(0), "8")
+    assert fedgrpo.answer_cost(client({"a7": "8"}), wire.QuestionOnly(wire.pack_id(0), "a7")).flop == 0
+    assert fedgrpo.answer_cost(client(), wire.QuestionOnly(wire.pack_id(0), "a7")).flop > 0
+
+
+async def test_both_wires_give_the_same_advantages_where_experts_compare_their_own_answers():
+    def play_with(kind: str):
+        policy = FakePolicy(texts=lambda draw, version: [draw.question.answer, "x", "y", "z"])
+        config = fedgrpo_settings(
+            num_experts=2,
+            wire=kind,
+            model_score="agreement",
+            update={"schedule": "barrier", "groups_per_update": 6},
+        )
+        return policy, play(
+            config, [FakeEvaluator("a"), FakeEvaluator("ab"), FakeEvaluator("b")], policy=policy
+        )
+
+    by_scores, ran = play_with("scores_up")
+    await ran
+    by_answers, ran = play_with("answers_up")
+    await ran
+    assert by_scores.steps[0].advantages == by_answers.steps[0].advantages
 
 
 # ------------------------------------------------------------------------------------- missing and partial rewards

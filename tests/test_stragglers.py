@@ -17,6 +17,7 @@ from fedsim.network import wire
 from fedsim.protocols.fedgrpo import Config, ask
 from fedsim.roles import Candidate, Draw, Group
 from fedsim.stragglers import StragglerConfig, collect
+from fedsim.tasks.matching import AnswerRule
 from fedsim.tasks.questions import Question
 from tests.worlds import ROUND, SmallWorld, Timetable, leaves, small_world
 from tests.worlds import ask as question
@@ -160,7 +161,7 @@ SCORES = [0.0, 0.25, 0.5, 1.0]
 async def test_a_reward_that_did_not_come_is_not_a_number_until_learning_decides(missing: str) -> None:
     world = small_world([ROUND] * 2, availability=leaves(3.0, client_id=1))
     judgement = await ask(
-        world.federation, Config(stragglers=deadline("20 s", missing=missing)), GROUP, (0, 1)
+        world.federation, Config(stragglers=deadline("20 s", missing=missing)), GROUP, (0, 1), AnswerRule()
     )
     np.testing.assert_array_equal(judgement.rewards, [SCORES, [np.nan] * 4])
     assert (judgement.missing, judgement.num_experts) == (missing, 2)
@@ -169,7 +170,7 @@ async def test_a_reward_that_did_not_come_is_not_a_number_until_learning_decides
 
 async def test_a_late_reward_is_recorded_but_not_used() -> None:
     world = small_world([ROUND])
-    judgement = await ask(world.federation, Config(stragglers=deadline("8 s")), GROUP, (0,))
+    judgement = await ask(world.federation, Config(stragglers=deadline("8 s")), GROUP, (0,), AnswerRule())
     assert np.isnan(judgement.rewards).all() and not world.rewards
     await world.settle()
     (reward,) = world.rewards

@@ -1,6 +1,6 @@
 """Protocols: one file each. A protocol is ``Config``, ``run(federation, config, state)`` and ``HANDLERS``.
 
-The table below is explicit; third parties register a module through the ``fedsim.protocols`` entry point.
+Where the handlers depend on the settings it also has ``handlers_for(config)``. The table below is explicit; third parties register a module through the ``fedsim.protocols`` entry point.
 """
 
 from __future__ import annotations
@@ -52,6 +52,15 @@ def load(name: str) -> ProtocolModule:
             module: ProtocolModule = point.load()
             return module
     raise ScenarioError(f"there is no protocol {name!r}; there are {', '.join(names())}")
+
+
+def handlers(config: Any) -> Mapping[type[wire.Message], Handler]:
+    """What clients answer to under these settings: the protocol's ``HANDLERS``, or those its ``handlers_for`` leaves."""
+    module = load(config.name)
+    chosen: Mapping[type[wire.Message], Handler] = (
+        module.handlers_for(config) if hasattr(module, "handlers_for") else module.HANDLERS
+    )
+    return chosen
 
 
 def _third_parties() -> list[Any]:

@@ -19,7 +19,7 @@ from fedsim.errors import FederationError
 from fedsim.federation import Federation
 from fedsim.models.config import PolicyConfig
 from fedsim.network import wire
-from fedsim.protocols import fedgrpo
+from fedsim.protocols.competence import PROBE_HANDLERS, Experts, ExpertsConfig
 from fedsim.protocols.group_relative import HOPELESS_GROUPS
 from fedsim.protocols.rollouts import QuestionStream
 from fedsim.request import Handler, Reply, Subject
@@ -29,7 +29,7 @@ from fedsim.stragglers import collect
 from fedsim.tasks.questions import Question
 
 
-class Config(PolicyConfig, fedgrpo.ExpertsConfig):
+class Config(PolicyConfig, ExpertsConfig):
     """Settings of the control: FedGRPO's selection, one round of questions per update."""
 
     name: Literal["distil"] = Field(
@@ -40,7 +40,7 @@ class Config(PolicyConfig, fedgrpo.ExpertsConfig):
 
 async def run(federation: Federation, config: Config, state: ServerState) -> None:
     """Rounds of questions; one pass of SFT over the answers that came back."""
-    experts = fedgrpo.Experts(federation, config, state)
+    experts = Experts(federation, config, state)
     stream = QuestionStream(state.data.pool, state.seed)
     num_unanswered = 0
     async with asyncio.TaskGroup() as tasks:
@@ -64,9 +64,7 @@ async def run(federation: Federation, config: Config, state: ServerState) -> Non
             await state.monitor.pause_if_over()
 
 
-async def _ask(
-    federation: Federation, config: Config, experts: fedgrpo.Experts, draw: Draw
-) -> list[Question]:
+async def _ask(federation: Federation, config: Config, experts: Experts, draw: Draw) -> list[Question]:
     chosen = await experts.choose(draw)
     message = wire.QuestionOnly(wire.pack_id(draw.index), draw.question.text)
     subject = Subject(draw.index, draw.question.question_id)
@@ -92,7 +90,6 @@ def answer_cost(client: ClientState, message: wire.QuestionOnly) -> Work:
 
 
 HANDLERS: Mapping[type[wire.Message], Handler] = {
-    wire.ProbeExemplars: fedgrpo.HANDLERS[wire.ProbeExemplars],
-    wire.ProbeNeighbours: fedgrpo.HANDLERS[wire.ProbeNeighbours],
+    **PROBE_HANDLERS,
     wire.QuestionOnly: Handler(answer, answer_cost),
 }

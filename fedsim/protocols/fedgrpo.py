@@ -5,17 +5,17 @@ AAAI 2026, arXiv 2602.12014; Algorithm 1, eqs. 4 to 9. Per question x_s:
 
 1. sample G candidates from the live policy (``rollouts.py``),
 2. embed x_s with the frozen initial policy and find its L nearest exemplars in Dp (eq. 5),
-3. read each client's competence: its own model's accuracy on those exemplars,
+3. read each client's competence: its own model's accuracy on those exemplars (``competence.py``),
 4. ask the M most competent clients (eq. 6) to score the candidates,
 5. each returns one scalar per candidate: AE where it owns a trusted answer, else ME with its own model,
 6. turn the rewards into group-relative advantages (eqs. 7 to 9) and step the policy (``group_relative.py``).
 
 What differs from the paper, on purpose:
 
-* ``probe: once`` (default) sends Dp once per client and keeps the K x |Dp| correctness bits on the server: competence for
-  any question is then a masked mean of bits, and costs no traffic. ``probe: per_question`` is the paper's broadcast of
-  G(x_s) for every question. Both choose the same experts.
-* Exemplars travel with their labels and correctness comes back, so that no client text ever leaves a client.
+* ``probe: once`` (default) asks for competence once; ``probe: per_question`` is the paper's. Both choose the same experts.
+* ``wire: scores_up`` (default) is the paper's text: candidates go down, one scalar per candidate comes up, and nothing else
+  can leave a client. ``wire: answers_up`` is its released code: the question goes down, the client's own answer comes up as
+  text, and the server compares. It is cheaper, its rewards are binary, and it is NOT private.
 * The update does not wait for a round (``update.schedule: group``); ``barrier`` is the paper's.
 * Eqs. 8 and 9 as printed cancel (``grouping: literal``); the default standardises each expert over the candidates.
 * ``competence_floor`` (0 in the paper) leaves out an expert that knows far less than the best one: under label skew the
@@ -28,65 +28,36 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from fedsim.config import StrictModel
 from fedsim.devices.cost import NO_WORK, Work, generate_work, score_work
-from fedsim.errors import FederationError, RequestError
-from fedsim.federation import Client, Federation
+from fedsim.federation import Federation
 from fedsim.network import wire
+from fedsim.protocols.competence import PROBE_HANDLERS, Experts, ExpertsConfig
 from fedsim.protocols.group_relative import GroupRelativeConfig, Judgement, train
 from fedsim.request import Handler, Reply, Subject
-from fedsim.roles import Draw, FloatArray, Group
-from fedsim.selection.confidence_graph import ConfidenceGraph, mean_correct
-from fedsim.selection.experts import all_experts, best_experts, competent_enough, random_experts
+from fedsim.roles import Group
 from fedsim.states import ClientState, ServerState
-from fedsim.stragglers import StragglerConfig, collect
-
-BoolArray = npt.NDArray[np.bool_]
-
-if TYPE_CHECKING:
-    import networkx as nx
-
-
-class ExpertsConfig(StrictModel):
-    """Who is asked, and for how long; the paper's letters stand in the descriptions."""
-
-    experts: Literal["competence", "random", "all", "oracle"] = Field(
-        "competence",
-        description="who scores: the most competent by the confidence graph, "
-        "or a control: random, all, oracle (by true domain accuracy)",
-    )
-    num_experts: int = Field(2, ge=1, description="M, experts asked per question (experts: all ignores it)")
-    competence_floor: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="experts with less than this share of the best known client's competence are not asked; a question that "
-        "none of those who are there knows is passed over (0: M are asked whatever they know, as in the paper)",
-    )
-    num_neighbours: int = Field(20, ge=1, description="L, nearest exemplars that decide competence")
-    probe: Literal["once", "per_question"] = Field(
-        "once",
-        description="once: Dp travels once per client; per_question: the L nearest exemplars travel "
-        "for every question, as in the paper",
-    )
-    stragglers: StragglerConfig = Field(
-        StragglerConfig(), description="how long a group waits for its experts"
-    )
+from fedsim.stragglers import collect
+from fedsim.tasks.matching import AnswerRule
 
 
 class Config(GroupRelativeConfig, ExpertsConfig):
     """Settings of FedGRPO."""
 
     name: Literal["fedgrpo"] = Field("fedgrpo", description="FedGRPO (AAAI 2026)")
+    wire: Literal["scores_up", "answers_up"] = Field(
+        "scores_up",
+        description="scores_up: candidates go down, scalars come up; answers_up (the released code): the question goes down, "
+        "the client's own answer comes up as text, which is not private",
+    )
     model_score: Literal["likelihood", "agreement"] = Field(
         "likelihood",
-        description="ME: likelihood of the candidate under the client's model, or agreement with its own answer",
+        description="ME: likelihood of the candidate under the client's model, or agreement with its own answer "
+        "(answers_up is always agreement)",
     )
     fusion: Literal["mean", "competence"] = Field(
         "mean",
@@ -114,22 +85,23 @@ async def run(federation: Federation, config: Config, state: ServerState) -> Non
 
         async def judge(group: Group) -> Judgement:
             chosen = await experts.choose(group.draw)
-            judgement = await ask(federation, config, group, chosen)
+            judgement = await ask(federation, config, group, chosen, state.data.answers)
             weights = experts.weights(group.draw, chosen)
             return replace(judgement, weights=weights if config.fusion == "competence" else None)
 
         def anticipate(group: Group) -> None:
             for client_id in experts.likely(group.draw):
-                federation.clients[client_id].anticipate(candidates_message(group))
+                federation.clients[client_id].anticipate(question_message(config, group))
 
         await train(federation, config, state, state.data.pool, judge, anticipate)
 
 
-async def ask(federation: Federation, config: Config, group: Group, chosen: Sequence[int]) -> Judgement:
-    """Send <x_s, y> to the experts and await their scalars under the straggler policy (Algorithm 1, steps 5 and 6)."""
-    question = group.draw.question
-    message = candidates_message(group)
-    subject = Subject(group.draw.index, question.question_id)
+async def ask(
+    federation: Federation, config: Config, group: Group, chosen: Sequence[int], rule: AnswerRule
+) -> Judgement:
+    """Ask the experts and await what they return under the straggler policy (Algorithm 1, steps 5 and 6)."""
+    message = question_message(config, group)
+    subject = Subject(group.draw.index, group.draw.question.question_id)
     requests = {client_id: federation.clients[client_id].request(message, subject) for client_id in chosen}
     replies = await collect(requests, config.stragglers)
     rewards = np.full((len(chosen), len(group.candidates)), np.nan)
@@ -137,212 +109,35 @@ async def ask(federation: Federation, config: Config, group: Group, chosen: Sequ
         reply = replies.get(client_id)
         if isinstance(reply, wire.Rewards):
             rewards[row] = reply.rewards
+        elif isinstance(reply, wire.FinalAnswer):
+            rewards[row] = agreement(rule, reply.answer, group.texts)
     return Judgement(rewards, len(chosen), config.stragglers.missing)
 
 
-def candidates_message(group: Group) -> wire.Candidates:
-    """<x_s, y>: a question and its candidates."""
-    return wire.Candidates(wire.pack_id(group.draw.index), group.draw.question.text, tuple(group.texts))
+def question_message(config: Config, group: Group) -> wire.Candidates | wire.QuestionOnly:
+    """What goes down: <x_s, y>, a question and its candidates, or (``answers_up``) the question alone."""
+    draw, question = wire.pack_id(group.draw.index), group.draw.question.text
+    if config.wire == "answers_up":
+        return wire.QuestionOnly(draw, question)
+    return wire.Candidates(draw, question, tuple(group.texts))
 
 
-class Experts:
-    """Who is asked: the confidence graph, filled by probing, or one of its controls."""
+def agreement(rule: AnswerRule, answer: str, candidates: Sequence[str]) -> list[float]:
+    """r_g = 1[candidate g gives this answer], ``[G]``."""
+    return [float(rule.right(candidate, answer)) for candidate in candidates]
 
-    def __init__(self, federation: Federation, config: ExpertsConfig, state: ServerState) -> None:
-        exemplars = state.data.auxiliary
-        self._federation = federation
-        self._config = config
-        self._state = state
-        self._exemplars = exemplars
-        self._graph = ConfidenceGraph.unprobed(state.policy.embed(exemplars), len(federation.clients))
-        pool = state.data.pool
-        self._embeddings = dict(zip((q.question_id for q in pool), state.policy.embed(pool), strict=True))
-        self._competence_of_draw: dict[int, FloatArray] = {}
-        self._num_probing = 0
-        self._num_passed_over = 0
-        self._somebody_answered = asyncio.Event()
-        self._one_more_answered = asyncio.Event()
-        state.artefacts["confidence_graph"] = self._sample_graph
-
-    async def start(self, tasks: asyncio.TaskGroup) -> None:
-        """Probe every client, each when it is there, and return when the first has answered (``probe: once``)."""
-        if self._config.probe == "once":
-            self._num_probing = len(self._federation.clients)
-            for client in self._federation:
-                tasks.create_task(self._probe(client), name=f"probe of client {client.client_id}")
-            await self._somebody_answered.wait()
-
-    async def _probe(self, client: Client) -> None:
-        """Probe one client; when every client was given up and none has answered, the federation is hopeless."""
-        correct = await self._ask_exemplars(client)
-        self._num_probing -= 1
-        if correct is not None:
-            self._graph.record(client.client_id, correct)
-            self._somebody_answered.set()
-            self._one_more_answered.set()
-            self._one_more_answered = asyncio.Event()
-        elif not self._num_probing and not self._somebody_answered.is_set():
-            raise FederationError(
-                f"no client answered the probe: each was away for good, or failed {_MAX_PROBES} times in a row"
-            )
-
-    async def _ask_exemplars(self, client: Client) -> BoolArray | None:
-        """Send Dp to one client, whenever it is there, until it has answered: correctness bits ``[P]``; None if never."""
-        message = wire.ProbeExemplars(
-            wire.pack_id(0), tuple(q.text for q in self._exemplars), tuple(q.answer for q in self._exemplars)
-        )
-        for attempt in range(_MAX_PROBES):
-            try:
-                await client.online()
-            except FederationError:
-                return None
-            try:
-                reply = await client.request(message, Subject(attempt=attempt))
-            except RequestError:
-                continue
-            assert isinstance(reply, wire.ProbeBits)
-            bits = np.unpackbits(np.frombuffer(reply.bits, np.uint8), count=len(self._exemplars))
-            return bits.astype(np.bool_)
-        return None
-
-    async def choose(self, draw: Draw) -> tuple[int, ...]:
-        """C(x_s): the ids of the experts for this question, waiting until somebody can be asked (eq. 6).
-
-        A question that nobody there is competent for is passed over, but not one after the other without end: when many in
-        a row were, it waits until somebody comes back.
-        """
-        while True:
-            eligible = await self._eligible()
-            if self._config.probe == "per_question" and self._config.experts == "competence":
-                scores = self._competence_of_draw[draw.index] = await self._ask_competence(draw, eligible)
-                return self._best(draw, scores, eligible)
-            chosen = self._rank(draw, eligible)
-            self._num_passed_over = 0 if chosen else self._num_passed_over + 1
-            if self._num_passed_over <= _MOST_PASSED_OVER:
-                return chosen
-            await self._somebody_returns()
-
-    def weights(self, draw: Draw, chosen: Sequence[int]) -> FloatArray:
-        """r_k^p of the experts asked, ``[M]``; 1 for a client whose competence nobody asked for."""
-        competence = self._competence_of_draw.pop(draw.index, None)
-        if competence is None:
-            competence = self._graph.competence(
-                self._embeddings[draw.question.question_id], self._config.num_neighbours
-            )
-        return np.nan_to_num(competence[list(chosen)], nan=1.0)
-
-    def likely(self, draw: Draw) -> tuple[int, ...]:
-        """Who would be asked if the question were asked now; nobody where only asking can tell."""
-        if self._config.probe == "per_question":
-            return ()
-        probed = self._graph.probed()
-        return self._rank(draw, [client_id for client_id in self._federation.online() if client_id in probed])
-
-    def _rank(self, draw: Draw, eligible: Sequence[int]) -> tuple[int, ...]:
-        config, seed = self._config, self._state.seed
-        question = draw.question
-        if config.experts == "all":
-            return all_experts(eligible)
-        if config.experts == "random":
-            return random_experts(question.question_id, config.num_experts, eligible, seed)
-        if config.experts == "oracle":
-            scores = self._state.client_accuracy()[:, self._state.data.domains.index(question.domain)]
-            return best_experts(scores, question.question_id, config.num_experts, eligible, seed)
-        scores = self._graph.competence(self._embeddings[question.question_id], config.num_neighbours)
-        return self._best(draw, scores, eligible)
-
-    def _best(self, draw: Draw, scores: FloatArray, eligible: Sequence[int]) -> tuple[int, ...]:
-        config = self._config
-        chosen = best_experts(
-            scores, draw.question.question_id, config.num_experts, eligible, self._state.seed
-        )
-        return competent_enough(chosen, scores, config.competence_floor)
-
-    async def _eligible(self) -> list[int]:
-        """Clients that can be asked now: there, and (``probe: once``) with a known competence."""
-        if self._config.probe == "per_question":
-            await self._federation.any_online(range(len(self._federation.clients)))
-            return self._federation.online()
-        while True:
-            probed = self._graph.probed()
-            eligible = [client_id for client_id in self._federation.online() if client_id in probed]
-            if eligible:
-                return eligible
-            await self._somebody_returns()
-
-    async def _somebody_returns(self) -> None:
-        """Sleep until a probed client that is away comes back, or one more client has answered the probe."""
-        away = sorted(self._graph.probed() - set(self._federation.online()))
-        back = asyncio.ensure_future(self._federation.any_online(away))
-        more = asyncio.ensure_future(self._one_more_answered.wait())
-        try:
-            await asyncio.wait((back, more), return_when=asyncio.FIRST_COMPLETED)
-            if back.done() and back.exception() is not None and self._num_probing:
-                await more  # those known are gone for good, but others may still come
-            elif back.done():
-                back.result()
-        finally:
-            back.cancel()
-            more.cancel()
-
-    async def _ask_competence(self, draw: Draw, eligible: Sequence[int]) -> FloatArray:
-        """Broadcast G(x_s) and collect r_k^p; NaN for a client that did not answer in time."""
-        nearest = self._graph.neighbours(
-            self._embeddings[draw.question.question_id], self._config.num_neighbours
-        )
-        message = wire.ProbeNeighbours(
-            wire.pack_id(draw.index),
-            tuple(self._exemplars[index].text for index in nearest),
-            tuple(self._exemplars[index].answer for index in nearest),
-        )
-        subject = Subject(draw.index, draw.question.question_id)
-        requests = {
-            client_id: self._federation.clients[client_id].request(message, subject) for client_id in eligible
-        }
-        replies = await collect(requests, self._config.stragglers)
-        competence = np.full(len(self._federation.clients), np.nan)
-        for client_id, reply in replies.items():
-            if isinstance(reply, wire.Competence):
-                competence[client_id] = reply.competence
-        return competence
-
-    def _sample_graph(self) -> nx.Graph[str]:
-        """The graph of one question per domain, for the run folder."""
-        first_of_domain = {question.domain: question for question in reversed(self._state.data.pool)}
-        questions = [
-            first_of_domain[domain] for domain in self._state.data.domains if domain in first_of_domain
-        ]
-        embeddings = np.array([self._embeddings[question.question_id] for question in questions])
-        return self._graph.graph(questions, embeddings, self._config.num_neighbours, self._exemplars)
-
-
-_MAX_PROBES = 100
-_MOST_PASSED_OVER = 100
 
 # ---------------------------------------------------------------------------------------------- the client's half
-
-
-def answer_exemplars(client: ClientState, message: wire.ProbeExemplars) -> Reply:
-    """Answer Dp with the client's own model and say which answers equal their labels."""
-    right = _own_answers_right(client, message.questions, message.answers)
-    return Reply(wire.ProbeBits(message.draw, np.packbits(right).tobytes()))
-
-
-def answer_neighbours(client: ClientState, message: wire.ProbeNeighbours) -> Reply:
-    """r_k^p = (1/L) sum_l 1[own answer to x_l = y_l] (PAPER, step 3)."""
-    right = _own_answers_right(client, message.questions, message.answers)
-    return Reply(wire.Competence(message.draw, mean_correct(right)))
 
 
 def score(client: ClientState, message: wire.Candidates) -> Reply:
     """Dual evaluation: AE, 1[y = trusted answer], where the client owns one; else ME with its own model."""
     trusted = client.trusted.get(message.question)
     if trusted is not None:
-        rewards = [float(client.answers.right(candidate, trusted)) for candidate in message.candidates]
+        rewards = agreement(client.answers, trusted, message.candidates)
         return Reply(wire.Rewards(message.draw, tuple(rewards)), evaluator="AE")
     if client.model_score == "agreement":
-        own = client.answers.extract(client.evaluator.answers([message.question])[0])
-        rewards = [float(client.answers.right(candidate, own)) for candidate in message.candidates]
+        rewards = agreement(client.answers, _own_answer(client, message.question), message.candidates)
         return Reply(wire.Rewards(message.draw, tuple(rewards)), evaluator="ME agreement")
     likelihood = client.evaluator.likelihood(message.question, message.candidates)
     return Reply(wire.Rewards(message.draw, tuple(likelihood)), evaluator="ME likelihood")
@@ -368,20 +163,36 @@ def score_cost(client: ClientState, message: wire.Candidates) -> Work:
     return score_work(client.spec, question, candidates)
 
 
-def exemplars_cost(client: ClientState, message: wire.ProbeExemplars | wire.ProbeNeighbours) -> Work:
-    """Decoding one answer per exemplar, as one batch."""
+def answer(client: ClientState, message: wire.QuestionOnly) -> Reply:
+    """``answers_up``: the trusted answer where the client owns one, else its own model's, as text."""
+    trusted = client.trusted.get(message.question)
+    if trusted is not None:
+        return Reply(wire.FinalAnswer(message.draw, trusted), evaluator="AE")
+    own = _own_answer(client, message.question)
+    return Reply(wire.FinalAnswer(message.draw, own), evaluator="ME agreement")
+
+
+def answer_cost(client: ClientState, message: wire.QuestionOnly) -> Work:
+    """A look-up, or decoding one answer with its rationale."""
+    if message.question in client.trusted:
+        return NO_WORK
     tokens = client.tokens
-    prompts = [tokens.question(text) for text in message.questions]
-    return generate_work(client.spec, prompts, [[tokens.candidate(text) + 1] for text in message.answers])
+    own = client.evaluator.answers([message.question])[0]
+    return generate_work(client.spec, [tokens.question(message.question)], [[tokens.candidate(own) + 1]])
 
 
 HANDLERS: Mapping[type[wire.Message], Handler] = {
-    wire.ProbeExemplars: Handler(answer_exemplars, exemplars_cost),
-    wire.ProbeNeighbours: Handler(answer_neighbours, exemplars_cost),
+    **PROBE_HANDLERS,
     wire.Candidates: Handler(score, score_cost, expect_score),
+    wire.QuestionOnly: Handler(answer, answer_cost),
 }
 
 
-def _own_answers_right(client: ClientState, questions: Sequence[str], labels: Sequence[str]) -> list[bool]:
-    answers = client.evaluator.answers(questions)
-    return [client.answers.right(answer, label) for answer, label in zip(answers, labels, strict=True)]
+def handlers_for(config: Config) -> Mapping[type[wire.Message], Handler]:
+    """What clients answer to: under ``scores_up`` there is no handler whose reply is text, so none can leave a client."""
+    unused = wire.QuestionOnly if config.wire == "scores_up" else wire.Candidates
+    return {kind: handler for kind, handler in HANDLERS.items() if kind is not unused}
+
+
+def _own_answer(client: ClientState, question: str) -> str:
+    return client.answers.extract(client.evaluator.answers([question])[0])
