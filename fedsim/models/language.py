@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import torch
@@ -20,6 +21,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 Ids = tuple[int, ...]
 T = TypeVar("T")
 _WIDTH_STEP = 16
+_MOST_TEXTS = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,9 @@ class LanguageModel:
         self.shapes = shapes
         self.end_id = int(tokenizer.eos_token_id)
         self._prompts: dict[str, Ids] = {}
+        # A tokenizer call takes 0.1 ms, and a run asks for the tokens of the same few thousand texts some 200,000 times.
+        self._plain_ids = lru_cache(_MOST_TEXTS)(self._tokenized)
+        self._text_of = lru_cache(_MOST_TEXTS)(self._decoded)
 
     def prompt_ids(self, text: str) -> Ids:
         """Token ids of a question, with the tokenizer's own special tokens."""
@@ -77,20 +82,26 @@ class LanguageModel:
 
     def answer_ids(self, text: str) -> Ids:
         """Token ids of a whole answer: its text and the end token."""
-        return (*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end_id)
+        return (*self._plain_ids(text), self.end_id)
 
     def answer_text(self, ids: Ids) -> str:
         """The text of sampled ids, without the end token."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+        return self._text_of(tuple(ids))
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text, without special tokens."""
-        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return len(self._plain_ids(text))
 
     def width(self, ids: Ids) -> int:
         """Canonical width of a question of these ids."""
         least = self.shapes.prompt_tokens
         return least if len(ids) <= least else -(-len(ids) // _WIDTH_STEP) * _WIDTH_STEP
+
+    def _tokenized(self, text: str) -> Ids:
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _decoded(self, ids: Ids) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
 def by_width(
