@@ -69,6 +69,7 @@ def headline(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     requests = summary["requests"]
     return [
         ("protocol", str(summary["protocol"])),
+        ("billed", str(summary.get("billed") or "as it is")),
         ("greedy accuracy", _change(accuracy["greedy"])),
         ("pass@1", _change(accuracy["pass_at_1"])),
         ("pass@8", _change(accuracy["pass_at_8"])),

@@ -89,30 +89,63 @@ def compare(
     processes: Annotated[
         int | None, typer.Option(min=1, help="Runs at a time; by default one per core.")
     ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N,N,...", help="Seeds instead of the file's, e.g. 0 or 0,1.")
+    ] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="First choose settings on the file's grid (validation questions).")
+    ] = False,
+    check_only: Annotated[
+        bool, typer.Option("--check", help="Run nothing; say how many runs there are and what they take.")
+    ] = False,
     cache_dir: Annotated[
         Path | None,
         typer.Option(envvar="FEDSIM_CACHE", help="Where trained models are kept; else the user's cache."),
     ] = None,
+    figures: Annotated[bool, typer.Option(help="Draw figures/ into the comparison's folder.")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
     """Run a scenario in several variants and seeds, in parallel; the last line printed is the folder."""
+    chosen = _seeds(seeds)
+    if check_only:
+        _print_outlook(comparison, out, processes, chosen)
+        return
     from fedsim import sweep
     from fedsim.progress import SilentProgress, progress_for
 
     progress = SilentProgress() if quiet else progress_for(sys.stderr)
     try:
-        folder = sweep.compare(comparison, out, processes=processes, cache_dir=cache_dir, progress=progress)
+        folder = sweep.compare(
+            comparison,
+            out,
+            processes=processes,
+            cache_dir=cache_dir,
+            progress=progress,
+            seeds=chosen,
+            tune=tune,
+            figures=figures,
+        )
     finally:
         progress.close()
+    if tune:
+        print((folder / "tuning.md").read_text(encoding="utf-8"))
     print((folder / "comparison.md").read_text(encoding="utf-8"))
+    if figures:
+        print(folder / "figures" / "index.html")
     print(folder)
 
 
 @app.command()
 def check(scenario: ScenarioArgument, assignments: SetOption = None, seed: SeedOption = None) -> None:
-    """Validate a scenario, print it with every default filled in, and estimate what a run will take."""
-    from fedsim.scenario import read_scenario
+    """Validate a scenario, print it with every default filled in, and estimate what a run will take.
 
+    Of a comparison: validate every run, and say how many there are and what each will take.
+    """
+    from fedsim.scenario import is_comparison, read_scenario
+
+    if not assignments and seed is None and is_comparison(scenario):
+        _print_outlook(scenario, None, None, None)
+        return
     settings = read_scenario(scenario, assignments or (), seed)
     print(settings.to_yaml())
     from fedsim.estimate import estimate
@@ -124,10 +157,11 @@ def check(scenario: ScenarioArgument, assignments: SetOption = None, seed: SeedO
 
 @app.command(name="list")
 def list_() -> None:
-    """List protocols, device presets, links, model presets and shipped scenarios."""
-    from fedsim.devices.presets import device_presets, link_names
+    """List protocols, device, link, model and text presets, and shipped scenarios."""
+    from fedsim.devices.presets import architectures, device_presets, link_names
     from fedsim.models.config import PRESETS
     from fedsim.scenario import protocol_settings, shipped_comparisons, shipped_scenarios
+    from fedsim.text_lengths import length_presets
 
     protocols = {
         name: model.model_fields["name"].description or "" for name, model in protocol_settings().items()
@@ -136,14 +170,10 @@ def list_() -> None:
     _print_section("device presets (clients, server.preset)", dict.fromkeys(device_presets(), ""))
     _print_section("links (clients.<class>.link)", dict.fromkeys(link_names(), ""))
     _print_section("model presets (models.server, models.clients)", dict.fromkeys(PRESETS, ""))
-    _print_section(
-        "scenarios (fedsim run NAME)",
-        {name: _first_comment(path) for name, path in shipped_scenarios().items()},
-    )
-    _print_section(
-        "comparisons (fedsim compare NAME)",
-        {name: _first_comment(path) for name, path in shipped_comparisons().items()},
-    )
+    _print_section("architectures (models.bill_as)", dict.fromkeys(architectures(), ""))
+    _print_section("text lengths (text.question, text.answer)", dict.fromkeys(length_presets(), ""))
+    _print_files("scenarios", "fedsim run", shipped_scenarios())
+    _print_files("comparisons", "fedsim compare", shipped_comparisons())
 
 
 @app.command()
@@ -252,6 +282,35 @@ def _print_section(title: str, rows: Mapping[str, str]) -> None:
     for name, text in rows.items():
         print(f"  {name:{width}}  {text}".rstrip())
     print()
+
+
+def _print_files(kind: str, command: str, files: Mapping[str, Path]) -> None:
+    """Shipped files with their first comments, a section for each folder."""
+    folders: dict[str, dict[str, str]] = {}
+    for name, path in files.items():
+        folders.setdefault(name.rpartition("/")[0], {})[name] = _first_comment(path)
+    for folder, rows in folders.items():
+        where = f" in {folder}" if folder else ""
+        _print_section(f"{kind}{where} ({command} {f'{folder}/' if folder else ''}NAME)", rows)
+
+
+def _print_outlook(
+    comparison: str, out: Path | None, processes: int | None, seeds: tuple[int, ...] | None
+) -> None:
+    from fedsim import outlook
+
+    for line in outlook.lines(outlook.outlook(comparison, out, processes=processes, seeds=seeds)):
+        print(line)
+
+
+def _seeds(text: str | None) -> tuple[int, ...] | None:
+    """Seeds as typed, separated by commas."""
+    if text is None:
+        return None
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() for word in words):
+        raise InputError(f"--seeds {text}: must be whole numbers separated by commas, e.g. 0,1,2")
+    return tuple(int(word) for word in words)
 
 
 def _first_comment(path: Path) -> str:

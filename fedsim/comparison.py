@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,18 @@ import numpy as np
 from scipy import stats
 
 from fedsim.runfolder import write_atomically, write_json
+from fedsim.target import Target, TargetConfig, Way, describe, resolve, way_to
+from fedsim.units import format_seconds
 
 Interval = dict[str, float | int | None]
 Summaries = Mapping[str, Sequence[Mapping[str, Any]]]
+Ways = Mapping[str, Sequence[Way | None]]
+"""Each variant's ways to the target, in the order of the seeds."""
+
+Tuned = Mapping[str, Mapping[str, Any] | None]
 
 LEVEL = 0.95
+_COMPARED = ("accuracy", "validation", "bytes", "updates", "virtual_s")  # what differences are written of
 
 
 def interval(values: Sequence[float | None]) -> Interval:
@@ -56,23 +64,99 @@ def aggregate(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def write_comparison(
-    folder: Path, name: str, seeds: Sequence[int], summaries: Summaries, runs: Sequence[Mapping[str, Any]]
+    folder: Path,
+    name: str,
+    seeds: Sequence[int],
+    summaries: Summaries,
+    runs: Sequence[Mapping[str, Any]],
+    *,
+    target: TargetConfig | None = None,
+    tuned: Tuned | None = None,
 ) -> list[Path]:
     """Write ``comparison.json``, ``comparison.csv`` (one row per run) and ``comparison.md`` (a table for a paper).
 
-    ``runs`` says where each run lies: ``variant``, ``seed``, ``folder`` (beside the files).
+    In ``comparison.json`` each of ``variants`` has ``name``, ``protocol``, ``leaves`` (what leaves the clients), ``billed``,
+    ``tuned``, ``gain``, every number of the summaries under its own key, ``minus_first`` (differences to the first variant,
+    paired by seed; null for the first itself) and ``to_target`` (see `fedsim.target.describe`). Beside them stand ``target``,
+    the validation accuracy that counts as reached (null where there is none), and ``target_origin``, where it comes from.
+
+    Args:
+        folder: where to write.
+        name: the comparison's name.
+        seeds: its seeds.
+        summaries: each variant's summaries, in the order of the seeds.
+        runs: where each run lies, in the same order: ``variant``, ``seed``, ``folder`` (beside the files).
+        target: which validation accuracy counts as reached; default half of the first variant's gain.
+        tuned: per variant, the setting that is tuned: ``key``, ``value`` and ``by`` (``tuning``, or ``file`` where the
+            file's own value was used); None for a variant without one.
+
+    Raises:
+        RunFolderError: a run's metrics cannot be read.
     """
+    settings = tuned or {}
+    first_name, first = next(iter(summaries.items()))
+    goal = resolve(target or TargetConfig(share_of_gain=0.5), first_name, first)
+    ways = {variant: _ways(folder, variant, runs, goal) for variant in summaries}
     variants = [
-        {"name": variant, "protocol": runs[0]["protocol"]}
-        | {key: value for key, value in aggregate(runs).items() if key not in ("seed", "wall_s")}
-        for variant, runs in summaries.items()
+        {"name": variant, "protocol": found[0]["protocol"], "leaves": leaving(found)}
+        | {"billed": found[0].get("billed"), "tuned": settings.get(variant)}
+        | {"gain": interval([gain(one) for one in found])}
+        | {key: value for key, value in aggregate(found).items() if key not in ("seed", "wall_s", "billed")}
+        | {"minus_first": None if found is first else _differences(found, first)}
+        | {"to_target": describe([one["seed"] for one in found], ways[variant])}
+        for variant, found in summaries.items()
     ]
-    document = {"name": name, "seeds": list(seeds), "level": LEVEL, "variants": variants, "runs": list(runs)}
+    document = {
+        "name": name,
+        "seeds": list(seeds),
+        "level": LEVEL,
+        "target": None if goal is None else goal.validation_greedy,
+        "target_origin": None if goal is None else goal.origin,
+        "variants": variants,
+        "runs": list(runs),
+    }
+    page = "\n".join([table(summaries, ways), *_notes(seeds, goal, settings, summaries)])
     return [
         write_json(folder / "comparison.json", document),
-        write_atomically(folder / "comparison.csv", _csv(summaries).encode()),
-        write_atomically(folder / "comparison.md", table(summaries).encode()),
+        write_atomically(folder / "comparison.csv", _csv(summaries, ways).encode()),
+        write_atomically(folder / "comparison.md", page.encode()),
     ]
+
+
+def leaving(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What left the clients in any of several runs (see `fedsim.summary.leaves`)."""
+    return list(dict.fromkeys(kind for summary in summaries for kind in summary.get("leaves", ())))
+
+
+def _ways(
+    folder: Path, variant: str, runs: Sequence[Mapping[str, Any]], goal: Target | None
+) -> list[Way | None]:
+    places = [folder / run["folder"] for run in runs if run["variant"] == variant]
+    return [None if goal is None else way_to(place, goal.validation_greedy) for place in places]
+
+
+def _differences(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Ours minus theirs, seed by seed, under the summaries' keys, and of the gain."""
+    pairs = list(zip(ours, theirs, strict=True))
+    gains = paired([gain(one) for one in ours], [gain(one) for one in theirs])
+    compared = [
+        _minus({key: one.get(key) for key in _COMPARED}, {key: other.get(key) for key in _COMPARED})
+        for one, other in pairs
+    ]
+    return {"gain": gains} | aggregate(compared)
+
+
+def _minus(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in ours.items():
+        other = theirs.get(key)
+        if isinstance(value, Mapping) and isinstance(other, Mapping):
+            found[key] = _minus(value, other)
+        elif isinstance(value, int | float) and isinstance(other, int | float):
+            found[key] = value - other
+        elif value is None or other is None:
+            found[key] = None
+    return found
 
 
 def gain(summary: Mapping[str, Any], measure: str = "greedy") -> float | None:
@@ -88,29 +172,84 @@ def paired(ours: Sequence[float | None], theirs: Sequence[float | None]) -> Inte
     return interval([None if a is None or b is None else a - b for a, b in zip(ours, theirs, strict=True)])
 
 
-def table(summaries: Summaries) -> str:
-    """A Markdown table: accuracy, difference to the first variant, bytes in both accounts, virtual time."""
+def table(summaries: Summaries, ways: Ways | None = None) -> str:
+    """A Markdown table for a paper: one line per variant, means over seeds, sizes in MiB.
+
+    ``wasted`` is the share of the wire's bytes, both ways, whose fate is not ``useful``; bytes to the target are the wire's,
+    both ways, over the runs that reached it (see `fedsim.target`).
+    """
     reference = next(iter(summaries.values()))
     lines = [
-        "| variant | greedy | minus first | pass@1 | uplink, paper's account | wire, up | wire, down | virtual time |",
-        "|---|---|---|---|---|---|---|---|",
+        "| method | leaves a client | greedy, test | minus first | uplink, paper | wire, up | wire, down | wasted "
+        "| virtual time | bytes to target |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, runs in summaries.items():
         final = [run["accuracy"]["greedy"]["final"] for run in runs]
         against = [run["accuracy"]["greedy"]["final"] for run in reference]
         cells = [
             name,
+            ", ".join(leaving(runs))
+            or ("nothing" if all("leaves" in run for run in runs) else "not recorded"),
             show(interval(final)),
             "" if runs is reference else show(paired(final, against), signed=True),
-            show(interval([run["accuracy"]["pass_at_1"]["final"] for run in runs])),
             *(
                 _size(interval([run["bytes"][account][direction] for run in runs])["mean"])
                 for account, direction in (("paper", "uplink"), ("wire", "uplink"), ("wire", "downlink"))
             ),
-            f"{interval([run['virtual_s'] for run in runs])['mean'] or 0:.1f} s",
+            _share(interval([wasted_share(run) for run in runs])["mean"]),
+            format_seconds(interval([run["virtual_s"] for run in runs])["mean"] or 0.0),
+            _way_cell((ways or {}).get(name, ())),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def wasted_share(summary: Mapping[str, Any]) -> float | None:
+    """Share of a run's wire bytes, both ways, whose fate is not ``useful``; None if there were none."""
+    by_fate = summary["bytes"].get("by_fate", {})
+    total = sum(by_fate.values())
+    return 1 - by_fate["useful"] / total if total else None
+
+
+def _way_cell(ways: Sequence[Way | None]) -> str:
+    known = [way for way in ways if way is not None]
+    reached = [way.wire_bytes for way in known if way.reached]
+    missed = f"not reached in {len(known) - len(reached)} of {len(known)}"
+    cells = [_size(interval(reached)["mean"])] if reached else []
+    return "; ".join(cells + [missed] * (len(reached) < len(known)))
+
+
+def _notes(seeds: Sequence[int], goal: Target | None, tuned: Tuned, summaries: Summaries) -> Iterator[str]:
+    """What a reader of the table must know, one paragraph each."""
+    listed = ", ".join(map(str, seeds))
+    yield (
+        f"Means over {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'} ({listed}); in brackets {LEVEL:.0%} Student-t "
+        "intervals over seeds; differences are paired by seed. Wasted: share of the wire's bytes, both ways, that served "
+        "nothing.\n"
+    )
+    if goal is None:
+        yield "No target: the validation accuracy of the first variant was not measured or has not grown.\n"
+    else:
+        yield (
+            f"Target: greedy accuracy {goal.validation_greedy:.3f} on the validation questions ({goal.origin}); bytes to it "
+            "are the wire's, both ways, over the runs that reached it.\n"
+        )
+    settings = [f"{name}: {_setting(setting)}" for name, setting in tuned.items() if setting]
+    if settings:
+        yield f"Settings: {'; '.join(settings)}. All others are the file's own.\n"
+    billed: dict[str, list[str]] = {}
+    for name, runs in summaries.items():
+        if runs[0].get("billed"):
+            billed.setdefault(runs[0]["billed"], []).append(name)
+    for text, names in billed.items():
+        whose = "All methods" if len(names) == len(summaries) else ", ".join(names)
+        yield f"{whose}: bytes and times are billed, {text}; the accuracy is that of the small models that ran.\n"
+
+
+def _setting(tuned: Mapping[str, Any]) -> str:
+    where = "chosen on validation" if tuned["by"] == "tuning" else "the file's own, not chosen here"
+    return f"{tuned['key']} {tuned['value']} ({where})"
 
 
 def show(found: Interval, *, signed: bool = False, digits: int = 3) -> str:
@@ -129,11 +268,27 @@ def _rounded(number: float | int | None, sign: str, digits: int) -> str:
 
 
 def _size(amount: float | int | None) -> str:
-    return "not measured" if amount is None else f"{amount / 2**20:.3f} MiB"
+    """Mebibytes with three digits or more that count, so that columns compare at a glance."""
+    if amount is None:
+        return "not measured"
+    mebibytes = amount / 2**20
+    if 0 < mebibytes < 1:
+        return f"{mebibytes:.3f} MiB" if mebibytes >= 0.001 else "< 0.001 MiB"
+    return f"{mebibytes:.{1 if mebibytes >= 100 else 2}f} MiB"
 
 
-def _csv(summaries: Summaries) -> str:
-    rows = [{"variant": variant} | _flat(summary) for variant, runs in summaries.items() for summary in runs]
+def _share(share: float | int | None) -> str:
+    return "" if share is None else f"{share:.1%}"
+
+
+def _csv(summaries: Summaries, ways: Ways) -> str:
+    rows = [
+        {"variant": variant}
+        | _flat(summary)
+        | ({} if way is None else {f"to_target.{name}": value for name, value in asdict(way).items()})
+        for variant, runs in summaries.items()
+        for summary, way in zip(runs, ways[variant], strict=True)
+    ]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")

@@ -1,5 +1,8 @@
 """Comparison files: a base scenario, variants of it and seeds, resolved into runs before anything starts.
 
+A file may also say what accuracy counts as reached (``target``) and which settings are chosen how (``tune``): one grid of
+values and seeds for every method, judged on validation questions alone (`fedsim.tuning`).
+
 Every run has a key: the hash of its resolved scenario and of the files it names, of the code that decides results (syntax
 trees without docstrings) and of the platform. Under it a finished run is kept, so a change that cannot change a result
 (a comment, the scenario's name, how figures look) repeats nothing.
@@ -8,22 +11,25 @@ trees without docstrings) and of the platform. Under it a finished run is kept, 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fedsim import protocols
 from fedsim.config import StrictModel
 from fedsim.errors import DataFileError, ScenarioError
+from fedsim.models.config import is_config_file
 from fedsim.runfolder import FORMAT_VERSION, platform_facts
 from fedsim.scenario import Scenario, find_scenario, read_scenario
 from fedsim.scenario_errors import nearest, scenario_error
-from fedsim.scenario_yaml import parse
+from fedsim.scenario_yaml import assign, parse
 from fedsim.source import code_fingerprint
+from fedsim.target import TargetConfig
 
 _NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 _WITH_FILE = ("tasks", "clients")  # sections that may name a file, by the key `file`
@@ -36,7 +42,29 @@ class Variant(StrictModel):
     protocol: str | None = Field(
         None, description="another protocol, with its defaults and the base's shared keys"
     )
-    set: dict[str, Any] = Field(default_factory=dict, description="overrides, path.to.key: value, as --set")
+    set: dict[str, Any] = Field(
+        default_factory=dict,
+        description="overrides, path.to.key: value, as --set; a mapping replaces what stood there",
+    )
+    tune: str | None = Field(
+        None, min_length=1, description="path.to.key in which `fedsim compare --tune` tries the grid's values"
+    )
+
+
+class TuneConfig(StrictModel):
+    """The grid in which every method's setting is chosen: the same values and seeds for all."""
+
+    seeds: tuple[int, ...] = Field(
+        min_length=1, description="seeds of the grid's runs; none of the comparison's own"
+    )
+    values: tuple[int | float, ...] = Field(min_length=2, description="values tried in each variant's key")
+
+    @field_validator("values", "seeds")
+    @classmethod
+    def _tried_once(cls, given: tuple[int | float, ...]) -> tuple[int | float, ...]:
+        if len(set(given)) != len(given):
+            raise ValueError("a value stands twice")
+        return given
 
 
 class Comparison(StrictModel):
@@ -52,6 +80,10 @@ class Comparison(StrictModel):
     variants: tuple[Variant, ...] = Field(
         min_length=1, description="what is compared; the first is the reference"
     )
+    target: TargetConfig = Field(
+        TargetConfig(share_of_gain=0.5), description="validation accuracy that counts as reached"
+    )
+    tune: TuneConfig | None = Field(None, description="the grid of `fedsim compare --tune`")
 
     @field_validator("variants")
     @classmethod
@@ -68,23 +100,109 @@ class Comparison(StrictModel):
             raise ValueError("a seed stands twice; one run is one observation")
         return seeds
 
+    @model_validator(mode="after")
+    def _tuned_apart(self) -> Comparison:
+        tuned = [variant.name for variant in self.variants if variant.tune is not None]
+        if self.tune is None and tuned:
+            raise ValueError(
+                f"variant {tuned[0]} names a key to tune, but there is no grid; "
+                "give tune: {seeds: [...], values: [...]}"
+            )
+        if self.tune is not None:
+            if not tuned:
+                raise ValueError("tune is a grid for no variant; give a variant tune: path.to.key")
+            shared = sorted(set(self.tune.seeds) & set(self.seeds))
+            if shared:
+                raise ValueError(
+                    f"seed {shared[0]} is both tuned on and compared on; a setting is judged on runs that it was not chosen by"
+                )
+        return self
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedRun:
-    """One run of a comparison: its scenario, and the key under which its result is kept."""
+    """One run of a comparison: its scenario, and the key under which its result is kept.
+
+    ``value`` is what the variant's tuned key is set to, None where the file's own value is used.
+    """
 
     variant: str
     seed: int
     scenario: Scenario
     key: str
+    value: float | None = None
 
 
-def read_comparison(source: Path | str) -> tuple[Comparison, list[PlannedRun]]:
-    """Read a comparison file and resolve every run in it, so that nothing starts unless all of it is valid.
+@dataclass(frozen=True, slots=True)
+class ComparisonFile:
+    """A comparison as read, and the base scenario that its runs are made from."""
+
+    path: Path
+    base: Path
+    comparison: Comparison
+
+    def runs(self, chosen: Mapping[str, float] | None = None) -> list[PlannedRun]:
+        """Every variant with every seed; ``chosen`` are tuned values by variant.
+
+        Raises:
+            ScenarioError: one of the scenarios is wrong; one line says which variant, and where.
+            DataFileError: a file that a scenario names cannot be read.
+        """
+        values = chosen or {}
+        return [
+            run
+            for variant in self.comparison.variants
+            for run in self._runs(variant, self.comparison.seeds, values.get(variant.name))
+        ]
+
+    def grid(self) -> list[PlannedRun]:
+        """The runs of the grid: every tuned variant with every value and every seed of ``tune``.
+
+        They never look at the test questions (``evaluation.test: false``), so nothing can be chosen by them.
+
+        Raises:
+            ScenarioError: as for `runs`, or a tuned variant has stand-in models, which learn nothing.
+        """
+        grid = self.comparison.tune
+        if grid is None:
+            return []
+        planned = [
+            run
+            for variant in self.comparison.variants
+            if variant.tune is not None
+            for value in grid.values
+            for run in self._runs(variant, grid.seeds, value, "evaluation.test=false")
+        ]
+        for run in planned:
+            if run.scenario.fidelity == "timing":
+                raise ScenarioError(
+                    f"{self.path}: variant {run.variant}: nothing can be tuned with fidelity timing, whose models learn nothing"
+                )
+        return planned
+
+    def _runs(
+        self, variant: Variant, seeds: Sequence[int], value: float | None, *more: str
+    ) -> list[PlannedRun]:
+        assignments = [f"{key}={json.dumps(setting)}" for key, setting in variant.set.items()]
+        if value is not None:
+            assignments.append(f"{variant.tune}={json.dumps(value)}")
+        planned = []
+        try:
+            if variant.protocol is not None:
+                assignments.insert(0, _other_protocol(self.base, variant.protocol))
+            for seed in seeds:
+                scenario = read_scenario(self.base, [*assignments, *more], seed).anchored()
+                planned.append(PlannedRun(variant.name, seed, scenario, run_key(scenario), value))
+        except ScenarioError as error:
+            raise ScenarioError(f"{self.path}: variant {variant.name}: {error}") from None
+        return planned
+
+
+def open_comparison(source: Path | str, seeds: Sequence[int] | None = None) -> ComparisonFile:
+    """Read a comparison file; ``seeds`` replace the file's own.
 
     Raises:
-        ScenarioError: the file or one of the scenarios it makes is wrong; one line says where.
-        DataFileError: a file that a scenario names cannot be read.
+        ScenarioError: the file is wrong, or there is none; one line says where.
     """
     path = find_scenario(source)
     document = parse(path.read_bytes(), str(path))
@@ -92,24 +210,28 @@ def read_comparison(source: Path | str) -> tuple[Comparison, list[PlannedRun]]:
         raise ScenarioError(
             f"{path} is one scenario; give it to fedsim run (a comparison has name, base, seeds, variants)"
         )
+    if seeds is not None:
+        assign(document, f"seeds={json.dumps(list(seeds))}", origin="--seeds")
     try:
         comparison = Comparison.model_validate_json(json.dumps(document.data))
     except ValidationError as error:
         raise scenario_error(error, document, Comparison) from None
     beside = path.parent / comparison.base
-    base = find_scenario(beside if beside.is_file() else comparison.base)
-    planned = []
-    for variant in comparison.variants:
-        assignments = [f"{key}={json.dumps(value)}" for key, value in variant.set.items()]
-        try:
-            if variant.protocol is not None:
-                assignments.insert(0, _other_protocol(base, variant.protocol))
-            for seed in comparison.seeds:
-                scenario = read_scenario(base, assignments, seed).anchored()
-                planned.append(PlannedRun(variant.name, seed, scenario, run_key(scenario)))
-        except ScenarioError as error:
-            raise ScenarioError(f"{path}: variant {variant.name}: {error}") from None
-    return comparison, planned
+    return ComparisonFile(path, find_scenario(beside if beside.is_file() else comparison.base), comparison)
+
+
+def read_comparison(
+    source: Path | str, seeds: Sequence[int] | None = None
+) -> tuple[Comparison, list[PlannedRun]]:
+    """Read a comparison file and resolve every run in it, so that nothing starts unless all of it is valid.
+
+    Raises:
+        ScenarioError: the file or one of the scenarios it makes (those of its grid too) is wrong; one line says where.
+        DataFileError: a file that a scenario names cannot be read.
+    """
+    opened = open_comparison(source, seeds)
+    opened.grid()
+    return opened.comparison, opened.runs()
 
 
 def _other_protocol(base: Path, name: str) -> str:
@@ -134,6 +256,9 @@ def run_key(scenario: Scenario) -> str:
     resolved = {key: value for key, value in scenario.resolved().items() if key != "name"}
     for section in _WITH_FILE:
         resolved[section] |= {"file": _content(scenario, resolved[section]["file"])}
+    for side, architecture in (resolved["models"].get("bill_as") or {}).items():
+        if is_config_file(architecture):
+            resolved["models"]["bill_as"] |= {side: _content(scenario, architecture)}
     material = {
         "scenario": resolved,
         "code": result_code_hash(),
@@ -158,12 +283,15 @@ _WITHOUT_RESULTS = {
     "comparison.py",
     "comparison_file.py",
     "estimate.py",
+    "outlook.py",
     "progress.py",
     "scenario_docs.py",
     "scenario_errors.py",
     "show.py",
     "source.py",
     "sweep.py",
+    "target.py",
+    "tuning.py",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,8 +43,9 @@ class Estimate:
 def estimate(scenario: Scenario) -> Estimate:
     """Play the first updates with stand-ins (no torch) and extrapolate to where the scenario stops.
 
-    What the first half of them took, with the probing and the filling of queues, counts once; what the second half took
-    on average counts for all others. Queues at slow devices may still grow then, so virtual time tends to be underrated.
+    What the first half of them took, with the probing and the filling of queues, counts once, and so do base models that are
+    shipped; what the second half took on average counts for all others. Queues at slow devices may still grow then, so
+    virtual time tends to be underrated.
 
     Raises:
         FederationError: already the first updates cannot happen.
@@ -74,7 +76,7 @@ def estimate(scenario: Scenario) -> Estimate:
     updates = float(len(ends_s))
     if ending.stopped_by == "updates" and len(ends_s) > 1:
         middle = len(ends_s) // 2
-        early, late = _totals(log, ends_s[middle - 1]), _totals(log, ends_s[-1])
+        early, late = (_totals(log, at_s, _shipments(log)) for at_s in (ends_s[middle - 1], ends_s[-1]))
         each = {name: (late[name] - early[name]) / (len(ends_s) - middle) for name in early}
         more = [wanted - updates] if wanted else []
         if scenario.stop.virtual is not None and each["virtual_s"] > 0:
@@ -105,12 +107,19 @@ def _num_played(scenario: Scenario) -> int:
     return min(_MOST_UPDATES, max(_FEWEST_UPDATES, _GROUPS // groups))
 
 
-def _totals(log: RecordLog, until_s: float) -> dict[str, float]:
-    """What requests and transfers that had ended by an instant sum up to."""
-    transfers = [row for row in log.of(Transfer) if row.end_at_s <= until_s]
+def _shipments(log: RecordLog) -> frozenset[int]:
+    """Requests that brought a client its base model."""
+    return frozenset(row.request_id for row in log.of(Outcome) if row.purpose == "setup")
+
+
+def _totals(log: RecordLog, until_s: float, without: Collection[int] = ()) -> dict[str, float]:
+    """What requests and transfers that had ended by an instant sum up to, but for some requests."""
+    transfers = [row for row in log.of(Transfer) if row.end_at_s <= until_s and row.request_id not in without]
     return {
         "virtual_s": until_s,
-        "requests": float(sum(row.ended_at_s <= until_s for row in log.of(Outcome))),
+        "requests": float(
+            sum(row.ended_at_s <= until_s and row.request_id not in without for row in log.of(Outcome))
+        ),
         "wire_up_bytes": float(sum(row.wire_bytes for row in transfers if row.direction == "up")),
         "wire_down_bytes": float(sum(row.wire_bytes for row in transfers if row.direction == "down")),
         "paper_up_bytes": float(sum(row.paper_bytes for row in transfers)),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,29 +15,35 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedsim import invariants, protocols, standin
-from fedsim.billing import TokenizerCounts
+from fedsim import accounts, eligibility, invariants, protocols, standin
+from fedsim.billing import statement
 from fedsim.clock import VirtualLoop
 from fedsim.clock import run as run_on_virtual_time
 from fedsim.devices import availability, population
-from fedsim.devices.cost import ModelSpec, spec_from_config
-from fedsim.errors import FedsimError, ModelFileError, ScenarioError
+from fedsim.devices.cost import NO_WORK, ModelSpec, Work
+from fedsim.errors import FedsimError, ScenarioError
 from fedsim.federation import Federation
-from fedsim.models.config import FolderModel, ModelSource, ScratchModel
+from fedsim.models.local_config import LocalTrainingConfig
 from fedsim.monitor import Monitor
+from fedsim.network import wire
 from fedsim.network.link import SharedLink
 from fedsim.network.transport import Transport
+from fedsim.privacy.config import SynthesisConfig
 from fedsim.progress import Phase, Progress, SilentProgress
 from fedsim.records import RecordLog
 from fedsim.request import World
 from fedsim.roles import Evaluator, FloatArray, LocalTrainer, Policy, Synthesiser
 from fedsim.runfolder import CONFIDENCE_GRAPH, RunFolder
+from fedsim.standin_synthesis import StandInSynthesiser
+from fedsim.standin_training import StandInTrainer
 from fedsim.states import ClientState, ServerState
 from fedsim.summary import SummaryContext, summarise
 from fedsim.tasks import domains
 from fedsim.tasks.questions import TaskData
+from fedsim.world import Handler, Reply
 
 if TYPE_CHECKING:
+    from fedsim.models.synthesis import ModelSynthesiser
     from fedsim.results import Run
     from fedsim.scenario import Scenario
 
@@ -125,6 +130,7 @@ def _run_in(
     gc.set_threshold(100_000, 50, 100)
     devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
     check(scenario, len(devices))
+    accounts.check_memory(scenario, devices)
     if scenario.fidelity == "timing":
         cast = stand_ins(scenario, len(devices))
     else:
@@ -176,7 +182,7 @@ class Play:
     async def main(self, loop: VirtualLoop) -> Ending:
         """Run the protocol until it returns or a stop condition is met."""
         protocol = protocols.load(self.scenario.protocol.name)
-        self._build(loop, protocol.HANDLERS)
+        self._build(loop, protocols.handlers(self.scenario.protocol))
         self.monitor.start()
         ending = Ending()
         playing = asyncio.create_task(
@@ -204,6 +210,11 @@ class Play:
     def _build(self, loop: VirtualLoop, handlers: Mapping[Any, Any]) -> None:
         scenario, cast = self.scenario, self._cast
         network = scenario.network
+        lengths = accounts.stated_lengths(scenario)
+        profiles = [self._devices.profile(client_id) for client_id in range(len(self._devices))]
+        needed = accounts.requirement(scenario, cast.server_spec, cast.client_spec, lengths)
+        excluded = eligibility.too_small(needed, profiles)
+        present = availability.availability(scenario.availability, scenario.seed)
         world = World(
             seed=scenario.seed,
             loop=loop,
@@ -211,9 +222,10 @@ class Play:
             downlink=SharedLink(loop, network.server_link.down),
             uplink=SharedLink(loop, network.server_link.up),
             transport=Transport(network),
-            availability=availability.availability(scenario.availability, scenario.seed),
+            availability=eligibility.Without(present, excluded) if excluded else present,
             dropout=scenario.dropout,
-            handlers=handlers,
+            handlers={**handlers, wire.BaseModel: _BASE_MODEL},
+            sizes=accounts.sizes(scenario, cast.server_spec, lengths),
         )
         text_of = {question.question_id: question.text for question in cast.data.pool}
         states = [
@@ -226,15 +238,24 @@ class Play:
                     for question_id, answer in cast.data.trusted[client_id].items()
                 },
                 answers=cast.data.answers,
-                tokens=TokenizerCounts(cast.evaluators[client_id].count_tokens),
+                tokens=accounts.counts(
+                    lengths,
+                    cast.policy.count_tokens
+                    if needed.runs == "server"
+                    else cast.evaluators[client_id].count_tokens,
+                ),
                 model_score=getattr(scenario.protocol, "model_score", "likelihood"),
                 rows=cast.data.private[client_id],
                 trainer=cast.trainer,
                 synthesiser=cast.synthesiser,
+                trained_spec=cast.server_spec,
             )
             for client_id in range(len(self._devices))
         ]
-        profiles = [self._devices.profile(client_id) for client_id in range(len(self._devices))]
+        for client_id, profile in enumerate(profiles):
+            self._log.add(
+                eligibility.member(client_id, profile, needed, self._training(needed, states[client_id]))
+            )
         self.federation = Federation(world, profiles, states, population.server_profile(scenario.server))
         self.monitor = Monitor(
             log=self._log,
@@ -253,11 +274,19 @@ class Play:
             frozen=cast.frozen,
             data=cast.data,
             spec=cast.server_spec,
-            tokens=TokenizerCounts(cast.policy.count_tokens),
+            tokens=accounts.counts(lengths, cast.policy.count_tokens),
             monitor=self.monitor,
             client_accuracy=self._accuracy,
             trainer=cast.trainer,
         )
+        if scenario.models.base_model == "shipped" and needed.runs != "nothing":
+            self.federation.ship(needed.model_bytes)
+
+    def _training(self, needed: eligibility.Requirement, client: ClientState) -> tuple[int, Work] | None:
+        """The one-off training of a client's own model, if the protocol asks for that model."""
+        if not needed.pretrained:
+            return None
+        return eligibility.training_steps(self.scenario.models, client.spec, client.rows, client.tokens)
 
 
 class ClientAccuracy:
@@ -308,15 +337,33 @@ def stand_ins(scenario: Scenario, num_clients: int) -> Cast:
         )
         for client_id in range(num_clients)
     ]
+    policy = standin.StandInPolicy(scenario.protocol, scenario.seed)
+    server_spec = accounts.spec_without_weights(scenario, "server")
     return Cast(
         data=data,
-        policy=standin.StandInPolicy(scenario.protocol, scenario.seed),
+        policy=policy,
         frozen=standin.StandInEvaluator(-1, {}, known, scenario.seed),
         evaluators=evaluators,
-        server_spec=_architecture(scenario.models.server, "models.server"),
-        client_spec=_architecture(scenario.models.clients, "models.clients"),
+        server_spec=server_spec,
+        client_spec=accounts.spec_without_weights(scenario, "clients"),
         hashes={},
+        trainer=_stand_in_trainer(scenario, policy, server_spec),
+        synthesiser=_stand_in_synthesiser(scenario),
     )
+
+
+def _stand_in_trainer(scenario: Scenario, policy: Policy, server_spec: ModelSpec) -> StandInTrainer | None:
+    """Local training without models, for protocols whose settings ask for local training."""
+    settings = scenario.protocol
+    if not isinstance(settings, LocalTrainingConfig):
+        return None
+    return StandInTrainer(policy, settings, server_spec, scenario.seed)
+
+
+def _stand_in_synthesiser(scenario: Scenario) -> Synthesiser | None:
+    """Synthetic rows without models, for protocols whose settings ask for them."""
+    settings = getattr(scenario.protocol, "synthesis", None)
+    return StandInSynthesiser(settings, scenario.seed) if isinstance(settings, SynthesisConfig) else None
 
 
 def _models(scenario: Scenario, num_clients: int, cache_dir: Path | str | None, progress: Progress) -> Cast:
@@ -336,6 +383,7 @@ def _models(scenario: Scenario, num_clients: int, cache_dir: Path | str | None, 
             progress=training,
             right=data.answers.right,
         )
+        synthesiser = _synthesiser(scenario, data, cache_dir, training)
     finally:
         training.close()
     return Cast(
@@ -343,10 +391,32 @@ def _models(scenario: Scenario, num_clients: int, cache_dir: Path | str | None, 
         policy=loaded.policy,
         frozen=loaded.reference,
         evaluators=list(loaded.evaluators),
-        server_spec=spec_from_config(loaded.policy.language.network.config.to_dict()),
-        client_spec=spec_from_config(loaded.evaluators[0].language.network.config.to_dict()),
-        hashes=loaded.hashes,
+        server_spec=accounts.spec_of(scenario, "server", loaded.policy.language.network),
+        client_spec=accounts.spec_of(scenario, "clients", loaded.evaluators[0].language.network),
+        hashes=loaded.hashes | ({"generator": synthesiser.generator_sha256()} if synthesiser else {}),
         save=loaded.policy.save,
+        trainer=loaded.trainer,
+        synthesiser=synthesiser,
+    )
+
+
+def _synthesiser(
+    scenario: Scenario, data: TaskData, cache_dir: Path | str | None, training: _TrainingProgress
+) -> ModelSynthesiser | None:
+    """What makes synthetic rows with real models, for protocols whose settings ask for them."""
+    settings = getattr(scenario.protocol, "synthesis", None)
+    if not isinstance(settings, SynthesisConfig):
+        return None
+    from fedsim.models.synthesis import load_synthesiser
+
+    return load_synthesiser(
+        settings,
+        scenario.models.clients,
+        data,
+        scenario.seed,
+        threads=scenario.compute.threads,
+        cache_dir=None if cache_dir is None else Path(cache_dir),
+        progress=training,
     )
 
 
@@ -382,26 +452,7 @@ class _TrainingProgress:
             phase.__exit__(None, None, None)
 
 
-def _architecture(source: ModelSource, key: str) -> ModelSpec:
-    """The architecture of a model that timing fidelity does not load."""
-    if isinstance(source, ScratchModel):
-        return ModelSpec(
-            num_layers=source.num_layers,
-            hidden=source.hidden_size,
-            num_heads=source.num_heads,
-            num_kv_heads=source.num_heads,
-            head_dim=source.hidden_size // source.num_heads,
-            ffn=source.intermediate_size,
-            vocab=standin.VOCABULARY,
-            tied=True,
-        )
-    if isinstance(source, FolderModel):
-        try:
-            config = json.loads((Path(source.path) / "config.json").read_text())
-        except (OSError, ValueError) as error:
-            raise ModelFileError(f"{source.path}/config.json: cannot be read: {error}") from None
-        return spec_from_config(config)
-    raise ScenarioError(f"{key}: a hub model needs fidelity: real; timing fidelity loads no model")
+_BASE_MODEL = Handler(run=lambda _, message: Reply(wire.Ready(message.num_bytes)), work=lambda *_: NO_WORK)
 
 
 def check(scenario: Scenario, num_clients: int) -> None:
@@ -434,6 +485,7 @@ def _summary(
             initial_by_domain=play.monitor.by_domain.get(0, {}),
             final_by_domain=play.monitor.by_domain.get(play.monitor.policy.version, {}),
             candidate_correct=play.monitor.correct,
+            billed=statement(play.scenario.models, play.scenario.text),
         ),
     )
 
@@ -453,6 +505,8 @@ def _write(
         for client_id, (client, row) in enumerate(zip(play.federation, _rows(cast, accuracy), strict=True))
     ]
     folder.write_json("clients.json", clients)
+    if cast.synthesiser is not None:
+        folder.write_json("privacy.json", cast.synthesiser.report())
     if "confidence_graph" in play.state.artefacts:
         from fedsim.selection.confidence_graph import write_graphml
 

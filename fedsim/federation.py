@@ -47,7 +47,7 @@ class Client:
 
     @property
     def is_online(self) -> bool:
-        """Whether the device is connected at this instant."""
+        """Whether the device is connected at this instant, with all that it needs to work."""
         return self._device.is_online
 
     def anticipate(self, message: wire.Message) -> None:
@@ -121,10 +121,10 @@ class Server:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.cancelled():
-                self._waiting.remove(turn)
-            else:  # handed the turn and cancelled at the same instant: pass it on
+            if not turn.cancelled():  # handed the turn and cancelled at the same instant: pass it on
                 self._hand_over()
+            elif turn in self._waiting:  # else whoever handed over at this instant has passed over it
+                self._waiting.remove(turn)
             raise
 
     def _log(self, work: Work, kind: str, subject: int, start_at_s: float, *, cut: bool) -> None:
@@ -174,6 +174,8 @@ class Federation:
         self.server = Server(world, server_profile)
         self._num_requests = 0
         self._closed = False
+        self._fetching: dict[int, asyncio.Task[None]] = {}
+        self._sleepers: set[asyncio.Future[None]] = set()
 
     def __iter__(self) -> Iterator[Client]:
         return iter(self.clients)
@@ -194,18 +196,16 @@ class Federation:
     async def client_online(self, client_id: int) -> None:
         """Sleep until this client is there; ``FederationError`` if it never will be."""
         while not self.clients[client_id].is_online:
-            change_at_s = self._world.availability.next_change(client_id, self.now_s())
-            if change_at_s == float("inf"):
+            change_at_s = self._next_change(client_id)
+            if change_at_s == float("inf") and client_id not in self._fetching:
                 raise FederationError(f"client {client_id} is away and will never come back")
             await self._sleep_until(change_at_s)
 
     async def any_online(self, client_ids: Sequence[int]) -> None:
         """Sleep until one of these clients is there; ``FederationError`` if none ever will be."""
         while not any(self.clients[client_id].is_online for client_id in client_ids):
-            now_s = self.now_s()
-            changes = [self._world.availability.next_change(client_id, now_s) for client_id in client_ids]
-            change_at_s = min(changes, default=float("inf"))
-            if change_at_s == float("inf"):
+            change_at_s = min(map(self._next_change, client_ids), default=float("inf"))
+            if change_at_s == float("inf") and not any(id_ in self._fetching for id_ in client_ids):
                 raise FederationError(
                     f"none of the {len(client_ids)} clients that could be asked will ever be online"
                 )
@@ -237,6 +237,39 @@ class Federation:
 
     # For the experiment that owns the federation.
 
+    def ship(self, num_bytes: int) -> None:
+        """From now on a client must download a base model of so many bytes before it can be asked for anything else.
+
+        It does so when it is there; a download that is cut starts again, and its bytes are charged as cut. A client that
+        was cut ``_MOST_DOWNLOADS`` times is given up.
+        """
+        for device in self._devices:
+            device.ready = False
+            self._fetching[device.client_id] = asyncio.ensure_future(self._fetch(device, num_bytes))
+
+    async def _fetch(self, device: Device, num_bytes: int) -> None:
+        message = wire.BaseModel(wire.pack_id(num_bytes))
+        try:
+            for attempt in range(_MOST_DOWNLOADS):
+                while not device.is_connected:
+                    change_at_s = self._world.availability.next_change(device.client_id, self.now_s())
+                    if change_at_s == float("inf"):
+                        return
+                    await self._sleep_until(change_at_s)
+                exchange = self.begin(device, message, Subject(attempt=attempt))
+                try:
+                    await exchange.future
+                except RequestError:
+                    continue
+                except asyncio.CancelledError:
+                    exchange.abandon("late")
+                    raise
+                device.ready = True
+                return
+        finally:
+            del self._fetching[device.client_id]
+            self._wake()
+
     def begin(self, device: Device, message: wire.Message, subject: Subject) -> Exchange:
         """Start a request (``Client.request`` awaits it)."""
         if self._closed:
@@ -249,6 +282,11 @@ class Federation:
     async def drain(self) -> None:
         """No new request starts; await the end of what is under way, cancel messages too, so that every byte is charged."""
         self._closed = True
+        fetching = list(self._fetching.values())
+        for task in fetching:
+            task.cancel()
+        if fetching:
+            await asyncio.wait(fetching)
         await self._world.under_way.none_left()
 
     def log_presence(self, until_s: float) -> None:
@@ -269,10 +307,32 @@ class Federation:
         """What the links themselves counted, per direction: the other side of the books."""
         return {"down": self._world.downlink.carried_bytes, "up": self._world.uplink.carried_bytes}
 
+    def _next_change(self, client_id: int) -> float:
+        """When a client may come or go next, as far as the clock knows: infinity where it has no base model (yet)."""
+        if not self._devices[client_id].ready:
+            return float("inf")
+        return self._world.availability.next_change(client_id, self.now_s())
+
     async def _sleep_until(self, at_s: float) -> None:
+        """Sleep until an instant, or until a client has fetched its base model or given it up."""
         woken: asyncio.Future[None] = self._world.loop.create_future()
-        wake = self._world.loop.at(at_s, woken.set_result, None)
+        wake = self._world.loop.at(at_s, _wake_up, woken) if at_s < float("inf") else None
+        self._sleepers.add(woken)
         try:
             await woken
         finally:
-            wake.cancel()
+            self._sleepers.discard(woken)
+            if wake is not None:
+                wake.cancel()
+
+    def _wake(self) -> None:
+        for sleeper in self._sleepers:
+            _wake_up(sleeper)
+
+
+_MOST_DOWNLOADS = 100
+
+
+def _wake_up(sleeper: asyncio.Future[None]) -> None:
+    if not sleeper.done():
+        sleeper.set_result(None)

@@ -43,11 +43,13 @@ def check(
         parallel_ids: devices that may compute several things at once (the server).
 
     Raises:
-        InvariantViolation: a request with no outcome or two; an interval that ends before it starts, or is
+        InvariantViolation: a request with no outcome or two; two requests that share the key of their random draws;
+            an interval that ends before it starts, or is
             not a number; outcomes out of order; recorded bytes other than carried bytes; a negative
             staleness; two computations of one device at the same time; a row that belongs to no request.
     """
     _check_outcomes(log)
+    _check_keys(log.of(Outcome))
     _check_times(log)
     check_bytes(log, link_totals)
     _check_staleness(log)
@@ -92,6 +94,18 @@ def _check_outcomes(log: RecordLog) -> None:
     _refuse(computes, "computations of a request that has no outcome")
     rewards = [row for row in log.of(Reward) if row.client_id != SERVER_ID and row.request_id not in counts]
     _refuse(rewards, "rewards of a request that has no outcome")
+
+
+def _check_keys(outcomes: Collection[Outcome]) -> None:
+    first: dict[tuple[int, str, int, int, int], Outcome] = {}
+    for row in outcomes:
+        round_index = row.subject if row.question_id < 0 else -1
+        key = (row.client_id, row.purpose, row.question_id, round_index, row.attempt)
+        twin = first.setdefault(key, row)
+        _refuse(
+            [] if twin is row else [twin, row],
+            "requests that share their random draws (tell them apart by the question or the attempt of their Subject)",
+        )
 
 
 def _check_times(log: RecordLog) -> None:

@@ -72,7 +72,12 @@ class Compute(Record, frozen=True, array_like=True, tag=True, kw_only=True):
 
 
 class Outcome(Record, frozen=True, array_like=True, tag=True, kw_only=True):
-    """How one request ended; every request has exactly one. ``phase`` is where it ended."""
+    """How one request ended; every request has exactly one. ``phase`` is where it ended.
+
+    ``client_id``, ``purpose``, ``question_id`` and ``attempt`` are the key of the request's random draws, so that requests
+    of two protocols can be paired; ``subject`` is the draw that asked, or the round of a message about no question, which is
+    a part of the key as well (-1 where there is neither).
+    """
 
     request_id: int
     client_id: int
@@ -84,6 +89,8 @@ class Outcome(Record, frozen=True, array_like=True, tag=True, kw_only=True):
     status: Status
     phase: Phase
     cause: str
+    question_id: int = -1
+    attempt: int = 0
 
 
 class Reward(Record, frozen=True, array_like=True, tag=True, kw_only=True):
@@ -160,8 +167,25 @@ class Presence(Record, frozen=True, array_like=True, tag=True, kw_only=True):
     end_at_s: float
 
 
+class Member(Record, frozen=True, array_like=True, tag=True, kw_only=True):
+    """One client before the run: whether its device can hold the model, and the one-off training of its own model.
+
+    ``training_*`` are virtual seconds on that device, FLOP and joules; 0 for a client without a model of its own. They are
+    in no other total.
+    """
+
+    client_id: int
+    device_class: str
+    memory_bytes: float
+    needed_bytes: float
+    takes_part: bool
+    training_s: float
+    training_flop: float
+    training_energy_j: float
+
+
 RECORD_TYPES: tuple[type[Record], ...] = (
-    Transfer, Compute, Outcome, Reward, Group, Update, Evaluation, Presence,
+    Transfer, Compute, Outcome, Reward, Group, Update, Evaluation, Presence, Member,
 )  # fmt: skip
 
 R = TypeVar("R", bound=Record)

@@ -54,7 +54,7 @@ class _Leg:
     the request that it calls off.
     """
 
-    __slots__ = ("_flow", "_handshake", "_key", "_link", "_plan", "_setup_bytes", "_world", "device", "direction", "end_at_s",
+    __slots__ = ("_access", "_flow", "_handshake", "_key", "_plan", "_setup_bytes", "_world", "device", "direction", "end_at_s",
                  "message", "sent_bytes", "start_at_s")  # fmt: skip
 
     def __init__(
@@ -71,7 +71,7 @@ class _Leg:
         self._plan = world.transport.plan(world.sizes.message_bytes(message), self._key)
         self._handshake = handshake
         self._setup_bytes = handshake.down_bytes if direction == "down" else handshake.up_bytes
-        self._link = world.downlink if direction == "down" else world.uplink
+        self._access = world.access[direction]
         self._flow: Flow | None = None
         self.device = device
         self.direction: Direction = direction
@@ -93,9 +93,8 @@ class _Leg:
 
         def go() -> None:
             if self.end_at_s is None:
-                rate = transport.access_bytes_per_s(profile, self.direction, self._key)
                 total_bytes = self._plan.total_bytes + self._setup_bytes
-                self._flow = self._link.start(self.device.client_id, total_bytes, rate, finished)
+                self._flow = self._access.start(self.device.client_id, profile, total_bytes, finished)
 
         if self.direction == "down" and self._handshake.round_trips:
             round_trip_s = profile.rtt_s + transport.config.extra_rtt
@@ -106,7 +105,7 @@ class _Leg:
     def stop(self) -> None:
         """Cut the flow if it still runs; what was sent stays charged."""
         if self.end_at_s is None:
-            self.sent_bytes = round(self._link.cut(self._flow)) if self._flow is not None else 0
+            self.sent_bytes = round(self._access.cut(self._flow)) if self._flow is not None else 0
             self.end_at_s = self._world.loop.time()
 
     def charge(self, request_id: int, fate: Fate, *, arrived: bool) -> None:
@@ -188,8 +187,11 @@ class Exchange:
     def begin(self) -> None:
         """Send the message, unless the device is away."""
         self._world.under_way.num_requests += 1
-        if not self._device.is_online:
-            self._end("offline", "device was away when asked")
+        device = self._device
+        if not (device.is_connected if isinstance(self._message, wire.BaseModel) else device.is_online):
+            self._end(
+                "offline", "device was away when asked" if device.ready else "device has no base model yet"
+            )
             return
         self._device.enter(self.request_id, self)
         if self._handler.expect is not None:
@@ -277,13 +279,14 @@ class Exchange:
 
     @property
     def key(self) -> tuple[streams.Part, ...]:
-        """What tells this request's draws from every other's; the same whatever else happens in the run."""
+        """What tells this request's draws from every other's; the same in every protocol, whatever else happens in the run."""
         subject = self._subject
+        round_index = subject.draw if subject.question_id < 0 else -1
         return (
             self._device.client_id,
-            type(self._message).__name__,
+            self._message.purpose,
             subject.question_id,
-            subject.draw,
+            round_index,
             subject.attempt,
         )
 
@@ -335,6 +338,8 @@ class Exchange:
             device_class=self._device.profile.device_class,
             purpose=self._message.purpose,
             subject=self._subject.draw,
+            question_id=self._subject.question_id,
+            attempt=self._subject.attempt,
             sent_at_s=self._sent_at_s,
             ended_at_s=self._world.loop.time(),
             status=status,

@@ -19,6 +19,7 @@ from fedsim.records import (
     Compute,
     Evaluation,
     Group,
+    Member,
     Outcome,
     Presence,
     Record,
@@ -49,6 +50,7 @@ _FILES: dict[type[Record], str] = {
     Update: "updates",
     Evaluation: "evaluations",
     Presence: "presence",
+    Member: "members",
 }
 
 
@@ -62,8 +64,8 @@ class Run:
         summary: ``summary.json``.
         metrics: one row per update and per evaluation, over virtual time (see ``metrics_frame``).
         records: one frame per kind of record: ``transfers``, ``computes``, ``outcomes``, ``rewards``,
-            ``groups``, ``updates``, ``evaluations``, ``presence``; their columns are the fields in
-            ``fedsim.records``.
+            ``groups``, ``updates``, ``evaluations``, ``presence``, ``members``; their columns are the fields
+            in ``fedsim.records``.
     """
 
     folder: Path
@@ -111,6 +113,11 @@ class Run:
     def presence(self) -> pl.DataFrame:
         """Intervals in which devices were available."""
         return self.records["presence"]
+
+    @property
+    def members(self) -> pl.DataFrame:
+        """One row per client: whether it takes part, and its one-off training."""
+        return self.records["members"]
 
 
 def write_results(folder: RunFolder, log: RecordLog, summary: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -34,10 +34,14 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One sampling of one question: ``index`` counts draws over the run and keys their randomness."""
+    """One sampling of one question: ``index`` counts draws over the run and keys their randomness.
+
+    ``epoch`` counts how often the question came before; what clients do with it is keyed by that (``Subject.attempt``).
+    """
 
     index: int
     question: Question
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,3 +188,6 @@ class Synthesiser(Protocol):
 
     def synthesise(self, client_id: int, rows: Sequence[Question], count: int) -> Synthesis:
         """``count`` synthetic rows that resemble these; a pure function of its arguments."""
+
+    def report(self) -> list[dict[str, Any]]:
+        """What every client's release was, for the run folder (``privacy.json``)."""

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PrivateAttr, ValidationError, create_model, field_validator
+from pydantic import Field, PrivateAttr, ValidationError, create_model, field_validator, model_validator
 
 from fedsim import protocols
 from fedsim.config import StrictModel
@@ -28,12 +28,13 @@ from fedsim.devices.config import (
     ServerConfig,
 )
 from fedsim.errors import ScenarioError
-from fedsim.models.config import ModelsConfig
+from fedsim.models.config import BillAs, ModelsConfig, is_config_file
 from fedsim.monitor import EvaluationConfig, StopConfig
 from fedsim.network.config import NetworkConfig
 from fedsim.scenario_errors import nearest, scenario_error
 from fedsim.scenario_yaml import Document, assign, parse, to_yaml
 from fedsim.tasks.config import TasksConfig
+from fedsim.text_lengths import TextConfig
 from fedsim.units import PositiveSeconds
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
@@ -66,6 +67,9 @@ class Scenario(StrictModel):
     protocol: Any = Field(description="the protocol's name and its settings")
     tasks: TasksConfig = Field(TasksConfig(), description="questions, and who owns which")
     models: ModelsConfig = Field(ModelsConfig(), description="language models of the server and the clients")
+    text: TextConfig | None = Field(
+        None, description="stated lengths of texts instead of their own (models.bill_as needs them)"
+    )
     clients: ClientsConfig = Field(description="device classes by preset name, or a file of devices")
     server: ServerConfig = Field(ServerConfig(), description="the server's machine")
     network: NetworkConfig = Field(NetworkConfig(), description="the server's link and the transport")
@@ -93,6 +97,15 @@ class Scenario(StrictModel):
             raise ValueError(f"no stop condition; give at least one of {', '.join(conditions)}")
         return stop
 
+    @model_validator(mode="after")
+    def _billed_with_its_text(self) -> Scenario:
+        if self.models.bill_as is not None and self.text is None:
+            raise ValueError(
+                "models.bill_as needs text: state how long questions, rationales and answers are, "
+                "e.g. text: {question: 100, rationale: {median: 250, p95: 800}, answer: 8}"
+            )
+        return self
+
     @property
     def folder(self) -> Path:
         """The folder of the scenario file: relative paths in it start here."""
@@ -109,6 +122,7 @@ class Scenario(StrictModel):
                     update={
                         "server": self._anchor(models.server, "path"),
                         "clients": self._anchor(models.clients, "path"),
+                        "bill_as": self._anchored_billing(models.bill_as),
                     }
                 ),
             }
@@ -119,6 +133,17 @@ class Scenario(StrictModel):
         if given is None:
             return settings
         return settings.model_copy(update={key: str((self._folder / given).resolve())})
+
+    def _anchored_billing(self, bill_as: BillAs | None) -> BillAs | None:
+        if bill_as is None:
+            return None
+        return bill_as.model_copy(
+            update={
+                side: str((self._folder / architecture).resolve())
+                for side, architecture in bill_as
+                if is_config_file(architecture)
+            }
+        )
 
     def resolved(self) -> dict[str, Any]:
         """Every setting with its default filled in, as plain data that `scenario_from` reads back."""
@@ -218,12 +243,12 @@ def protocol_settings() -> dict[str, type[StrictModel]]:
 
 
 def shipped_scenarios() -> dict[str, Path]:
-    """Scenarios that come with fedsim, by bare name."""
+    """Scenarios that come with fedsim, by bare name; one in a sub-folder by ``folder/name``."""
     return {name: path for name, path in _shipped_files().items() if not _is_comparison(path)}
 
 
 def shipped_comparisons() -> dict[str, Path]:
-    """Comparisons (a scenario in several variants and seeds) that come with fedsim, by bare name."""
+    """Comparisons (a scenario in several variants and seeds) that come with fedsim, by name likewise."""
     return {name: path for name, path in _shipped_files().items() if _is_comparison(path)}
 
 
@@ -240,8 +265,21 @@ def find_scenario(source: str | Path) -> Path:
         return shipped[str(source)]
     if path.is_dir():
         raise ScenarioError(f"{source} is a folder; give a scenario file")
-    hint = nearest(path.stem, shipped)
+    hint = nearest(path.with_suffix("").as_posix(), shipped) or nearest(path.stem, shipped)
     raise ScenarioError(f"{source}: no such file{hint} (shipped: {_listed(shipped)})")
+
+
+def is_comparison(source: str | Path) -> bool:
+    """Whether a path or a shipped name means a comparison of several runs, not one scenario.
+
+    Raises:
+        ScenarioError: as for `find_scenario`, or the file cannot be read.
+    """
+    path = find_scenario(source)
+    try:
+        return _is_comparison(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"{path}: cannot be read: {error}") from None
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -252,7 +290,9 @@ def _shipped_files() -> dict[str, Path]:
     spec = find_spec("scenarios")
     if spec is None or spec.origin is None:
         return {}
-    return {path.stem: path for path in sorted(Path(spec.origin).parent.glob("*.yaml"))}
+    root = Path(spec.origin).parent
+    files = sorted(root.rglob("*.yaml"), key=lambda path: (len(path.relative_to(root).parts), path))
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in files}
 
 
 def _is_comparison(path: Path) -> bool:

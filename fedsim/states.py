@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from fedsim.billing import TokenCounts
 from fedsim.devices.cost import ModelSpec
@@ -12,6 +12,35 @@ from fedsim.monitor import Monitor
 from fedsim.roles import Evaluator, FloatArray, LocalTrainer, Policy, Synthesiser
 from fedsim.tasks.matching import AnswerRule
 from fedsim.tasks.questions import Question, TaskData
+
+T = TypeVar("T")
+
+
+class Once:
+    """One result of a pure computation, for handlers whose cost is known only from the result.
+
+    A device computes one message at a time: its cost is asked for first (``early``), its reply afterwards (``due``), unless
+    the device gave up in between; the next message then takes the place. The message is told by identity.
+    """
+
+    __slots__ = ("_message", "_result")
+
+    def __init__(self) -> None:
+        self._message: Any = None
+        self._result: Any = None
+
+    def early(self, message: object, compute: Callable[[], T]) -> T:
+        """The result for this message, computed now and kept."""
+        if self._message is not message:
+            self._message, self._result = message, compute()
+        kept: T = self._result
+        return kept
+
+    def due(self, message: object, compute: Callable[[], T]) -> T:
+        """The result for this message, computed now only if it was not kept; kept no longer."""
+        result = self.early(message, compute)
+        self._message = self._result = None
+        return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +58,8 @@ class ClientState:
         rows: its private rows.
         trainer: trains the server's model on those rows (protocols that move weights).
         synthesiser: makes synthetic rows of them (protocols that move synthetic data).
+        trained_spec: the server's architecture, for the cost of training that model; None: as ``spec``.
+        once: keeps a result from when its cost was asked for until it is due.
     """
 
     client_id: int
@@ -41,6 +72,8 @@ class ClientState:
     rows: tuple[Question, ...] = ()
     trainer: LocalTrainer | None = None
     synthesiser: Synthesiser | None = None
+    trained_spec: ModelSpec | None = None
+    once: Once = field(default_factory=Once)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,14 +20,26 @@ from fedsim.records import (
     Compute,
     Evaluation,
     Group,
+    Member,
     Outcome,
     Presence,
+    Purpose,
     RecordLog,
     Reward,
     Transfer,
     Update,
 )
 from fedsim.runfolder import plain
+
+LEAVES: Mapping[Purpose, str] = {
+    "probe": "scalars",
+    "reward": "scalars",
+    "answer": "answers",
+    "adapter": "weights",
+    "synthetic": "synthetic rows",
+    "data": "private rows",
+}
+"""What a message that goes up says about its sender, by purpose, from the least to the most; the others carry nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +56,7 @@ class SummaryContext:
         final_by_domain: the same of the final policy.
         candidate_correct: per draw, whether each candidate equals the truth ``[G]`` (the simulator's
             knowledge; for ``reward_auc_by_client`` only).
+        billed: what the run is billed as, in one line; None where everything counts as it is.
     """
 
     protocol: str
@@ -54,13 +67,15 @@ class SummaryContext:
     initial_by_domain: Mapping[str, float] = field(default_factory=dict)
     final_by_domain: Mapping[str, float] = field(default_factory=dict)
     candidate_correct: Mapping[int, Sequence[bool]] = field(default_factory=dict)
+    billed: str | None = None
 
 
 def summarise(log: RecordLog, context: SummaryContext) -> dict[str, Any]:
     """The run in one JSON-ready dictionary; null where a number is undefined, never NaN.
 
     ``accuracy`` is of the test split, first and last evaluation (``validation`` likewise).
-    ``bytes.by_fate`` and ``bytes.by_purpose`` are wire bytes, both directions. ``learning.entropy`` and
+    ``bytes.by_fate`` and ``bytes.by_purpose`` are wire bytes, both directions. ``leaves`` is what has left the clients,
+    useful or not, read from what went up (empty: nothing). ``learning.entropy`` and
     ``kl_to_initial`` are of the last evaluation (test, else validation); ``clip_fraction`` is a mean over
     updates, weighted by candidates; ``zero_variance_share`` is the share of scored groups without spread.
     ``staleness.mean`` is weighted by groups.
@@ -76,16 +91,29 @@ def summarise(log: RecordLog, context: SummaryContext) -> dict[str, Any]:
                 "accuracy": _accuracy(log, "test") | {"by_domain": _by_domain(context)},
                 "validation": _accuracy(log, "validation"),
                 "bytes": _bytes(log.of(Transfer)),
+                "leaves": leaves(log.of(Transfer)),
                 "requests": _requests(log.of(Outcome)),
                 "groups": _groups(log.of(Group)),
                 "updates": len(log.of(Update)),
                 "staleness": _staleness(log.of(Update)),
                 "learning": _learning(log, context.candidate_correct),
                 "load": _load(log),
+                "billed": context.billed,
+                "clients": _clients(log.of(Member)),
+                "one_off": {"client_training": _client_training(log.of(Member))},
                 "records_sha256": log.sha256(),
             }
         )
     )
+
+
+def leaves(rows: Iterable[Transfer]) -> list[str]:
+    """What has left the clients: ``scalars``, ``answers``, ``weights``, ``synthetic rows``, ``private rows``; in that order.
+
+    Bytes of a message that was cut or came too late have left as well.
+    """
+    purposes = {row.purpose for row in rows if row.direction == "up" and row.wire_bytes > 0}
+    return list(dict.fromkeys(kind for purpose, kind in LEAVES.items() if purpose in purposes))
 
 
 def within_group_auc(
@@ -214,6 +242,30 @@ def _load(log: RecordLog) -> dict[str, dict[str, float | int]]:
             "energy_j": math.fsum(energy_j[device_class]),
         }
         for device_class in sorted({*class_of.values(), *busy_s})
+    }
+
+
+def _clients(rows: list[Member]) -> dict[str, Any]:
+    """How many clients there are, and how many of them cannot hold the model."""
+    by_class: dict[str, dict[str, int]] = {}
+    for row in rows:
+        counts = by_class.setdefault(row.device_class, {"total": 0, "too_small": 0})
+        counts["total"] += 1
+        counts["too_small"] += not row.takes_part
+    return {
+        "total": len(rows),
+        "too_small": sum(not row.takes_part for row in rows),
+        "by_class": dict(sorted(by_class.items())),
+    }
+
+
+def _client_training(rows: list[Member]) -> dict[str, float]:
+    """Training the clients' own models before the run; all devices at once take ``longest_s``, one by one ``device_s``."""
+    return {
+        "device_s": math.fsum(row.training_s for row in rows),
+        "longest_s": max((row.training_s for row in rows), default=0.0),
+        "flop": math.fsum(row.training_flop for row in rows),
+        "energy_j": math.fsum(row.training_energy_j for row in rows),
     }
 
 

@@ -11,25 +11,39 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from fedsim.comparison_file import PlannedRun, read_comparison
-from fedsim.errors import FedsimError, RunFolderError
+from fedsim import tuning
+from fedsim.comparison_file import Comparison, PlannedRun, open_comparison
+from fedsim.errors import FedsimError, RunFolderError, ScenarioError
 from fedsim.progress import Progress
 from fedsim.runfolder import MANIFEST, SUMMARY, write_atomically
-from fedsim.scenario import find_scenario
 
-RUNS, LOCK, MARKER = "runs", ".comparison.lock", "comparison.yaml"
-_OURS = {RUNS, LOCK, MARKER, "comparison.json", "comparison.csv", "comparison.md"}
+RUNS, LOCK, MARKER, FIGURES = "runs", ".comparison.lock", "comparison.yaml", "figures"
+_OURS = {
+    RUNS, LOCK, MARKER, FIGURES, tuning.JSON, tuning.TABLE, "comparison.json", "comparison.csv", "comparison.md",
+}  # fmt: skip
+_GRACE_S = 10.0  # how long a child that was told to end may take
 
 
 def compare(
-    source: Path | str, out: Path | None, *, processes: int | None, cache_dir: Path | None, progress: Progress
+    source: Path | str,
+    out: Path | None,
+    *,
+    processes: int | None,
+    cache_dir: Path | None,
+    progress: Progress,
+    seeds: Sequence[int] | None = None,
+    tune: bool = False,
+    figures: bool = True,
 ) -> Path:
     """Run a comparison (what is missing of it) and write its tables; returns its folder.
 
@@ -39,20 +53,36 @@ def compare(
         processes: runs at a time; default one per core and thread of the base scenario.
         cache_dir: where trained models are kept.
         progress: where progress is shown.
+        seeds: instead of the file's own seeds.
+        tune: first run the file's grid, choose every tuned variant's value by it, and compare with those values.
+        figures: whether to draw ``figures/``.
 
     Raises:
-        ScenarioError: the file or one of the scenarios it makes is wrong; nothing was written.
+        ScenarioError: the file or one of the scenarios it makes is wrong, or there is no grid to tune by; nothing
+            was written.
         RunFolderError: the folder holds something else, or another comparison is running in it.
         FedsimError: a run failed; the finished ones are kept.
     """
     from fedsim.comparison import write_comparison
 
-    comparison, planned = read_comparison(source)
+    opened = open_comparison(source, seeds)
+    comparison, grid, planned = opened.comparison, opened.grid(), opened.runs()
+    if tune and not grid:
+        raise ScenarioError(
+            f"{opened.path}: there is no grid to tune by; give tune: {{seeds: [...], values: [...]}}"
+        )
     folder = out or Path("runs") / comparison.name
     threads = max(run.scenario.compute.threads for run in planned)
     at_once = processes or max(1, (os.cpu_count() or 1) // threads)
+    choices: list[tuning.Choice] = []
     with taken(folder):
-        write_atomically(folder / MARKER, find_scenario(source).read_bytes())
+        write_atomically(folder / MARKER, opened.path.read_bytes())
+        if tune:
+            tried = run_all(
+                grid, folder, processes=at_once, cache_dir=cache_dir, progress=progress, name="tuning"
+            )
+            choices = _choose(comparison, planned, grid, tried, folder)
+            planned = opened.runs({choice.variant: choice.chosen for choice in choices})
         folders = run_all(planned, folder, processes=at_once, cache_dir=cache_dir, progress=progress)
         runs = [
             {
@@ -62,8 +92,56 @@ def compare(
             }
             for run in planned
         ]
-        write_comparison(folder, comparison.name, comparison.seeds, summaries(planned, folders), runs)
+        write_comparison(
+            folder,
+            comparison.name,
+            comparison.seeds,
+            summaries(planned, folders),
+            runs,
+            target=comparison.target,
+            tuned=settings(comparison, planned),
+        )
+        if figures:
+            _draw(folder, progress)
     return folder
+
+
+def settings(comparison: Comparison, planned: Sequence[PlannedRun]) -> dict[str, dict[str, Any] | None]:
+    """Each variant's tuned ``key``, the ``value`` its runs have there, and ``by`` what: ``tuning`` or ``file``."""
+    found: dict[str, dict[str, Any] | None] = {}
+    for variant in comparison.variants:
+        run = next(run for run in planned if run.variant == variant.name)
+        found[variant.name] = (
+            None
+            if variant.tune is None
+            else {
+                "key": variant.tune,
+                "value": tuning.own_value(run, variant.tune),
+                "by": "file" if run.value is None else "tuning",
+            }
+        )
+    return found
+
+
+def _choose(
+    comparison: Comparison,
+    planned: Sequence[PlannedRun],
+    grid: Sequence[PlannedRun],
+    folders: Mapping[str, Path],
+    folder: Path,
+) -> list[tuning.Choice]:
+    found = {key: json.loads((place / SUMMARY).read_text(encoding="utf-8")) for key, place in folders.items()}
+    places = {key: place.relative_to(folder).as_posix() for key, place in folders.items()}
+    choices = tuning.choose(comparison, planned, grid, found, places)
+    tuning.write_tuning(folder, comparison, choices)
+    return choices
+
+
+def _draw(folder: Path, progress: Progress) -> None:
+    from analysis.comparison_report import write_comparison_report
+
+    with progress.phase("figures", None):
+        write_comparison_report(folder)
 
 
 @contextlib.contextmanager
@@ -111,22 +189,27 @@ def run_all(
     processes: int,
     cache_dir: Path | None,
     progress: Progress,
+    name: str = "runs",
 ) -> dict[str, Path]:
     """Run what is missing, ``processes`` at a time, and return every run's folder by key.
 
-    Two variants that resolve to one scenario are one run. Interrupting stops the children and keeps what is finished.
+    Two variants that resolve to one scenario are one run. A signal that asks to end (SIGINT, SIGTERM, SIGHUP) stops the
+    children, and theirs, and keeps what is finished.
 
     Raises:
         FedsimError: a run failed; the message ends with what it said, and the others are kept.
+        KeyboardInterrupt: a signal asked to end.
     """
     store = folder / RUNS
     runs = {run.key: run for run in planned}
     waiting = [run for run in runs.values() if not is_finished(store / run.key)]
     children: dict[subprocess.Popen[bytes], PlannedRun] = {}
-    with progress.phase("runs", len(runs)) as phase:
+    with _asked_to_end() as asked, progress.phase(name, len(runs)) as phase:
         phase.advance(len(runs) - len(waiting), kept=len(runs) - len(waiting))
         try:
             while waiting or children:
+                if asked.is_set():
+                    raise KeyboardInterrupt
                 while waiting and len(children) < processes:
                     run = waiting.pop(0)
                     children[_start(run, store, cache_dir, processes)] = run
@@ -136,11 +219,40 @@ def run_all(
                     phase.advance(1, last=f"{run.variant}, seed {run.seed}")
                 time.sleep(0.05)
         finally:
-            for child in children:
-                child.terminate()
-            for child in children:
-                child.wait()
+            _end(list(children))
     return {key: store / key for key in runs}
+
+
+@contextlib.contextmanager
+def _asked_to_end() -> Iterator[threading.Event]:
+    """An event that is set by a signal to end, so that no child is left behind by an exception between two lines."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield asked
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End children with everything they have started: each has a process group of its own."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for child in children:
+            if child.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, number)
+        until_s = time.monotonic() + _GRACE_S
+        for child in children:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(max(0.0, until_s - time.monotonic()))
 
 
 def is_finished(folder: Path) -> bool:
@@ -169,7 +281,9 @@ def _start(run: PlannedRun, store: Path, cache_dir: Path | None, processes: int)
     cores = os.cpu_count() or 1
     environment = os.environ | {"FEDSIM_PROCESSES": str(max(1, cores // processes))}
     with (store / f"{run.key}.log").open("wb") as log:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, process_group=0
+        )
 
 
 def _keep(child: subprocess.Popen[bytes], run: PlannedRun, store: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from fedsim.billing import AsEncoded, Sizes
@@ -14,8 +15,9 @@ from fedsim.devices.config import DropoutConfig
 from fedsim.devices.cost import Work
 from fedsim.network import wire
 from fedsim.network.link import SharedLink
+from fedsim.network.rates import AccessLinks, AccessRates
 from fedsim.network.transport import Transport
-from fedsim.records import Outcome, RecordLog
+from fedsim.records import Direction, Outcome, RecordLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +45,13 @@ class Handler:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a request is about, for draws and records: a draw, its question, and the attempt.
+    """What a request is about: a question, which time it is asked, and the draw that asks; or a round and its try.
 
-    Client, message type and subject are the key of all random draws of a request, so that they do not depend on what else
-    happens in the run. Two requests that agree in all of them share their draws; ``attempt`` tells repetitions apart.
+    Client, the message's purpose, question and attempt are the key of all random draws of a request: a client that is asked
+    the same has the same luck in every protocol, whatever else happens in the run. ``attempt`` counts the times that a
+    client is asked the same in one run: the epoch of the stream of questions (``Draw.epoch``), the try of a probe or of a
+    round. ``draw`` is for the records alone, except where a request is about no question: then it is the round, and a part
+    of the key. No two requests of a run may agree in their keys (``fedsim.invariants``).
     """
 
     draw: int = -1
@@ -101,3 +106,16 @@ class World:
     sizes: Sizes = field(default_factory=AsEncoded)
     on_end: list[Callable[[Outcome], None]] = field(default_factory=list)
     under_way: UnderWay = field(default_factory=UnderWay)
+
+    @cached_property
+    def rates(self) -> AccessRates:
+        """How fast every client's access link is at every instant."""
+        return AccessRates(self.transport.config, self.seed)
+
+    @cached_property
+    def access(self) -> Mapping[Direction, AccessLinks]:
+        """The way onto the server's link, per direction."""
+        return {
+            "down": AccessLinks(self.loop, self.downlink, self.rates, "down"),
+            "up": AccessLinks(self.loop, self.uplink, self.rates, "up"),
+        }

@@ -229,6 +229,7 @@ def _request(
         status=status,
         phase="up" if status == "cut" else "done",
         cause="device left" if status == "cut" else "",
+        question_id=1000 + draw,
     )
     rows.append((up_end_s, 1, outcome))
     return rows, up_end_s

@@ -200,6 +200,27 @@ def test_list_names_every_protocol_preset_and_scenario(capsys: pytest.CaptureFix
     assert {*names(), "phone", "edge-server", "wifi", "scratch-1m", "quickstart"} <= set(words)
 
 
+def test_list_groups_what_lies_in_sub_folders(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    sections = [text.splitlines() for text in capsys.readouterr().out.strip().split("\n\n")]
+    rows = {lines[0]: [line.split()[0] for line in lines[1:]] for lines in sections}
+    assert "evidence" in rows["comparisons (fedsim compare NAME):"]
+    nested = rows["comparisons in paper (fedsim compare paper/NAME):"]
+    assert "paper/figure2" in nested and all(name.startswith("paper/") for name in nested)
+    assert not any("/" in name for name in rows["scenarios (fedsim run NAME):"])
+
+
+def test_check_of_a_comparison_imports_no_model_library_and_no_statistics(scenario: Path) -> None:
+    path = scenario.parent / "pair.yaml"
+    path.write_text("name: pair\nbase: tiny.yaml\nseeds: [0]\nvariants: [{name: a}]\n")
+    code = (
+        f"import sys; from fedsim.cli import main; main(['check', {str(path)!r}]); print(sorted(sys.modules))"
+    )
+    shown = python(code).splitlines()
+    assert shown[0].startswith("pair: 1 runs, 0 kept")
+    assert not [name for name in HEAVY if f"'{name}'" in shown[-1]]
+
+
 def test_schema_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema"]) == 0
     assert json.loads(capsys.readouterr().out)["title"] == "Scenario"

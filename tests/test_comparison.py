@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.comparison import aggregate, gain, interval, paired, show, table, write_comparison
+from fedsim.comparison import aggregate, gain, interval, paired, show, table, wasted_share, write_comparison
 from fedsim.source import code_fingerprint
 
 
@@ -112,16 +112,103 @@ def test_the_files_have_one_entry_per_variant_one_row_per_run_and_one_line_per_v
         ("zero_shot", "0", "0.25"), ("zero_shot", "1", "0.25"), ("fedgrpo", "0", "0.5"), ("fedgrpo", "1", "0.75"),
     ]  # fmt: skip
     lines = written[2].read_text().splitlines()
-    assert lines[2].startswith("| zero_shot | 0.250 [0.250, 0.250] |  | ")
-    assert lines[3].startswith("| fedgrpo | 0.625 [") and "| +0.375 [" in lines[3]
-    assert lines[3].endswith("| 1.000 MiB | 2.000 MiB | 4.000 MiB | 10.0 s |")
+    assert lines[2].startswith("| zero_shot | not recorded | 0.250 [0.250, 0.250] |  | ")
+    assert lines[3].startswith("| fedgrpo | not recorded | 0.625 [") and "| +0.375 [" in lines[3]
+    assert lines[3].endswith("| 1.00 MiB | 2.00 MiB | 4.00 MiB |  | 10.0 s |  |")
+    assert all(line.count("|") == lines[0].count("|") for line in lines[:4])
 
 
 def test_what_was_not_measured_is_said_and_never_shown_as_a_number():
-    line = table({"timing": [summary(greedy=None)]}).splitlines()[2]
-    assert line.startswith("| timing | not measured |  | not measured |")
+    line = table({"timing": [summary(greedy=None, leaves=[])]}).splitlines()[2]
+    assert line.startswith("| timing | nothing | not measured |  | 1.00 MiB |")
     assert gain(summary(greedy=None)) is None
     assert gain(summary(greedy=0.75)) == 0.5
+
+
+def written(folder, runs, **more):
+    """comparison.json, and the lines of comparison.md."""
+    seeds = [one["seed"] for one in next(iter(runs.values()))]
+    listed = [
+        {"variant": name, "seed": seed, "folder": f"runs/{name}{seed}"} for name in runs for seed in seeds
+    ]
+    write_comparison(folder, "named", seeds, runs, listed, **more)
+    document = json.loads((folder / "comparison.json").read_text())
+    return document, (folder / "comparison.md").read_text().splitlines()
+
+
+def test_differences_to_the_first_variant_are_paired_by_seed_and_keep_the_summaries_keys(tmp_path):
+    runs = {
+        "adapters": [summary(0, 0.4, uplink=100), summary(1, 0.8, uplink=300)],
+        "rewards": [summary(0, 0.5, uplink=1), summary(1, 0.9, uplink=201)],
+    }
+    first, second = written(tmp_path, runs)[0]["variants"]
+    assert first["minus_first"] is None
+    found = second["minus_first"]
+    assert found["accuracy"]["greedy"]["final"] == pytest.approx(
+        {"mean": 0.1, "low": 0.1, "high": 0.1, "n": 2}
+    )
+    assert found["gain"] == pytest.approx({"mean": 0.1, "low": 0.1, "high": 0.1, "n": 2})
+    assert found["bytes"]["wire"]["uplink"] == pytest.approx(
+        {"mean": -198, "low": -198, "high": -198, "n": 2}
+    )
+    assert found["bytes"]["paper"]["uplink"]["mean"] == -99
+    assert found["virtual_s"]["mean"] == 0.0
+    assert second["gain"]["mean"] == pytest.approx(0.45)
+
+
+def test_a_seed_that_one_of_the_two_did_not_measure_is_no_pair(tmp_path):
+    runs = {"a": [summary(0, 0.4), summary(1, None)], "b": [summary(0, 0.5), summary(1, 0.9)]}
+    found = written(tmp_path, runs)[0]["variants"][1]["minus_first"]
+    assert found["accuracy"]["greedy"]["final"]["n"] == found["gain"]["n"] == 1
+    assert found["virtual_s"]["n"] == 2
+
+
+def test_what_leaves_the_clients_and_what_is_billed_and_tuned_stand_beside_the_numbers(tmp_path):
+    bill = "server as Big-7B, clients as Big-1B"
+    runs = {
+        "rewards": [
+            summary(leaves=["scalars"], billed=bill),
+            summary(1, leaves=["scalars", "answers"], billed=bill),
+        ],
+        "central": [summary(leaves=[]), summary(1, leaves=[])],
+    }
+    tuned = {"rewards": {"key": "protocol.learning_rate", "value": 3e-4, "by": "tuning"}, "central": None}
+    document, lines = written(tmp_path, runs, tuned=tuned)
+    first, second = document["variants"]
+    assert (first["leaves"], first["billed"], first["tuned"]) == (
+        ["scalars", "answers"],
+        bill,
+        tuned["rewards"],
+    )
+    assert (second["leaves"], second["billed"], second["tuned"]) == ([], None, None)
+    assert lines[2].startswith("| rewards | scalars, answers |") and lines[3].startswith(
+        "| central | nothing |"
+    )
+    notes = "\n".join(lines[4:])
+    assert f"rewards: bytes and times are billed, {bill};" in notes
+    assert "rewards: protocol.learning_rate 0.0003 (chosen on validation)" in notes
+    tuned["rewards"]["by"] = "file"
+    assert "0.0003 (the file's own, not chosen here)" in "\n".join(written(tmp_path, runs, tuned=tuned)[1])
+
+
+def test_the_wasted_share_counts_every_byte_whose_fate_is_not_useful(tmp_path):
+    one = summary(leaves=["scalars"])
+    one["bytes"]["by_fate"] = {"useful": 60, "late": 30, "cut": 10}
+    assert wasted_share(one) == pytest.approx(0.4)
+    assert "| 40.0% |" in table({"a": [one]})
+    one["bytes"]["by_fate"] = {"useful": 0, "late": 0}
+    assert wasted_share(one) is None
+
+
+def test_sizes_of_a_column_have_digits_enough_to_tell_them_apart():
+    def cell(uplink):
+        return table({"a": [summary(uplink=uplink)]}).splitlines()[2].split(" | ")[4]
+
+    assert cell(6160.23 * 2**20) == "6160.2 MiB"
+    assert cell(2.4414 * 2**20) == "2.44 MiB"
+    assert cell(0.0123 * 2**20) == "0.012 MiB"
+    assert cell(64) == "< 0.001 MiB"
+    assert cell(0) == "0.00 MiB"
 
 
 # ------------------------------------------------------------------------------------- fingerprints

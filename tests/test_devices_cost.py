@@ -124,7 +124,13 @@ def test_training_by_hand():
 
 
 def test_embedding_needs_no_head():
-    assert embedding_work(TINY, 3) == Work(1128 + 192, 2 * 188)
+    assert embedding_work(TINY, [3]) == Work(1128 + 192, 2 * 188)
+    assert embedding_work(TINY, []) == NO_WORK
+
+
+def test_texts_that_are_embedded_together_do_not_see_each_other():
+    alone, both = embedding_work(TINY, [3]), embedding_work(TINY, [3, 3])
+    assert both == Work(2 * alone.flop, alone.memory_bytes)  # the weights are read once
 
 
 @given(st.integers(1, 50), st.integers(1, 50), st.integers(1, 9))

@@ -178,6 +178,20 @@ async def test_nobody_barges_in_between_two_jobs() -> None:
     assert [(row.request_id, row.start_at_s) for row in world.computes] == [(0, 0.0), (1, 2.0), (2, 4.0)]
 
 
+async def test_a_running_job_and_those_that_wait_can_all_be_cancelled_at_one_instant() -> None:
+    world = small_world()
+    server = world.federation.server
+    jobs = [asyncio.ensure_future(server.compute(Work(2.0, 0.0), "job", n)) for n in range(3)]
+    await asyncio.sleep(1.0)
+    for job in jobs:
+        job.cancel()
+    ends = await asyncio.gather(*jobs, return_exceptions=True)
+    assert [type(end) for end in ends] == [asyncio.CancelledError] * 3
+    await server.compute(Work(2.0, 0.0), "job", 3)
+    spans = [(row.request_id, row.start_at_s, row.end_at_s, row.cut) for row in world.computes]
+    assert spans == [(0, 0.0, 1.0, True), (3, 1.0, 3.0, False)]
+
+
 async def test_a_job_cancelled_while_it_waits_is_skipped() -> None:
     world = small_world()
     server = world.federation.server

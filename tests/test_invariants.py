@@ -14,6 +14,7 @@ def outcome(request_id=0, **changes):
     entry = {
         "request_id": request_id, "client_id": 1, "device_class": "phone", "purpose": "question",
         "subject": 0, "sent_at_s": 0.0, "ended_at_s": 5.0, "status": "ok", "phase": "done", "cause": "",
+        "question_id": request_id,
     } | changes  # fmt: skip
     return Outcome(**entry)
 

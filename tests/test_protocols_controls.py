@@ -58,14 +58,9 @@ def test_an_unknown_protocol_is_refused_with_the_names_there_are():
         protocols.load("fedgpro")
 
 
-def test_only_distil_lets_text_leave_a_client():
-    replies = {
-        "fedgrpo": {wire.ProbeBits, wire.Competence, wire.Rewards},
-        "distil": {wire.ProbeBits, wire.Competence, wire.Answer},
-    }
-    assert all(kind.scalars_only for kind in replies["fedgrpo"])
-    assert not wire.Answer.scalars_only
-    assert {name for name in protocols.PROTOCOLS if protocols.load(name).HANDLERS} == set(replies)
+def test_only_these_protocols_ask_clients_for_anything():
+    asking = {name for name in protocols.PROTOCOLS if protocols.load(name).HANDLERS}
+    assert asking == {"fedgrpo", "distil", "fedpetuning", "dpsda_fl", "central_pooled"}
 
 
 # --------------------------------------------------------------------------------- fedgrpo's experts and their controls
@@ -129,7 +124,10 @@ async def test_dp_sft_fits_the_exemplars_step_by_step():
     config = settings("dp_sft", fit_batch_size=4)
     data = task_data(num_clients=4, pool=30)
     ran = await play(config, crowd(), data=data, stop=StopConfig(updates=3))
-    assert ran.policy.fits == [list(data.auxiliary)] * 3
+    assert [len(rows) for rows in ran.policy.fits] == [4] * 3
+    assert sorted(row.question_id for rows in ran.policy.fits[:2] for row in rows) == list(
+        range(8)
+    )  # one epoch
     assert [row.policy_version for row in ran.updates] == [1, 2, 3]
     assert ran.outcomes == [] and ran.groups == []
     assert [row.kind for row in ran.log.of(Compute)] == ["update"] * 3

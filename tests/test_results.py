@@ -14,7 +14,17 @@ from fedsim.results import frame, load, write_results
 from fedsim.runfolder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
-KINDS = ("transfers", "computes", "outcomes", "rewards", "groups", "updates", "evaluations", "presence")
+KINDS = (
+    "transfers",
+    "computes",
+    "outcomes",
+    "rewards",
+    "groups",
+    "updates",
+    "evaluations",
+    "presence",
+    "members",
+)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from sample_run import carried_bytes, sample_log
 from scipy.stats import mannwhitneyu
 
 from fedsim.records import FATES, PURPOSES, STATUSES, Outcome, RecordLog, Reward, Transfer, Update
-from fedsim.summary import SummaryContext, summarise, within_group_auc
+from fedsim.summary import LEAVES, SummaryContext, leaves, summarise, within_group_auc
 
 CONTEXT = SummaryContext("fedgrpo", 0, 10.0, 1.0, "updates")
 
@@ -79,6 +79,42 @@ def test_totals_are_sums_over_the_records():
     assert summary["load"]["server"] == {
         "requests": 0, "busy_s": pytest.approx(6 * 0.4), "energy_j": pytest.approx(6 * 80),
     }  # fmt: skip
+
+
+def transfer(purpose, direction="up", wire_bytes=10, fate="useful"):
+    return Transfer(
+        request_id=0, client_id=0, direction=direction, purpose=purpose, fate=fate, start_at_s=0.0, end_at_s=1.0,
+        message_bytes=wire_bytes, wire_bytes=wire_bytes, paper_bytes=0,
+    )  # fmt: skip
+
+
+def test_what_leaves_the_clients_is_read_from_what_goes_up():
+    assert (
+        leaves([transfer("question", "down"), transfer("adapter", "down"), transfer("reward", "down")]) == []
+    )
+    assert leaves([transfer("reward"), transfer("probe")]) == ["scalars"]
+    mixed = [
+        transfer("data"),
+        transfer("adapter"),
+        transfer("answer"),
+        transfer("probe"),
+        transfer("synthetic"),
+    ]
+    assert leaves(mixed) == ["scalars", "answers", "weights", "synthetic rows", "private rows"]
+    assert leaves([transfer("setup"), transfer("control")]) == []
+
+
+def test_what_was_cut_or_late_has_left_as_well_unless_no_byte_was_sent():
+    assert (
+        leaves([transfer("adapter", fate="cut")]) == leaves([transfer("adapter", fate="late")]) == ["weights"]
+    )
+    assert leaves([transfer("adapter", fate="cut", wire_bytes=0)]) == []
+
+
+def test_every_message_that_goes_up_with_something_of_a_clients_says_what_leaves():
+    silent = {"setup", "question", "cancel", "control"}
+    assert set(LEAVES) | silent == set(PURPOSES) and not set(LEAVES) & silent
+    assert summarise(sample_log(num_updates=1), CONTEXT)["leaves"] == ["scalars"]
 
 
 def update(version, num_groups, staleness_mean, clip_fraction):

@@ -15,6 +15,7 @@ from fedsim.protocols import zero_shot
 from fedsim.scenario import (
     Scenario,
     find_scenario,
+    is_comparison,
     read_scenario,
     scenario_from,
     shipped_comparisons,
@@ -78,7 +79,7 @@ def test_a_scenario_cannot_be_changed_afterwards() -> None:
 @pytest.mark.parametrize("name", sorted(shipped_scenarios()))
 def test_a_shipped_scenario_is_valid_and_survives_being_resolved(name: str) -> None:
     scenario = read_scenario(name)
-    assert scenario.name == name
+    assert scenario.name == name.replace("/", "-")
     assert read_back(scenario).resolved() == scenario.resolved()
     assert scenario_from(scenario.resolved()).resolved() == scenario.resolved()
 
@@ -140,6 +141,23 @@ def test_a_missing_file_names_the_nearest_shipped_scenario() -> None:
     with pytest.raises(ScenarioError) as caught:
         find_scenario("quickstrat")
     assert str(caught.value).startswith("quickstrat: no such file; did you mean 'quickstart'? (shipped: ")
+
+
+def test_shipped_files_in_sub_folders_are_named_with_their_folder() -> None:
+    found = find_scenario("paper/figure2")
+    assert found.parts[-3:] == ("scenarios", "paper", "figure2.yaml")
+    assert {"paper/figure2", "paper/table1"} <= set(shipped_comparisons())
+    assert "figure2" not in shipped_comparisons()
+    with pytest.raises(ScenarioError, match="did you mean 'paper/figure2'"):
+        find_scenario("paper/figur2")
+
+
+def test_what_is_a_comparison_is_told_without_reading_it_as_one(tmp_path: Path) -> None:
+    assert is_comparison("evidence") and not is_comparison("quickstart")
+    path = tmp_path / "x.yaml"
+    path.write_bytes(b"name: \xff")
+    with pytest.raises(ScenarioError, match="cannot be read"):
+        is_comparison(path)
 
 
 def test_a_folder_is_not_a_scenario(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from filelock import FileLock
 
 from fedsim import sweep
 from fedsim.cli import main
-from fedsim.comparison_file import read_comparison, result_code_hash, run_key
+from fedsim.comparison_file import _WITHOUT_RESULTS, read_comparison, result_code_hash, run_key
 from fedsim.errors import DataFileError, RunFolderError, ScenarioError
+from fedsim.outlook import lines, outlook
 from fedsim.scenario import read_scenario
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,7 +49,8 @@ def write(tmp_path):
 
 
 def compare(path, out, *more):
-    return main(["compare", str(path), "--out", str(out), "--quiet", "--processes", "2", *more])
+    given = ["compare", str(path), "--out", str(out), "--quiet", "--processes", "2", "--no-figures"]
+    return main([*given, *more])
 
 
 def kept(out):
@@ -142,10 +144,88 @@ def test_the_code_hash_changes_with_code_that_computes_and_not_with_docstrings_o
     assert hash_after("comment", prepend("network/link.py", "# note\n")) == plain
     assert hash_after("shown", prepend("cli.py", "EXTRA = 1\n")) == plain
     assert hash_after("code", prepend("network/naive.py", "EXTRA = 1\n")) != plain
+    assert (
+        hash_after(
+            "all shown", lambda folder: [prepend(name, "EXTRA = 1\n")(folder) for name in _WITHOUT_RESULTS]
+        )
+        == plain
+    )
     assert hash_after("preset", prepend("presets/devices.yaml", "# other\n")) != plain
 
 
+def test_a_mapping_that_a_variant_sets_replaces_what_stood_there(write):
+    path = write(HEAD + "variants:\n  - {name: a, set: {clients: {edge-server: 20}}}\n")
+    (first, _) = read_comparison(path)[1]
+    classes = {name for name, settings in first.scenario.resolved()["clients"].items() if settings}
+    assert classes == {"edge-server"}
+
+
+def test_seeds_can_be_given_instead_of_the_files_own(write, tmp_path, capsys):
+    path, out = write(HEAD + TWO), tmp_path / "out"
+    assert [run.seed for run in read_comparison(path, (7,))[1]] == [7, 7]
+    assert compare(path, out, "--seeds", "5") == 0
+    assert json.loads((out / "comparison.json").read_text())["seeds"] == [5]
+    capsys.readouterr()
+    for wrong, words in (("1,x", "whole numbers"), ("1,1", "a seed stands twice"), ("", "whole numbers")):
+        assert compare(path, tmp_path / "new", "--seeds", wrong) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "--seeds" in line and words in line
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("target: {validation_greedy: 1.5}\n", ("pair.yaml:4", "validation_greedy is 1.5")),
+        ("target: {}\n", ("pair.yaml:4", "either validation_greedy or share_of_gain")),
+        ("target: {share_of_gain: 0.9, validation_greedy: 0.4}\n", ("either",)),
+        ("target: {validation: 0.4}\n", ("did you mean 'validation_greedy'",)),
+    ],
+)
+def test_a_target_that_means_nothing_is_refused(write, text, words):
+    with pytest.raises(ScenarioError) as error:
+        read_comparison(write(HEAD + text + TWO))
+    assert all(word in str(error.value) for word in words), error.value
+
+
 # ------------------------------------------------------------------------------------- running
+
+
+def test_a_comparison_draws_its_figures_and_says_where_they_are(write, tmp_path, capsys):
+    out = tmp_path / "out"
+    path = write(HEAD.replace("[0, 1]", "[0]") + "variants:\n  - {name: a}\n")
+    assert compare(path, out, "--figures") == 0
+    index = out / "figures" / "index.html"
+    assert capsys.readouterr().out.splitlines()[-2:] == [str(index), str(out)]
+    assert "<img" in index.read_text()
+
+
+def test_to_check_a_comparison_runs_nothing_and_counts_what_is_kept(write, tmp_path, capsys):
+    path, out = write(HEAD + TWO), tmp_path / "out"
+    assert compare(path, out, "--check") == 0
+    assert not out.exists()
+    assert compare(path, out, "--seeds", "0") == 0
+    capsys.readouterr()
+    assert compare(path, out, "--check") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"pair: 4 runs, 2 kept in {out}, 2 to do"
+    assert lines[1].startswith("real time about ")
+    assert lines[3].split()[:3] == ["as-it-is", "1/2", "kept"] and "requests " in lines[3]
+    assert main(["check", str(path)]) == 0
+    assert capsys.readouterr().out.startswith("pair: 4 runs, 0 kept in runs/pair, 4 to do")
+
+
+def test_an_estimate_takes_bounded_time_and_says_what_it_left_out(write):
+    found = outlook(write(HEAD + TWO), budget_s=0.0)
+    assert [variant.estimate for variant in found.variants] == [None, None]
+    assert "no estimate: " in "\n".join(lines(found))
+
+
+def test_a_variant_that_cannot_be_played_says_why_and_the_others_are_estimated(write):
+    text = "variants:\n  - {name: a}\n  - {name: b, set: {protocol.num_experts: 9}}\n"
+    good, bad = outlook(write(HEAD + text)).variants
+    assert good.estimate is not None
+    assert bad.estimate is None and "there are 4 clients" in bad.why_not
 
 
 def test_a_comparison_leaves_its_tables_and_is_not_done_twice(write, tmp_path, capsys):
@@ -182,9 +262,11 @@ def test_two_variants_that_come_to_the_same_scenario_are_run_once(write, tmp_pat
     assert len(kept(out)) == 2
     document = json.loads((out / "comparison.json").read_text())
     first, second = (
-        {key: value for key, value in one.items() if key != "name"} for one in document["variants"]
+        {key: value for key, value in one.items() if key not in ("name", "minus_first")}
+        for one in document["variants"]
     )
     assert first == second
+    assert document["variants"][1]["minus_first"]["bytes"]["wire"]["uplink"]["mean"] == 0.0
 
 
 def test_devices_from_a_file_beside_the_base_are_found_by_the_runs(write, tmp_path):
@@ -208,7 +290,8 @@ def test_a_run_that_fails_is_named_with_variant_and_seed_and_the_finished_ones_a
     assert not (out / "comparison.json").exists()
 
 
-def test_an_interrupted_comparison_keeps_what_is_finished_and_takes_nothing_else_for_it(write, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_comparison_keeps_what_is_finished_and_leaves_no_child(write, tmp_path, number):
     path, out = write(HEAD.replace("[0, 1]", "[0]") + SLOW), tmp_path / "out"
     command = [
         sys.executable,
@@ -221,6 +304,7 @@ def test_an_interrupted_comparison_keeps_what_is_finished_and_takes_nothing_else
         "--processes",
         "2",
         "--quiet",
+        "--no-figures",
     ]
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -233,7 +317,7 @@ def test_an_interrupted_comparison_keeps_what_is_finished_and_takes_nothing_else
                 break
             time.sleep(0.1)
         children = _children(process.pid)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "fedsim: interrupted\n")
     assert len(children) == 1 and not any(_alive(child) for child in children)
@@ -241,12 +325,38 @@ def test_an_interrupted_comparison_keeps_what_is_finished_and_takes_nothing_else
     assert not sweep.is_finished(runs / left.stem)
     assert list(kept(out)) == folders
 
+    if number != signal.SIGINT:
+        return
     before = kept(out)
     again = path.read_text().replace("{stop.updates: 100000000}", "{stop.updates: 3}")
     path.write_text(again)
     assert compare(path, out) == 0
     assert kept(out)[folders[0]] == before[folders[0]]
     assert len(json.loads((out / "comparison.json").read_text())["variants"]) == 2
+
+
+def test_what_a_run_has_started_itself_ends_with_it(tmp_path):
+    """A run's workers are its children's children: they stand in its process group."""
+    grandchild = tmp_path / "pid"
+    code = f"sleep 300 & echo $! > {grandchild}; wait"
+    child = subprocess.Popen(["sh", "-c", code], process_group=0)
+    while not grandchild.exists() or not grandchild.read_text().strip():
+        time.sleep(0.01)
+    sweep._end([child])
+    assert child.returncode == -signal.SIGTERM
+    for _ in range(200):
+        if not _runs(int(grandchild.read_text())):
+            return
+        time.sleep(0.01)
+    pytest.fail("the grandchild lives on")
+
+
+def _runs(pid):
+    """Whether a process still runs (one that nobody has waited for yet does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def _children(pid):

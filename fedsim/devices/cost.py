@@ -19,8 +19,11 @@ References:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from fedsim import streams
@@ -163,6 +166,11 @@ def score_work(spec: ModelSpec, prompt_tokens: int, candidate_tokens: Sequence[i
     The prompt is run once, every candidate's tokens look at it and at themselves, and there are logits for
     each candidate token.
     """
+    return _score_work(spec, prompt_tokens, tuple(candidate_tokens))
+
+
+@lru_cache(maxsize=4096)  # every expert of a group is asked to score the same candidates
+def _score_work(spec: ModelSpec, prompt_tokens: int, candidate_tokens: tuple[int, ...]) -> Work:
     total = sum(candidate_tokens)
     if not total:
         return NO_WORK
@@ -171,11 +179,12 @@ def score_work(spec: ModelSpec, prompt_tokens: int, candidate_tokens: Sequence[i
     return Work(flop, spec.weight_bytes + (prompt_tokens + total) * spec.kv_bytes_per_token)
 
 
-def embedding_work(spec: ModelSpec, tokens: int) -> Work:
-    """phi(x): one forward pass over ``tokens`` tokens without logits and without keeping a cache."""
-    if not tokens:
+def embedding_work(spec: ModelSpec, text_tokens: Sequence[int]) -> Work:
+    """phi(x) of a batch of texts: one forward pass without logits and without keeping a cache; a text sees only itself."""
+    if not any(text_tokens):
         return NO_WORK
-    return Work(_forward_flop(spec, tokens, 0, 0), spec.bytes_per_parameter * spec.block_parameters)
+    flop = sum(_forward_flop(spec, tokens, 0, 0) for tokens in text_tokens)
+    return Work(flop, spec.bytes_per_parameter * spec.block_parameters)
 
 
 def training_work(
@@ -241,33 +250,64 @@ def architecture(name: str) -> ModelSpec:
     return spec_from_config(table[name])
 
 
+def spec_from_file(path: Path) -> ModelSpec:
+    """The spec of the model whose transformers ``config.json`` this is.
+
+    Raises:
+        ModelFileError: the file cannot be read or is not such a configuration.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path}: is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ModelFileError(f"{path}: must be a JSON object with a model's configuration")
+    try:
+        return spec_from_config(config)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from None
+
+
 def spec_from_config(config: Mapping[str, Any], bytes_per_parameter: float = 2.0) -> ModelSpec:
     """The spec of a model from the dictionary of its transformers ``config.json`` (``llama`` or ``qwen2``).
 
     Raises:
-        ModelFileError: another ``model_type``, or a key is missing.
+        ModelFileError: another ``model_type``; a key is missing, or is not a whole number of a sensible size.
     """
     kind = config.get("model_type")
     if kind not in ("llama", "qwen2"):
         raise ModelFileError(f"model_type is {kind!r}; the cost model knows 'llama' and 'qwen2'")
-    try:
-        hidden, num_heads = int(config["hidden_size"]), int(config["num_attention_heads"])
-        return ModelSpec(
-            num_layers=int(config["num_hidden_layers"]),
-            hidden=hidden,
-            num_heads=num_heads,
-            num_kv_heads=int(config.get("num_key_value_heads") or num_heads),
-            head_dim=int(config.get("head_dim") or hidden // num_heads),
-            ffn=int(config["intermediate_size"]),
-            vocab=int(config["vocab_size"]),
-            tied=bool(config.get("tie_word_embeddings", False)),
-            qkv_bias=kind == "qwen2" or bool(config.get("attention_bias", False)),
-            output_bias=kind == "llama" and bool(config.get("attention_bias", False)),
-            mlp_bias=bool(config.get("mlp_bias", False)),
-            bytes_per_parameter=bytes_per_parameter,
-        )
-    except KeyError as error:
-        raise ModelFileError(f"the model's config has no {error.args[0]!r}") from None
+    hidden, num_heads = _size(config, "hidden_size"), _size(config, "num_attention_heads")
+    return ModelSpec(
+        num_layers=_size(config, "num_hidden_layers"),
+        hidden=hidden,
+        num_heads=num_heads,
+        num_kv_heads=_size(config, "num_key_value_heads", num_heads),
+        head_dim=_size(config, "head_dim", hidden // num_heads),
+        ffn=_size(config, "intermediate_size"),
+        vocab=_size(config, "vocab_size"),
+        tied=bool(config.get("tie_word_embeddings", False)),
+        qkv_bias=kind == "qwen2" or bool(config.get("attention_bias", False)),
+        output_bias=kind == "llama" and bool(config.get("attention_bias", False)),
+        mlp_bias=bool(config.get("mlp_bias", False)),
+        bytes_per_parameter=bytes_per_parameter,
+    )
+
+
+_LARGEST_SIZE = 10_000_000
+
+
+def _size(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    value = config.get(key)
+    if value is None:
+        value = default
+    if value is None:
+        raise ModelFileError(f"the model's config has no {key!r}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST_SIZE:
+        raise ModelFileError(f"{key} is {str(value)[:60]}; must be a whole number from 1 to {_LARGEST_SIZE}")
+    return value
 
 
 def _forward_flop(spec: ModelSpec, tokens: int, past: int, positions: int) -> int:

@@ -28,6 +28,7 @@ class Device:
 
     Attributes:
         state: what the client knows (its model, its answers); handlers get nothing else.
+        ready: whether it has what it needs to work, such as a base model that has to be sent to it first.
     """
 
     __slots__ = (
@@ -39,6 +40,7 @@ class Device:
         "_watched",
         "client_id",
         "profile",
+        "ready",
         "state",
     )
 
@@ -53,6 +55,7 @@ class Device:
         self.client_id = client_id
         self.profile = profile
         self.state = state
+        self.ready = True
         self._loop = loop
         self._availability = availability
         self._active: dict[int, Task] = {}
@@ -61,9 +64,14 @@ class Device:
         self._watched = False
 
     @property
-    def is_online(self) -> bool:
-        """Whether the device is there at this virtual instant."""
+    def is_connected(self) -> bool:
+        """Whether the device is there at this virtual instant, ready or not."""
         return self._availability.is_on(self.client_id, self._loop.time())
+
+    @property
+    def is_online(self) -> bool:
+        """Whether the device is there at this virtual instant and can be asked for work."""
+        return self.ready and self.is_connected
 
     @property
     def num_active(self) -> int:
@@ -107,7 +115,7 @@ class Device:
 
     def _left(self) -> None:
         self._watched = False
-        if self.is_online:  # sessions that touch
+        if self.is_connected:  # sessions that touch
             if self._active:
                 self._watch()
             return

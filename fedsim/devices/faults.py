@@ -1,6 +1,6 @@
 """Devices that give a task up although they stay available: keyed draws, asked once per request.
 
-``key`` is what tells a request from every other one, e.g. ``(client_id, kind, draw, attempt)``.
+``key`` is what tells a request from every other one: client, purpose, question and attempt.
 """
 
 from __future__ import annotations

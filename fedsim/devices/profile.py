@@ -11,8 +11,9 @@ class DeviceProfile:
 
     ``peak_flop_per_s`` bounds prefill and training, ``memory_bytes_per_s`` bounds decoding; both are the
     maker's peaks, and the two efficiencies say which share of them a runtime reaches. A ``*_jitter`` is the
-    sigma of a lognormal factor of mean 1, drawn anew for every computation, transfer or one-way delay. ``up``
-    is from the device to the server. Radio energy is charged per byte on the wire.
+    sigma of a lognormal factor of mean 1: of a computation or one-way delay, drawn anew for every one, or of the
+    access rate, which varies in time (`fedsim.network.rates`). ``up`` is from the device to the server. Radio energy is
+    charged per byte on the wire.
     """
 
     device_class: str

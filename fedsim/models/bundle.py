@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,10 +15,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fedsim import streams
 from fedsim.models.cache import cache_folder, cache_key
-from fedsim.models.config import ModelsConfig, PolicyConfig, ScratchModel
+from fedsim.models.config import LoraConfig, ModelsConfig, PolicyConfig, ScratchModel
 from fedsim.models.evaluator import ModelEvaluator
+from fedsim.models.first_look import FirstLooks
 from fedsim.models.jobs import Job, JobProgress, run_jobs
 from fedsim.models.language import LanguageModel, Shapes
+from fedsim.models.local import PolicyTrainer
+from fedsim.models.local_config import LocalTrainingConfig
 from fedsim.models.measure import Matches
 from fedsim.models.policy import LanguagePolicy
 from fedsim.models.tokenizer import build_tokenizer
@@ -41,12 +44,14 @@ class Bundle:
         evaluators: one per client, by client id.
         reference: the frozen initial server model as an evaluator (the ``self`` control).
         hashes: SHA-256 of every model's initial weights, by name (``server``, ``client-0`` ...).
+        trainer: trains the server's model on clients' rows, where the protocol's settings are a ``LocalTrainingConfig``.
     """
 
     policy: LanguagePolicy
     evaluators: list[ModelEvaluator]
     reference: ModelEvaluator
     hashes: dict[str, str]
+    trainer: PolicyTrainer | None = None
 
 
 def load_models(
@@ -79,30 +84,49 @@ def load_models(
     hashes = {"server": weights_sha256(network)}
     shapes = _shapes(tokenizer, texts)
     frozen: Any = deepcopy(network).requires_grad_(False)
-    lora = None if isinstance(models.server, ScratchModel) else models.server.lora
+    lora = _adapters(models, policy)
     if lora is not None:
         network = with_lora(network, lora, streams.integer(seed, "lora"))
         frozen = WithoutAdapters(network)
     initial = LanguageModel(frozen, tokenizer, shapes)
     centre = [question.text for question in [*data.auxiliary, *data.pool][:_CENTRE_QUESTIONS]]
+    looks = None
+    if right in (None, data.answers.right) and tokenizer.is_fast:  # a rule of somebody else's has no key
+        parts = {
+            "server": hashes["server"],
+            "vocabulary": tokenizer.backend_tokenizer.to_str(),
+            "lora": None if lora is None else lora.model_dump(),
+            "shapes": asdict(shapes),
+            "answers": asdict(data.answers),
+            "temperature": policy.temperature,
+            "max_new_tokens": policy.max_new_tokens,
+            "seed": seed,
+            "threads": threads,
+        }
+        looks = FirstLooks(root.parent / "first_looks", parts)
+    right = right or data.answers.right
+    live = LanguagePolicy(
+        LanguageModel(network, tokenizer, shapes), initial, policy, right, seed, centre, looks
+    )
     evaluators = []
     for client, (client_network, client_tokenizer) in enumerate(_clients(models, data, folders)):
         hashes[f"client-{client}"] = weights_sha256(client_network)
         language = LanguageModel(client_network, client_tokenizer, _shapes(client_tokenizer, texts))
         evaluators.append(ModelEvaluator(language, policy.max_new_tokens))
     return Bundle(
-        policy=LanguagePolicy(
-            LanguageModel(network, tokenizer, shapes),
-            initial,
-            policy,
-            right or data.answers.right,
-            seed,
-            centre,
-        ),
+        policy=live,
         evaluators=evaluators,
         reference=ModelEvaluator(initial, policy.max_new_tokens),
         hashes=hashes,
+        trainer=PolicyTrainer(live, policy, right, seed) if isinstance(policy, LocalTrainingConfig) else None,
     )
+
+
+def _adapters(models: ModelsConfig, policy: PolicyConfig) -> LoraConfig | None:
+    """The server's adapters: a protocol that trains on clients says itself what is trained."""
+    if isinstance(policy, LocalTrainingConfig):
+        return policy.lora if policy.module == "lora" else None
+    return None if isinstance(models.server, ScratchModel) else models.server.lora
 
 
 def _trained(

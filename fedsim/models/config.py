@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from fedsim.config import StrictModel
+from fedsim.devices.presets import architectures, unknown_name
 
 PRESETS: dict[str, dict[str, Any]] = {
     "scratch-1m": {
@@ -155,6 +157,50 @@ class DpTuning(StrictModel):
     learning_rate: float = Field(3e-4, gt=0, description="AdamW learning rate (per step)")
 
 
+def is_config_file(architecture: str) -> bool:
+    """Whether an architecture is named by a file (``models/mine/config.json``) rather than by its preset's name."""
+    return architecture not in architectures() and ("/" in architecture or architecture.endswith(".json"))
+
+
+class BillAs(StrictModel):
+    """Bigger models whose costs are counted instead of those of the models that really compute."""
+
+    server: str = Field(description="architecture of the server's model: a preset name or a config.json file")
+    clients: str = Field(
+        description="architecture of the clients' models: a preset name or a config.json file"
+    )
+
+    @field_validator("server", "clients")
+    @classmethod
+    def _known(cls, architecture: str) -> str:
+        if architecture not in architectures() and not is_config_file(architecture):
+            known = unknown_name("architecture", architecture, architectures())
+            raise ValueError(f"{known}, or a path to a config.json")
+        return architecture
+
+    @property
+    def server_name(self) -> str:
+        """What people call the server's architecture."""
+        return _short(self.server)
+
+    @property
+    def clients_name(self) -> str:
+        """What people call the clients' architecture."""
+        return _short(self.clients)
+
+
+def _short(architecture: str) -> str:
+    """A preset's name; of a file its folder's name, or its own where it is not called config.json."""
+    if not is_config_file(architecture):
+        return architecture
+    path = Path(architecture)
+    return path.resolve().parent.name if path.name == "config.json" else path.stem
+
+
+def _same_for_both(value: object) -> object:
+    return {"server": value, "clients": value} if isinstance(value, str) else value
+
+
 class ModelsConfig(StrictModel):
     """The server's policy model and the clients' evaluator models."""
 
@@ -170,6 +216,23 @@ class ModelsConfig(StrictModel):
         "public", description="the server starts as pre-trained on the public corpus, or further tuned on Dp"
     )
     dp_tuning: DpTuning = Field(default_factory=DpTuning, description="how `start: dp_tuned` tunes")
+    bill_as: (
+        Annotated[BillAs, BeforeValidator(_same_for_both, json_schema_input_type=str | BillAs)] | None
+    ) = Field(
+        None,
+        description="count time, energy, memory and adapter bytes as those of bigger models: one architecture for both sides, "
+        "or a mapping; needs `text`",
+    )
+    base_model: Literal["preinstalled", "shipped"] = Field(
+        "preinstalled",
+        description="whether clients have the base model, or download it before anything else (2 bytes per parameter)",
+    )
+    client_epochs: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="passes of a billed client over its own rows in the one-off training of its model (count)",
+    )
 
 
 class PolicyConfig(StrictModel):

@@ -24,6 +24,7 @@ from torch import Tensor
 from fedsim import streams
 from fedsim.models.config import PolicyConfig
 from fedsim.models.embedding import Encoder
+from fedsim.models.first_look import FirstLooks
 from fedsim.models.language import Ids, LanguageModel, Prefix, by_width, prefill
 from fedsim.models.likelihood import answer_scores
 from fedsim.models.measure import Matches, measure
@@ -64,6 +65,7 @@ class LanguagePolicy:
         matches: how answers are compared in ``evaluate``.
         seed: keys every draw.
         centre: questions whose mean embedding is taken off, so that what all questions share does not count as similar.
+        first_looks: remembers how the initial policy did, over runs.
     """
 
     def __init__(
@@ -74,12 +76,14 @@ class LanguagePolicy:
         matches: Matches,
         seed: int,
         centre: Sequence[str],
+        first_looks: FirstLooks | None = None,
     ) -> None:
         self.language = language
         self.initial = initial
         self.config = config
         self._matches = matches
         self._seed = seed
+        self._first_looks = first_looks
         self._version = 0
         self._behaviours: dict[int, _Behaviour] = {}
         self._weights = [weight for weight in language.network.parameters() if weight.requires_grad]
@@ -104,9 +108,15 @@ class LanguagePolicy:
 
     def evaluate(self, questions: Sequence[Question], num_samples: int) -> Accuracy:
         """Greedy accuracy, pass@1 and pass@8 from ``num_samples`` samples each, entropy and drift; changes nothing."""
-        return measure(
-            self.language, self.initial, questions, num_samples, self.config, self._matches, self._seed
-        )
+
+        def measured() -> Accuracy:
+            return measure(
+                self.language, self.initial, questions, num_samples, self.config, self._matches, self._seed
+            )
+
+        if self._version or self._first_looks is None:
+            return measured()
+        return self._first_looks.look(questions, num_samples, measured)
 
     @torch.no_grad()
     def sample(self, draws: Sequence[Draw]) -> list[Group]:

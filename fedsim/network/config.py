@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from fedsim.config import StrictModel
-from fedsim.units import LinkRate, Seconds
+from fedsim.units import LinkRate, PositiveSeconds, Seconds
 
 
 class ServerLinkConfig(StrictModel):
@@ -52,4 +52,15 @@ class NetworkConfig(StrictModel):
     extra_rtt: Seconds = Field(default=0.0, description="Round-trip time beyond the access link, seconds.")
     loss: float = Field(
         default=0.0, ge=0, le=0.5, description="tcp: probability that one sending of a segment is lost."
+    )
+    rate_period: PositiveSeconds = Field(
+        default=10.0,
+        ge=1e-3,
+        description="How long an access link keeps its rate, seconds; then jitter (up_jitter, down_jitter) gives it another.",
+    )
+    rate_memory: float = Field(
+        default=0.8,
+        ge=0,
+        le=0.99,
+        description="Correlation of an access link's log rate from one period to the next (0 = independent).",
     )

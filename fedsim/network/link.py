@@ -21,7 +21,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from heapq import heapify, heappop, heappush
 from typing import Protocol
 
@@ -118,6 +118,11 @@ class SharedLink:
         return self._num_open
 
     @property
+    def client_ids(self) -> tuple[int, ...]:
+        """Clients with a flow under way, in the order in which they began."""
+        return tuple(self._clients)
+
+    @property
     def carried_bytes(self) -> float:
         """All bytes carried so far: of finished, cut and open flows. Costs O(open flows)."""
         self._advance()
@@ -180,14 +185,23 @@ class SharedLink:
 
     def set_access(self, client_id: int, access_bytes_per_s: float) -> None:
         """Change the access rate of a client's running flows (a rate that varies in time)."""
-        access = _units(access_bytes_per_s)
-        client = self._clients.get(client_id)
-        if client is not None:
-            self._advance()
-            self._take_out(client)
-            client.access = access
-            self._put_in(client)
-            self._settle()
+        self.set_accesses({client_id: access_bytes_per_s})
+
+    def set_accesses(self, access_bytes_per_s: Mapping[int, float]) -> None:
+        """Change the access rates of many clients at this instant; clients without a running flow are passed over.
+
+        Raises:
+            ValueError: a rate is not positive.
+        """
+        units = {client_id: _units(rate) for client_id, rate in access_bytes_per_s.items()}
+        self._advance()
+        for client_id, access in units.items():
+            client = self._clients.get(client_id)
+            if client is not None:
+                self._take_out(client)
+                client.access = access
+                self._put_in(client)
+        self._settle()
 
     def set_capacity(self, capacity_bytes_per_s: float) -> None:
         """Change the rate of the server's link; infinity = only access links limit."""

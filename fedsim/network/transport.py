@@ -20,7 +20,6 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from fedsim import streams
 from fedsim.devices.profile import DeviceProfile
@@ -73,7 +72,7 @@ class Transport:
     """Overhead, delay and loss of messages, by the network's settings; pure functions of message and key.
 
     ``key`` is the stream key of one transfer: the seed first, then what tells it from every other, direction
-    included; the same key gives the same draw.
+    included; the same key gives the same draw. How fast the bytes go is `fedsim.network.rates`.
     """
 
     config: NetworkConfig
@@ -123,15 +122,6 @@ class Transport:
         """Delay of the last byte: ``(rtt + extra_rtt) / 2`` times a lognormal draw of mean 1."""
         delay_s = 0.5 * (profile.rtt_s + self.config.extra_rtt)
         return delay_s * streams.lognormal(profile.rtt_jitter, *key, "one-way")
-
-    def access_bytes_per_s(
-        self, profile: DeviceProfile, direction: Literal["down", "up"], key: tuple[streams.Part, ...]
-    ) -> float:
-        """The access link's rate during this transfer: nominal rate times a lognormal draw of mean 1."""
-        if direction == "up":
-            return profile.up_bytes_per_s * streams.lognormal(profile.up_jitter, *key, "access-up")
-        factor = streams.lognormal(profile.down_jitter, *key, "access-down")
-        return profile.down_bytes_per_s * factor
 
     def _stream_bytes(self, message_bytes: int) -> int:
         return message_bytes + self.config.tls_record * _ceil_div(message_bytes, TLS_RECORD_BYTES)

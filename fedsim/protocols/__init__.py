@@ -1,6 +1,7 @@
 """Protocols: one file each. A protocol is ``Config``, ``run(federation, config, state)`` and ``HANDLERS``.
 
-Where the handlers depend on the settings it also has ``handlers_for(config)``. The table below is explicit; third parties register a module through the ``fedsim.protocols`` entry point.
+Where the handlers depend on the settings it also has ``handlers_for(config)``. The table below is explicit; third parties
+register a module through the ``fedsim.protocols`` entry point.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ from fedsim.request import Handler
 PROTOCOLS: Mapping[str, str] = {
     "fedgrpo": "fedsim.protocols.fedgrpo",
     "central_grpo": "fedsim.protocols.central_grpo",
+    "central_pooled": "fedsim.protocols.central_pooled",
+    "dpsda_fl": "fedsim.protocols.dpsda_fl",
     "zero_shot": "fedsim.protocols.zero_shot",
     "self_reward": "fedsim.protocols.self_reward",
     "dp_sft": "fedsim.protocols.dp_sft",
     "dp_grpo": "fedsim.protocols.dp_grpo",
     "distil": "fedsim.protocols.distil",
+    "fedpetuning": "fedsim.protocols.fedpetuning",
 }
 
 

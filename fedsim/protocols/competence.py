@@ -85,11 +85,17 @@ class Experts:
         self._num_passed_over = 0
         self._somebody_answered = asyncio.Event()
         self._one_more_answered = asyncio.Event()
-        state.artefacts["confidence_graph"] = self._sample_graph
+        weighs = getattr(config, "fusion", "mean") == "competence"
+        self._is_graph_read = config.experts == "competence" or weighs
+        if self._is_graph_read:
+            state.artefacts["confidence_graph"] = self._sample_graph
 
     async def start(self, tasks: asyncio.TaskGroup) -> None:
-        """Probe every client, each when it is there, and return when the first has answered (``probe: once``)."""
-        if self._config.probe == "once":
+        """Probe every client, each when it is there, and return when the first has answered (``probe: once``).
+
+        A control that reads no competence asks for none, and pays for none.
+        """
+        if self._config.probe == "once" and self._is_graph_read:
             self._num_probing = len(self._federation.clients)
             for client in self._federation:
                 tasks.create_task(self._probe(client), name=f"probe of client {client.client_id}")
@@ -156,10 +162,9 @@ class Experts:
 
     def likely(self, draw: Draw) -> tuple[int, ...]:
         """Who would be asked if the question were asked now; nobody where only asking can tell."""
-        if self._config.probe == "per_question":
+        if self._config.probe == "per_question" and self._config.experts == "competence":
             return ()
-        probed = self._graph.probed()
-        return self._rank(draw, [client_id for client_id in self._federation.online() if client_id in probed])
+        return self._rank(draw, self._known_and_there())
 
     def _rank(self, draw: Draw, eligible: Sequence[int]) -> tuple[int, ...]:
         config, seed = self._config, self._state.seed
@@ -182,16 +187,22 @@ class Experts:
         return competent_enough(chosen, scores, config.competence_floor)
 
     async def _eligible(self) -> list[int]:
-        """Clients that can be asked now: there, and (``probe: once``) with a known competence."""
-        if self._config.probe == "per_question":
+        """Clients that can be asked now: there, and (``probe: once``) with a known competence where it is read."""
+        if self._config.probe == "per_question" or not self._is_graph_read:
             await self._federation.any_online(range(len(self._federation.clients)))
             return self._federation.online()
         while True:
-            probed = self._graph.probed()
-            eligible = [client_id for client_id in self._federation.online() if client_id in probed]
+            eligible = self._known_and_there()
             if eligible:
                 return eligible
             await self._somebody_returns()
+
+    def _known_and_there(self) -> list[int]:
+        there = self._federation.online()
+        if not self._is_graph_read:
+            return there
+        probed = self._graph.probed()
+        return [client_id for client_id in there if client_id in probed]
 
     async def _somebody_returns(self) -> None:
         """Sleep until a probed client that is away comes back, or one more client has answered the probe."""
@@ -218,7 +229,7 @@ class Experts:
             tuple(self._exemplars[index].text for index in nearest),
             tuple(self._exemplars[index].answer for index in nearest),
         )
-        subject = Subject(draw.index, draw.question.question_id)
+        subject = Subject(draw.index, draw.question.question_id, draw.epoch)
         requests = {
             client_id: self._federation.clients[client_id].request(message, subject) for client_id in eligible
         }

@@ -67,7 +67,7 @@ async def run(federation: Federation, config: Config, state: ServerState) -> Non
 async def _ask(federation: Federation, config: Config, experts: Experts, draw: Draw) -> list[Question]:
     chosen = await experts.choose(draw)
     message = wire.QuestionOnly(wire.pack_id(draw.index), draw.question.text)
-    subject = Subject(draw.index, draw.question.question_id)
+    subject = Subject(draw.index, draw.question.question_id, draw.epoch)
     requests = {client_id: federation.clients[client_id].request(message, subject) for client_id in chosen}
     replies = await collect(requests, config.stragglers)
     return [

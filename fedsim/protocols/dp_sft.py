@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from fedsim.devices.cost import training_work
 from fedsim.federation import Federation
 from fedsim.models.config import PolicyConfig
 from fedsim.network import wire
+from fedsim.protocols.supervised import fine_tune
 from fedsim.request import Handler
 from fedsim.states import ServerState
 
@@ -23,18 +23,7 @@ class Config(PolicyConfig):
 
 async def run(federation: Federation, config: Config, state: ServerState) -> None:
     """SFT steps on Dp until the run's stop condition."""
-    tokens = state.tokens
-    rows = state.data.auxiliary
-    batch = min(config.fit_batch_size, len(rows))
-    tokens_per_row = round(
-        sum(tokens.question(row.text) + tokens.candidate(row.answer) + 1 for row in rows) / len(rows)
-    )
-    work = training_work(state.spec, [tokens_per_row] * batch)
-    while True:
-        await federation.server.compute(work, "update", state.policy.version)
-        stats = state.policy.fit(rows, steps=1)
-        state.monitor.updated(stats, [], batch, 0.0)
-        await state.monitor.pause_if_over()
+    await fine_tune(federation, state, state.data.auxiliary, config.fit_batch_size)
 
 
 HANDLERS: Mapping[type[wire.Message], Handler] = {}

@@ -101,7 +101,7 @@ async def ask(
 ) -> Judgement:
     """Ask the experts and await what they return under the straggler policy (Algorithm 1, steps 5 and 6)."""
     message = question_message(config, group)
-    subject = Subject(group.draw.index, group.draw.question.question_id)
+    subject = Subject(group.draw.index, group.draw.question.question_id, group.draw.epoch)
     requests = {client_id: federation.clients[client_id].request(message, subject) for client_id in chosen}
     replies = await collect(requests, config.stragglers)
     rewards = np.full((len(chosen), len(group.candidates)), np.nan)

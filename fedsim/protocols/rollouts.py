@@ -42,7 +42,7 @@ class QuestionStream:
             epoch = len(self._order) // len(self._questions)
             shuffled = streams.generator(self._seed, "question order", epoch)
             self._order.extend(shuffled.permutation(len(self._questions)).tolist())
-        return Draw(index, self._questions[self._order[index]])
+        return Draw(index, self._questions[self._order[index]], index // len(self._questions))
 
 
 class Rollouts:
@@ -123,6 +123,4 @@ class Rollouts:
             [tokens.sampled(candidate.text, candidate.num_tokens) for candidate in group.candidates]
             for group in groups
         ]
-        return generate_work(self._state.spec, prompts, answers) + embedding_work(
-            self._state.spec, sum(prompts)
-        )
+        return generate_work(self._state.spec, prompts, answers) + embedding_work(self._state.spec, prompts)

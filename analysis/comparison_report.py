@@ -1,0 +1,175 @@
+"""Write the page of figures of a comparison, and an index that shows them with the main numbers of every method.
+
+    python -m analysis.comparison_report runs/overhead
+
+Data goes in from the run folders alone, through ``analysis.comparison_runs``.
+"""
+
+from __future__ import annotations
+
+import html
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from analysis.comparison_runs import ComparisonRuns, Method, read
+from analysis.figures.compare_axes import said_of_all
+from analysis.figures.compare_bytes import compare_bytes
+from analysis.figures.compare_curves import compare_curves_bytes, compare_curves_time
+from analysis.figures.compare_front import compare_front
+from analysis.figures.compare_target import compare_target
+from analysis.style import save
+from fedsim.comparison import interval, show
+from fedsim.errors import InputError
+from fedsim.runfolder import write_atomically
+from fedsim.units import format_bytes, format_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonFigure:
+    """One figure of the page: its file name, how it is drawn, what it shows, and why it may be missing."""
+
+    name: str
+    draw: Callable[[ComparisonRuns], Figure | None]
+    caption: str
+    missing: str
+
+
+COMPARISON_FIGURES: tuple[ComparisonFigure, ...] = (
+    ComparisonFigure(
+        "compare_bytes",
+        compare_bytes,
+        "Bytes to the end of the run per method, in both accounts. Totals stand as marks on a logarithmic axis; because "
+        "a stack on such an axis misleads, direction and fate are shown as shares on linear axes beside it.",
+        "there is no method",
+    ),
+    ComparisonFigure(
+        "compare_curves_bytes",
+        compare_curves_bytes,
+        "Validation accuracy against cumulative bytes: everything on the wire, and the paper's count of uplink payload.",
+        "no method has validation accuracy in every seed (timing fidelity has none)",
+    ),
+    ComparisonFigure(
+        "compare_curves_time",
+        compare_curves_time,
+        "Validation accuracy against virtual time.",
+        "no method has validation accuracy in every seed (timing fidelity has none)",
+    ),
+    ComparisonFigure(
+        "compare_target",
+        compare_target,
+        "Bytes and virtual time until a validation accuracy is reached, run by run; runs that never reach it are censored "
+        "at what they had spent.",
+        "no method has validation accuracy in every seed, or there is no target because none gained",
+    ),
+    ComparisonFigure(
+        "compare_front",
+        compare_front,
+        "Gain on the test questions against bytes on the wire, and the front of methods that no other beats in both.",
+        "no method has test accuracy (timing fidelity has none)",
+    ),
+)
+
+
+def write_comparison_report(folder: Path | str) -> list[Path]:
+    """Draw a comparison's figures into its ``figures/`` as PNG and SVG, with an ``index.html``.
+
+    A figure for which the comparison has nothing (timing fidelity has no accuracy) is left out, what an earlier
+    comparison left under its name is removed, and the index says why.
+
+    Returns:
+        The files written, the index last.
+
+    Raises:
+        RunFolderError: the folder is not a finished comparison.
+    """
+    comparison = read(folder)
+    target = comparison.folder / "figures"
+    written: list[Path] = []
+    sections: list[str] = []
+    for spec in COMPARISON_FIGURES:
+        figure = spec.draw(comparison)
+        caption = html.escape(spec.caption)
+        if figure is None:
+            for suffix in (".png", ".svg"):
+                (target / (spec.name + suffix)).unlink(missing_ok=True)
+            sections.append(f"<p><em>Left out, {html.escape(spec.missing)}:</em> {caption}</p>")
+            continue
+        written += save(figure, target / spec.name)
+        sections.append(
+            f'<figure><img src="{spec.name}.png" alt="{caption}" style="max-width:100%">'
+            f'<figcaption>{caption} (<a href="{spec.name}.svg">SVG</a>)</figcaption></figure>'
+        )
+    return [*written, write_atomically(target / "index.html", _page(comparison, sections).encode())]
+
+
+_COLUMNS = (
+    "name", "in figures", "protocol", "leaves the clients", "seeds", "test greedy, end", "gain", "paper, uplink",
+    "wire, uplink", "wire, downlink", "virtual time", "billed as",
+)  # fmt: skip
+
+
+def _page(comparison: ComparisonRuns, sections: list[str]) -> str:
+    title = html.escape(f"Comparison {comparison.name}")
+    notes = said_of_all(comparison)
+    if comparison.target is not None:
+        notes.append(
+            f"Target: {comparison.target.greedy:.3f} greedy accuracy on validation questions ({comparison.target.origin})."
+        )
+    rows = "\n".join(_row(_cells(method), "td") for method in comparison.methods)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
+        "<style>body{max-width:75em;margin:auto;font-family:sans-serif}table{border-collapse:collapse;font-size:85%}"
+        "td,th{padding:.15em .5em;text-align:left;border-bottom:1px solid #e6e6e6}</style></head>\n"
+        f"<body>\n<h1>{title}</h1>\n"
+        + "".join(f"<p>{html.escape(note)}</p>\n" for note in notes)
+        + f"<table>\n{_row(_COLUMNS, 'th')}\n{rows}\n</table>\n"
+        + "\n".join(sections)
+        + "\n</body></html>\n"
+    )
+
+
+def _row(cells: tuple[str, ...], tag: str) -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+
+def _cells(method: Method) -> tuple[str, ...]:
+    finals = [run.summary["accuracy"]["greedy"]["final"] for run in method.runs]
+    seconds = interval([run.summary["virtual_s"] for run in method.runs])["mean"]
+    return (
+        method.name,
+        method.label,
+        method.protocol,
+        "not recorded" if method.leaves is None else ", ".join(method.leaves) or "nothing",
+        str(len(method.runs)),
+        show(interval(finals)),
+        show(method.gains(), signed=True),
+        *(
+            format_bytes(float(method.total(account, way)["mean"] or 0.0))
+            for account, way in (("paper", "up"), ("wire", "up"), ("wire", "down"))
+        ),
+        format_seconds(float(seconds or 0.0)),
+        method.billed or "itself",
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: one comparison's folder; exit code 2 and one line if it is not one."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if len(given) != 1:
+        print("usage: python -m analysis.comparison_report COMPARISON_FOLDER", file=sys.stderr)
+        return 2
+    try:
+        written = write_comparison_report(given[0])
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(written[-1].parent)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""DPSDA-FL: every client writes synthetic rows under a privacy mechanism and uploads them once; the server trains on them.
+
+FedGRPO's second baseline, as FedGRPO uses it: a small language model on each client turns private rows into synthetic
+question/answer text, and the server trains centrally on the union (``objective: sft | grpo``). After the one upload
+nothing travels. The generator that clients start from is public: trained on the server's public corpus, disjoint from every
+client's rows, mistakes included.
+
+    server: ask every client for synthetic rows, each when it is there, again after a failure
+    client: N rows from its rows by ``synthesis.mechanism``, malformed ones thrown away; upload the rest
+    server: D = union of what came; train on D until the run's stop condition
+
+``synthesis.mechanism: private_evolution`` is the paper's (its generator is only ever sampled); ``dp_sgd`` and ``none`` train
+the generator on the client's rows, with and without protection. Protection is (epsilon, delta) per record of one client
+(``fedsim/privacy/config.py`` states the trust model and what is not covered). A repeated upload after a failure is the very
+same release, so it reveals nothing more. What every release was stands in the run folder (``privacy.json``).
+
+Changed against the paper (images, a pre-trained diffusion model, federated averaging): text; no classes, so every private row
+votes over all synthetic ones; stage 2, in which the pooled set goes down and clients train on it, does not exist here, as
+in FedGRPO's comparison. Sending the generator to the clients is not charged: it is part of what is installed.
+
+References:
+    Abacha et al., Synthetic Data Aided Federated Learning Using Foundation Models, arXiv 2407.05174 (DPSDA-FL).
+    Lin et al., Differentially Private Synthetic Data via Foundation Model APIs 1: Images, ICLR 2024, algorithm 1.
+    Zhu et al., FedGRPO, AAAI 2026, arXiv 2602.12014, section 4 (the baseline).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Literal
+
+from pydantic import Field
+
+from fedsim.devices.cost import (
+    NO_WORK,
+    ModelSpec,
+    Work,
+    embedding_work,
+    generate_work,
+    resident_bytes,
+    training_work,
+)
+from fedsim.errors import FederationError
+from fedsim.federation import Federation
+from fedsim.network import wire
+from fedsim.privacy.config import SynthesisConfig
+from fedsim.protocols.central_pooled import received_rows
+from fedsim.protocols.gathering import GatheringConfig, gather
+from fedsim.protocols.group_relative import GroupRelativeConfig
+from fedsim.protocols.supervised import Objective, learn_from_rows
+from fedsim.request import Handler, Reply
+from fedsim.roles import Exercise, Synthesis
+from fedsim.states import ClientState, ServerState
+
+CLIENT_RUNS = "clients"
+"""Whose model the clients run: one of their own size, the public generator."""
+
+CLIENTS_PRETRAINED = False
+"""No client trains a model of its own before the run: the generator is public."""
+
+_OPTIMISER_BYTES = 12.0
+"""Per parameter while training: a master weight and Adam's two moments in fp32."""
+
+
+class Config(GroupRelativeConfig, GatheringConfig):
+    """Settings of DPSDA-FL: the mechanism, how long to wait, and how the server learns."""
+
+    name: Literal["dpsda_fl"] = Field(
+        "dpsda_fl", description="clients upload synthetic rows once; the server trains on them"
+    )
+    objective: Objective = Field(
+        "sft", description="sft: fine-tuning on the rows; grpo: their answers as reward"
+    )
+    synthesis: SynthesisConfig = Field(
+        SynthesisConfig(), description="how clients write synthetic rows, how many, and how private"
+    )
+
+
+async def run(federation: Federation, config: Config, state: ServerState) -> None:
+    """Collect synthetic rows from every client, then train on all of them until the run's stop condition."""
+    replies = await gather(federation, wire.SyntheticRequest(wire.pack_id(0)), config)
+    rows = received_rows(replies.values(), "synthetic")
+    if not rows:
+        raise FederationError(
+            "no synthetic row came: every client that answered has fewer rows than protocol.synthesis.minimum_rows, or "
+            "wrote malformed rows only"
+        )
+    await learn_from_rows(federation, config, state, rows, config.objective)
+
+
+def handlers_for(config: Config) -> Mapping[type[wire.Message], Handler]:
+    """What clients answer to; how many rows to write is among their settings."""
+
+    def synthesis(client: ClientState) -> Synthesis | None:
+        count = config.synthesis.num_rows(len(client.rows))
+        if not count:
+            return None
+        assert client.synthesiser is not None, "dpsda_fl plays with a synthesiser"
+        return client.synthesiser.synthesise(client.client_id, client.rows, count)
+
+    def run_synthesis(client: ClientState, message: wire.SyntheticRequest) -> Reply:
+        made = synthesis(client)
+        rows = made.rows if made else ()
+        texts, answers = tuple(text for text, _ in rows), tuple(answer for _, answer in rows)
+        return Reply(wire.SyntheticRows(message.draw, texts, answers))
+
+    def work(client: ClientState, message: wire.SyntheticRequest) -> Work:
+        made = synthesis(client)
+        return synthesis_work(client, made) if made else NO_WORK
+
+    return {wire.SyntheticRequest: Handler(run_synthesis, work)}
+
+
+def client_memory_bytes(config: Config, spec: ModelSpec, longest_tokens: int) -> float:
+    """Memory [bytes] that a client's device needs: the generator, and where it is trained gradients and optimiser as well."""
+    sampled = resident_bytes(spec, longest_tokens)
+    if config.synthesis.mechanism == "private_evolution":
+        return sampled
+    return sampled + spec.num_parameters * (spec.bytes_per_parameter + _OPTIMISER_BYTES)
+
+
+def synthesis_work(client: ClientState, made: Synthesis) -> Work:
+    """What making these rows costs: training steps, writing every row from an empty prompt, embedding.
+
+    Clipping every row's gradient is charged as ordinary training: the arithmetic is the same, only the sum is taken later. A
+    variation is charged as a whole row, although its first tokens are kept.
+    """
+    spec, tokens = client.spec, client.tokens
+
+    @cache
+    def length(exercise: Exercise) -> int:
+        question, answers = exercise
+        return (
+            (tokens.question(question) if question else 0)
+            + sum(tokens.candidate(text) for text in answers)
+            + 2
+        )
+
+    total = NO_WORK
+    for step in made.steps:
+        total += training_work(spec, [length(exercise) + 1 for exercise in step])
+    if made.generated:
+        total += generate_work(
+            spec, [1] * len(made.generated), [[length(exercise)] for exercise in made.generated]
+        )
+    return total + embedding_work(spec, [tokens.candidate(text) + 2 for text in made.embedded])
+
+
+HANDLERS: Mapping[type[wire.Message], Handler] = handlers_for(Config())

@@ -1,0 +1,263 @@
+"""FedPETuning: clients tune the server's model on their own rows and send what they tuned; the server averages it.
+
+Zhang, Yang, Dai, Wang, Yu, Qu, Xu: FedPETuning: When Federated Learning Meets the Parameter-Efficient Tuning Methods of
+Pre-trained Language Models, Findings of ACL 2023, arXiv 2212.10025. A round, repeated until the run stops:
+
+1. the server samples a cohort among the clients that are there and have rows,
+2. broadcasts the trainable module: low-rank adapters (LoRA on q and v; ``module: full`` is FedAvg over all weights),
+3. each client loads it into the frozen base model that it has, trains for some epochs on its private rows with a
+   fresh AdamW, at its own device's speed, and sends the module back,
+4. the server averages what came back and installs the average as its policy.
+
+All clients start from one seeded module (A random, B zero), which the first broadcast carries. Text stays on the clients,
+but the module is not scalar-only. What a client trains from is what arrived: in float16 the numbers are really rounded.
+
+What differs from the paper and its released code, on purpose:
+
+* Generation, not classification: a decoder that writes the answer replaces RoBERTa, so there is no classification head to
+  tune and to ship (there it is two thirds of LoRA's payload). Of the paper's modules LoRA and full tuning are here;
+  adapters, prefixes and bias-only tuning are not.
+* ``objective: grpo`` is FedGRPO's variant of this baseline (its table 1): a client samples G candidates for its own
+  questions, rewards 1[candidate = private answer], and steps on group-relative advantages (PAPER eqs. 7 to 9 with the client
+  itself as the only expert).
+* ``weighting: uniform`` is what the released code does; ``samples`` is FedAvg's. ``averaging: factors`` averages A and B apart,
+  as the code does, which is not the average of the products B A; ``product`` is (``protocols/aggregation.py``, FlexLoRA).
+* Only what is trained travels. The released code serialises the frozen weights too and counts parameters for its figure.
+* Clients come and go, and are slow: a round ends as ``stragglers`` says, and takes the average of those who answered. A
+  round that nobody answered is repeated with a newly drawn cohort. A late module is dropped, not merged.
+* The local rate is constant within and over rounds, gradients are clipped (``max_grad_norm``), there is no weight decay in
+  SFT, and the last round's model is the result; the paper tests the round that was best on validation.
+
+One round is one update of the policy. That a client has rows at all is known to the server, as from an enrolment.
+
+The cost of a client's work is that of training the server's model on the texts it really trained on (backward passes only to
+where gradients are needed), plus, for GRPO, of sampling the candidates; the server's is stated in ``aggregation_flop``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import count
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+
+from fedsim import streams
+from fedsim.devices import adapters
+from fedsim.devices.cost import NO_WORK, ModelSpec, Work, generate_work, training_work
+from fedsim.errors import FederationError
+from fedsim.federation import Federation
+from fedsim.models.local_config import LocalTrainingConfig
+from fedsim.network import wire
+from fedsim.protocols.aggregation import aggregation_flop, average, client_shares
+from fedsim.request import Handler, Reply, Subject
+from fedsim.roles import LocalUpdate, UpdateStats, Weights
+from fedsim.states import ClientState, ServerState
+from fedsim.stragglers import StragglerConfig, collect
+
+CLIENT_RUNS = "server"
+"""A client must hold the server's model: it trains that one, and its own plays no part."""
+
+HOPELESS_ROUNDS = 100
+"""So many rounds in a row that nobody answered end the run with an error."""
+
+
+class Config(LocalTrainingConfig):
+    """Settings of FedPETuning."""
+
+    name: Literal["fedpetuning"] = Field("fedpetuning", description="FedPETuning (ACL 2023), and FedAvg")
+    averaging: Literal["factors", "product"] = Field(
+        "factors",
+        description="average the adapters' A and B apart, or their products B A, factored again at the same rank (module lora)",
+    )
+    weighting: Literal["uniform", "samples"] = Field(
+        "uniform", description="what a client counts in the average: all alike, or by its number of rows"
+    )
+    number_type: wire.NumberType = Field("float16", description="how numbers travel, either way (type)")
+    clients_per_round: int | None = Field(
+        None, ge=1, description="clients asked in one round, drawn among those there (count; default all)"
+    )
+    stragglers: StragglerConfig = Field(
+        StragglerConfig(), description="how long a round waits for its clients"
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Config:
+        if self.averaging == "product" and self.module == "full":
+            raise ValueError("averaging product needs module lora: full weights have no factors")
+        if self.stragglers.missing != "mask":
+            raise ValueError("stragglers.missing must be mask: a module that did not come is not averaged")
+        return self
+
+
+def client_memory_bytes(config: Config, spec: ModelSpec, longest_tokens: int) -> float:
+    """Memory a client needs to train the server's model on rows of so many tokens (``adapters.local_training_bytes``).
+
+    For GRPO at least the weights and the key-value cache of one group of G candidates.
+    """
+    num_trainable = adapters.num_numbers(config.adapter_shapes(spec))
+    training = adapters.local_training_bytes(spec, num_trainable, longest_tokens)
+    if config.objective == "sft":
+        return training
+    at_rest = adapters.local_training_bytes(spec, num_trainable, 0)
+    return max(training, at_rest + config.group_size * longest_tokens * spec.kv_bytes_per_token)
+
+
+# ---------------------------------------------------------------------------------------------- the server's half
+
+
+async def run(federation: Federation, config: Config, state: ServerState) -> None:
+    """Rounds of broadcast, local training and averaging; ends when the run's stop condition cancels it.
+
+    Raises:
+        FederationError: no client has rows, nobody will ever be there, ``HOPELESS_ROUNDS`` rounds in a row brought nothing,
+            or a client's numbers are not finite.
+    """
+    assert state.trainer is not None, "the experiment builds a trainer for these settings"
+    with_rows = [client_id for client_id, rows in enumerate(state.data.private) if rows]
+    if not with_rows:
+        raise FederationError("no client has rows to train on; see tasks.sizes.private and tasks.partition")
+    weights = state.trainer.start()
+    for round_index in count():
+        uploads = await _answered_round(federation, config, state, with_rows, round_index, weights)
+        num_rows = [wire.unpack_id(upload.num_rows) for upload in uploads.values()]
+        updates = [_checked(client_id, round_index, upload) for client_id, upload in uploads.items()]
+        await federation.server.compute(_averaging_work(config, state, len(updates)), "update", round_index)
+        averaged = average(updates, client_shares(config.weighting, num_rows), config.averaging)
+        moved = _distance(weights, averaged)
+        weights = {name: array.astype(np.float32) for name, array in averaged.items()}
+        state.trainer.install(weights)
+        # The clients' losses stay with them; the size of the round's step is what the server can see.
+        stats = UpdateStats(loss=np.nan, entropy=np.nan, clip_fraction=0.0, grad_norm=moved)
+        state.monitor.updated(stats, [], sum(num_rows), 0.0)
+        await state.monitor.pause_if_over()
+
+
+async def _answered_round(
+    federation: Federation,
+    config: Config,
+    state: ServerState,
+    with_rows: Sequence[int],
+    round_index: int,
+    weights: Weights,
+) -> dict[int, wire.AdapterUp]:
+    """One round, repeated until somebody answers: modules by client id."""
+    message = wire.AdapterDown(
+        wire.pack_id(round_index), config.number_type, packed(weights, config.number_type)
+    )
+    for attempt in range(HOPELESS_ROUNDS):
+        await federation.any_online(with_rows)
+        there = [client_id for client_id in federation.online() if client_id in with_rows]
+        subject = Subject(draw=round_index, attempt=attempt)
+        requests = {
+            client_id: federation.clients[client_id].request(message, subject)
+            for client_id in cohort(there, config.clients_per_round, state.seed, round_index, attempt)
+        }
+        replies = await collect(requests, config.stragglers)
+        uploads = {
+            client_id: reply for client_id, reply in replies.items() if isinstance(reply, wire.AdapterUp)
+        }
+        if uploads:
+            return uploads
+    raise FederationError(
+        f"round {round_index} was repeated {HOPELESS_ROUNDS} times and nobody answered (every client left, gave up, or missed "
+        "the deadline; local training may take longer than clients stay); see the outcomes in the run folder"
+    )
+
+
+def cohort(
+    there: Sequence[int], size: int | None, seed: int, round_index: int, attempt: int
+) -> tuple[int, ...]:
+    """A uniform sample without replacement of the clients that are there, ascending; all of them without a size.
+
+    Each client draws a keyed number and the smallest are taken, so who else is there changes nobody's draw.
+    """
+    ranked = sorted(
+        there, key=lambda client_id: streams.uniform(seed, "cohort", round_index, attempt, client_id)
+    )
+    return tuple(sorted(ranked[:size]))
+
+
+def _checked(client_id: int, round_index: int, upload: wire.AdapterUp) -> Weights:
+    update = unpacked(upload.tensors, upload.number_type)
+    if not all(np.isfinite(array).all() for array in update.values()):
+        raise FederationError(
+            f"client {client_id} sent numbers that are not finite in round {round_index}: its training diverged; lower "
+            "local_learning_rate, or send number_type float32"
+        )
+    return update
+
+
+def _averaging_work(config: Config, state: ServerState, num_clients: int) -> Work:
+    """Averaging in memory: every client's numbers are read once and the result is written, 4 bytes each."""
+    shapes = config.adapter_shapes(state.spec)
+    traffic = 4.0 * (num_clients + 1) * adapters.num_numbers(shapes)
+    return Work(aggregation_flop(shapes, num_clients, config.averaging), traffic)
+
+
+def _distance(before: Weights, after: Mapping[str, npt.NDArray[np.float64]]) -> float:
+    """l2 norm of the round's step."""
+    return float(np.sqrt(sum(float(np.square(after[name] - before[name]).sum()) for name in before)))
+
+
+# ---------------------------------------------------------------------------------------------- the client's half
+
+
+def tune(client: ClientState, message: wire.AdapterDown) -> Reply:
+    """Local training from the module that arrived; the module afterwards, and on how many rows."""
+    update = client.once.due(message, lambda: _local_update(client, message))
+    tensors = packed(update.weights, message.number_type)
+    num_rows = wire.pack_id(len(client.rows))
+    return Reply(wire.AdapterUp(message.round_index, num_rows, message.number_type, tensors))
+
+
+def tune_cost(client: ClientState, message: wire.AdapterDown) -> Work:
+    """Every local step: training on its rows, and (GRPO) sampling its candidates first."""
+    update = client.once.early(message, lambda: _local_update(client, message))
+    spec, tokens = client.trained_spec or client.spec, client.tokens
+    is_lora = any(name.endswith(".lora_A") for name in update.weights)
+    shapes = adapters.like(spec, {name: array.shape for name, array in update.weights.items()})
+    num_trainable = adapters.num_numbers(shapes)
+    work = NO_WORK
+    for step in update.steps:
+        prompts = [tokens.question(question) for question, _ in step]
+        answers = [[tokens.candidate(text) + 1 for text in texts] for _, texts in step]
+        if update.sampled:
+            work += generate_work(spec, prompts, answers)
+        rows = [prompt + length for prompt, own in zip(prompts, answers, strict=True) for length in own]
+        work += (
+            adapters.lora_training_work(spec, rows, num_trainable) if is_lora else training_work(spec, rows)
+        )
+    return work
+
+
+def _local_update(client: ClientState, message: wire.AdapterDown) -> LocalUpdate:
+    assert client.trainer is not None
+    weights = unpacked(message.tensors, message.number_type)
+    return client.trainer.tune(client.client_id, wire.unpack_id(message.round_index), weights, client.rows)
+
+
+def packed(weights: Weights, number_type: wire.NumberType) -> tuple[wire.Tensor, ...]:
+    """Arrays as they travel: little-endian numbers of this type; beyond float16's range they become infinite."""
+    with np.errstate(over="ignore"):
+        return tuple(
+            wire.Tensor(name, array.shape, array.astype(_DTYPE[number_type]).tobytes())
+            for name, array in weights.items()
+        )
+
+
+def unpacked(
+    tensors: Sequence[wire.Tensor], number_type: wire.NumberType
+) -> dict[str, npt.NDArray[np.float32]]:
+    """The numbers that arrived."""
+    return {
+        tensor.name: np.frombuffer(tensor.data, _DTYPE[number_type]).reshape(tensor.shape).astype(np.float32)
+        for tensor in tensors
+    }
+
+
+_DTYPE: Mapping[wire.NumberType, str] = {"float16": "<f2", "float32": "<f4"}
+
+HANDLERS: Mapping[type[wire.Message], Handler] = {wire.AdapterDown: Handler(tune, tune_cost)}

@@ -1,0 +1,61 @@
+"""How the initial policy did is measured once, and read back only where nothing that decides it has changed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from fedsim.models.first_look import FirstLooks
+from fedsim.roles import Accuracy
+from fedsim.tasks.questions import Question
+
+QUESTIONS = (Question(1, "gcd", "gcd of 4 and 6", "2"),)
+FOUND = Accuracy(1 / 3, 0.1, math.nan, {"gcd": 0.1 + 0.2}, 1e-17, -0.0, 1)
+
+
+class Measuring:
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self) -> Accuracy:
+        self.times += 1
+        return FOUND
+
+
+def test_what_is_read_back_has_the_same_bits(tmp_path: Path) -> None:
+    measuring = Measuring()
+    FirstLooks(tmp_path, {"server": "a"}).look(QUESTIONS, 8, measuring)
+    again = FirstLooks(tmp_path, {"server": "a"}).look(QUESTIONS, 8, measuring)
+    assert measuring.times == 1
+    assert repr(again) == repr(FOUND)  # repr tells -0.0 from 0.0 and shows NaN
+
+
+@pytest.mark.parametrize(
+    ("parts", "questions", "num_samples"),
+    [
+        ({"server": "b"}, QUESTIONS, 8),
+        ({"server": "a"}, QUESTIONS, 16),
+        ({"server": "a"}, (Question(1, "gcd", "gcd of 4 and 6", "3"),), 8),
+        ({"server": "a"}, (Question(2, "gcd", "gcd of 4 and 6", "2"),), 8),
+    ],
+)
+def test_other_weights_samples_truths_or_ids_are_measured_again(
+    tmp_path: Path, parts, questions, num_samples
+) -> None:
+    measuring = Measuring()
+    FirstLooks(tmp_path, {"server": "a"}).look(QUESTIONS, 8, measuring)
+    FirstLooks(tmp_path, parts).look(questions, num_samples, measuring)
+    assert measuring.times == 2
+
+
+def test_a_torn_file_is_measured_again(tmp_path: Path) -> None:
+    measuring = Measuring()
+    looks = FirstLooks(tmp_path, {})
+    looks.look(QUESTIONS, 8, measuring)
+    (kept,) = tmp_path.glob("*.json")
+    kept.write_text(kept.read_text()[:20])
+    looks.look(QUESTIONS, 8, measuring)
+    assert measuring.times == 2
+    assert looks.look(QUESTIONS, 8, measuring) and measuring.times == 2

@@ -1,0 +1,152 @@
+"""Bytes, time and updates to a validation accuracy (fedsim/target.py): first look that finds it, the others censored."""
+
+from __future__ import annotations
+
+import json
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedsim.comparison import write_comparison
+from fedsim.errors import RunFolderError
+from fedsim.metrics import METRIC_COLUMNS
+from fedsim.target import AMOUNTS, Target, TargetConfig, Way, describe, resolve, way_to
+
+HALF = TargetConfig(share_of_gain=0.5)
+
+
+def run_folder(folder, looks, split="validation"):
+    """A run that makes an update a second and sends 100 bytes up and 10 down in each; it looks after every second update."""
+    rows = []
+    for index, greedy in enumerate(looks):
+        spent = {
+            "at_s": 2.0 * index,
+            "wire_up_bytes": 200 * index,
+            "wire_down_bytes": 20 * index,
+            "paper_up_bytes": 2 * index,
+        }
+        if index:
+            rows += [spent | {"event": "update", "policy_version": 2 * index - past} for past in (1, 0)]
+        rows.append(
+            spent | {"event": "evaluation", "split": split, "greedy": greedy, "policy_version": 2 * index}
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    pl.DataFrame(rows, schema=METRIC_COLUMNS).write_parquet(folder / "metrics.parquet")
+    return folder
+
+
+def summary(seed, initial, final):
+    pair = {"initial": initial, "final": final}
+    return {
+        "protocol": "fedgrpo",
+        "seed": seed,
+        "virtual_s": 6.0,
+        "accuracy": {"greedy": {"initial": 0.9, "final": 0.9}},
+        "validation": {"greedy": pair},
+        "bytes": {"paper": {"uplink": 6}, "wire": {"uplink": 600, "downlink": 60}},
+        "leaves": ["scalars"],
+    }
+
+
+def test_the_way_ends_at_the_first_look_that_finds_the_target_also_if_accuracy_falls_later(tmp_path):
+    folder = run_folder(tmp_path, [0.2, 0.3, 0.5, 0.4])
+    assert way_to(folder, 0.5) == Way(True, wire_bytes=440, paper_bytes=4, virtual_s=4.0, updates=4)
+    assert way_to(folder, 0.25) == Way(True, 220, 2, 2.0, 2)
+
+
+def test_who_starts_there_needs_nothing(tmp_path):
+    assert way_to(run_folder(tmp_path, [0.2, 0.3]), 0.2) == Way(True, 0, 0, 0.0, 0)
+
+
+def test_a_run_that_never_gets_there_is_censored_at_its_last_look(tmp_path):
+    assert way_to(run_folder(tmp_path, [0.2, 0.3, 0.5, 0.4]), 0.6) == Way(False, 660, 6, 6.0, 6)
+
+
+def test_test_questions_and_runs_without_accuracy_have_no_way(tmp_path):
+    assert way_to(run_folder(tmp_path / "a", [0.2, 0.9], split="test"), 0.5) is None
+    assert way_to(run_folder(tmp_path / "b", [None, None]), 0.5) is None
+
+
+def test_a_run_without_metrics_is_said_to_be_broken(tmp_path):
+    with pytest.raises(RunFolderError, match=r"metrics\.parquet cannot be read"):
+        way_to(tmp_path, 0.5)
+    (tmp_path / "metrics.parquet").write_bytes(b"PAR1")
+    with pytest.raises(RunFolderError, match=r"metrics\.parquet cannot be read"):
+        way_to(tmp_path, 0.5)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0.01, 1), st.floats(0.01, 1))
+def test_a_higher_target_is_never_reached_sooner(tmp_path_factory, looks, one, other):
+    folder = run_folder(tmp_path_factory.mktemp("run"), looks)
+    low, high = (way_to(folder, target) for target in sorted((one, other)))
+    assert low.reached >= high.reached
+    assert all(getattr(low, amount) <= getattr(high, amount) for amount in AMOUNTS)
+
+
+def test_the_default_target_is_half_of_the_first_variants_mean_gain():
+    # Initial 0.1 and 0.3, final 0.5 and 0.5: means 0.2 and 0.5, half way 0.35.
+    found = resolve(HALF, "adapters", [summary(0, 0.1, 0.5), summary(1, 0.3, 0.5)])
+    assert found.validation_greedy == pytest.approx(0.35)
+    assert found.origin == "0.5 of the gain of adapters"
+
+
+def test_a_stated_target_is_taken_as_it_is():
+    assert resolve(TargetConfig(validation_greedy=0.4), "a", []) == Target(0.4, "the comparison file")
+
+
+@pytest.mark.parametrize("final", [0.2, 0.1, None])
+def test_a_first_variant_that_gains_nothing_gives_no_target(final):
+    assert resolve(HALF, "zero_shot", [summary(0, 0.2, final)]) is None
+
+
+def test_means_are_over_the_runs_that_got_there_and_the_others_are_listed():
+    ways = [Way(True, 100, 1, 10.0, 2), Way(False, 900, 9, 90.0, 9), Way(True, 300, 3, 30.0, 4), None]
+    found = describe([5, 6, 7, 8], ways)
+    assert (found["reached"], found["n"]) == (2, 3)
+    assert (found["wire_bytes"]["mean"], found["wire_bytes"]["n"]) == (200, 2)
+    # s = sqrt(2), t(0.975, 1) = 12.706205: 3 +- 12.706205 updates.
+    assert found["updates"]["high"] == pytest.approx(3 + 12.706205, abs=1e-5)
+    assert found["censored"] == [
+        {"seed": 6, "wire_bytes": 900, "paper_bytes": 9, "virtual_s": 90.0, "updates": 9}
+    ]
+    assert describe([5], [None]) is None
+
+
+def test_a_comparison_says_for_every_variant_how_it_got_there(tmp_path):
+    curves = {"first": [[0.2, 0.3, 0.6], [0.2, 0.6, 0.6]], "second": [[0.2, 0.3, 0.3], [0.2, 0.4, 0.6]]}
+    runs = [
+        {"variant": name, "seed": seed, "folder": f"runs/{name}-{seed}"} for name in curves for seed in (0, 1)
+    ]
+    for run in runs:
+        run_folder(tmp_path / run["folder"], curves[run["variant"]][run["seed"]])
+    summaries = {
+        name: [summary(seed, looks[0], looks[-1]) for seed, looks in enumerate(found)]
+        for name, found in curves.items()
+    }
+    _, rows, page = write_comparison(tmp_path, "named", (0, 1), summaries, runs)
+    document = json.loads((tmp_path / "comparison.json").read_text())
+    assert document["target"] == pytest.approx(0.4)
+    assert document["target_origin"] == "0.5 of the gain of first"
+    first, second = (one["to_target"] for one in document["variants"])
+    assert (first["reached"], first["n"], first["wire_bytes"]["mean"]) == (2, 2, 330)
+    assert (second["reached"], second["n"], second["wire_bytes"]["mean"]) == (1, 2, 220)
+    assert [one["seed"] for one in second["censored"]] == [0]
+    assert [line.split(",")[-5] for line in rows.read_text().splitlines()] == [
+        "to_target.reached", "True", "True", "False", "True",
+    ]  # fmt: skip
+    lines = page.read_text().splitlines()
+    assert lines[3].endswith("; not reached in 1 of 2 |") and "not reached" not in lines[2]
+    assert (
+        "Target: greedy accuracy 0.400 on the validation questions (0.5 of the gain of first)"
+        in page.read_text()
+    )
+
+
+def test_where_nobody_gets_to_the_stated_target_the_table_says_so(tmp_path):
+    run_folder(tmp_path / "run", [0.2, 0.3])
+    runs = [{"variant": "a", "seed": 0, "folder": "run"}]
+    config = TargetConfig(validation_greedy=0.9)
+    page = write_comparison(tmp_path, "named", (0,), {"a": [summary(0, 0.2, 0.3)]}, runs, target=config)[2]
+    assert page.read_text().splitlines()[2].endswith("| not reached in 1 of 1 |")
