@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedsim import experiment
+from fedsim import casting, experiment
 from fedsim.clock import run as run_on_virtual_time
 from fedsim.devices import population
 from fedsim.progress import SilentProgress
@@ -54,10 +54,8 @@ def estimate(scenario: Scenario) -> Estimate:
     devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
     experiment.check(scenario, len(devices))
     if scenario.fidelity == "real" and scenario.tasks.file is not None:
-        experiment.questions(
-            scenario, len(devices)
-        )  # so that a wrong line of an own file is told before a run
-    cast = experiment.stand_ins(scenario, len(devices))
+        casting.questions(scenario, len(devices))  # so that a wrong line of an own file is told before a run
+    cast = casting.stand_ins(scenario, len(devices))
     log = RecordLog()
     wanted = scenario.stop.updates
     stop = scenario.stop.model_copy(update={"updates": min(_num_played(scenario), wanted or _MOST_UPDATES)})
@@ -68,7 +66,7 @@ def estimate(scenario: Scenario) -> Estimate:
             cast,
             log,
             phase,
-            experiment.ClientAccuracy(cast),
+            casting.ClientAccuracy(cast),
         )
         ending = run_on_virtual_time(play.main, max_events=_MOST_EVENTS)
     ends_s = [row.at_s for row in log.of(Update)]

@@ -13,7 +13,7 @@ import pytest
 from fakes import COUNTS, SPEC, FakeEvaluator, FakePolicy, device, play, question, settings, task_data
 from worlds import Timetable
 
-from fedsim import experiment
+from fedsim import casting, experiment
 from fedsim.devices import adapters
 from fedsim.devices.config import DropoutConfig
 from fedsim.devices.cost import architecture, generate_work, training_work
@@ -377,7 +377,7 @@ def timing(**protocol):
 def test_a_timing_run_counts_the_adapters_of_its_architecture(protocol, tmp_path):
     scenario = timing(**protocol)
     ran = experiment.run(scenario, out=tmp_path / "run", figures=False)
-    spec = experiment.stand_ins(scenario, 5).server_spec
+    spec = casting.stand_ins(scenario, 5).server_spec
     numbers = adapters.num_numbers(scenario.protocol.adapter_shapes(spec))
     answered = sum(ran.outcomes["status"].is_in(["ok", "late"]))
     assert ran.summary["bytes"]["paper"]["uplink"] == 2 * numbers * answered > 0

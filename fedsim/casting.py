@@ -1,0 +1,210 @@
+"""Who plays in a run: data and models, real or stand-in, as the scenario asks.
+
+Real models import torch, and only when they are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedsim import accounts, standin
+from fedsim.devices.cost import ModelSpec
+from fedsim.models.local_config import LocalTrainingConfig
+from fedsim.privacy.config import SynthesisConfig
+from fedsim.progress import Phase, Progress
+from fedsim.roles import Evaluator, FloatArray, LocalTrainer, Policy, Synthesiser
+from fedsim.standin_synthesis import StandInSynthesiser
+from fedsim.standin_training import StandInTrainer
+from fedsim.tasks.questions import TaskData
+
+if TYPE_CHECKING:
+    from fedsim.models.synthesis import ModelSynthesiser
+    from fedsim.scenario import Scenario
+
+
+@dataclass(frozen=True)
+class Cast:
+    """The models and the data of one run, real or stand-in.
+
+    Attributes:
+        hashes: what each model's weights hash to, for the manifest (empty for stand-ins).
+        save: writes the final policy as a loadable folder (None for stand-ins).
+        trainer: trains the server's model on clients' rows, for protocols that move weights.
+        synthesiser: makes synthetic rows of clients' rows, for protocols that move them.
+    """
+
+    data: TaskData
+    policy: Policy
+    frozen: Evaluator
+    evaluators: list[Evaluator]
+    server_spec: ModelSpec
+    client_spec: ModelSpec
+    hashes: Mapping[str, str]
+    save: Any = None
+    trainer: LocalTrainer | None = None
+    synthesiser: Synthesiser | None = None
+
+
+def stand_ins(scenario: Scenario, num_clients: int) -> Cast:
+    """The cast of a run with ``fidelity: timing``: token counts instead of models."""
+    data = standin.task_data(scenario.tasks, num_clients, scenario.seed)
+    known = {question.text: question for question in (*data.auxiliary, *data.pool)}
+    evaluators: list[Evaluator] = [
+        standin.StandInEvaluator(
+            client_id,
+            dict(zip(data.domains, data.partition[client_id].tolist(), strict=True)),
+            known,
+            scenario.seed,
+        )
+        for client_id in range(num_clients)
+    ]
+    policy = standin.StandInPolicy(scenario.protocol, scenario.seed)
+    server_spec = accounts.spec_without_weights(scenario, "server")
+    return Cast(
+        data=data,
+        policy=policy,
+        frozen=standin.StandInEvaluator(-1, {}, known, scenario.seed),
+        evaluators=evaluators,
+        server_spec=server_spec,
+        client_spec=accounts.spec_without_weights(scenario, "clients"),
+        hashes={},
+        trainer=_stand_in_trainer(scenario, policy, server_spec),
+        synthesiser=_stand_in_synthesiser(scenario),
+    )
+
+
+def _stand_in_trainer(scenario: Scenario, policy: Policy, server_spec: ModelSpec) -> StandInTrainer | None:
+    """Local training without models, for protocols whose settings ask for local training."""
+    settings = scenario.protocol
+    if not isinstance(settings, LocalTrainingConfig):
+        return None
+    return StandInTrainer(policy, settings, server_spec, scenario.seed)
+
+
+def _stand_in_synthesiser(scenario: Scenario) -> Synthesiser | None:
+    """Synthetic rows without models, for protocols whose settings ask for them."""
+    settings = getattr(scenario.protocol, "synthesis", None)
+    return StandInSynthesiser(settings, scenario.seed) if isinstance(settings, SynthesisConfig) else None
+
+
+def real_models(
+    scenario: Scenario, num_clients: int, cache_dir: Path | str | None, progress: Progress
+) -> Cast:
+    """The cast of a run with real models: trains what the cache lacks, with a progress phase for each.
+
+    Raises:
+        InputError: a named model, or an own question file, cannot be used.
+    """
+    with progress.phase("imports", None):
+        from fedsim.models import bundle
+    with progress.phase("questions", None):
+        data = questions(scenario, num_clients)
+    training = _TrainingProgress(progress)
+    try:
+        loaded = bundle.load_models(
+            scenario.models,
+            scenario.protocol,
+            data,
+            scenario.seed,
+            threads=scenario.compute.threads,
+            cache_dir=None if cache_dir is None else Path(cache_dir),
+            progress=training,
+            right=data.answers.right,
+        )
+        synthesiser = _synthesiser(scenario, data, cache_dir, training)
+    finally:
+        training.close()
+    return Cast(
+        data=data,
+        policy=loaded.policy,
+        frozen=loaded.reference,
+        evaluators=list(loaded.evaluators),
+        server_spec=accounts.spec_of(scenario, "server", loaded.policy.language.network),
+        client_spec=accounts.spec_of(scenario, "clients", loaded.evaluators[0].language.network),
+        hashes=loaded.hashes | ({"generator": synthesiser.generator_sha256()} if synthesiser else {}),
+        save=loaded.policy.save,
+        trainer=loaded.trainer,
+        synthesiser=synthesiser,
+    )
+
+
+def _synthesiser(
+    scenario: Scenario, data: TaskData, cache_dir: Path | str | None, training: _TrainingProgress
+) -> ModelSynthesiser | None:
+    """What makes synthetic rows with real models, for protocols whose settings ask for them."""
+    settings = getattr(scenario.protocol, "synthesis", None)
+    if not isinstance(settings, SynthesisConfig):
+        return None
+    from fedsim.models.synthesis import load_synthesiser
+
+    return load_synthesiser(
+        settings,
+        scenario.models.clients,
+        data,
+        scenario.seed,
+        threads=scenario.compute.threads,
+        cache_dir=None if cache_dir is None else Path(cache_dir),
+        progress=training,
+    )
+
+
+def questions(scenario: Scenario, num_clients: int) -> TaskData:
+    """The questions of a run with real models; an own file is looked up beside the scenario.
+
+    Raises:
+        InputError: as for `fedsim.tasks.dataset.build`.
+    """
+    from fedsim.tasks import dataset
+
+    return dataset.build(scenario.anchored().tasks, num_clients, scenario.seed)
+
+
+class _TrainingProgress:
+    """One progress phase per model that is trained from scratch."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._phases: dict[str, tuple[Phase, int]] = {}
+
+    def __call__(self, name: str, step: int, total: int, loss: float) -> None:
+        """Report that ``step`` of ``total`` steps are done."""
+        if name not in self._phases:
+            self._phases[name] = (self._progress.phase(f"training {name}", total), 0)
+        phase, done = self._phases[name]
+        phase.advance(step - done, loss=loss)
+        self._phases[name] = (phase, step)
+
+    def close(self) -> None:
+        """Finish every phase."""
+        for phase, _ in self._phases.values():
+            phase.__exit__(None, None, None)
+
+
+class ClientAccuracy:
+    """The clients' true accuracy per domain on the validation questions, ``[K, D]``; computed once, when asked."""
+
+    def __init__(self, cast: Cast) -> None:
+        self._cast = cast
+        self._table: FloatArray | None = None
+
+    def __call__(self) -> FloatArray:
+        """The table; NaN for a domain without questions."""
+        if self._table is None:
+            data = self._cast.data
+            questions = data.validation or data.auxiliary
+            self._table = np.full((len(self._cast.evaluators), len(data.domains)), np.nan)
+            for client_id, evaluator in enumerate(self._cast.evaluators):
+                answers = evaluator.answers([question.text for question in questions])
+                for column, domain in enumerate(data.domains):
+                    right = [
+                        data.answers.right(answer, question.answer)
+                        for answer, question in zip(answers, questions, strict=True)
+                        if question.domain == domain
+                    ]
+                    self._table[client_id, column] = np.mean(right) if right else np.nan
+        return self._table
