@@ -205,17 +205,3 @@ def figure_with_footer(body_in: float, sentences: Sequence[str], letters: int = 
     if lines:
         figure.supxlabel("\n".join(lines), x=0.005, ha="left", fontsize=6, color="#444444")
     return figure
-
-
-def settle(figure: Figure) -> Figure:
-    """Lay the figure out once and fix where its axes stand, to a millionth of its size.
-
-    The layout's solver orders its unknowns by memory address, so its last bits differ from process to process; they would
-    show in the SVG file, whose clip paths are named by a hash of them.
-    """
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    for axes in figure.axes:
-        x, y, width, height = axes.get_position().bounds
-        axes.set_position((round(x, 6), round(y, 6), round(width, 6), round(height, 6)))
-    return figure

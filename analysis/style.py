@@ -70,9 +70,24 @@ def new_figure(height_in: float, width_in: float = WIDTH_IN) -> Figure:
     return figure
 
 
+def settle(figure: Figure) -> Figure:
+    """Lay the figure out once and fix where its axes stand, to a millionth of its size.
+
+    The layout's solver orders its unknowns by memory address, so its last bits differ from process to process; they would
+    show in the SVG file, whose clip paths are named by a hash of them.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        x, y, width, height = axes.get_position().bounds
+        axes.set_position((round(x, 6), round(y, 6), round(width, 6), round(height, 6)))
+    return figure
+
+
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
     """Write ``stem.png`` (200 dpi) and ``stem.svg``; undated, so that equal runs give equal files."""
     with styled():
+        settle(figure)
         paths = []
         for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None, "Creator": None})):
             buffer = io.BytesIO()

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 
 from analysis.comparison_runs import ComparisonRuns, Method, bounds
 from analysis.figures.compare_axes import amount_scale, logarithmic_with_zero, row_height_in, said_of_all
-from analysis.labels import figure_with_footer, settle
+from analysis.labels import figure_with_footer
 from analysis.style import (
     BLACK,
     BLUE,
@@ -75,7 +75,7 @@ def compare_bytes(comparison: ComparisonRuns) -> Figure:
             right.set_xticks([])
             right.text(0.5, 0.5, "nothing wasted", transform=right.transAxes, ha="center", fontsize=6)
         _legend(figure, shown)
-        return settle(figure)
+        return figure
 
 
 def _draw_totals(axes: Axes, methods: Sequence[Method]) -> None:

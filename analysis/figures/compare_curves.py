@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from analysis.comparison_runs import ComparisonRuns, Method, bounds
 from analysis.figures.compare_axes import amount_scale, cost_axis, limits, not_measured, said_of_all
-from analysis.labels import figure_with_footer, method_style, settle, spread
+from analysis.labels import figure_with_footer, method_style, spread
 from analysis.style import BLACK, light_grid, styled
 from fedsim.comparison import Interval, interval
 
@@ -83,7 +83,7 @@ def _curves(comparison: ComparisonRuns, costs: Sequence[str]) -> Figure | None:
         slots = spread([bounds(method.final())[0] for method in methods], gap, low, high)
         _draw_ends(strip, methods, slots)
         _draw_names(names, methods, slots, low, high)
-        return settle(figure)
+        return figure
 
 
 def _draw_panel(axes: Axes, methods: Sequence[Method], cost: str, with_bands: bool) -> None:

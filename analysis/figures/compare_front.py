@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from analysis.comparison_runs import ComparisonRuns, Method, bounds
 from analysis.figures.compare_axes import amount_scale, limits, logarithmic, not_measured, said_of_all
-from analysis.labels import Point, figure_with_footer, label_points, method_style, settle, spread
-from analysis.style import BLACK, GREY, light_grid, styled
+from analysis.labels import Point, figure_with_footer, label_points, method_style, spread
+from analysis.style import BLACK, GREY, light_grid, settle, styled
 
 Stretch = tuple[float, float, float, float]
 """A piece of a line: from x, y to x, y in data coordinates."""

@@ -16,7 +16,7 @@ from analysis.figures.compare_axes import (
     row_height_in,
     said_of_all,
 )
-from analysis.labels import figure_with_footer, settle
+from analysis.labels import figure_with_footer
 from analysis.style import BLUE, GREEN, PALE, VERMILLION, light_grid, styled
 
 # Cost, its offset in a method's row, its colour, what the legend calls it.
@@ -58,7 +58,7 @@ def compare_target(comparison: ComparisonRuns) -> Figure | None:
             for row in range(1, len(methods)):
                 axes.axhline(row - 0.5, color=PALE, linewidth=0.5, zorder=0)
         _legend(figure)
-        return settle(figure)
+        return figure
 
 
 def _draw(
