@@ -61,7 +61,7 @@ def estimate(scenario: Scenario) -> Estimate:
     stop = scenario.stop.model_copy(update={"updates": min(_num_played(scenario), wanted or _MOST_UPDATES)})
     with SilentProgress().phase("estimate") as phase:
         play = experiment.Play(
-            scenario.model_copy(update={"stop": stop}),
+            scenario.model_copy(update={"stop": stop, "fidelity": "timing"}),
             devices,
             cast,
             log,
