@@ -158,7 +158,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a run folder.
 
     Raises:
-        RunFolderError: it is missing, unreadable, foreign, or of a newer format.
+        RunFolderError: it is missing, unreadable, foreign, or of another format.
     """
     try:
         manifest = json.loads((path / MANIFEST).read_text())
@@ -172,6 +172,10 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if version > FORMAT_VERSION:
         raise RunFolderError(
             f"{path} has run format {version}, newer than {FORMAT_VERSION}; read it with a newer fedsim"
+        )
+    if version < FORMAT_VERSION:
+        raise RunFolderError(
+            f"{path} has run format {version}, which this fedsim (format {FORMAT_VERSION}) cannot read; run its scenario again"
         )
     return dict(manifest)
 

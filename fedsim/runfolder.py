@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 from fedsim.errors import RunFolderError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no members, and no question in an outcome
 MANIFEST = "manifest.json"
 SUMMARY = "summary.json"
 METRICS = "metrics.parquet"

@@ -25,14 +25,15 @@ class StandInSynthesiser:
     def __init__(self, config: SynthesisConfig, seed: int) -> None:
         self._config = config
         self._seed = seed
-        self._made: dict[tuple[int, int], Synthesis] = {}
+        self._made: dict[tuple[int, int, tuple[Question, ...]], Synthesis] = {}
         self.releases = Releases(config)
 
     def synthesise(self, client_id: int, rows: Sequence[Question], count: int) -> Synthesis:
         """``count`` numbered rows in the client's mix of domains, and the texts that the mechanism would have worked on."""
-        known = self._made.get((client_id, count))
+        key = (client_id, count, tuple(rows))
+        known = self._made.get(key)
         if known is None:
-            known = self._made[client_id, count] = self._make(client_id, rows, count)
+            known = self._made[key] = self._make(client_id, rows, count)
         return known
 
     def report(self) -> list[dict[str, Any]]:

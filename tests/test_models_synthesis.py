@@ -173,6 +173,7 @@ def test_a_synthesis_is_computed_once_and_kept_on_disk(cache):
     other = synthesiser(settings, cache)
     assert other.synthesise(1, SUMS[60:], 40).rows != made.rows
     assert other.synthesise(0, SUMS[60:], 30).rows != made.rows
+    assert other.synthesise(0, SUMS[50:90], 40).rows != other.synthesise(0, SUMS[60:], 40).rows
 
 
 def test_the_ledger_holds_the_noise_that_was_used(cache):

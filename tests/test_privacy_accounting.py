@@ -97,7 +97,7 @@ def test_sampling_amplifies_privacy_and_the_budget_is_kept(epsilon, rate, steps)
     assert dp_sgd_epsilon(1e-5, rate, steps, 0.98 * noise) > epsilon
 
 
-def test_the_renyi_bound_lies_a_few_percent_above_the_tightest_known_accountant():
+def test_the_renyi_bound_lies_less_than_15_percent_above_the_tightest_known_accountant():
     from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent
     from dp_accounting.pld import PLDAccountant
 

@@ -80,10 +80,17 @@ def test_folders_that_are_not_runs_are_refused_in_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_an_older_format_is_refused_with_what_to_do(run):
+    manifest = json.loads((run.folder / "manifest.json").read_text())
+    (run.folder / "manifest.json").write_text(json.dumps(manifest | {"format_version": 1}))
+    with pytest.raises(RunFolderError, match="run format 1, which .* run its scenario again"):
+        load(run.folder)
+
+
 def test_a_newer_format_is_refused(run):
     manifest = json.loads((run.folder / "manifest.json").read_text())
     (run.folder / "manifest.json").write_text(json.dumps(manifest | {"format_version": 99}))
-    with pytest.raises(RunFolderError, match="run format 99, newer than 1"):
+    with pytest.raises(RunFolderError, match="run format 99, newer than 2"):
         load(run.folder)
 
 

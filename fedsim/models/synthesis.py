@@ -84,15 +84,16 @@ class ModelSynthesiser:
         self._seed = seed
         self._threads = threads
         self._cache = cache
-        self._made: dict[tuple[int, int], Synthesis] = {}
+        self._made: dict[tuple[int, int, tuple[Question, ...]], Synthesis] = {}
         self.releases = Releases(config)
 
     def synthesise(self, client_id: int, rows: Sequence[Question], count: int) -> Synthesis:
         """``count`` rows less the malformed ones; a pure function of its arguments, computed once."""
-        known = self._made.get((client_id, count))
+        key = (client_id, count, tuple(rows))
+        known = self._made.get(key)
         if known is None:
             made = self._cached(client_id, rows, count)
-            known = self._made[client_id, count] = _as_synthesis(made, rows, self._config)
+            known = self._made[key] = _as_synthesis(made, rows, self._config)
             self.releases.add(client_id, made.release(len(known.rows)))
         return known
 
