@@ -53,9 +53,10 @@ format: $(STAMP)  ## format the code and fix what lint can fix
 	$(BIN)/ruff format .
 
 .PHONY: evidence
-evidence: $(STAMP)  ## compare FedGRPO with its controls over five seeds (up to an hour; resumable)
-	$(BIN)/fedsim compare scenarios/evidence.yaml --out .evidence
-	$(BIN)/python -m analysis.evidence .evidence docs/evidence.md
+evidence: $(STAMP)  ## compare FedGRPO with controls and baselines over five seeds (over an hour; resumable)
+	$(BIN)/fedsim compare scenarios/overhead.yaml --seeds 0,1,2,3,4 --out .evidence/overhead
+	$(BIN)/fedsim compare scenarios/evidence.yaml --out .evidence/controls
+	$(BIN)/python -m analysis.evidence .evidence/controls .evidence/overhead docs/evidence.md
 
 .PHONY: bench
 bench: $(STAMP)  ## run the benchmarks

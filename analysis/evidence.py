@@ -1,6 +1,6 @@
 """Write ``docs/evidence.md`` from a finished comparison: every number in it is read from run folders.
 
-    python -m analysis.evidence .evidence docs/evidence.md
+    python -m analysis.evidence .evidence/controls .evidence/overhead docs/evidence.md
 
 The claims that are looked for stand in ``CLAIMS`` below; whether each holds is computed, and what is missed is said.
 """
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from analysis import overhead_page
 from fedsim.comparison import Interval, gain, interval, paired, show
 from fedsim.errors import RunFolderError
 from fedsim.runfolder import MANIFEST, SUMMARY, write_atomically
@@ -34,11 +35,11 @@ class Claim:
     holds: Callable[[Interval], bool]
 
 
-def write(folder: Path, target: Path) -> Path:
-    """Write the page from a comparison's folder.
+def write(folder: Path, target: Path, overhead: Path | None = None) -> Path:
+    """Write the page from the controls' comparison and, below it, that of communication.
 
     Raises:
-        RunFolderError: the comparison is not whole.
+        RunFolderError: a comparison is not whole.
     """
     try:
         comparison = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
@@ -58,8 +59,15 @@ def write(folder: Path, target: Path) -> Path:
         raise RunFolderError(
             f"{folder}: not a finished comparison ({error}); run fedsim compare first"
         ) from None
-    page = "\n".join(_page(comparison, runs, clients, manifest)) + "\n"
-    return write_atomically(target, page.encode())
+    page = _page(comparison, runs, clients, manifest)
+    if overhead is not None:
+        try:
+            page += ["", *overhead_page.lines(overhead)]
+        except (OSError, ValueError, KeyError, IndexError) as error:
+            raise RunFolderError(
+                f"{overhead}: not a finished comparison ({error}); run fedsim compare first"
+            ) from None
+    return write_atomically(target, ("\n".join(page) + "\n").encode())
 
 
 def _page(
@@ -77,6 +85,7 @@ def _page(
         f"Accuracies are on {first['accuracy']['num_questions']} test questions that no setting was chosen on. "
         "Intervals are 95% Student-t over seeds; differences are paired by seed.",
         "",
+        f"Controls: code of {overhead_page.commit(manifest)}. "
         f"Platform: {manifest.get('platform', {}).get('cpu', 'unknown CPU')}, "
         + ", ".join(
             f"{name} {manifest['versions'].get(name)}" for name in ("python", "torch", "transformers")
@@ -274,13 +283,13 @@ def _clients(clients: Mapping[str, Any], runs: Runs) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: a comparison's folder and the page to write; exit code 2 and one line if something is wrong."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if len(given) != 2:
-        print("usage: python -m analysis.evidence COMPARISON_FOLDER PAGE", file=sys.stderr)
+    """Command line: the comparisons' folders and the page to write; exit code 2 and one line if something is wrong."""
+    given = [Path(one) for one in (sys.argv[1:] if arguments is None else arguments)]
+    if len(given) not in (2, 3):
+        print("usage: python -m analysis.evidence CONTROLS_FOLDER [OVERHEAD_FOLDER] PAGE", file=sys.stderr)
         return 2
     try:
-        print(write(Path(given[0]), Path(given[1])))
+        print(write(given[0], given[-1], given[1] if len(given) == 3 else None))
     except RunFolderError as error:
         print(error, file=sys.stderr)
         return 2
