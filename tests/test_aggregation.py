@@ -128,4 +128,4 @@ def test_stand_ins_without_numbers_are_averaged_to_nothing():
 def test_flop_of_averaging_by_hand():
     shapes = {"x.lora_A": (2, 6), "x.lora_B": (4, 2)}
     assert aggregation_flop(shapes, 3, "factors") == 2 * 3 * 20
-    assert aggregation_flop(shapes, 3, "product") == 120 + 2 * 10 * 36 + 22 * 216 + 2 * 10 * 6 * 2
+    assert aggregation_flop(shapes, 3, "product") == 120 + 4 * 10 * 36 + 22 * 216 + 2 * 10 * 6 * 2

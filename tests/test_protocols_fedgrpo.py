@@ -22,6 +22,7 @@ from fakes import (
     stage,
     task_data,
 )
+from pydantic import ValidationError
 from worlds import Timetable
 
 from fedsim import protocols, streams
@@ -591,3 +592,9 @@ def test_the_fake_policy_embeds_by_domain():
     near = FakePolicy().embed([question("a", 1), question("a", 99), question("b", 1)])
     assert near[0] @ near[1] > 0.99 > 0.1 > near[0] @ near[2]
     assert np.allclose(np.linalg.norm(near, axis=1), 1)
+
+
+def test_weighing_by_a_competence_that_nobody_is_asked_for_is_refused():
+    with pytest.raises(ValidationError, match="asks nobody for it"):
+        settings("fedgrpo", fusion="competence", probe="per_question", experts="random")
+    assert settings("fedgrpo", fusion="competence", probe="once", experts="random")

@@ -260,6 +260,6 @@ class PolicyConfig(StrictModel):
         description="most questions that are sampled or back-propagated at once (count; memory, not results)",
     )
     fit_learning_rate: float = Field(
-        5e-4, gt=0, description="AdamW rate of supervised fine-tuning (per step; dp_sft and distil controls)"
+        5e-4, gt=0, description="AdamW rate of supervised fine-tuning (per step; every SFT at the server)"
     )
     fit_batch_size: int = Field(32, ge=1, description="rows per step of supervised fine-tuning (count)")

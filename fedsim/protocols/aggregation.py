@@ -94,7 +94,7 @@ def product_mean(updates: Sequence[Weights], shares: FloatArray) -> dict[str, Fl
 def aggregation_flop(shapes: Mapping[str, tuple[int, ...]], num_clients: int, averaging: Averaging) -> float:
     """FLOP of averaging P numbers of K clients: ``2 K P``.
 
-    ``product`` adds, for each adapter with m = K r, two QR decompositions ``2 (n_in + n_out) m^2``, the core's decomposition
+    ``product`` adds, for each adapter with m = K r, two QR decompositions with their Q ``4 (n_in + n_out) m^2``, the core's decomposition
     ``22 m^3``, and the way back ``2 (n_in + n_out) m r``.
 
     References:
@@ -106,7 +106,7 @@ def aggregation_flop(shapes: Mapping[str, tuple[int, ...]], num_clients: int, av
     for name, (rank, num_in) in ((name, shape) for name, shape in shapes.items() if name.endswith(_A)):
         width = num_in + shapes[name.removesuffix(_A) + _B][0]
         inner = num_clients * rank
-        flop += 2.0 * width * inner * inner + 22.0 * inner**3 + 2.0 * width * inner * rank
+        flop += 4.0 * width * inner * inner + 22.0 * inner**3 + 2.0 * width * inner * rank
     return flop
 
 

@@ -66,6 +66,15 @@ class Config(GroupRelativeConfig, ExpertsConfig):
     )
 
     @model_validator(mode="after")
+    def _weights_are_known(self) -> Config:
+        if self.fusion == "competence" and self.probe == "per_question" and self.experts != "competence":
+            raise ValueError(
+                f"fusion competence needs competence: experts {self.experts} with probe per_question asks nobody for it; "
+                "use probe once, or experts competence"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _literal_has_no_average(self) -> Config:
         if self.fusion == "competence" and self.grouping == "literal":
             raise ValueError(

@@ -28,10 +28,15 @@ What differs from the paper and its released code, on purpose:
 * The local rate is constant within and over rounds, gradients are clipped (``max_grad_norm``), there is no weight decay in
   SFT, and the last round's model is the result; the paper tests the round that was best on validation.
 
+* Nothing but the module is averaged: no proximal term (FedProx), no server optimiser (FedAdam), no client state between rounds.
+  A client whose numbers are not finite ends the run with an error rather than being left out. The server keeps the average in
+  float32 and measures that one; clients start from what arrives of it.
+
 One round is one update of the policy. That a client has rows at all is known to the server, as from an enrolment.
 
 The cost of a client's work is that of training the server's model on the texts it really trained on (backward passes only to
 where gradients are needed), plus, for GRPO, of sampling the candidates; the server's is stated in ``aggregation_flop``.
+Time and memory are both lower bounds, of two ways to run: time takes a local batch side by side, memory one row or group at a time.
 """
 
 from __future__ import annotations
