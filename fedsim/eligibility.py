@@ -10,8 +10,8 @@ them).
 
 A device that is too small is away for good: nobody can ask it, and it is counted (``records.Member``). What it takes to
 train the clients' own models once, before the run, stands in the same records, apart from the run's own time and load. Memory
-for that training is not asked for: it happens once, and its owner may do it on another machine. (Protocols that train *during* the run
-ask for it: a phone may take part in FedGRPO with a model that it could not train.)
+for that training is not asked for: it happens once, and its owner may do it on another machine. (Protocols that train
+*during* the run ask for it: a phone may take part in FedGRPO with a model that it could not train.)
 """
 
 from __future__ import annotations

@@ -163,6 +163,19 @@ class LocalTrainer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Samples:
+    """What a generator wrote side by side, in one batch.
+
+    Attributes:
+        rows: the well-formed (question, answer) pairs.
+        num_malformed: how many more were written that are no such pair.
+    """
+
+    rows: tuple[tuple[str, str], ...]
+    num_malformed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Synthesis:
     """Synthetic rows of one client, with what they cost and what they may reveal.
 
@@ -171,16 +184,18 @@ class Synthesis:
         epsilon: privacy loss of the whole release at ``delta`` (``inf``: no protection), per client, record-level.
         delta: the probability that ``epsilon`` does not cover.
         steps: optimiser steps of training the generator, each with what it was trained on.
-        generated: everything the generator wrote, the rows that were thrown away included.
-        embedded: every text that was embedded.
+        generated: everything the generator wrote, batch after batch.
+        max_tokens: length of a malformed sample, for the cost: the most that a sample may have.
+        embedded: the (question, answer) pairs that were embedded, batch after batch.
     """
 
     rows: tuple[tuple[str, str], ...]
     epsilon: float
     delta: float
     steps: tuple[tuple[Exercise, ...], ...] = ()
-    generated: tuple[Exercise, ...] = ()
-    embedded: tuple[str, ...] = ()
+    generated: tuple[Samples, ...] = ()
+    max_tokens: int = 0
+    embedded: tuple[tuple[tuple[str, str], ...], ...] = ()
 
 
 class Synthesiser(Protocol):

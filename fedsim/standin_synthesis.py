@@ -15,7 +15,7 @@ from fedsim import streams
 from fedsim.privacy.accounting import dp_sgd_noise_multiplier, gaussian_sigma
 from fedsim.privacy.config import SynthesisConfig
 from fedsim.privacy.releases import Release, Releases
-from fedsim.roles import Exercise, Synthesis
+from fedsim.roles import Exercise, Samples, Synthesis
 from fedsim.tasks.questions import Question
 
 
@@ -44,22 +44,29 @@ class StandInSynthesiser:
         config = self._config
         own_seed = streams.integer(self._seed, "synthesis", client_id)
         made = self._rows(rows, count, own_seed)
-        written: tuple[Exercise, ...] = tuple((text, (answer,)) for text, answer in made)
+        written = Samples(made)
         loss = config.privacy_loss
         delta = config.delta if math.isfinite(loss) else 0.0
         if config.mechanism == "private_evolution":
             iterations = config.evolution.iterations
             noise, rate = gaussian_sigma(loss, config.delta, iterations), 1.0
-            texts = [f"{row.text} {row.answer}" for row in rows]
-            texts += [f"{text} {answer}" for text, answer in made] * iterations
-            result = Synthesis(made, loss, delta, generated=written * (iterations + 1), embedded=tuple(texts))
+            private = tuple((row.text, row.answer) for row in rows)
+            result = Synthesis(
+                made,
+                loss,
+                delta,
+                generated=(written,) * (iterations + 1),
+                embedded=(private, *((made,) * iterations)),
+            )
         else:
             rate = min(1.0, config.tuning.batch_size / len(rows))
             protected = config.mechanism == "dp_sgd"
             noise = (
                 dp_sgd_noise_multiplier(loss, config.delta, rate, config.tuning.steps) if protected else 0.0
             )
-            result = Synthesis(made, loss, delta, steps=self._steps(rows, rate, own_seed), generated=written)
+            result = Synthesis(
+                made, loss, delta, steps=self._steps(rows, rate, own_seed), generated=(written,)
+            )
         self.releases.add(client_id, Release(noise, rate, len(made), 0, 0))
         return result
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from copy import deepcopy
 from dataclasses import replace
+from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +21,27 @@ from fedsim.models.weights import weights_sha256
 from fedsim.privacy.config import TuningConfig
 
 SETTINGS = TuningConfig(steps=5, batch_size=8, learning_rate=1e-3)
+
+
+class SharedTwice(torch.nn.Module):
+    """An untied head after two linear layers of one weight, or one layer that is called twice."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        size = len(tokenizer())
+        self.embed = torch.nn.Embedding(size, 8)
+        self.first = torch.nn.Linear(8, 8, bias=False)
+        self.second = torch.nn.Linear(8, 8, bias=False)
+        if calls == 1:
+            self.second.weight = self.first.weight
+        self.head = torch.nn.Linear(8, size, bias=False)
+        self.calls = calls
+
+    def forward(self, input_ids, use_cache):
+        hidden = self.embed(input_ids)
+        for _ in range(self.calls):
+            hidden = self.first(hidden)
+        return SimpleNamespace(logits=self.head(self.second(hidden)))
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +125,23 @@ def test_a_network_with_other_weights_is_refused(encoded):
         row_gradients(network, encoded)
 
 
+@pytest.mark.parametrize("calls", [1, 2])
+def test_a_weight_that_is_used_twice_is_refused_and_the_network_left_as_it_was(encoded, calls):
+    network = SharedTwice(calls)
+    with pytest.raises(ModelFileError, match=r"first\.weight of SharedTwice is used 2 times"):
+        row_gradients(network, encoded)
+    assert all(weight.requires_grad for weight in network.parameters())
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_an_untied_network_has_the_norms_of_a_plain_loop(encoded):
+    torch.manual_seed(1)
+    network = SharedTwice(calls=1)
+    network.second.weight = torch.nn.Parameter(torch.randn(8, 8))
+    loop = one_by_one(network, encoded)
+    assert torch.allclose(row_gradients(network, encoded).norms, norms(loop), rtol=1e-4, atol=1e-6)
+
+
 def test_every_row_takes_part_by_a_coin_of_its_own():
     settings = SETTINGS.model_copy(update={"steps": 2000})
     draws = poisson_draws(40, settings, seed=3)
@@ -150,24 +190,39 @@ def test_plain_tuning_learns_and_heavy_noise_does_not():
     assert noisy > 1.0
 
 
-def test_noise_has_the_stated_deviation():
-    """With one step of rate 1 and rows whose clipped sum is tiny, the gradient is noise of deviation z C / B."""
-    network = deepcopy(trained_network())
-    seen = {}
+def noise_of_steps(monkeypatch, steps: int) -> list[list[torch.Tensor]]:
+    """``[step][weight]``: with rate 1 and rows whose clipped sum is tiny, gradients are noise of deviation z C / B."""
+    seen: list[list[torch.Tensor]] = []
 
     class Watching(torch.optim.AdamW):
         def step(self, closure=None):
-            for number, weight in enumerate(self.param_groups[0]["params"]):
-                seen[number] = weight.grad.clone()
+            seen.append([weight.grad / (3.0 * 1e-6 / 4) for weight in self.param_groups[0]["params"]])
 
-    original = torch.optim.AdamW
+    monkeypatch.setattr(torch.optim, "AdamW", Watching)
     rows = encode_rows(tokenizer(), list(questions()[:4]))
-    settings = TuningConfig(steps=1, batch_size=4)
-    torch.optim.AdamW = Watching
-    try:
-        tune(network, rows, settings, Protection(1e-6, 3.0), seed=9)
-    finally:
-        torch.optim.AdamW = original
-    noise = torch.cat([grad.flatten() for grad in seen.values()]) / (3.0 * 1e-6 / 4)
+    settings = TuningConfig(steps=steps, batch_size=4)
+    tune(deepcopy(trained_network()), rows, settings, Protection(1e-6, 3.0), seed=9)
+    return seen
+
+
+def correlation(first: torch.Tensor, last: torch.Tensor) -> float:
+    """Of the numbers that both have, in standard errors of independent ones."""
+    size = min(first.numel(), last.numel())
+    both = torch.stack([first.flatten()[:size], last.flatten()[:size]])
+    return float(torch.corrcoef(both)[0, 1]) * math.sqrt(size)
+
+
+def test_noise_has_the_stated_deviation(monkeypatch):
+    (grads,) = noise_of_steps(monkeypatch, 1)
+    noise = torch.cat([grad.flatten() for grad in grads])
     assert float(noise.mean()) == pytest.approx(0.0, abs=0.05)
     assert float(noise.std()) == pytest.approx(1.0, abs=0.03)
+
+
+def test_noise_is_independent_from_step_to_step_and_from_weight_to_weight(monkeypatch):
+    steps = noise_of_steps(monkeypatch, 3)
+    for before, after in combinations(steps, 2):
+        for one, other in zip(before, after, strict=True):
+            assert abs(correlation(one, other)) < 5
+    for one, other in combinations(steps[0], 2):
+        assert abs(correlation(one, other)) < 5

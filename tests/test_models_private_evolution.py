@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsim import streams
+from fedsim.models import private_evolution
 from fedsim.models.private_evolution import evolve, histogram, kept_share, resampled
 from fedsim.privacy.config import EvolutionConfig
+from fedsim.roles import Samples
 
 SETTINGS = EvolutionConfig(iterations=4, threshold=1.0)
 
@@ -117,13 +119,37 @@ def test_malformed_samples_are_thrown_away_and_counted_and_a_malformed_variation
     made = evolve(Numbers(malformed=0.3), [("50", "y")] * 10, 100, SETTINGS, 0.5, seed=2)
     assert len(made.rows) == 100
     assert None not in made.rows
-    assert made.num_malformed + len(made.generated) == 100 * (1 + SETTINGS.iterations)
-    assert 0.2 < made.num_malformed / 500 < 0.4
+    assert [len(batch.rows) + batch.num_malformed for batch in made.generated] == [100] * (
+        1 + SETTINGS.iterations
+    )
+    assert 0.2 < sum(batch.num_malformed for batch in made.generated) / 500 < 0.4
+    # Voted on are the first samples that were well formed, and then whole populations, kept parents included.
+    assert made.voted_on[0] == made.generated[0].rows
+    assert [len(rows) for rows in made.voted_on[1:]] == [100] * (SETTINGS.iterations - 1)
+
+
+def test_each_iteration_adds_fresh_noise_of_the_stated_deviation_and_takes_off_the_threshold(monkeypatch):
+    """Where every sample has 1,000 votes, none is lost at zero: what is left of them is the noise."""
+    weights = []
+
+    def watched(found, count, draws):
+        weights.append(found)
+        return resampled(found, count, draws)
+
+    monkeypatch.setattr(private_evolution, "resampled", watched)
+    monkeypatch.setattr(private_evolution, "histogram", lambda private, at: np.full(len(at), 1000))
+    evolve(Numbers(), [("5", "y")], 4000, SETTINGS.model_copy(update={"threshold": 2.0}), 3.0, seed=1)
+    assert len(weights) == SETTINGS.iterations
+    for found in weights:
+        assert found.mean() == pytest.approx(1000 - 2.0 * 3.0, abs=5 * 3.0 / 4000**0.5)
+        assert found.std() == pytest.approx(3.0, abs=5 * 3.0 / 8000**0.5)
+    correlations = np.corrcoef(weights)[np.triu_indices(SETTINGS.iterations, 1)]
+    assert np.abs(correlations).max() < 5 / 4000**0.5
 
 
 def test_a_generator_that_writes_nothing_well_formed_gives_no_rows():
     made = evolve(Numbers(malformed=1.1), [("50", "y")] * 10, 30, SETTINGS, 0.5, seed=2)
-    assert (made.rows, made.num_malformed) == ((), 30)
+    assert (made.rows, made.generated, made.voted_on) == ((), (Samples((), 30),), ())
 
 
 def test_variations_weaken_from_the_first_share_to_the_last():

@@ -137,7 +137,11 @@ def test_unprotected_rows_follow_the_clients_own(cache):
     made = maker.synthesise(1, WORDS, 100)
     assert made.epsilon == float("inf")
     assert kinds(made.rows)["words"] > 0.9 * len(made.rows) > 45
-    assert len(made.generated) == len(made.rows)
+    (batch,) = made.generated
+    assert (batch.rows, batch.num_malformed) == (made.rows, 100 - len(made.rows))
+    assert batch.num_malformed > 0
+    assert made.max_tokens == GENERATOR.max_tokens
+    assert made.embedded == ()
     assert len(made.steps) == TUNING.steps
     assert set(made.steps[0]) == {(row.text, (row.answer,)) for row in WORDS}  # fewer rows than a batch: all
 
@@ -155,7 +159,12 @@ def test_private_evolution_moves_the_mix_towards_the_clients_own(cache):
         made = synthesiser(config("private_evolution", epsilon), cache).synthesise(1, WORDS * 20, 100)
         share[epsilon] = kinds(made.rows)["words"] / len(made.rows)
         assert made.steps == ()
-        assert len(made.embedded) > len(WORDS) * 20
+        # Three iterations: the first samples and three times variations; private rows, and three populations.
+        written = [len(batch.rows) + batch.num_malformed for batch in made.generated]
+        assert written == [100] * 4
+        assert made.embedded[0] == tuple((row.text, row.answer) for row in WORDS * 20)
+        sizes = [len(rows) for rows in made.embedded[1:]]
+        assert sizes == [len(made.generated[0].rows), 100, 100]
     assert share["inf"] > 0.85
     assert share["inf"] > share[0.01] + 0.1
 
@@ -181,18 +190,25 @@ def test_the_ledger_holds_the_noise_that_was_used(cache):
         synthesiser(settings, cache)
         for settings in (config("private_evolution", 5.0), config("dp_sgd", "inf"), config())
     )
-    evolution.synthesise(0, SUMS[60:], 40)
+    voted = evolution.synthesise(0, SUMS[60:], 40)
     sgd.synthesise(1, WORDS, 100)
-    plain.synthesise(1, WORDS, 100)
+    sent = plain.synthesise(1, WORDS, 100)
     (entry,) = evolution.report()
     assert entry["noise"] == gaussian_sigma(5.0, 1e-5, 3)
-    assert (entry["epsilon"], entry["delta"], entry["sensitivity"]) == (5.0, 1e-5, 1.0)
-    assert entry["rows_sent"] + 0 <= 40
+    assert (entry["epsilon"], entry["delta"]) == (5.0, 1e-5)
+    assert (entry["noise_unit"], entry["sensitivity"], entry["clip_norm"]) == ("votes", 1.0, None)
+    assert entry["rows_sent"] == len(voted.rows) == 40
+    assert entry["rows_malformed"] == sum(batch.num_malformed for batch in voted.generated)
     (entry,) = sgd.report()
     assert (entry["epsilon"], entry["delta"], entry["noise"]) == ("inf", None, 0.0)
+    # In clipping norms, as the noise is: the accountant's multiplier is the one over the other.
+    assert (entry["noise_unit"], entry["sensitivity"]) == ("clipping norms", 1.0)
+    assert entry["clip_norm"] == TUNING.clip_norm != 1.0
     (entry,) = plain.report()
     assert entry["epsilon"] == "inf"
-    assert entry["accountant"] is None
+    nothing = ("accountant", "neighbours", "noise_unit", "sensitivity", "clip_norm")
+    assert [entry[name] for name in nothing] == [None] * 5
+    assert entry["rows_sent"] == len(sent.rows) == 100 - entry["rows_malformed"]
     assert "each client adds the noise on its own device" in entry["trust_model"]
     assert json.loads(json.dumps(plain.report())) == plain.report()
 

@@ -11,18 +11,23 @@ import pytest
 from fakes import COUNTS, SPEC, FakeEvaluator, device, play, settings
 from pydantic import ValidationError
 from test_protocols_central_pooled import ROWS, owners
+from worlds import Timetable
 
 from fedsim import experiment
-from fedsim.devices.config import DropoutConfig
 from fedsim.devices.cost import embedding_work, generate_work, resident_bytes, training_work
 from fedsim.errors import FederationError
 from fedsim.monitor import StopConfig
 from fedsim.network import wire
-from fedsim.privacy.accounting import dp_sgd_noise_multiplier, gaussian_sigma
+from fedsim.privacy.accounting import (
+    dp_sgd_epsilon,
+    dp_sgd_noise_multiplier,
+    gaussian_epsilon,
+    gaussian_sigma,
+)
 from fedsim.privacy.config import SynthesisConfig, TuningConfig
-from fedsim.protocols import dpsda_fl
+from fedsim.protocols import dpsda_fl, fedpetuning
 from fedsim.records import Compute, Transfer
-from fedsim.roles import Synthesis
+from fedsim.roles import Samples, Synthesis
 from fedsim.scenario import scenario_from
 from fedsim.standin_synthesis import StandInSynthesiser
 from fedsim.states import ClientState
@@ -31,21 +36,26 @@ from fedsim.tasks.matching import AnswerRule
 
 @dataclass
 class FakeSynthesiser:
-    """Writes ``s0``, ``s1`` ... whose answers are the client's number; one in ten is malformed."""
+    """Writes ``s0``, ``s1`` ... whose answers are the client's number; one in ten is malformed.
+
+    With ``telling`` the texts tell which rows the client has, and in which order.
+    """
 
     asked: list[tuple[int, int, int]] = field(default_factory=list)
+    telling: bool = False
 
     def synthesise(self, client_id, rows, count):
         self.asked.append((client_id, len(rows), count))
-        good = tuple((f"s{number}", f"{client_id}") for number in range(count) if number % 10 != 9)
-        return Synthesis(good, 1.0, 1e-5, generated=tuple((text, (answer,)) for text, answer in good))
+        name = " ".join(row.text for row in rows) if self.telling else "s"
+        good = tuple((f"{name}{number}", f"{client_id}") for number in range(count) if number % 10 != 9)
+        return Synthesis(good, 1.0, 1e-5, generated=(Samples(good, count - len(good)),), max_tokens=64)
 
     def report(self):
         return []
 
 
-async def played(synthesis=None, updates=3, rows=ROWS, world=None, **keys):
-    maker = FakeSynthesiser()
+async def played(synthesis=None, updates=3, rows=ROWS, world=None, maker=None, **keys):
+    maker = maker or FakeSynthesiser()
     chosen = {"rows_per_client": 10, "minimum_rows": 2} | (synthesis or {})
     config = settings("dpsda_fl", synthesis=chosen, **{"fit_batch_size": 6} | keys)
     crowd = [FakeEvaluator()] * len(rows)
@@ -111,10 +121,40 @@ async def test_no_synthetic_row_at_all_is_an_error():
 
 
 async def test_a_repeated_upload_is_the_same_release():
-    ran, _ = await played(world={"dropout": DropoutConfig(per_task=0.5), "seed": 3}, updates=6)
-    assert any(row.status == "dropped" for row in ran.outcomes)
-    rows = {(row.question_id, row.text, row.answer) for fit in ran.policy.fits for row in fit}
-    assert len(rows) == 18
+    """Client 0 computes for a second, is cut while it uploads, and comes back."""
+    maker = FakeSynthesiser(telling=True)
+    slow = replace(device(1.0), up_bytes_per_s=100.0)
+    world = {"profiles": [slow] * 3, "availability": Timetable({0: [(0.0, 1.5), (5.0, math.inf)]})}
+    ran, _ = await played(world=world, maker=maker)
+    tries = [(row.status, row.phase) for row in ran.outcomes if row.client_id == 0]
+    assert tries == [("cut", "up"), ("ok", "done")]
+    first, last = [told.reply for told in ran.told if told.client_id == 0]
+    assert first == last
+    assert len(first.questions) == 9
+    # Whatever a client is asked for anew, it asks its generator for the same.
+    calls = Counter(maker.asked)
+    assert set(calls) == {(0, 5, 10), (2, 3, 10)}
+    assert calls[0, 5, 10] == 2 * calls[2, 3, 10]
+
+
+def test_a_stand_in_computes_a_release_once_and_puts_it_on_the_books_once():
+    made = []
+
+    class Counting(StandInSynthesiser):
+        def _make(self, *arguments):
+            made.append(arguments)
+            return super()._make(*arguments)
+
+    maker = Counting(SynthesisConfig(rows_per_client=12), seed=5)
+    handler = dpsda_fl.handlers_for(settings("dpsda_fl", synthesis={"minimum_rows": 2}))
+    upload = handler[wire.SyntheticRequest]
+    message = wire.SyntheticRequest(wire.pack_id(0))
+    who = client(maker, rows=own(20))
+    works = [upload.work(who, message) for _ in range(2)]
+    replies = [upload.run(who, message).message for _ in range(2)]
+    assert works[0] == works[1]
+    assert replies[0] == replies[1]
+    assert len(made) == len(maker.report()) == 1
 
 
 # ---------------------------------------------------------------------------------------------------------- what it costs
@@ -130,14 +170,29 @@ def test_the_cost_is_training_generation_and_embedding_by_token_counts():
         epsilon=math.inf,
         delta=0.0,
         steps=((("abc", ("de",)), ("f", ("g",))), (("abc", ("de",)),)),
-        generated=(("ab", ("c",)), ("abcd", ("ef",))),
-        embedded=("abc d", "e"),
+        generated=(Samples((("ab", "c"), ("abcd", "ef"))), Samples((("a", "b"),))),
+        embedded=((("abc", "d"), ("e", "f")), (("ab", "c"),)),
     )
     # A row of q and a letters is q + a tokens, the mark between them, the end, and in training the start.
     expected = training_work(SPEC, [8, 5]) + training_work(SPEC, [8])
-    expected += generate_work(SPEC, [1, 1], [[5], [8]])
-    expected += embedding_work(SPEC, [7, 3])
+    # What is embedded has the start and no end. Each batch reads the weights anew.
+    expected += generate_work(SPEC, [1, 1], [[5], [8]]) + generate_work(SPEC, [1], [[4]])
+    expected += embedding_work(SPEC, [6, 4]) + embedding_work(SPEC, [5])
     assert dpsda_fl.synthesis_work(client(), made) == expected
+
+
+def test_a_malformed_sample_costs_as_much_as_the_longest_that_may_be_written():
+    def cost(*batches, max_tokens=20):
+        made = Synthesis((), math.inf, 0.0, generated=batches, max_tokens=max_tokens)
+        return dpsda_fl.synthesis_work(client(), made)
+
+    assert cost(Samples((("ab", "c"),), 2)) == generate_work(SPEC, [1] * 3, [[5], [20], [20]])
+    assert cost(Samples((), 2), Samples((), 1)) == generate_work(SPEC, [1] * 2, [[20]] * 2) + generate_work(
+        SPEC, [1], [[20]]
+    )
+    # Where texts are billed longer than the simulated generator's limit, the longest of them.
+    longer = cost(Samples((("a" * 30, "b"), ("a", "b"))), Samples((), 1))
+    assert longer == generate_work(SPEC, [1] * 2, [[33], [4]]) + generate_work(SPEC, [1], [[33]])
 
 
 def test_a_client_that_takes_no_part_computes_nothing():
@@ -146,12 +201,18 @@ def test_a_client_that_takes_no_part_computes_nothing():
     assert handler.work(client(FakeSynthesiser(), rows=()), message).flop == 0.0
 
 
-def test_training_on_the_device_needs_room_for_gradients_and_optimiser():
+@pytest.mark.parametrize("mechanism", [{"mechanism": "dp_sgd"}, {"mechanism": "none", "epsilon": "inf"}])
+def test_training_on_the_device_needs_room_for_gradients_optimiser_and_activations(mechanism):
     evolution = settings("dpsda_fl")
-    training = settings("dpsda_fl", synthesis={"mechanism": "dp_sgd"})
-    least = dpsda_fl.client_memory_bytes(evolution, SPEC, 64)
-    assert least == resident_bytes(SPEC, 64)
-    assert dpsda_fl.client_memory_bytes(training, SPEC, 64) == least + 14 * SPEC.num_parameters
+    training = settings("dpsda_fl", synthesis=mechanism)
+    assert dpsda_fl.client_memory_bytes(evolution, SPEC, 64) == resident_bytes(SPEC, 64)
+    # Weights and gradients of 2 bytes, AdamW's 12; and of each of 64 tokens 2 (4 h + 2 q + 2 kv + 3 f) bytes (h = q = kv = f
+    # = 8) and 8 a token of the vocabulary of 10.
+    activations = 64 * (2 * 11 * 8 + 8 * 10)
+    assert dpsda_fl.client_memory_bytes(training, SPEC, 64) == 16 * SPEC.num_parameters + activations
+    # The rule of the other protocol that trains all of a model on clients.
+    everything = settings("fedpetuning", module="full", objective="sft")
+    assert fedpetuning.client_memory_bytes(everything, SPEC, 64) == 16 * SPEC.num_parameters + activations
 
 
 # --------------------------------------------------------------------------------------------------------------- settings
@@ -198,7 +259,8 @@ def test_stand_in_rows_look_like_the_questions_and_are_a_function_of_the_client(
 def test_the_stand_in_counts_the_mechanisms_work_and_noise():
     evolution = stand_in(mechanism="private_evolution", epsilon=2.0)
     made = evolution.synthesise(0, own(50), 30)
-    assert (made.steps, len(made.generated), len(made.embedded)) == ((), 30 * 6, 50 + 30 * 5)
+    assert (made.steps, made.generated) == ((), (Samples(made.rows),) * 6)
+    assert [len(rows) for rows in made.embedded] == [50] + [30] * 5
     assert evolution.report()[0]["noise"] == gaussian_sigma(2.0, 1e-5, 5)
     tuning = TuningConfig(steps=400, batch_size=10)
     sgd = stand_in(mechanism="dp_sgd", epsilon=2.0, tuning=tuning)
@@ -244,9 +306,22 @@ def test_timing_runs_play_the_whole_protocol_and_leave_the_ledger(protocol, tmp_
     assert ledger.exists() == (purpose == "synthetic")
     if ledger.exists():
         entries = json.loads(ledger.read_text())
-        chosen = scenario.protocol.synthesis
-        assert {entry["epsilon"] for entry in entries} == {chosen.epsilon}
-        assert {entry["mechanism"] for entry in entries} == {chosen.mechanism}
+        assert {entry["mechanism"] for entry in entries} == {scenario.protocol.synthesis.mechanism}
+        assert entries
+        for entry in entries:
+            spent, promised = accounted(entry), float(entry["epsilon"])
+            assert promised == float(protocol["synthesis"].get("epsilon", 10.0))
+            assert spent == pytest.approx(promised, rel=1e-4)
+
+
+def accounted(entry) -> float:
+    """What a release in the ledger cost, by its noise, sampling rate and number of releases alone."""
+    if entry["mechanism"] == "none":
+        return math.inf if entry["noise"] == 0.0 else math.nan
+    multiplier, releases = entry["noise"] / entry["sensitivity"], entry["releases"]
+    if entry["mechanism"] == "private_evolution":
+        return gaussian_epsilon(entry["delta"], math.sqrt(releases) / multiplier)
+    return dp_sgd_epsilon(entry["delta"], entry["sampling_rate"], releases, multiplier)
 
 
 async def test_a_phone_takes_as_long_as_its_work_says():

@@ -83,7 +83,7 @@ def test_folders_that_are_not_runs_are_refused_in_one_line(tmp_path):
 def test_an_older_format_is_refused_with_what_to_do(run):
     manifest = json.loads((run.folder / "manifest.json").read_text())
     (run.folder / "manifest.json").write_text(json.dumps(manifest | {"format_version": 1}))
-    with pytest.raises(RunFolderError, match="run format 1, which .* run its scenario again"):
+    with pytest.raises(RunFolderError, match=r"run format 1, which .* run its scenario again"):
         load(run.folder)
 
 

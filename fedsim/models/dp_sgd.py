@@ -10,7 +10,8 @@ one added or removed row, whose clipped gradient has norm at most C; the account
 No gradient is ever made row by row. One backward pass gives, for each layer, its inputs a [B, T, i] and the gradient at its
 outputs g [B, T, o]; a row's weight gradient is ``sum_t g_t a_t^T``, whose squared norm is ``sum_tu (g_t . g_u)(a_t . a_u)``,
 and the clipped sum is one matrix product over all rows. The tied embedding is both the first and the last layer: its norm has
-a cross term. This is exact (a test compares a plain loop) and costs 1.4 times a plain step here; ``vmap(grad)`` costs 8 to 11.
+a cross term. Any other weight that is used twice is refused, because its norm would lack one. This is exact (a test compares a
+plain loop) and costs 1.4 times a plain step here; ``vmap(grad)`` costs 8 to 11.
 
 Not hardened: the noise is drawn by a keyed generator in floating point, as a simulation may and a deployment must not.
 
@@ -165,7 +166,8 @@ def row_gradients(network: PreTrainedModel, rows: Sequence[EncodedRow]) -> RowGr
     """One forward and one backward pass over the rows; see the module.
 
     Raises:
-        ModelFileError: a weight belongs to no layer of a known kind, or is used in a way that is not known.
+        ModelFileError: a weight belongs to no layer of a known kind, or several layers or calls share it; an embedding that is
+            also the head is known. Uses outside of a layer (``functional.linear`` on its weight) are not noticed.
     """
     ids, labels = _padded(rows)
     index = {id(weight): number for number, weight in enumerate(network.parameters())}
@@ -195,6 +197,7 @@ def row_gradients(network: PreTrainedModel, rows: Sequence[EncodedRow]) -> RowGr
         for weight in network.parameters():
             weight.requires_grad_(False)
         logits = network(input_ids=ids, use_cache=False).logits[:, :-1]
+        _refuse_shared_weights(network, [(kind, number) for kind, number, *_ in uses])
         targets = labels[:, 1:]
         losses = cross_entropy(logits.mT.float(), targets, ignore_index=_IGNORED, reduction="none")
         loss = (losses.sum(-1) / (targets != _IGNORED).sum(-1).clamp_min(1)).sum()
@@ -223,6 +226,20 @@ def _norms(layers: Sequence[_Layer]) -> Tensor:
                 )
                 total = total + 2 * (at_tokens * (last.inputs @ first.slopes.mT)).sum((1, 2)).double()
     return total.clamp_min(0).sqrt().float()
+
+
+def _refuse_shared_weights(network: PreTrainedModel, uses: Sequence[tuple[str, int]]) -> None:
+    """Every weight is used once, or once as embedding and once as head: no other cross term is in ``_norms``."""
+    kinds: dict[int, list[str]] = {}
+    for kind, weight in uses:
+        kinds.setdefault(weight, []).append(kind)
+    for weight, used_as in kinds.items():
+        if len(used_as) > 1 and sorted(used_as) != ["embedding", "linear"]:
+            name, _ = list(network.named_parameters())[weight]
+            raise ModelFileError(
+                f"{name} of {type(network).__name__} is used {len(used_as)} times; the row gradients of a shared weight are "
+                "known to dp_sgd only where it is the embedding and the head"
+            )
 
 
 def _kind(module: Any) -> str:

@@ -11,6 +11,10 @@ Privacy. S is public when h is counted, and a private row casts exactly one vote
 by one: l2 sensitivity 1, whatever N is. Everything after h + noise is post-processing. T histograms are T Gaussian releases of
 sensitivity 1 (``privacy/accounting.py``). There are no classes: one histogram over all samples, nothing composed in parallel.
 
+Votes choose among what the generator writes; they cannot repair it. A generator trained on a corpus with wrong answers writes
+them under any votes, because each variation's answer is its own again: the mix of questions moves, the answers stay the
+generator's. And n private rows cast n votes on N samples: unless N is well below n, counts are near 1 and sigma drowns them.
+
 No torch here: the generator is an argument.
 
 References:
@@ -29,7 +33,7 @@ import numpy.typing as npt
 
 from fedsim import streams
 from fedsim.privacy.config import EvolutionConfig
-from fedsim.roles import FloatArray
+from fedsim.roles import FloatArray, Samples
 
 Row = tuple[str, str]
 """A question's text and its answer's."""
@@ -56,14 +60,15 @@ class Evolved:
 
     Attributes:
         rows: the samples that are released.
-        generated: everything the generator wrote that was well formed.
-        num_malformed: samples that were not, and were thrown away (first population) or left their parent in place.
+        generated: what the generator wrote: the first samples, then each iteration's variations. Malformed ones were thrown
+            away (first samples) or left their parent in place (variations).
+        voted_on: the population of each iteration, kept parents included, which was embedded for the votes.
         num_uniform: iterations in which no count was left above the threshold.
     """
 
     rows: tuple[Row, ...]
-    generated: tuple[Row, ...]
-    num_malformed: int
+    generated: tuple[Samples, ...]
+    voted_on: tuple[tuple[Row, ...], ...]
     num_uniform: int
 
 
@@ -76,11 +81,11 @@ def evolve(
     seed: int,
 ) -> Evolved:
     """The algorithm above; a pure function of its arguments. ``sigma`` is the noise's standard deviation [votes]."""
-    first = generator.random(count, streams.integer(seed, "random"))
-    population = [row for row in first if row is not None]
-    generated, num_malformed, num_uniform = list(population), len(first) - len(population), 0
+    generated = [well_formed(generator.random(count, streams.integer(seed, "random")))]
+    population, voted_on, num_uniform = generated[0].rows, [], 0
     private_at = generator.embed(private)
     for iteration in range(settings.iterations if population else 0):
+        voted_on.append(population)
         votes = histogram(private_at, generator.embed(population))
         noise = sigma * streams.generator(seed, "votes", iteration).standard_normal(len(votes))
         weights = np.maximum(0.0, votes + noise - settings.threshold * sigma)
@@ -90,10 +95,15 @@ def evolve(
         varied = generator.vary(
             parents, kept_share(settings, iteration), streams.integer(seed, "vary", iteration)
         )
-        generated += [row for row in varied if row is not None]
-        num_malformed += sum(row is None for row in varied)
-        population = [row or parent for row, parent in zip(varied, parents, strict=True)]
-    return Evolved(tuple(population), tuple(generated), num_malformed, num_uniform)
+        generated.append(well_formed(varied))
+        population = tuple(row or parent for row, parent in zip(varied, parents, strict=True))
+    return Evolved(population, tuple(generated), tuple(voted_on), num_uniform)
+
+
+def well_formed(written: Sequence[Row | None]) -> Samples:
+    """One batch of a generator's samples: the well-formed ones, and how many (None) were not."""
+    rows = tuple(row for row in written if row is not None)
+    return Samples(rows, len(written) - len(rows))
 
 
 def histogram(private: FloatArray, synthetic: FloatArray) -> npt.NDArray[np.int64]:

@@ -7,7 +7,6 @@ beside the models, under a key of all that determines it.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
 import torch
 
 from fedsim import streams
@@ -25,7 +25,7 @@ from fedsim.models.config import PRESETS, ModelSource, ScratchModel
 from fedsim.models.dp_sgd import Protection, sampling_rate, tune
 from fedsim.models.full_text import TextGenerator, whole_row
 from fedsim.models.jobs import Job, JobProgress, run_jobs
-from fedsim.models.private_evolution import Row, evolve
+from fedsim.models.private_evolution import Row, evolve, well_formed
 from fedsim.models.tokenizer import build_tokenizer
 from fedsim.models.training import encode_rows
 from fedsim.models.weights import weights_sha256
@@ -33,7 +33,7 @@ from fedsim.models.zoo import load_folder
 from fedsim.privacy.accounting import dp_sgd_noise_multiplier, gaussian_sigma
 from fedsim.privacy.config import SynthesisConfig
 from fedsim.privacy.releases import Release, Releases
-from fedsim.roles import Synthesis
+from fedsim.roles import Samples, Synthesis
 from fedsim.source import code_fingerprint
 from fedsim.tasks.questions import Question, TaskData
 
@@ -94,7 +94,7 @@ class ModelSynthesiser:
         if known is None:
             made = self._cached(client_id, rows, count)
             known = self._made[key] = _as_synthesis(made, rows, self._config)
-            self.releases.add(client_id, made.release(len(known.rows)))
+            self.releases.add(client_id, made.release())
         return known
 
     def generator_sha256(self) -> str:
@@ -116,11 +116,10 @@ class ModelSynthesiser:
         }
 
         def build(folder: Path) -> None:
-            made = self._make(rows, count, own_seed)
-            (folder / _FILE).write_text(json.dumps(made.as_json()), encoding="utf-8")
+            (folder / _FILE).write_bytes(msgspec.json.encode(self._make(rows, count, own_seed)))
 
         folder = cached(self._cache, cache_key(parts, rows, self._threads), build)
-        return _Made.from_json(json.loads((folder / _FILE).read_text(encoding="utf-8")))
+        return msgspec.json.decode((folder / _FILE).read_bytes(), type=_Made)
 
     def _make(self, rows: Sequence[Question], count: int, seed: int) -> _Made:
         config = self._config
@@ -133,7 +132,7 @@ class ModelSynthesiser:
             private = [(row.text, row.answer) for row in rows]
             evolved = evolve(generator, private, count, config.evolution, sigma, seed)
             return _Made(
-                evolved.rows, evolved.generated, evolved.num_malformed, [], sigma, 1.0, evolved.num_uniform
+                evolved.rows, evolved.generated, evolved.voted_on, [], sigma, 1.0, evolved.num_uniform
             )
         noise = 0.0
         rate = sampling_rate(len(rows), config.tuning)
@@ -143,9 +142,8 @@ class ModelSynthesiser:
             protection = Protection(config.tuning.clip_norm, noise)
         encoded = encode_rows(tokenizer, [whole_row(row) for row in rows])
         draws = tune(network, encoded, config.tuning, protection, streams.integer(seed, "tune"))
-        sampled = generator.random(count, streams.integer(seed, "sample"))
-        good = tuple(row for row in sampled if row is not None)
-        return _Made(good, good, count - len(good), draws, noise, rate, 0)
+        sampled = well_formed(generator.random(count, streams.integer(seed, "sample")))
+        return _Made(sampled.rows, (sampled,), (), draws, noise, rate, 0)
 
 
 _RELEVANT = {"mechanism", "epsilon", "delta", "generator", "tuning", "evolution"}
@@ -156,39 +154,29 @@ class _Made:
     """What one client's synthesis came to, as it is kept: ``noise`` is in votes or in clipping norms."""
 
     rows: tuple[Row, ...]
-    generated: tuple[Row, ...]
-    num_malformed: int
+    generated: tuple[Samples, ...]
+    voted_on: tuple[tuple[Row, ...], ...]
     draws: list[list[int]]
     noise: float
     rate: float
     num_uniform: int
 
-    def as_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
-    @classmethod
-    def from_json(cls, said: dict[str, Any]) -> _Made:
-        pairs = {name: tuple((q, a) for q, a in said[name]) for name in ("rows", "generated")}
-        return cls(**said | pairs)
-
-    def release(self, num_sent: int) -> Release:
-        return Release(self.noise, self.rate, num_sent, self.num_malformed, self.num_uniform)
+    def release(self) -> Release:
+        num_malformed = sum(batch.num_malformed for batch in self.generated)
+        return Release(self.noise, self.rate, len(self.rows), num_malformed, self.num_uniform)
 
 
 def _as_synthesis(made: _Made, rows: Sequence[Question], config: SynthesisConfig) -> Synthesis:
     exercises = [(row.text, (row.answer,)) for row in rows]
-    embedded: tuple[str, ...] = ()
-    if config.mechanism == "private_evolution":
-        # Once every private row; in every iteration but the last variation, the whole population.
-        written = made.generated[: len(made.generated) - len(made.rows)]
-        embedded = tuple(f"{q} {a}" for q, a in [*((row.text, row.answer) for row in rows), *written])
+    private = tuple((row.text, row.answer) for row in rows)
     return Synthesis(
         rows=made.rows,
         epsilon=config.privacy_loss,
         delta=config.delta if math.isfinite(config.privacy_loss) else 0.0,
         steps=tuple(tuple(exercises[i] for i in taken) for taken in made.draws),
-        generated=tuple((q, (a,)) for q, a in made.generated),
-        embedded=embedded,
+        generated=made.generated,
+        max_tokens=config.generator.max_tokens,
+        embedded=(private, *made.voted_on) if config.mechanism == "private_evolution" else (),
     )
 
 

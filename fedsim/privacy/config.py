@@ -6,7 +6,8 @@ sets differ by one added or removed row), not per client: whoever owns many like
 
 What is not covered by epsilon and said here instead: that a client takes part at all (it has at least ``minimum_rows`` rows),
 how many rows it sends where that is proportional to how many it has, its sampling rate (which the noise is
-calibrated by), and when and how fast it answers.
+calibrated by), and when and how fast it answers. Settings count for nothing either, although whoever chose a clip norm, steps,
+a learning rate, a threshold or N by looking at results on private data (a tuning grid, for instance) learned from these data.
 """
 
 from __future__ import annotations

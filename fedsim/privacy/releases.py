@@ -13,6 +13,7 @@ _ACCOUNTANTS = {
     "dp_sgd": "Renyi, Poisson-sampled Gaussian",
     "private_evolution": "analytic Gaussian",
 }
+_NOISE_UNITS = {"none": None, "dp_sgd": "clipping norms", "private_evolution": "votes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,15 @@ class Releases:
         self._by_client[client_id] = release
 
     def report(self) -> list[dict[str, Any]]:
-        """One entry per client that made rows; ``epsilon`` is ``inf`` as a word where nothing is promised."""
+        """One entry per client that made rows; ``epsilon`` is ``inf`` as a word where nothing is promised.
+
+        ``sensitivity`` is in the unit of ``noise``, so that their ratio is the accountant's: one vote of a private row, or
+        one clipping norm, which ``clip_norm`` gives as an l2 norm of gradients. Mechanism none has no unit, sensitivity or
+        neighbours.
+        """
         config = self._config
         evolution = config.mechanism == "private_evolution"
+        protected = config.mechanism != "none"
         epsilon = config.privacy_loss
         promised = math.isfinite(epsilon)
         return [
@@ -57,10 +64,11 @@ class Releases:
                 "mechanism": config.mechanism,
                 "epsilon": epsilon if promised else "inf",
                 "delta": config.delta if promised else None,
-                "neighbours": "one record added or removed",
+                "neighbours": "one record added or removed" if protected else None,
                 "noise": release.noise,
-                "noise_unit": "votes" if evolution else "clipping norms",
-                "sensitivity": 1.0 if evolution else config.tuning.clip_norm,
+                "noise_unit": _NOISE_UNITS[config.mechanism],
+                "sensitivity": 1.0 if protected else None,
+                "clip_norm": config.tuning.clip_norm if config.mechanism == "dp_sgd" else None,
                 "releases": config.evolution.iterations if evolution else config.tuning.steps,
                 "sampling_rate": release.sampling_rate,
                 "accountant": _ACCOUNTANTS[config.mechanism],

@@ -94,8 +94,8 @@ def product_mean(updates: Sequence[Weights], shares: FloatArray) -> dict[str, Fl
 def aggregation_flop(shapes: Mapping[str, tuple[int, ...]], num_clients: int, averaging: Averaging) -> float:
     """FLOP of averaging P numbers of K clients: ``2 K P``.
 
-    ``product`` adds, for each adapter with m = K r, two QR decompositions with their Q ``4 (n_in + n_out) m^2``, the core's decomposition
-    ``22 m^3``, and the way back ``2 (n_in + n_out) m r``.
+    ``product`` adds, for each adapter with m = K r, two QR decompositions with their Q ``4 (n_in + n_out) m^2``, the core's
+    decomposition ``22 m^3``, and the way back ``2 (n_in + n_out) m r``.
 
     References:
         Golub and Van Loan, Matrix Computations, 4th ed., sections 5.2 and 8.6.

@@ -16,7 +16,13 @@ same release, so it reveals nothing more. What every release was stands in the r
 
 Changed against the paper (images, a pre-trained diffusion model, federated averaging): text; no classes, so every private row
 votes over all synthetic ones; stage 2, in which the pooled set goes down and clients train on it, does not exist here, as
-in FedGRPO's comparison. Sending the generator to the clients is not charged: it is part of what is installed.
+in FedGRPO's comparison. The generator counts as the clients' base model: installed before the run, or downloaded and charged
+before anything else (``models.base_model: shipped``).
+
+Known limits. Votes choose among a public generator's samples and cannot repair their labels: where the public corpus has wrong
+answers, so have the synthetic rows, whatever epsilon is (``models/private_evolution.py``). N should be well below a client's
+rows, or its votes drown in the noise. The union weighs clients alike under ``rows_per_client``: who has 30 rows counts as much
+as who has 3,000 (``rows_per_private_row`` weighs by rows, and tells how many there are).
 
 References:
     Abacha et al., Synthetic Data Aided Federated Learning Using Foundation Models, arXiv 2407.05174 (DPSDA-FL).
@@ -32,6 +38,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from fedsim.devices.adapters import local_training_bytes
 from fedsim.devices.cost import (
     NO_WORK,
     ModelSpec,
@@ -50,7 +57,7 @@ from fedsim.protocols.gathering import GatheringConfig, gather
 from fedsim.protocols.group_relative import GroupRelativeConfig
 from fedsim.protocols.supervised import Objective, learn_from_rows
 from fedsim.request import Handler, Reply
-from fedsim.roles import Exercise, Synthesis
+from fedsim.roles import Synthesis
 from fedsim.states import ClientState, ServerState
 
 CLIENT_RUNS = "clients"
@@ -58,9 +65,6 @@ CLIENT_RUNS = "clients"
 
 CLIENTS_PRETRAINED = False
 """No client trains a model of its own before the run: the generator is public."""
-
-_OPTIMISER_BYTES = 12.0
-"""Per parameter while training: a master weight and Adam's two moments in fp32."""
 
 
 class Config(GroupRelativeConfig, GatheringConfig):
@@ -113,38 +117,42 @@ def handlers_for(config: Config) -> Mapping[type[wire.Message], Handler]:
 
 
 def client_memory_bytes(config: Config, spec: ModelSpec, longest_tokens: int) -> float:
-    """Memory [bytes] that a client's device needs: the generator, and where it is trained gradients and optimiser as well."""
-    sampled = resident_bytes(spec, longest_tokens)
+    """Memory [bytes] that a client's device needs to sample the generator and, unless Private Evolution, to train all of it.
+
+    Training by ``adapters.local_training_bytes``, as for every protocol that trains on clients; clipping is given no memory of
+    its own. Sampling with one row's cache.
+    """
+    sampling = resident_bytes(spec, longest_tokens)
     if config.synthesis.mechanism == "private_evolution":
-        return sampled
-    return sampled + spec.num_parameters * (spec.bytes_per_parameter + _OPTIMISER_BYTES)
+        return sampling
+    return max(sampling, local_training_bytes(spec, spec.num_parameters, longest_tokens))
 
 
 def synthesis_work(client: ClientState, made: Synthesis) -> Work:
-    """What making these rows costs: training steps, writing every row from an empty prompt, embedding.
+    """What making these rows costs: training steps, writing every sample from an empty prompt, embedding.
 
-    Clipping every row's gradient is charged as ordinary training: the arithmetic is the same, only the sum is taken later. A
-    variation is charged as a whole row, although its first tokens are kept.
+    Batches are computed one after the other, each with a pass of its own over the weights per token. A malformed sample is
+    charged ``max_tokens``, or the longest row's tokens where texts are billed longer than that; a variation as a whole row,
+    although its first tokens are kept. Clipping every row's gradient is charged as ordinary training: the arithmetic is the
+    same, only the sum is taken later.
     """
     spec, tokens = client.spec, client.tokens
 
     @cache
-    def length(exercise: Exercise) -> int:
-        question, answers = exercise
-        return (
-            (tokens.question(question) if question else 0)
-            + sum(tokens.candidate(text) for text in answers)
-            + 2
-        )
+    def length(question: str, *answers: str) -> int:
+        """The texts, the mark between them, and the start (read) or the end (written)."""
+        return tokens.question(question) + sum(map(tokens.candidate, answers)) + 2
 
     total = NO_WORK
     for step in made.steps:
-        total += training_work(spec, [length(exercise) + 1 for exercise in step])
-    if made.generated:
-        total += generate_work(
-            spec, [1] * len(made.generated), [[length(exercise)] for exercise in made.generated]
-        )
-    return total + embedding_work(spec, [tokens.candidate(text) + 2 for text in made.embedded])
+        total += training_work(spec, [length(question, *answers) + 1 for question, answers in step])
+    longest = max([made.max_tokens, *(length(*row) for batch in made.generated for row in batch.rows)])
+    for batch in made.generated:
+        written = [length(*row) for row in batch.rows] + [longest] * batch.num_malformed
+        total += generate_work(spec, [1] * len(written), [[num_tokens] for num_tokens in written])
+    for rows in made.embedded:
+        total += embedding_work(spec, [length(*row) for row in rows])
+    return total
 
 
 HANDLERS: Mapping[type[wire.Message], Handler] = handlers_for(Config())

@@ -36,7 +36,8 @@ One round is one update of the policy. That a client has rows at all is known to
 
 The cost of a client's work is that of training the server's model on the texts it really trained on (backward passes only to
 where gradients are needed), plus, for GRPO, of sampling the candidates; the server's is stated in ``aggregation_flop``.
-Time and memory are both lower bounds, of two ways to run: time takes a local batch side by side, memory one row or group at a time.
+Time and memory are both lower bounds, of two ways to run: time takes a local batch side by side, memory one row or group at
+a time.
 """
 
 from __future__ import annotations
