@@ -18,6 +18,7 @@ from analysis.labels import short_names
 from fedsim.comparison import Interval, gain, interval
 from fedsim.errors import RunFolderError
 from fedsim.results import Run, load
+from fedsim.target import censored_median as censored_median
 
 TARGET_SHARE = 0.8
 """Share of the best method's validation gain that is the target where the comparison states none."""
@@ -287,13 +288,3 @@ def reach(run: SeedRun, target: float) -> Reach:
     found = next((look for look in run.looks if look.greedy >= target), None)
     look = found or run.looks[-1]
     return Reach(found is not None, look.wire_bytes, look.paper_bytes, look.at_s)
-
-
-def censored_median(amounts: Sequence[float], reached: Sequence[bool]) -> float | None:
-    """The median amount to the target, a run that never reached it counting as more than any other.
-
-    With n runs it is the ceil(n / 2)-th smallest: known once at least half of the runs reached the target, else None.
-    """
-    known = sorted(amount for amount, good in zip(amounts, reached, strict=True) if good)
-    place = (len(amounts) + 1) // 2
-    return known[place - 1] if 0 < place <= len(known) else None

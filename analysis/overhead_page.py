@@ -1,20 +1,20 @@
 """The part of ``docs/evidence.md`` about communication: what every method sends, and what it learns from it.
 
-Read from a finished comparison's folder: its table as it is, what reaching the target cost, what the synthetic rows
-promise, and the values that were tuned.
+Read from a finished comparison's folder: its table as it is, what reaching the target cost (from the runs themselves),
+what training the clients' own models cost, what the synthetic rows promise, and the values that were tuned.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedsim.comparison import MEDIAN, PRIVACY
 from fedsim.runfolder import MANIFEST
+from fedsim.target import median_way, way_to
 from fedsim.units import format_bytes, format_seconds
-
-PRIVACY = "privacy.json"
 
 
 def lines(folder: Path) -> list[str]:
@@ -22,6 +22,7 @@ def lines(folder: Path) -> list[str]:
 
     Raises:
         OSError, ValueError, KeyError: the folder is not a finished comparison.
+        RunFolderError: a run's metrics cannot be read.
     """
     comparison = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
     first = folder / comparison["runs"][0]["folder"]
@@ -37,7 +38,11 @@ def lines(folder: Path) -> list[str]:
         "",
         "### What the target cost",
         "",
-        *_to_target(comparison),
+        *_to_target(folder, comparison),
+        "",
+        "### Training the clients' own models",
+        "",
+        *_client_training(comparison),
         "",
         "### What the synthetic rows promise",
         "",
@@ -55,30 +60,59 @@ def commit(manifest: Mapping[str, Any]) -> str:
     return f"commit {made_by[:10]}" if made_by else "an unknown commit"
 
 
-def _to_target(comparison: Mapping[str, Any]) -> Iterator[str]:
+def _to_target(folder: Path, comparison: Mapping[str, Any]) -> Iterator[str]:
     target = comparison.get("target")
     if target is None:
-        yield "There is no target: the first variant gained nothing."
+        yield "There is no target: the first variant was not measured or gained nothing."
         return
-    origin = comparison["target_origin"]
-    yield f"Validation greedy accuracy {target:.3f} ({origin}). Runs that did not reach it are not averaged in."
+    yield f"Validation greedy accuracy {target:.3f} ({comparison['target_origin']}). {MEDIAN}"
     yield ""
     yield "| method | reached | wire, both ways | virtual time | updates |"
     yield "|---|---|---|---|---|"
     for variant in comparison["variants"]:
-        way = variant["to_target"]
-        if way is None:
+        runs = [run for run in comparison["runs"] if run["variant"] == variant["name"]]
+        ways = [way for run in runs if (way := way_to(folder / run["folder"], target)) is not None]
+        if not ways:
             continue
-        cells = [variant["name"], f"{way['reached']} of {way['n']}"]
-        if way["reached"]:
-            cells += [
-                format_bytes(way["wire_bytes"]["mean"]),
-                format_seconds(way["virtual_s"]["mean"]),
-                f"{way['updates']['mean']:.0f}",
-            ]
-        else:
-            cells += ["", "", ""]
+        size, duration_s, updates = (
+            median_way(ways, amount) for amount in ("wire_bytes", "virtual_s", "updates")
+        )
+        cells = [
+            variant["name"],
+            f"{sum(way.reached for way in ways)} of {len(ways)}",
+            "" if size is None else format_bytes(size),
+            "" if duration_s is None else format_seconds(duration_s),
+            "" if updates is None else f"{updates:.0f}",
+        ]
         yield "| " + " | ".join(cells) + " |"
+
+
+def _client_training(comparison: Mapping[str, Any]) -> Iterator[str]:
+    rows = []
+    for variant in comparison["variants"]:
+        spent = variant.get("one_off", {}).get("client_training", {})
+        longest_s, device_s, energy_j = (
+            spent.get(key, {}).get("mean") for key in ("longest_s", "device_s", "energy_j")
+        )
+        if device_s:
+            energy = "not recorded" if energy_j is None else _energy(energy_j)
+            rows.append([variant["name"], f"{longest_s:.1f} s", f"{device_s:.1f} s", energy])
+    if not rows:
+        yield "No variant trains models that are the clients' own."
+        return
+    yield (
+        "Once, before the run, and in no total of this page; means over seeds. Device seconds and energy are sums over "
+        "the clients. Variants that are not listed train none."
+    )
+    yield ""
+    yield "| method | slowest client | device seconds | energy |"
+    yield "|---|---|---|---|"
+    for cells in rows:
+        yield "| " + " | ".join(cells) + " |"
+
+
+def _energy(amount_j: float) -> str:
+    return f"{amount_j:.1f} J" if amount_j < 1e3 else f"{amount_j / 1e3:.1f} kJ"
 
 
 def _privacy(folder: Path, comparison: Mapping[str, Any]) -> Iterator[str]:
@@ -98,19 +132,27 @@ def _privacy(folder: Path, comparison: Mapping[str, Any]) -> Iterator[str]:
     yield "| method | mechanism | epsilon | delta | noise | releases | malformed rows |"
     yield "|---|---|---|---|---|---|---|"
     for variant, entries in releases.items():
-        first, noise = entries[0], [entry["noise"] for entry in entries]
-        sent = sum(entry["rows_sent"] for entry in entries)
-        malformed = sum(entry["rows_malformed"] for entry in entries)
-        cells = [
-            variant,
-            first["mechanism"],
-            str(first["epsilon"]),
-            f"{first['delta']:g}",
-            f"{min(noise):.2f} to {max(noise):.2f} {first['noise_unit']}" if any(noise) else "none",
-            str(first["releases"]),
-            f"{malformed / max(1, sent + malformed):.0%}",
-        ]
-        yield "| " + " | ".join(cells) + " |"
+        cells = _ledger_cells(entries) if entries else ["no client made rows", *[""] * 5]
+        yield "| " + " | ".join([variant, *cells]) + " |"
+
+
+def _ledger_cells(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Mechanism to malformed rows; what promises nothing has no delta, and perhaps no noise or unit either."""
+    first = entries[0]
+    noise = [entry.get("noise") or 0.0 for entry in entries]
+    delta, releases = first.get("delta"), first.get("releases")
+    sent = sum(entry["rows_sent"] for entry in entries)
+    malformed = sum(entry["rows_malformed"] for entry in entries)
+    return [
+        first["mechanism"],
+        f"{float(first['epsilon']):g}",
+        "none" if delta is None else f"{delta:g}",
+        f"{min(noise):.2f} to {max(noise):.2f} {first.get('noise_unit') or ''}".strip()
+        if any(noise)
+        else "none",
+        "" if releases is None else str(releases),
+        f"{malformed / max(1, sent + malformed):.0%}",
+    ]
 
 
 def _values(folder: Path, comparison: Mapping[str, Any]) -> Iterator[str]:

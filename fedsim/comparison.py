@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from fedsim.errors import RunFolderError
 from fedsim.runfolder import write_atomically, write_json
-from fedsim.target import Target, TargetConfig, Way, describe, resolve, way_to
+from fedsim.target import Target, TargetConfig, Way, describe, median_way, resolve, way_to
 from fedsim.units import format_seconds
 
 Interval = dict[str, float | int | None]
@@ -29,6 +30,11 @@ Ways = Mapping[str, Sequence[Way | None]]
 Tuned = Mapping[str, Mapping[str, Any] | None]
 
 LEVEL = 0.95
+PRIVACY = "privacy.json"  # in the folder of a run that made synthetic rows
+MEDIAN = (
+    "The median over the runs (of an even number the lower one), a run that never reached the target counting as more than any "
+    "other, and none where more than half did not; costs are rounded up to the next look at the validation questions."
+)
 _COMPARED = ("accuracy", "validation", "bytes", "updates", "virtual_s")  # what differences are written of
 
 
@@ -91,7 +97,7 @@ def write_comparison(
             file's own value was used); None for a variant without one.
 
     Raises:
-        RunFolderError: a run's metrics cannot be read.
+        RunFolderError: a run's metrics or its privacy ledger cannot be read.
     """
     settings = tuned or {}
     first_name, first = next(iter(summaries.items()))
@@ -115,7 +121,8 @@ def write_comparison(
         "variants": variants,
         "runs": list(runs),
     }
-    page = "\n".join([table(summaries, ways), *_notes(seeds, goal, settings, summaries)])
+    promised = {variant: _epsilons(folder, variant, runs) for variant in summaries}
+    page = "\n".join([table(summaries, ways, promised), *_notes(seeds, goal, settings, summaries)])
     return [
         write_json(folder / "comparison.json", document),
         write_atomically(folder / "comparison.csv", _csv(summaries, ways).encode()),
@@ -133,6 +140,21 @@ def _ways(
 ) -> list[Way | None]:
     places = [folder / run["folder"] for run in runs if run["variant"] == variant]
     return [None if goal is None else way_to(place, goal.validation_greedy) for place in places]
+
+
+def _epsilons(folder: Path, variant: str, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The privacy losses (nats) that a variant's runs promise for their synthetic rows; none where nothing is on record."""
+    found: dict[str, None] = {}
+    for run in runs:
+        ledger = folder / run["folder"] / PRIVACY
+        if run["variant"] != variant or not ledger.is_file():
+            continue
+        try:
+            entries = json.loads(ledger.read_text(encoding="utf-8"))
+            found |= dict.fromkeys(f"{float(entry['epsilon']):g}" for entry in entries)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunFolderError(f"{ledger} cannot be read ({error!r}); run it again") from None
+    return list(found)
 
 
 def _differences(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -172,11 +194,14 @@ def paired(ours: Sequence[float | None], theirs: Sequence[float | None]) -> Inte
     return interval([None if a is None or b is None else a - b for a, b in zip(ours, theirs, strict=True)])
 
 
-def table(summaries: Summaries, ways: Ways | None = None) -> str:
+def table(
+    summaries: Summaries, ways: Ways | None = None, promised: Mapping[str, Sequence[str]] | None = None
+) -> str:
     """A Markdown table for a paper: one line per variant, means over seeds, sizes in MiB.
 
     ``wasted`` is the share of the wire's bytes, both ways, whose fate is not ``useful``; bytes to the target are the wire's,
-    both ways, over the runs that reached it (see `fedsim.target`).
+    both ways, as the censored median (`fedsim.target.censored_median`). ``promised`` has the epsilons of a variant's
+    synthetic rows.
     """
     reference = next(iter(summaries.values()))
     lines = [
@@ -189,8 +214,7 @@ def table(summaries: Summaries, ways: Ways | None = None) -> str:
         against = [run["accuracy"]["greedy"]["final"] for run in reference]
         cells = [
             name,
-            ", ".join(leaving(runs))
-            or ("nothing" if all("leaves" in run for run in runs) else "not recorded"),
+            _leaving_cell(runs, (promised or {}).get(name, ())),
             show(interval(final)),
             "" if runs is reference else show(paired(final, against), signed=True),
             *(
@@ -212,12 +236,21 @@ def wasted_share(summary: Mapping[str, Any]) -> float | None:
     return 1 - by_fate["useful"] / total if total else None
 
 
+def _leaving_cell(runs: Sequence[Mapping[str, Any]], epsilons: Sequence[str]) -> str:
+    kinds = leaving(runs)
+    if not kinds:
+        return "nothing" if all("leaves" in run for run in runs) else "not recorded"
+    of_rows = f" (epsilon {' and '.join(epsilons)})" if epsilons else ""
+    return ", ".join(kind + of_rows if kind == "synthetic rows" else kind for kind in kinds)
+
+
 def _way_cell(ways: Sequence[Way | None]) -> str:
     known = [way for way in ways if way is not None]
-    reached = [way.wire_bytes for way in known if way.reached]
-    missed = f"not reached in {len(known) - len(reached)} of {len(known)}"
-    cells = [_size(interval(reached)["mean"])] if reached else []
-    return "; ".join(cells + [missed] * (len(reached) < len(known)))
+    if not known:
+        return ""
+    median = median_way(known, "wire_bytes")
+    count = f"reached {sum(way.reached for way in known)} of {len(known)}"
+    return count if median is None else f"{_size(median)}; {count}"
 
 
 def _notes(seeds: Sequence[int], goal: Target | None, tuned: Tuned, summaries: Summaries) -> Iterator[str]:
@@ -233,18 +266,44 @@ def _notes(seeds: Sequence[int], goal: Target | None, tuned: Tuned, summaries: S
     else:
         yield (
             f"Target: greedy accuracy {goal.validation_greedy:.3f} on the validation questions ({goal.origin}); bytes to it "
-            "are the wire's, both ways, over the runs that reached it.\n"
+            f"are the wire's, both ways. {MEDIAN}\n"
         )
     settings = [f"{name}: {_setting(setting)}" for name, setting in tuned.items() if setting]
     if settings:
         yield f"Settings: {'; '.join(settings)}. All others are the file's own.\n"
-    billed: dict[str, list[str]] = {}
+    training: dict[str, list[str]] = {}
     for name, runs in summaries.items():
-        if runs[0].get("billed"):
-            billed.setdefault(runs[0]["billed"], []).append(name)
-    for text, names in billed.items():
-        whose = "All methods" if len(names) == len(summaries) else ", ".join(names)
-        yield f"{whose}: bytes and times are billed, {text}; the accuracy is that of the small models that ran.\n"
+        longest_s = interval([_longest_training_s(run) for run in runs])["mean"]
+        if longest_s:
+            training.setdefault(f"{format_seconds(longest_s)} on the slowest device", []).append(name)
+    if training:
+        spent = "; ".join(f"{text}: {', '.join(names)}" for text, names in training.items())
+        yield f"Not in virtual time: training the clients' own models once, {spent}.\n"
+    billed = _billed(summaries)
+    if billed:
+        yield "Bytes and times are billed; the accuracy is that of the small models that ran.\n"
+        yield "\n".join(f"- {text}: {whose}" for text, whose in billed) + "\n"
+
+
+def _longest_training_s(summary: Mapping[str, Any]) -> float | None:
+    """How long the slowest device trained its client's own model before the run; None where it was not recorded."""
+    longest_s: float | None = summary.get("one_off", {}).get("client_training", {}).get("longest_s")
+    return longest_s
+
+
+def _billed(summaries: Summaries) -> list[tuple[str, str]]:
+    """What is billed (models first, then lengths of texts), each once, and of which variants."""
+    found: tuple[dict[str, list[str]], dict[str, list[str]]] = ({}, {})
+    for name, runs in summaries.items():
+        models, mark, lengths = (runs[0].get("billed") or "").partition("text lengths: ")
+        for texts, text in zip(found, (models.removesuffix("; "), mark + lengths), strict=True):
+            if text:
+                texts.setdefault(text, []).append(name)
+    return [
+        (text, "all methods" if len(names) == len(summaries) else ", ".join(names))
+        for texts in found
+        for text, names in texts.items()
+    ]
 
 
 def _setting(tuned: Mapping[str, Any]) -> str:

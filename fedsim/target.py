@@ -1,8 +1,9 @@
 """What it took to get somewhere: bytes, virtual time and updates until a validation accuracy is first measured.
 
-The target is one number for all methods and seeds. A run that never measures it is censored: it is known only that its
-amounts are larger than those of its last look at the validation questions. Means are over the runs that reached the target and
-leave the censored ones out, so a mean beside a censored run is too small; the count says so.
+The target is one number for all methods and seeds. Amounts are those at a look at the validation questions, so they are
+rounded up to the next look. A run that never measures the target is censored: it is known only that its amounts are larger
+than those of its last look. What tables show is the median with such a run counted as more than any other
+(`censored_median`); a mean over the runs that reached the target would be too small beside a censored one.
 """
 
 from __future__ import annotations
@@ -116,11 +117,31 @@ def way_to(folder: Path, target: float) -> Way | None:
     )
 
 
+def censored_median(amounts: Sequence[float], reached: Sequence[bool]) -> float | None:
+    """The median amount to the target, a run that never reached it counting as more than any other.
+
+    With n runs it is the ceil(n / 2)-th smallest: known once at least half of the runs reached the target, else None.
+
+    >>> censored_median([5.0, 1.0, 9.0], [True, False, True])
+    9.0
+    """
+    known = sorted(amount for amount, good in zip(amounts, reached, strict=True) if good)
+    place = (len(amounts) + 1) // 2
+    return known[place - 1] if 0 < place <= len(known) else None
+
+
+def median_way(ways: Sequence[Way | None], amount: str) -> float | None:
+    """`censored_median` of one of ``AMOUNTS`` over the ways that were measured."""
+    known = [way for way in ways if way is not None]
+    return censored_median([getattr(way, amount) for way in known], [way.reached for way in known])
+
+
 def describe(seeds: Sequence[int], ways: Sequence[Way | None]) -> dict[str, Any] | None:
     """One variant's ways as ``comparison.json`` has them; None if no seed has a measured one.
 
-    ``reached`` of ``n`` runs came there; each of ``AMOUNTS`` is an interval over those; ``censored`` lists the seeds of the
-    others, with the amounts at which the target had not been reached yet.
+    ``reached`` of ``n`` runs came there; each of ``AMOUNTS`` is an interval over those alone; ``censored_median`` has the
+    median of each over all n (`censored_median`); ``censored`` lists the seeds of the others, with the amounts at which the
+    target had not been reached yet.
     """
     from fedsim.comparison import interval
 
@@ -132,6 +153,7 @@ def describe(seeds: Sequence[int], ways: Sequence[Way | None]) -> dict[str, Any]
         "reached": len(reached),
         "n": len(known),
         **{amount: interval([getattr(way, amount) for way in reached]) for amount in AMOUNTS},
+        "censored_median": {amount: median_way(ways, amount) for amount in AMOUNTS},
         "censored": [
             {"seed": seed} | {name: value for name, value in asdict(way).items() if name != "reached"}
             for seed, way in known

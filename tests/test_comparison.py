@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsim.comparison import aggregate, gain, interval, paired, show, table, wasted_share, write_comparison
+from fedsim.errors import RunFolderError
 from fedsim.source import code_fingerprint
 
 
@@ -185,10 +186,69 @@ def test_what_leaves_the_clients_and_what_is_billed_and_tuned_stand_beside_the_n
         "| central | nothing |"
     )
     notes = "\n".join(lines[4:])
-    assert f"rewards: bytes and times are billed, {bill};" in notes
+    assert f"- {bill}: rewards" in notes.splitlines()
     assert "rewards: protocol.learning_rate 0.0003 (chosen on validation)" in notes
     tuned["rewards"]["by"] = "file"
     assert "0.0003 (the file's own, not chosen here)" in "\n".join(written(tmp_path, runs, tuned=tuned)[1])
+
+
+def test_models_and_text_lengths_that_are_billed_are_said_once_each(tmp_path):
+    small, large = (f"server as Big-{size}, clients as Big-1B" for size in ("3B", "7B"))
+    drawn, fixed = "question lognormal (median 80, 95% 200), 4 bytes a token", "question 80, 4 bytes a token"
+    runs = {
+        "rewards-3b": [summary(billed=f"{small}; text lengths: {drawn}")],
+        "rows-3b": [summary(billed=f"{small}; text lengths: {fixed}")],
+        "rewards-7b": [summary(billed=f"{large}; text lengths: {drawn}")],
+        "models-alone": [summary(billed=large)],
+        "texts-alone": [summary(billed=f"text lengths: {drawn}")],
+        "plain": [summary(billed=None)],
+    }
+    lines = written(tmp_path, runs)[1]
+    assert [line for line in lines if line.startswith("- ")] == [
+        f"- {small}: rewards-3b, rows-3b",
+        f"- {large}: rewards-7b, models-alone",
+        f"- text lengths: {drawn}: rewards-3b, rewards-7b, texts-alone",
+        f"- text lengths: {fixed}: rows-3b",
+    ]
+    same = {name: [summary(billed=f"{small}; text lengths: {drawn}")] for name in "ab"}
+    lines = written(tmp_path, same)[1]
+    assert f"- {small}: all methods" in lines and f"- text lengths: {drawn}: all methods" in lines
+
+
+def test_training_the_clients_own_models_is_said_to_be_outside_virtual_time(tmp_path):
+    def trained(seed, longest_s):
+        return summary(seed, one_off={"client_training": {"longest_s": longest_s, "device_s": 9 * longest_s}})
+
+    runs = {
+        "rewards": [trained(0, 50.0), trained(1, 70.0)],
+        "random": [trained(0, 60.0), trained(1, 60.0)],
+        "slow": [trained(0, 200.0), trained(1, 200.0)],
+        "adapters": [trained(0, 0.0), trained(1, 0.0)],
+        "old": [summary(), summary(1)],
+    }
+    wanted = (
+        "Not in virtual time: training the clients' own models once, 1 min 00 s on the slowest device: rewards, random; "
+        "3 min 20 s on the slowest device: slow."
+    )
+    assert wanted in written(tmp_path, runs)[1]
+    none = {name: runs[name] for name in ("adapters", "old")}
+    assert "Not in virtual time" not in "\n".join(written(tmp_path, none)[1])
+
+
+def test_synthetic_rows_name_the_epsilon_that_their_runs_promise(tmp_path):
+    runs = {name: [summary(leaves=["synthetic rows"])] for name in ("private", "open", "unknown", "broken")}
+    for name, epsilon in (("private", 8.0), ("open", "inf")):
+        (tmp_path / f"runs/{name}0").mkdir(parents=True)
+        ledger = [{"client_id": client_id, "epsilon": epsilon, "delta": None} for client_id in range(2)]
+        (tmp_path / f"runs/{name}0" / "privacy.json").write_text(json.dumps(ledger))
+    lines = written(tmp_path, runs)[1]
+    assert lines[2].startswith("| private | synthetic rows (epsilon 8) |")
+    assert lines[3].startswith("| open | synthetic rows (epsilon inf) |")
+    assert lines[4].startswith("| unknown | synthetic rows |")
+    (tmp_path / "runs/broken0").mkdir()
+    (tmp_path / "runs/broken0" / "privacy.json").write_text("[{}]")
+    with pytest.raises(RunFolderError, match=r"privacy\.json cannot be read"):
+        written(tmp_path, runs)
 
 
 def test_the_wasted_share_counts_every_byte_whose_fate_is_not_useful(tmp_path):

@@ -265,6 +265,19 @@ def test_a_stated_target_is_taken_with_its_origin_and_a_comparison_without_one_h
     assert read(write(tmp_path / "flat", [ZERO])).target is None
 
 
+def test_a_method_of_which_nothing_leaves_is_told_from_one_of_which_it_is_not_recorded(tmp_path):
+    facts = [
+        {"name": "silent", "protocol": "zero_shot", "leaves": []},
+        {"name": "scored", "protocol": "fedgrpo", "leaves": ["scalars"]},
+        {"name": "early", "protocol": "fedgrpo"},
+    ]
+    folder = write(tmp_path, [Fake(one["name"], measured=False) for one in facts], (0,), variants=facts)
+    drawn(folder)
+    page = (folder / "figures" / "index.html").read_text()
+    for name, cell in (("silent", "nothing"), ("scored", "scalars"), ("early", "not recorded")):
+        assert re.search(f"<tr><td>{name}</td><td>{name}</td><td>\\w+</td><td>{cell}</td>", page)
+
+
 def test_unreached_runs_are_open_dots_with_an_arrow_at_what_they_spent(tmp_path):
     fakes = [Fake("good", (0.3, 0.5)), Fake("bad", (0.3, 0.31))]
     comparison = read(write(tmp_path, fakes, seeds=(0,), target=0.45))

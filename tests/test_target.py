@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fedsim.comparison import write_comparison
 from fedsim.errors import RunFolderError
 from fedsim.metrics import METRIC_COLUMNS
-from fedsim.target import AMOUNTS, Target, TargetConfig, Way, describe, resolve, way_to
+from fedsim.target import AMOUNTS, Target, TargetConfig, Way, censored_median, describe, resolve, way_to
 
 HALF = TargetConfig(share_of_gain=0.5)
 
@@ -114,6 +114,27 @@ def test_means_are_over_the_runs_that_got_there_and_the_others_are_listed():
     assert describe([5], [None]) is None
 
 
+def test_the_median_counts_a_run_that_never_got_there_as_more_than_any_other_whatever_it_had_spent():
+    cheap_but_lost = Way(False, 1, 0, 1.0, 1)
+    ways = [Way(True, 100, 1, 10.0, 2), cheap_but_lost, Way(True, 300, 3, 30.0, 4), None]
+    assert describe([5, 6, 7, 8], ways)["censored_median"] == {
+        "wire_bytes": 300, "paper_bytes": 3, "virtual_s": 30.0, "updates": 4,
+    }  # fmt: skip
+    lost = describe([5, 6, 7], [ways[0], cheap_but_lost, cheap_but_lost])
+    assert lost["censored_median"] == dict.fromkeys(AMOUNTS) and lost["wire_bytes"]["mean"] == 100
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=7), st.data())
+def test_losing_a_run_never_lowers_the_median(runs, data):
+    def as_number(outcomes):
+        found = censored_median(*zip(*outcomes, strict=True))
+        return float("inf") if found is None else found
+
+    lost = data.draw(st.integers(0, len(runs) - 1))
+    fewer = [(amount, good and place != lost) for place, (amount, good) in enumerate(runs)]
+    assert as_number(runs) <= as_number(fewer)
+
+
 def test_a_comparison_says_for_every_variant_how_it_got_there(tmp_path):
     curves = {"first": [[0.2, 0.3, 0.6], [0.2, 0.6, 0.6]], "second": [[0.2, 0.3, 0.3], [0.2, 0.4, 0.6]]}
     runs = [
@@ -137,7 +158,11 @@ def test_a_comparison_says_for_every_variant_how_it_got_there(tmp_path):
         "to_target.reached", "True", "True", "False", "True",
     ]  # fmt: skip
     lines = page.read_text().splitlines()
-    assert lines[3].endswith("; not reached in 1 of 2 |") and "not reached" not in lines[2]
+    # 330 of 440 and 220 bytes would be the mean; the lower of the two is the median. Bytes beside a lost run are the other's.
+    assert lines[2].endswith("| < 0.001 MiB; reached 2 of 2 |")
+    assert lines[3].endswith("| < 0.001 MiB; reached 1 of 2 |")
+    assert first["censored_median"]["wire_bytes"] == second["censored_median"]["wire_bytes"] == 220
+    assert "rounded up to the next look at the validation questions" in page.read_text()
     assert (
         "Target: greedy accuracy 0.400 on the validation questions (0.5 of the gain of first)"
         in page.read_text()
@@ -149,4 +174,4 @@ def test_where_nobody_gets_to_the_stated_target_the_table_says_so(tmp_path):
     runs = [{"variant": "a", "seed": 0, "folder": "run"}]
     config = TargetConfig(validation_greedy=0.9)
     page = write_comparison(tmp_path, "named", (0,), {"a": [summary(0, 0.2, 0.3)]}, runs, target=config)[2]
-    assert page.read_text().splitlines()[2].endswith("| not reached in 1 of 1 |")
+    assert page.read_text().splitlines()[2].endswith("| reached 0 of 1 |")
