@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -17,6 +18,11 @@ from fedsim.clock import VirtualLoop
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 MAX_TEST_EVENTS = 20_000_000
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and children inherit that. Tests that
+# interrupt a child need what a terminal would give it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:
