@@ -120,6 +120,9 @@ class Evaluator(Protocol):
     def expect(self, question: str, candidates: Sequence[str]) -> None:
         """Announce a scoring that will be due later, so that it can be computed in a batch with others."""
 
+    def expect_answer(self, question: str) -> None:
+        """Announce that its own answer will be due later, so that answers can be computed in a batch."""
+
     def likelihood(self, question: str, candidates: Sequence[str]) -> list[float]:
         """The model's probability of each whole answer given the question, in [0, 1]."""
 

@@ -161,6 +161,9 @@ class StandInEvaluator:
     def expect(self, question: str, candidates: Sequence[str]) -> None:
         """Nothing to prepare."""
 
+    def expect_answer(self, question: str) -> None:
+        """Nothing to prepare."""
+
     def likelihood(self, question: str, candidates: Sequence[str]) -> list[float]:
         """A keyed score per candidate, higher for the right one by the client's skill."""
         truth = self._known[question]

@@ -179,6 +179,9 @@ class FakeEvaluator:
     def expect(self, question: str, candidates: Sequence[str]) -> None:
         """Nothing to prepare."""
 
+    def expect_answer(self, question: str) -> None:
+        """Nothing to prepare."""
+
     def likelihood(self, question: str, candidates: Sequence[str]) -> list[float]:
         return [self._score(question, candidate) for candidate in candidates]
 

@@ -48,6 +48,17 @@ def test_likelihoods_have_the_same_bits_early_or_late_alone_or_together():
         assert early.likelihood(question, candidates) == late.likelihood(question, candidates)
 
 
+def test_an_announced_answer_is_computed_with_the_first_that_is_due_and_is_the_same():
+    texts = [f"{n} + {n + 3} =" for n in range(4)]
+    evaluator = ModelEvaluator(language(), 8)
+    for text in texts:
+        evaluator.expect_answer(text)
+    first = evaluator.answers(texts[2:3])
+    assert set(evaluator._answers) == set(texts)
+    together = ModelEvaluator(language(), 8).answers(texts)
+    assert [evaluator.answers([text])[0] for text in texts] == together and first == together[2:3]
+
+
 def test_greedy_answers_are_the_same_alone_and_together():
     texts = [question.text for question in questions()]
     together = ModelEvaluator(language(), 8).answers(texts)

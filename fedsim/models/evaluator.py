@@ -28,12 +28,18 @@ class ModelEvaluator:
         self._queue: dict[tuple[str, str], None] = {}
         self._likelihoods: dict[tuple[str, str], float] = {}
         self._answers: dict[str, str] = {}
+        self._answers_due: dict[str, None] = {}
 
     def expect(self, question: str, candidates: Sequence[str]) -> None:
         """Queue a scoring that will be due later."""
         self._queue.update(
             dict.fromkeys((question, c) for c in candidates if (question, c) not in self._likelihoods)
         )
+
+    def expect_answer(self, question: str) -> None:
+        """Queue an own answer that will be due later."""
+        if question not in self._answers:
+            self._answers_due[question] = None
 
     def likelihood(self, question: str, candidates: Sequence[str]) -> list[float]:
         """``exp(sum_t log p(y_t | x, y_<t))`` over the answer's tokens and the end token, in [0, 1]."""
@@ -47,8 +53,12 @@ class ModelEvaluator:
         return [self._likelihoods[key] for key in keys]
 
     def answers(self, questions: Sequence[str]) -> list[str]:
-        """Greedy answers, at most ``max_new_tokens`` tokens long."""
+        """Greedy answers, at most ``max_new_tokens`` tokens long; when one has to be computed, all that are queued are."""
         missing = list(dict.fromkeys(text for text in questions if text not in self._answers))
+        if missing:
+            due = [text for text in self._answers_due if text not in self._answers]
+            missing = list(dict.fromkeys([*missing, *due]))
+            self._answers_due.clear()
         for batch in by_width(self.language, missing, _itself, _QUESTIONS_AT_ONCE):
             prompts = [self.language.prompt_ids(text) for text in batch]
             with torch.no_grad():

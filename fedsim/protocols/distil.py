@@ -89,7 +89,12 @@ def answer_cost(client: ClientState, message: wire.QuestionOnly) -> Work:
     return generate_work(client.spec, [tokens.question(message.question)], [[tokens.candidate(own) + 1]])
 
 
+def expect_answer(client: ClientState, message: wire.QuestionOnly) -> None:
+    """Announce an own answer, so that real ones are computed in batches."""
+    client.evaluator.expect_answer(message.question)
+
+
 HANDLERS: Mapping[type[wire.Message], Handler] = {
     **PROBE_HANDLERS,
-    wire.QuestionOnly: Handler(answer, answer_cost),
+    wire.QuestionOnly: Handler(answer, answer_cost, expect_answer),
 }

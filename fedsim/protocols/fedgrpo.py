@@ -154,7 +154,11 @@ def score(client: ClientState, message: wire.Candidates) -> Reply:
 
 def expect_score(client: ClientState, message: wire.Candidates) -> None:
     """Announce a model-based score, so that real ones are computed in batches."""
-    if message.question not in client.trusted and client.model_score == "likelihood":
+    if message.question in client.trusted:
+        return
+    if client.model_score == "agreement":
+        client.evaluator.expect_answer(message.question)
+    else:
         client.evaluator.expect(message.question, message.candidates)
 
 
@@ -190,10 +194,16 @@ def answer_cost(client: ClientState, message: wire.QuestionOnly) -> Work:
     return generate_work(client.spec, [tokens.question(message.question)], [[tokens.candidate(own) + 1]])
 
 
+def expect_answer(client: ClientState, message: wire.QuestionOnly) -> None:
+    """Announce an own answer."""
+    if message.question not in client.trusted:
+        client.evaluator.expect_answer(message.question)
+
+
 HANDLERS: Mapping[type[wire.Message], Handler] = {
     **PROBE_HANDLERS,
     wire.Candidates: Handler(score, score_cost, expect_score),
-    wire.QuestionOnly: Handler(answer, answer_cost),
+    wire.QuestionOnly: Handler(answer, answer_cost, expect_answer),
 }
 
 
