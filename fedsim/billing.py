@@ -128,16 +128,18 @@ class BilledSizes:
     def message_bytes(self, message: wire.Message) -> int:
         """Length of the encoding that the message would have."""
         kinds = message.texts
-        shaped = self._shapes is not None and isinstance(message, wire.AdapterDown | wire.AdapterUp)
-        if not kinds and not shaped:
+        shaped = None
+        if self._shapes is not None and isinstance(message, wire.AdapterDown | wire.AdapterUp):
+            shaped = message
+        if not kinds and shaped is None:
             return _encoded_bytes(message)
         total = _envelope_bytes(type(message))
         for name in message.__struct_fields__:
             value = getattr(message, name)
             if name in kinds:
                 total += self._coded_bytes(kinds[name], value)
-            elif shaped and name == "tensors":
-                total += self._adapter_bytes(message.number_type)  # type: ignore[attr-defined]
+            elif shaped is not None and name == "tensors":
+                total += self._adapter_bytes(shaped.number_type)
             else:
                 total += len(msgspec.msgpack.encode(value))
         return total
