@@ -15,6 +15,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from analysis.command_line import write_page
 from analysis.comparison_runs import ComparisonRuns, Method, read
 from analysis.figures.compare_axes import said_of_all
 from analysis.figures.compare_bytes import compare_bytes
@@ -23,7 +24,6 @@ from analysis.figures.compare_front import compare_front
 from analysis.figures.compare_target import compare_target
 from analysis.style import save
 from fedsim.comparison import interval, show
-from fedsim.errors import InputError
 from fedsim.runfolder import write_atomically
 from fedsim.units import format_bytes, format_seconds
 
@@ -158,17 +158,9 @@ def _cells(method: Method) -> tuple[str, ...]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line: one comparison's folder; exit code 2 and one line if it is not one."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if len(given) != 1:
-        print("usage: python -m analysis.comparison_report COMPARISON_FOLDER", file=sys.stderr)
-        return 2
-    try:
-        written = write_comparison_report(given[0])
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(written[-1].parent)
-    return 0
+    return write_page(
+        write_comparison_report, "python -m analysis.comparison_report COMPARISON_FOLDER", arguments
+    )
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from analysis.command_line import write_page
 from analysis.figures import FIGURES
 from analysis.style import save
-from fedsim.errors import InputError
 from fedsim.results import Run, load
 from fedsim.runfolder import write_atomically
 from fedsim.units import format_bytes, format_seconds
@@ -92,17 +92,7 @@ def _change(pair: Mapping[str, float | None]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line: one run folder; exit code 2 and one line if it is not one."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if len(given) != 1:
-        print("usage: python -m analysis.report RUN_FOLDER", file=sys.stderr)
-        return 2
-    try:
-        written = write_report(given[0])
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(written[-1].parent)
-    return 0
+    return write_page(write_report, "python -m analysis.report RUN_FOLDER", arguments)
 
 
 if __name__ == "__main__":
