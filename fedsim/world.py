@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, Protocol
 
+from fedsim import streams
 from fedsim.billing import AsEncoded, Sizes
 from fedsim.clock import VirtualLoop
 from fedsim.devices.availability import Availability
@@ -36,11 +37,51 @@ class Handler:
         run: pure function of (client state, message) to the reply; sees nothing of the server.
         work: what the computation costs a device, from token counts alone.
         expect: announces the computation before it is due, so that real work can be batched.
+        accept: the server's check of a reply at its boundary, from (message, reply): why it is refused, or None.
+        partial: what can be said after a share in (0, 1) of the computation: a shorter reply, or None for nothing yet.
     """
 
     run: Callable[[Any, Any], Reply]
     work: Callable[[Any, Any], Work]
     expect: Callable[[Any, Any], None] | None = None
+    accept: Callable[[Any, Any], str | None] | None = None
+    partial: Callable[[Reply, float], Reply | None] | None = None
+
+
+class Hurry:
+    """A server's word to everybody it waits for: send what you have.
+
+    A straggler policy makes one for each collection and calls ``now()``; requests that were given it listen.
+    """
+
+    __slots__ = ("_listeners",)
+
+    def __init__(self) -> None:
+        self._listeners: list[Callable[[], None]] = []
+
+    def listen(self, callback: Callable[[], None]) -> None:
+        """Call this when the policy is in a hurry."""
+        self._listeners.append(callback)
+
+    def now(self) -> None:
+        """Tell everybody who listens, once, in the order of asking."""
+        listeners, self._listeners = self._listeners, []
+        for callback in listeners:
+            callback()
+
+
+class Slowdowns(Protocol):
+    """How devices compute more slowly than their profile says (`fedsim.devices.slowdown`)."""
+
+    def finish_at_s(
+        self, client_id: int, key: tuple[streams.Part, ...], start_at_s: float, nominal_s: float
+    ) -> float:
+        """When a computation of so many nominal seconds ends if it starts now; infinity if it never does."""
+
+    def progress_s(
+        self, client_id: int, key: tuple[streams.Part, ...], start_at_s: float, end_at_s: float
+    ) -> float:
+        """Nominal seconds that are done between two instants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +147,8 @@ class World:
     sizes: Sizes = field(default_factory=AsEncoded)
     on_end: list[Callable[[Outcome], None]] = field(default_factory=list)
     under_way: UnderWay = field(default_factory=UnderWay)
+    on_cut: Literal["abort", "suspend"] = "abort"
+    slowdowns: Slowdowns | None = None
 
     @cached_property
     def rates(self) -> AccessRates:
