@@ -136,15 +136,72 @@ def compare(
 
 
 @app.command()
+def stress(
+    sweep: Annotated[
+        str, typer.Argument(metavar="SWEEP", help="A sweep's file, or a shipped one's name, e.g. stragglers.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The sweep's folder itself; by default runs/<name>. Finished runs in it are kept."),
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time; by default one per core.")
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N,N,...", help="Seeds instead of the file's, e.g. 0 or 0,1.")
+    ] = None,
+    check_only: Annotated[
+        bool, typer.Option("--check", help="Run nothing; say how many runs there are and what they take.")
+    ] = False,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(envvar="FEDSIM_CACHE", help="Where trained models are kept; else the user's cache."),
+    ] = None,
+    figures: Annotated[bool, typer.Option(help="Draw heat maps into the sweep's folder.")] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+) -> None:
+    """Run a scenario under every setting of some axes (or random ones); the last line printed is the folder."""
+    from fedsim import stress as stressing
+
+    chosen = _seeds(seeds)
+    if check_only:
+        for line in stressing.outlook_lines(sweep, out, processes=processes, seeds=chosen):
+            print(line)
+        return
+    from fedsim.progress import SilentProgress, progress_for
+
+    progress = SilentProgress() if quiet else progress_for(sys.stderr)
+    try:
+        folder = stressing.stress(
+            sweep,
+            out,
+            processes=processes,
+            cache_dir=cache_dir,
+            progress=progress,
+            seeds=chosen,
+            figures=figures,
+        )
+    finally:
+        progress.close()
+    print((folder / "stress.md").read_text(encoding="utf-8").partition("\n## Time to finish")[0])
+    for name in ("stress.md", "why.md", *(["figures/index.html"] if figures else [])):
+        print(folder / name)
+    print(folder)
+
+
+@app.command()
 def check(scenario: ScenarioArgument, assignments: SetOption = None, seed: SeedOption = None) -> None:
     """Validate a scenario, print it with every default filled in, and estimate what a run will take.
 
-    Of a comparison: validate every run, and say how many there are and what each will take.
+    Of a comparison or a sweep: validate every run, and say how many there are and what each will take.
     """
-    from fedsim.scenario import is_comparison, read_scenario
+    from fedsim.scenario import is_comparison, is_sweep, read_scenario
 
     if not assignments and seed is None and is_comparison(scenario):
         _print_outlook(scenario, None, None, None)
+        return
+    if not assignments and seed is None and is_sweep(scenario):
+        stress(scenario, check_only=True)
         return
     settings = read_scenario(scenario, assignments or (), seed)
     print(settings.to_yaml())
@@ -155,13 +212,43 @@ def check(scenario: ScenarioArgument, assignments: SetOption = None, seed: SeedO
         print(f"#   {line}")
 
 
+@app.command()
+def devices(
+    scenario: ScenarioArgument,
+    assignments: SetOption = None,
+    seed: SeedOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The folder of the tables and the figure; by default runs/<name>-devices."),
+    ] = None,
+    figures: Annotated[bool, typer.Option(help="Draw devices.png and devices.svg.")] = True,
+) -> None:
+    """Show a scenario's devices: quantiles per class, what one request takes, how unequal they are; last line: the folder."""
+    from fedsim.scenario import read_scenario
+
+    settings = read_scenario(scenario, assignments or (), seed)
+    from fedsim import population_table
+
+    table = population_table.population_table(settings)
+    folder = out or Path("runs") / f"{settings.name}-devices"
+    population_table.write_population(table, folder)
+    for line in population_table.lines(table):
+        print(line)
+    if figures:
+        from analysis.population_figures import write_figure
+
+        print(write_figure(table, folder)[0])
+    print(folder)
+
+
 @app.command(name="list")
 def list_() -> None:
-    """List protocols, device, link, model and text presets, and shipped scenarios."""
+    """List protocols, device, link, model, text and world presets, and shipped scenarios."""
     from fedsim.devices.presets import architectures, device_presets, link_names
     from fedsim.models.config import PRESETS
-    from fedsim.scenario import protocol_settings, shipped_comparisons, shipped_scenarios
+    from fedsim.scenario import protocol_settings, shipped_comparisons, shipped_scenarios, shipped_sweeps
     from fedsim.text_lengths import length_presets
+    from fedsim.worlds import world_descriptions
 
     protocols = {
         name: model.model_fields["name"].description or "" for name, model in protocol_settings().items()
@@ -172,8 +259,10 @@ def list_() -> None:
     _print_section("model presets (models.server, models.clients)", dict.fromkeys(PRESETS, ""))
     _print_section("architectures (models.bill_as)", dict.fromkeys(architectures(), ""))
     _print_section("text lengths (text.question, text.answer)", dict.fromkeys(length_presets(), ""))
+    _print_section("worlds (world)", world_descriptions())
     _print_files("scenarios", "fedsim run", shipped_scenarios())
     _print_files("comparisons", "fedsim compare", shipped_comparisons())
+    _print_files("sweeps", "fedsim stress", shipped_sweeps())
 
 
 @app.command()

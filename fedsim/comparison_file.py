@@ -32,7 +32,7 @@ from fedsim.source import code_fingerprint
 from fedsim.target import TargetConfig
 
 _NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
-_WITH_FILE = ("tasks", "clients")  # sections that may name a file, by the key `file`
+_WITH_FILE = ("tasks", "clients", "availability")  # sections that may name a file, by the key `file`
 
 
 class Variant(StrictModel):
@@ -206,6 +206,8 @@ def open_comparison(source: Path | str, seeds: Sequence[int] | None = None) -> C
     """
     path = find_scenario(source)
     document = parse(path.read_bytes(), str(path))
+    if "axes" in document.data:
+        raise ScenarioError(f"{path} is a sweep over axes; give it to fedsim stress")
     if not {"base", "seeds", "variants"} & document.data.keys():
         raise ScenarioError(
             f"{path} is one scenario; give it to fedsim run (a comparison has name, base, seeds, variants)"
@@ -255,7 +257,10 @@ def run_key(scenario: Scenario) -> str:
     """
     resolved = {key: value for key, value in scenario.resolved().items() if key != "name"}
     for section in _WITH_FILE:
-        resolved[section] |= {"file": _content(scenario, resolved[section]["file"])}
+        if resolved[section].get("file") is not None:
+            resolved[section] |= {"file": _content(scenario, resolved[section]["file"])}
+    if (edges := resolved["network"].get("edges")) is not None:
+        edges |= {"file": _content(scenario, edges.get("file"))}
     for side, architecture in (resolved["models"].get("bill_as") or {}).items():
         if is_config_file(architecture):
             resolved["models"]["bill_as"] |= {side: _content(scenario, architecture)}
@@ -289,9 +294,15 @@ _WITHOUT_RESULTS = {
     "scenario_errors.py",
     "show.py",
     "source.py",
+    "stress.py",
+    "stress_file.py",
+    "stress_pages.py",
+    "stress_rows.py",
     "sweep.py",
     "target.py",
     "tuning.py",
+    "worker.py",
+    "workers.py",
 }
 
 

@@ -9,7 +9,8 @@
     ├── RequestError          a client request that brought no usable reply (data, not a bug)
     │   ├── ClientOffline       the device was away when the request was sent
     │   ├── ClientDropped       the device left or gave up; carries the phase
-    │   └── TransferCut         the link was cut mid-transfer; carries the direction
+    │   ├── TransferCut         the link was cut mid-transfer; carries the direction
+    │   └── ReplyRejected       the reply came, and the server refused it at its boundary; carries the reason
     ├── Deadlock              tasks wait and nothing can ever happen any more
     ├── FederationError       a run that cannot go on: empty federation, nobody eligible, impossible quorum
     ├── LimitExceeded         the run's limit on virtual time or events was met
@@ -67,6 +68,14 @@ class TransferCut(RequestError):
     def __init__(self, direction: str) -> None:
         super().__init__(direction)
         self.direction = direction
+
+
+class ReplyRejected(RequestError):
+    """A reply arrived that the server does not accept: of the wrong length, not finite, out of range; carries the reason."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Deadlock(FedsimError):

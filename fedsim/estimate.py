@@ -53,6 +53,7 @@ def estimate(scenario: Scenario) -> Estimate:
     """
     devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
     experiment.check(scenario, len(devices))
+    experiment.faults_of(scenario, devices)
     if scenario.fidelity == "real" and scenario.tasks.file is not None:
         casting.questions(scenario, len(devices))  # so that a wrong line of an own file is told before a run
     cast = casting.stand_ins(scenario, len(devices))

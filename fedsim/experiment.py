@@ -13,24 +13,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedsim import accounts, casting, eligibility, invariants, protocols
+from fedsim import accounts, casting, correlate, eligibility, invariants, protocols
 from fedsim.billing import statement
 from fedsim.casting import Cast, ClientAccuracy
 from fedsim.clock import VirtualLoop
 from fedsim.clock import run as run_on_virtual_time
 from fedsim.devices import availability, population
 from fedsim.devices.cost import NO_WORK, Work
+from fedsim.devices.dropout import Dropout
+from fedsim.devices.profile import DeviceProfile
+from fedsim.devices.slowdown import Slowdowns
 from fedsim.errors import FedsimError, ScenarioError
+from fedsim.fault_config import REWARD_KINDS, check_server_link
+from fedsim.faults import Faults, WithCrashes
 from fedsim.federation import Federation
 from fedsim.monitor import Monitor
 from fedsim.network import wire
+from fedsim.network.edges import EdgeTree, edge_tree
 from fedsim.network.link import SharedLink
 from fedsim.network.transport import Transport
 from fedsim.progress import Phase, Progress, SilentProgress
-from fedsim.records import RecordLog
+from fedsim.records import Direction, Fault, RecordLog
 from fedsim.request import World
 from fedsim.runfolder import CONFIDENCE_GRAPH, RunFolder
 from fedsim.states import ClientState, ServerState
+from fedsim.straggler_config import StragglerConfig, shortage
 from fedsim.summary import SummaryContext, summarise
 from fedsim.tasks import domains
 from fedsim.world import Handler, Reply
@@ -100,6 +107,8 @@ def _run_in(
     devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
     check(scenario, len(devices))
     accounts.check_memory(scenario, devices)
+    faults_of(scenario, devices)
+    edges_of(scenario, devices)
     if scenario.fidelity == "timing":
         cast = casting.stand_ins(scenario, len(devices))
     else:
@@ -115,11 +124,12 @@ def _run_in(
                 play.main, max_virtual_s=scenario.limits.virtual, max_events=scenario.limits.events
             )
         except FedsimError:
+            play.log_faults(play.federation.now_s())
             _write_results(
                 folder, log, _summary(log, play, play.federation.now_s(), "error", started_at_wall_s)
             )
             raise
-    invariants.check(log, play.federation.carried_bytes)
+    invariants.check(log, play.federation.carried_bytes, limits=limits_of(scenario.protocol))
     summary = _summary(log, play, ending.virtual_s, ending.stopped_by, started_at_wall_s)
     with progress.phase("results", None):
         _write(folder, log, summary, play, cast, accuracy, figures)
@@ -139,11 +149,19 @@ class Play:
         accuracy: ClientAccuracy,
     ) -> None:
         self.scenario = scenario
-        self._devices = devices
+        self._devices = correlate.deal_devices(
+            scenario.correlate, devices, cast.data.partition, cast.data.domains, scenario.seed
+        )
         self._cast = cast
         self._log = log
         self._phase = phase
         self._accuracy = accuracy
+        self.stated: availability.StatedAvailability
+        self.edges: EdgeTree | None
+        self.world: World
+        self.faults: Faults | None
+        self.profiles: list[DeviceProfile]
+        self.states: list[ClientState]
         self.federation: Federation
         self.monitor: Monitor
         self.state: ServerState
@@ -174,28 +192,61 @@ class Play:
         self.monitor.finish()
         await self.federation.drain()
         self.federation.log_presence(ending.virtual_s)
+        self.log_faults(ending.virtual_s)
         return ending
+
+    def log_faults(self, until_s: float) -> None:
+        """Put every fault of devices and links up to an instant on record; those of replies stand there already."""
+        for window in self.faults.windows(until_s) if self.faults is not None else ():
+            self._log.add(
+                Fault(
+                    kind=window.kind,
+                    client_id=window.client_id,
+                    request_id=-1,
+                    start_at_s=window.start_at_s,
+                    end_at_s=window.end_at_s,
+                )
+            )
 
     def _build(self, loop: VirtualLoop, handlers: Mapping[Any, Any]) -> None:
         scenario, cast = self.scenario, self._cast
         network = scenario.network
         lengths = accounts.stated_lengths(scenario)
         profiles = [self._devices.profile(client_id) for client_id in range(len(self._devices))]
+        self.edges = edges = edges_of(scenario, self._devices)
+        if edges is not None:
+            profiles = edges.behind(profiles)
         needed = accounts.requirement(scenario, cast.server_spec, cast.client_spec, lengths)
         excluded = eligibility.too_small(needed, profiles)
-        present = availability.availability(scenario.availability, scenario.seed)
+        data, seed = cast.data, scenario.seed
+        scores = correlate.presence_scores(scenario.correlate, data.partition, data.domains, seed)
+        self.stated = availability.availability(scenario.availability, seed, scenario.folder, scores)
+        present: availability.Availability = self.stated
+        self.faults = faults = faults_of(scenario, self._devices)
+        if faults is not None and faults.has_crashes:
+            present = WithCrashes(present, faults)
+        hangs = faults if faults is not None and faults.has_hangs else None
+        classes = [profile.device_class for profile in profiles]
         world = World(
             seed=scenario.seed,
             loop=loop,
             log=self._log,
-            downlink=SharedLink(loop, network.server_link.down),
-            uplink=SharedLink(loop, network.server_link.up),
+            downlink=_link(loop, edges, "down", network.server_link.down),
+            uplink=_link(loop, edges, "up", network.server_link.up),
             transport=Transport(network),
             availability=eligibility.Without(present, excluded) if excluded else present,
-            dropout=scenario.dropout,
+            dropout=Dropout(scenario.dropout, scenario.seed, scores),
+            on_cut=scenario.availability.on_cut,
             handlers={**handlers, wire.BaseModel: _BASE_MODEL},
             sizes=accounts.sizes(scenario, cast.server_spec, lengths),
+            slowdowns=Slowdowns(scenario.slowdowns, seed, classes, hangs)
+            if scenario.slowdowns or hangs
+            else None,
+            factors=faults if faults is not None and faults.has_link_faults else None,
+            faults=faults,
         )
+        if faults is not None:
+            faults.arm(loop, world.downlink, world.uplink, network.server_link)
         text_of = {question.question_id: question.text for question in cast.data.pool}
         states = [
             ClientState(
@@ -221,6 +272,7 @@ class Play:
             )
             for client_id in range(len(self._devices))
         ]
+        self.world, self.profiles, self.states = world, profiles, states
         for client_id, profile in enumerate(profiles):
             self._log.add(
                 eligibility.member(client_id, profile, needed, self._training(needed, states[client_id]))
@@ -271,8 +323,63 @@ def _raise_plainly(task: asyncio.Task[None]) -> None:
 _BASE_MODEL = Handler(run=lambda _, message: Reply(wire.Ready(message.num_bytes)), work=lambda *_: NO_WORK)
 
 
+def limits_of(config: Any) -> invariants.Limits:
+    """What a protocol's settings allow at once."""
+    update = getattr(config, "update", None)
+    groups = None
+    if update is not None:
+        groups = update.in_flight if update.schedule == "group" else update.groups_per_update
+    cohort, policy = getattr(config, "cohort_size", None), getattr(config, "stragglers", None)
+    asked: int | None = cohort
+    if cohort is not None and isinstance(policy, StragglerConfig):
+        pairs = cohort if policy.policy == "hedged" else 0
+        asked = cohort + pairs + (policy.extra or 0) + (policy.replacements or 0)
+    return invariants.Limits(groups=groups, cohort=cohort, asked=asked)
+
+
+def faults_of(scenario: Scenario, devices: population.Population) -> Faults | None:
+    """The faults of a scenario, or None if it has none.
+
+    Raises:
+        ScenarioError: a fault of a client, a class or a reply that there is not, or of a link without a limit.
+    """
+    if not scenario.faults:
+        return None
+    sends_rewards = wire.Candidates in protocols.handlers(scenario.protocol)
+    for place, config in enumerate(scenario.faults):
+        if config.kind in REWARD_KINDS and not sends_rewards:
+            raise ScenarioError(
+                f"faults.{place}.kind is {config.kind!r}, but under these settings no client of protocol "
+                f"{scenario.protocol.name} sends rewards; choose another kind, or protocol fedgrpo with wire scores_up"
+            )
+    check_server_link(scenario.faults, scenario.network.server_link)
+    return Faults(
+        scenario.faults, scenario.seed, [devices.device_class(client_id) for client_id in range(len(devices))]
+    )
+
+
+def edges_of(scenario: Scenario, devices: population.Population) -> EdgeTree | None:
+    """The edges of a scenario and who stands behind which, or None if it has none.
+
+    Raises:
+        InputError: the edges' file is wrong, or an edge names a client or class that there is not.
+    """
+    if scenario.network.edges is None:
+        return None
+    classes = [devices.device_class(client_id) for client_id in range(len(devices))]
+    return edge_tree(scenario.network.edges, scenario.seed, classes, scenario.folder)
+
+
+def _link(loop: VirtualLoop, edges: EdgeTree | None, direction: Direction, bytes_per_s: float) -> SharedLink:
+    """The server's link in one direction, with the edges before it."""
+    return SharedLink(loop, bytes_per_s) if edges is None else edges.link(loop, direction, bytes_per_s)
+
+
 def check(scenario: Scenario, num_clients: int) -> None:
-    """Refuse what can never happen before anything is trained: too few clients, an unknown domain, a stop that cannot come."""
+    """Refuse what can never happen before anything is trained.
+
+    Too few clients, an unknown domain, a stop that cannot come, a deadline that no device can meet.
+    """
     stop = scenario.stop
     if scenario.fidelity == "timing" and not any((stop.updates, stop.virtual, stop.wire_bytes, stop.wall)):
         raise ScenarioError(
@@ -280,11 +387,22 @@ def check(scenario: Scenario, num_clients: int) -> None:
         )
     if scenario.fidelity == "real" and scenario.tasks.file is None:
         domains.check_names(scenario.tasks.options)
+    if scenario.tasks.file is None:
+        correlate.refuse_unknown_domain(scenario.correlate, list(scenario.tasks.options))
+    availability.availability(scenario.availability, scenario.seed, scenario.folder)  # reads a trace
     wanted = getattr(scenario.protocol, "num_experts", 1)
     if getattr(scenario.protocol, "experts", None) != "all" and wanted > num_clients:
         raise ScenarioError(
             f"protocol.num_experts is {wanted}, but there are {num_clients} clients; must be at most {num_clients}"
         )
+    policy = getattr(scenario.protocol, "stragglers", None)
+    if isinstance(policy, StragglerConfig):
+        cohort_size = getattr(scenario.protocol, "cohort_size", None)
+        if reason := shortage(policy, cohort_size, num_clients):
+            raise ScenarioError(reason)
+    from fedsim import foresight  # it plays with stand-ins, so it stands above this module
+
+    foresight.check_deadline(scenario)
 
 
 def _summary(

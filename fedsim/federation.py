@@ -18,10 +18,10 @@ from typing import Any
 from fedsim.devices.cost import Work, compute_energy_j, compute_jitter, duration_s
 from fedsim.devices.device import Device
 from fedsim.devices.profile import DeviceProfile
-from fedsim.errors import FederationError, RequestError
+from fedsim.errors import Deadlock, FederationError, RequestError
 from fedsim.network import wire
 from fedsim.records import SERVER_ID, Compute, Presence
-from fedsim.request import Exchange, Subject, World
+from fedsim.request import NEVER_ENDS, Exchange, Hurry, Subject, World
 
 Reply = wire.Message | RequestError
 
@@ -54,19 +54,32 @@ class Client:
         """Hint that this message will probably be sent, so that real work can be batched; no byte, no second, no record."""
         self._federation.anticipate(self._device, message)
 
-    async def request(self, message: wire.Message, subject: Subject = Subject()) -> wire.Message:  # noqa: B008
+    async def request(
+        self,
+        message: wire.Message,
+        subject: Subject = Subject(),  # noqa: B008
+        hurry: Hurry | None = None,
+    ) -> wire.Message:
         """Send a message and await the reply.
+
+        Args:
+            message: what is sent.
+            subject: what it is about; the key of the request's random draws.
+            hurry: whose word to send what there is this request listens to; the reply may then be a partial one.
 
         Raises:
             ClientOffline: the device was away when asked.
             ClientDropped: it left, or gave up, while the task waited or was computed; carries the phase.
             TransferCut: it left during a transfer; carries the direction.
+            ReplyRejected: the server does not accept the reply; carries the reason.
             FederationError: the run has ended.
 
         Whoever cancels this await gives the request up, and may say how: ``task.cancel("late")`` (the default; the device
         goes on and its reply comes late), ``"over_selected"`` likewise, or ``"cancel"``, which tells the device to stop.
         """
         exchange = self._federation.begin(self._device, message, subject)
+        if hurry is not None:
+            hurry.listen(exchange.hurry)
         try:
             return await exchange.future
         except asyncio.CancelledError as cancelled:
@@ -166,8 +179,9 @@ class Federation:
         if not profiles:
             raise FederationError("the federation has no clients")
         self._world = world
+        links = (world.access["down"], world.access["up"]) if world.on_cut == "suspend" else None
         self._devices = [
-            Device(client_id, profile, state, world.loop, world.availability)
+            Device(client_id, profile, state, world.loop, world.availability, links, world.faults)
             for client_id, (profile, state) in enumerate(zip(profiles, states, strict=True))
         ]
         self.clients: tuple[Client, ...] = tuple(Client(device, self) for device in self._devices)
@@ -280,14 +294,22 @@ class Federation:
         return exchange
 
     async def drain(self) -> None:
-        """No new request starts; await the end of what is under way, cancel messages too, so that every byte is charged."""
+        """No new request starts; await the end of what is under way, messages beside it too, so that every byte is charged.
+
+        What can never end (a device that hangs for good, a link that is cut off for good) is ended when all else has.
+        """
         self._closed = True
         fetching = list(self._fetching.values())
         for task in fetching:
             task.cancel()
         if fetching:
             await asyncio.wait(fetching)
-        await self._world.under_way.none_left()
+        try:
+            await self._world.under_way.none_left()
+        except Deadlock:
+            for device in self._devices:
+                device.cut_all(NEVER_ENDS)
+            await self._world.under_way.none_left()
 
     def log_presence(self, until_s: float) -> None:
         """Put every device's intervals of presence up to an instant on record."""

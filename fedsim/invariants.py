@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 
 from fedsim.errors import InvariantViolation
 from fedsim.records import (
+    FATE_OF_STATUS,
     SERVER_ID,
     Compute,
     Direction,
     Evaluation,
+    Fault,
     Group,
     Outcome,
     Presence,
@@ -29,11 +32,33 @@ _SHOWN = 5
 _DIRECTIONS: tuple[Direction, ...] = ("down", "up")
 
 
+_ARRIVED = ("ok", "late", "over_selected", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a scenario allows at once; None: as many as there are.
+
+    Attributes:
+        groups: question groups under way at once.
+        cohort: experts of one group.
+        asked: clients asked about one question of a draw, or in one try of a round, spares and replacements included.
+    """
+
+    groups: int | None = None
+    cohort: int | None = None
+    asked: int | None = None
+
+
+NO_LIMITS = Limits()
+
+
 def check(
     log: RecordLog,
     link_totals: Mapping[str, float],
     *,
     parallel_ids: Collection[int] = (SERVER_ID,),
+    limits: Limits = NO_LIMITS,
 ) -> None:
     """Check a whole log.
 
@@ -41,23 +66,27 @@ def check(
         log: all records of the run, work in flight drained.
         link_totals: bytes that the links carried, per direction, counted by the links themselves.
         parallel_ids: devices that may compute several things at once (the server).
+        limits: what the scenario allows at once.
 
     Raises:
         InvariantViolation: a request with no outcome or two; two requests that share the key of their random draws;
-            an interval that ends before it starts, or is
-            not a number; outcomes out of order; recorded bytes other than carried bytes; a negative
-            staleness; two computations of one device at the same time; a row that belongs to no request.
+            an interval that ends before it starts, or is not a number; outcomes out of order; recorded bytes other than
+            carried bytes; a message whose fate is not that of its request, or a reply without its bytes; a negative
+            staleness; two computations of one device at the same time; a row that belongs to no request; more groups
+            under way, or more clients asked, than the scenario allows.
     """
     _check_outcomes(log)
     _check_keys(log.of(Outcome))
     _check_times(log)
     check_bytes(log, link_totals)
+    _check_fates(log)
     _check_staleness(log)
     _check_overlap(log.of(Compute), parallel_ids)
+    _check_limits(log, limits)
 
 
 def check_bytes(log: RecordLog, link_totals: Mapping[str, float]) -> None:
-    """Sum of ``wire_bytes`` per direction equals what the links carried.
+    """Sum of ``wire_bytes`` per direction, received, cut and lost (sent again), equals what the links carried.
 
     Exactly, where the link counted in whole bytes (int). A link that counts in floats may differ by 1e-6 of
     the total, and by one byte for every transfer that may have been cut (a record holds whole bytes).
@@ -65,7 +94,7 @@ def check_bytes(log: RecordLog, link_totals: Mapping[str, float]) -> None:
     Raises:
         InvariantViolation: they differ, or a row holds a negative number of bytes.
     """
-    whole = {row.request_id for row in log.of(Outcome) if row.status in ("ok", "late", "over_selected")}
+    whole = {row.request_id for row in log.of(Outcome) if row.status in _ARRIVED}
     recorded = dict.fromkeys(_DIRECTIONS, 0)
     num_cut = dict.fromkeys(_DIRECTIONS, 0)
     for row in log.of(Transfer):
@@ -77,8 +106,14 @@ def check_bytes(log: RecordLog, link_totals: Mapping[str, float]) -> None:
         carried = link_totals.get(direction, 0)
         tolerance = 0.0 if isinstance(carried, int) else 1e-6 * abs(carried) + num_cut[direction]
         if not abs(recorded[direction] - carried) <= tolerance:
+            fates: Counter[str] = Counter()
+            for row in log.of(Transfer):
+                fates[row.fate] += row.wire_bytes * (row.direction == direction)
+            lost = fates["retransmitted"]
+            received = recorded[direction] - fates["cut"] - lost
             raise InvariantViolation(
-                f"bytes {direction}: records hold {recorded[direction]}, the links carried {carried} "
+                f"bytes {direction}: records hold {recorded[direction]} ({received} received, {fates['cut']} cut, {lost} "
+                f"lost and sent again), the links carried {carried} "
                 f"(difference {recorded[direction] - carried}, allowed {tolerance:g})"
             )
 
@@ -110,10 +145,11 @@ def _check_keys(outcomes: Collection[Outcome]) -> None:
 
 def _check_times(log: RecordLog) -> None:
     # `not (a <= b)` rather than `a > b`: an instant that is not a number fails too.
-    intervals: list[Transfer | Compute | Presence] = [
+    intervals: list[Transfer | Compute | Presence | Fault] = [
         *log.of(Transfer),
         *log.of(Compute),
         *log.of(Presence),
+        *log.of(Fault),
     ]
     backwards: list[Record] = [row for row in intervals if not 0 <= row.start_at_s <= row.end_at_s]
     backwards += [row for row in log.of(Outcome) if not 0 <= row.sent_at_s <= row.ended_at_s]
@@ -126,6 +162,66 @@ def _check_times(log: RecordLog) -> None:
     versions: list[tuple[float, Record]] = [(row.policy_version, row) for row in log.of(Update)]
     repeated = [pair for pair in pairwise(versions) if not pair[0][0] < pair[1][0]]
     _refuse([row for pair in repeated for _, row in pair], "updates whose policy version does not rise")
+
+
+def _check_fates(log: RecordLog) -> None:
+    """The two messages of a request bear its fate, and one that brought a reply has both of them, whole."""
+    outcomes = {row.request_id: row for row in log.of(Outcome)}
+    whole: Counter[tuple[int, Direction]] = Counter()
+    wrong: list[Record] = []
+    for row in log.of(Transfer):
+        outcome = outcomes[row.request_id]
+        if row.fate in ("retransmitted", "duplicate", "cut"):
+            continue
+        if (
+            row.direction == "down"
+            and row.purpose in ("cancel", "control")
+            and row.purpose != outcome.purpose
+        ):
+            continue  # a message beside the request
+        if row.fate != FATE_OF_STATUS[outcome.status]:
+            wrong += [row, outcome]
+        whole[row.request_id, row.direction] += row.purpose != "setup" or outcome.purpose == "setup"
+    _refuse(wrong, "rows of transfers whose fate is not their request's")
+    torn = [
+        row
+        for row in outcomes.values()
+        if row.status in _ARRIVED and not (whole[row.request_id, "down"] and whole[row.request_id, "up"])
+    ]
+    _refuse(torn, "requests whose reply came although a message of theirs was not sent whole")
+
+
+def _check_limits(log: RecordLog, limits: Limits) -> None:
+    groups = log.of(Group)
+    crowded = [row for row in groups if not 0 <= row.num_answered <= row.num_experts]
+    _refuse(crowded, "groups that more experts answered than were wanted")
+    if limits.cohort is not None:
+        crowded = [row for row in groups if row.num_experts > limits.cohort]
+        _refuse(crowded, f"groups of more than the {limits.cohort} experts allowed")
+    if limits.groups is not None:
+        under_way: dict[int, Group] = {}
+        changes = [
+            (row.dispatched_at_s, 1, row) for row in groups if row.dispatched_at_s < row.completed_at_s
+        ]
+        changes += [
+            (row.completed_at_s, 0, row) for row in groups if row.dispatched_at_s < row.completed_at_s
+        ]
+        for _, begins, group in sorted(changes, key=lambda change: change[:2]):
+            if not begins:
+                del under_way[group.draw]
+                continue
+            under_way[group.draw] = group
+            if len(under_way) > limits.groups:
+                _refuse([*under_way.values()], f"groups under way at once, {limits.groups} allowed")
+    if limits.asked is not None:
+        asked: dict[tuple[str, int, int], list[Outcome]] = defaultdict(list)
+        for row in log.of(Outcome):
+            if row.subject >= 0 and row.purpose in ("question", "adapter"):
+                asked[row.purpose, row.subject, row.attempt].append(row)
+        for rows in asked.values():
+            _refuse(
+                rows if len(rows) > limits.asked else [], f"clients asked the same, {limits.asked} allowed"
+            )
 
 
 def _check_staleness(log: RecordLog) -> None:

@@ -7,7 +7,7 @@ they are added (``records_sha256``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import Literal, TypeVar
 
@@ -17,7 +17,7 @@ Direction = Literal["down", "up"]
 Purpose = Literal[
     "setup", "probe", "question", "reward", "answer", "adapter", "synthetic", "data", "cancel", "control"
 ]
-Fate = Literal["useful", "late", "duplicate", "retransmitted", "over_selected", "cut"]
+Fate = Literal["useful", "late", "duplicate", "retransmitted", "over_selected", "cut", "rejected"]
 Status = Literal["ok", "late", "dropped", "cut", "offline", "cancelled", "over_selected", "failed"]
 Phase = Literal["down", "queue", "compute", "up", "done"]
 GroupFate = Literal["trained", "too_stale", "no_experts", "no_rewards"]
@@ -25,10 +25,24 @@ GroupFate = Literal["trained", "too_stale", "no_experts", "no_rewards"]
 PURPOSES: tuple[Purpose, ...] = (
     "setup", "probe", "question", "reward", "answer", "adapter", "synthetic", "data", "cancel", "control",
 )  # fmt: skip
-FATES: tuple[Fate, ...] = ("useful", "late", "duplicate", "retransmitted", "over_selected", "cut")
+FATES: tuple[Fate, ...] = (
+    "useful", "late", "duplicate", "retransmitted", "over_selected", "cut", "rejected",
+)  # fmt: skip
 STATUSES: tuple[Status, ...] = (
     "ok", "late", "dropped", "cut", "offline", "cancelled", "over_selected", "failed",
 )  # fmt: skip
+FATE_OF_STATUS: Mapping[Status, Fate] = {
+    "ok": "useful",
+    "late": "late",
+    "dropped": "cut",
+    "cut": "cut",
+    "offline": "cut",
+    "cancelled": "late",
+    "over_selected": "over_selected",
+    "failed": "rejected",
+}
+"""What the bytes of a request's two messages were good for, by how it ended."""
+
 SERVER_ID = -1
 
 
@@ -58,7 +72,10 @@ class Transfer(Record, frozen=True, array_like=True, tag=True, kw_only=True):
 
 
 class Compute(Record, frozen=True, array_like=True, tag=True, kw_only=True):
-    """One computation of one device (or the server): its work, when it held the device, and what it cost."""
+    """One computation of one device (or the server): its work, when it held the device, and what it cost.
+
+    A computation that slept while its device was away has a row for each stretch of it, which share FLOP and bytes.
+    """
 
     request_id: int
     client_id: int
@@ -167,6 +184,19 @@ class Presence(Record, frozen=True, array_like=True, tag=True, kw_only=True):
     end_at_s: float
 
 
+class Fault(Record, frozen=True, array_like=True, tag=True, kw_only=True):
+    """A fault on purpose: an interval in which one held for a client (-1: the server's link), or a reply that it struck.
+
+    ``request_id`` is the struck request, or -1; a struck reply's interval is the time for which it was held back.
+    """
+
+    kind: str
+    client_id: int
+    request_id: int
+    start_at_s: float
+    end_at_s: float
+
+
 class Member(Record, frozen=True, array_like=True, tag=True, kw_only=True):
     """One client before the run: whether its device can hold the model, and the one-off training of its own model.
 
@@ -185,7 +215,7 @@ class Member(Record, frozen=True, array_like=True, tag=True, kw_only=True):
 
 
 RECORD_TYPES: tuple[type[Record], ...] = (
-    Transfer, Compute, Outcome, Reward, Group, Update, Evaluation, Presence, Member,
+    Transfer, Compute, Outcome, Reward, Group, Update, Evaluation, Presence, Member, Fault,
 )  # fmt: skip
 
 R = TypeVar("R", bound=Record)

@@ -18,6 +18,7 @@ from fedsim.metrics import METRIC_COLUMNS, metrics_frame
 from fedsim.records import (
     Compute,
     Evaluation,
+    Fault,
     Group,
     Member,
     Outcome,
@@ -51,6 +52,7 @@ _FILES: dict[type[Record], str] = {
     Evaluation: "evaluations",
     Presence: "presence",
     Member: "members",
+    Fault: "faults",
 }
 
 
@@ -64,8 +66,8 @@ class Run:
         summary: ``summary.json``.
         metrics: one row per update and per evaluation, over virtual time (see ``metrics_frame``).
         records: one frame per kind of record: ``transfers``, ``computes``, ``outcomes``, ``rewards``,
-            ``groups``, ``updates``, ``evaluations``, ``presence``, ``members``; their columns are the fields
-            in ``fedsim.records``.
+            ``groups``, ``updates``, ``evaluations``, ``presence``, ``members``, ``faults``; their columns are the
+            fields in ``fedsim.records``.
     """
 
     folder: Path
@@ -118,6 +120,11 @@ class Run:
     def members(self) -> pl.DataFrame:
         """One row per client: whether it takes part, and its one-off training."""
         return self.records["members"]
+
+    @property
+    def faults(self) -> pl.DataFrame:
+        """Faults on purpose: when they held and whom, and the replies that they struck."""
+        return self.records["faults"]
 
 
 def write_results(folder: RunFolder, log: RecordLog, summary: Mapping[str, Any]) -> None:

@@ -22,12 +22,13 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from fedsim.errors import RunFolderError
 
-FORMAT_VERSION = 2  # 1 had no members, and no question in an outcome
+FORMAT_VERSION = 3  # 1 had no members, and no question in an outcome; 2 had no faults
 MANIFEST = "manifest.json"
 SUMMARY = "summary.json"
 METRICS = "metrics.parquet"
@@ -163,6 +164,12 @@ def platform_facts() -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the distributions that numbers depend on, without importing them."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
+    # Looked up once: in a process that runs many short scenarios it was a tenth of each.
     found = {"python": platform.python_version()}
     for name, distribution in _DISTRIBUTIONS.items():
         try:

@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError, create_model, field_validator, model_validator
 
-from fedsim import protocols
+from fedsim import protocols, worlds
 from fedsim.config import StrictModel
+from fedsim.correlate import CorrelateConfig, refuse_nothing_to_order
 from fedsim.devices.config import (
     AlwaysConfig,
     AvailabilityConfig,
@@ -27,7 +28,9 @@ from fedsim.devices.config import (
     DropoutConfig,
     ServerConfig,
 )
+from fedsim.devices.slowdown_config import SlowdownConfig
 from fedsim.errors import ScenarioError
+from fedsim.fault_config import FaultConfig
 from fedsim.models.config import BillAs, ModelsConfig, is_config_file
 from fedsim.monitor import EvaluationConfig, StopConfig
 from fedsim.network.config import NetworkConfig
@@ -72,9 +75,21 @@ class Scenario(StrictModel):
     )
     clients: ClientsConfig = Field(description="device classes by preset name, or a file of devices")
     server: ServerConfig = Field(ServerConfig(), description="the server's machine")
+    world: Literal["none", "mild", "middle", "severe"] | None = Field(
+        None,
+        description="a named world: network, availability, dropout and slowdowns where they are not set; then written out",
+    )
     network: NetworkConfig = Field(NetworkConfig(), description="the server's link and the transport")
     availability: AvailabilityConfig = Field(AlwaysConfig(), description="when devices are there")
     dropout: DropoutConfig = Field(DropoutConfig(), description="how devices give tasks up")
+    slowdowns: tuple[SlowdownConfig, ...] = Field(
+        (),
+        description="how devices compute more slowly than their profile says; a list of laws that multiply",
+    )
+    faults: tuple[FaultConfig, ...] = Field((), description="what breaks, on whom and when (list)")
+    correlate: CorrelateConfig | None = Field(
+        None, description="makes the owners of a domain, or of most data, the slow or absent devices"
+    )
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="what is measured, and how often")
     compute: ComputeConfig = Field(ComputeConfig(), description="the machine that runs the simulation")
     limits: LimitsConfig = Field(LimitsConfig(), description="bounds on a run that does not end")
@@ -106,6 +121,23 @@ class Scenario(StrictModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _slow_devices_exist(self) -> Scenario:
+        known = [name for name, settings in self.clients.classes.items() if settings.count]
+        for index, law in enumerate(self.slowdowns):
+            for name in law.classes:
+                if self.clients.file is None and name not in known:
+                    raise ValueError(
+                        f"slowdowns.{index}.classes names {name!r}, but clients has none of them (it has: {', '.join(known)})"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_correlate(self) -> Scenario:
+        if self.correlate is not None:
+            refuse_nothing_to_order(self.correlate, self.availability, self.dropout)
+        return self
+
     @property
     def folder(self) -> Path:
         """The folder of the scenario file: relative paths in it start here."""
@@ -118,6 +150,8 @@ class Scenario(StrictModel):
             update={
                 "tasks": self._anchor(self.tasks, "file"),
                 "clients": self._anchor(self.clients, "file"),
+                "availability": self._anchor(self.availability, "file"),
+                "network": self._anchored_network(self.network),
                 "models": models.model_copy(
                     update={
                         "server": self._anchor(models.server, "path"),
@@ -133,6 +167,11 @@ class Scenario(StrictModel):
         if given is None:
             return settings
         return settings.model_copy(update={key: str((self._folder / given).resolve())})
+
+    def _anchored_network(self, network: NetworkConfig) -> NetworkConfig:
+        if network.edges is None:
+            return network
+        return network.model_copy(update={"edges": self._anchor(network.edges, "file")})
 
     def _anchored_billing(self, bill_as: BillAs | None) -> BillAs | None:
         if bill_as is None:
@@ -173,6 +212,8 @@ def read_scenario(source: str | Path, assignments: Sequence[str] = (), seed: int
     document = parse(content, str(path))
     if "variants" in document.data:
         raise ScenarioError(f"{path} is a comparison of several runs; give it to fedsim compare")
+    if "axes" in document.data:
+        raise ScenarioError(f"{path} is a sweep of many runs; give it to fedsim stress")
     for assignment in assignments:
         assign(document, assignment)
     if seed is not None:
@@ -194,6 +235,7 @@ def scenario_from(data: Mapping[str, Any], folder: Path | str = ".") -> Scenario
 
 
 def _validate(document: Document, folder: Path) -> Scenario:
+    worlds.expand(document)
     model = _scenario_model(_protocol_name(document))
     try:
         scenario = model.model_validate_json(json.dumps(document.data))
@@ -244,12 +286,17 @@ def protocol_settings() -> dict[str, type[StrictModel]]:
 
 def shipped_scenarios() -> dict[str, Path]:
     """Scenarios that come with fedsim, by bare name; one in a sub-folder by ``folder/name``."""
-    return {name: path for name, path in _shipped_files().items() if not _is_comparison(path)}
+    return {name: path for name, path in _shipped_files().items() if _kind(path) == "scenario"}
 
 
 def shipped_comparisons() -> dict[str, Path]:
     """Comparisons (a scenario in several variants and seeds) that come with fedsim, by name likewise."""
-    return {name: path for name, path in _shipped_files().items() if _is_comparison(path)}
+    return {name: path for name, path in _shipped_files().items() if _kind(path) == "comparison"}
+
+
+def shipped_sweeps() -> dict[str, Path]:
+    """Stress sweeps (a scenario under every setting of some axes) that come with fedsim, by name likewise."""
+    return {name: path for name, path in _shipped_files().items() if _kind(path) == "sweep"}
 
 
 def find_scenario(source: str | Path) -> Path:
@@ -275,9 +322,22 @@ def is_comparison(source: str | Path) -> bool:
     Raises:
         ScenarioError: as for `find_scenario`, or the file cannot be read.
     """
+    return _kind_of(source) == "comparison"
+
+
+def is_sweep(source: str | Path) -> bool:
+    """Whether a path or a shipped name means a stress sweep.
+
+    Raises:
+        ScenarioError: as for `find_scenario`, or the file cannot be read.
+    """
+    return _kind_of(source) == "sweep"
+
+
+def _kind_of(source: str | Path) -> str:
     path = find_scenario(source)
     try:
-        return _is_comparison(path)
+        return _kind(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ScenarioError(f"{path}: cannot be read: {error}") from None
 
@@ -295,5 +355,8 @@ def _shipped_files() -> dict[str, Path]:
     return {path.relative_to(root).with_suffix("").as_posix(): path for path in files}
 
 
-def _is_comparison(path: Path) -> bool:
-    return any(line.startswith("variants:") for line in path.read_text(encoding="utf-8").splitlines())
+def _kind(path: Path) -> Literal["scenario", "comparison", "sweep"]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if any(line.startswith("variants:") for line in lines):
+        return "comparison"
+    return "sweep" if any(line.startswith("axes:") for line in lines) else "scenario"

@@ -88,7 +88,7 @@ def _section(title: str, prefix: str, model: type[BaseModel], *, skip_models: bo
 def _rows(prefix: str, model: type[BaseModel], *, deep: bool = True) -> Iterator[tuple[str, str, str, str]]:
     """(key, type, default, meaning) of every key of a model and of the models in it."""
     for name, info in model.model_fields.items():
-        key = f"{prefix}.{name}" if prefix else name
+        key = f"{prefix}.{info.alias or name}" if prefix else name
         yield key, _kind(info), _default(info), _escaped(info.description or "")
         if deep:
             for inner in _models(info.annotation):

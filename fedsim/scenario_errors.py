@@ -177,15 +177,20 @@ def _allowed_keys(model: type[BaseModel], path: Path, unknown: str, data: Any) -
         places = [inner for place in places for inner in _descend(place, step, data)]
         data = data[step]
     fitting = [place for place in places if _is_model(place) and _fits(place, data)]
-    lacking = [place for place in fitting if unknown not in place.model_fields]
+    lacking = [place for place in fitting if unknown not in _keys(place)]
     most = max((_shared(place, data) for place in lacking), default=0)
     nearest_forms = [place for place in lacking if _shared(place, data) == most]
-    return list(dict.fromkeys(key for place in nearest_forms for key in place.model_fields))
+    return list(dict.fromkeys(key for place in nearest_forms for key in _keys(place)))
 
 
 def _shared(model: type[BaseModel], data: dict[str, Any]) -> int:
     """How many of the written keys are this form's: which of several forms was meant."""
-    return len(model.model_fields.keys() & data.keys())
+    return len(set(_keys(model)) & data.keys())
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    """A model's keys as they are written (``for`` is no name in Python)."""
+    return [info.alias or name for name, info in model.model_fields.items()]
 
 
 def _descend(place: Any, step: str | int, data: Any) -> list[Any]:

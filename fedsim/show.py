@@ -62,6 +62,10 @@ def _client_story(run: Run, client_id: int) -> list[str]:
         events.append((interval["start_at_s"], -1, f"available, for {stayed}"))
         events.append((interval["end_at_s"], _GROUP + 1, "no longer available, or the run has ended"))
     books = _Books.of_client(run, client_id)
+    for fault in books.faults.get(-1, []):
+        name = fault["kind"].replace("_", " ")
+        events.append((fault["start_at_s"], -1, f"fault: {name} begins"))
+        events.append((fault["end_at_s"], -1, f"fault: {name} ends, or the run has ended"))
     for outcome in outcomes:
         label = f"request {outcome['request_id']}: "
         events += [(at_s, rank, label + text) for at_s, rank, text in books.events(outcome)]
@@ -78,6 +82,7 @@ class _Books:
     transfers: Mapping[int, list[_Row]]
     computes: Mapping[int, list[_Row]]
     rewards: Mapping[int, list[_Row]]
+    faults: Mapping[int, list[_Row]]
     groups: Mapping[int, list[_Row]]
 
     @classmethod
@@ -87,6 +92,7 @@ class _Books:
             transfers=_by(_rows(run.transfers, client_id=client_id), "request_id"),
             computes=_by(_rows(run.computes, client_id=client_id), "request_id"),
             rewards=_by(_rows(run.rewards, client_id=client_id), "request_id"),
+            faults=_by(_rows(run.faults, client_id=client_id), "request_id"),
             groups=_by(_rows(run.groups), "draw"),
         )
 
@@ -102,6 +108,7 @@ class _Books:
             *(_transfer_event(row) for row in transfers),
             *_queue_events(outcome, transfers, computes),
             *(_compute_event(row) for row in computes),
+            *(_fault_event(row) for row in self.faults.get(request_id, [])),
             *(_reward_event(row) for row in rewards),
             (outcome["ended_at_s"], _ENDED, _ending(outcome)),
             *(_group_event(row) for row in groups),
@@ -119,7 +126,9 @@ def _transfer_event(row: _Row) -> _Event:
 
 def _queue_events(outcome: _Row, transfers: list[_Row], computes: list[_Row]) -> list[_Event]:
     arrivals = [
-        row["end_at_s"] for row in transfers if row["direction"] == "down" and row["purpose"] != "cancel"
+        row["end_at_s"]
+        for row in transfers
+        if row["direction"] == "down" and row["purpose"] == outcome["purpose"]
     ]
     if not arrivals:
         return []
@@ -141,6 +150,12 @@ def _compute_event(row: _Row) -> _Event:
     cut = ", cut" if row["cut"] else ""
     cost = f"{_flop(row['flop'])}, {row['energy_j']:.3g} J"
     return row["end_at_s"], _COMPUTED, f"computed {row['kind']} in {took} ({cost}){cut}"
+
+
+def _fault_event(row: _Row) -> _Event:
+    held_s = row["end_at_s"] - row["start_at_s"]
+    held = f", held back for {_duration(held_s)}" if held_s else ""
+    return row["start_at_s"], _UP - 1, f"fault on the reply: {row['kind'].replace('_', ' ')}{held}"
 
 
 def _reward_event(row: _Row) -> _Event:

@@ -133,9 +133,9 @@ def within_group_auc(
         known = candidate_correct.get(row.draw)
         if known is None:
             continue
-        scored = [
-            (score, right) for score, right in zip(row.rewards, known, strict=True) if not math.isnan(score)
-        ]
+        # A partial reply scores the first candidates only; more scores than candidates are a bug.
+        of_scored = zip(row.rewards, known[: len(row.rewards)], strict=True)
+        scored = [(score, right) for score, right in of_scored if not math.isnan(score)]
         right_scores = [score for score, right in scored if right]
         wrong_scores = [score for score, right in scored if not right]
         pairs += len(right_scores) * len(wrong_scores)

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -145,8 +145,16 @@ def _draw(folder: Path, progress: Progress) -> None:
 
 
 @contextlib.contextmanager
-def taken(folder: Path) -> Iterator[None]:
+def taken(
+    folder: Path, kind: str = "comparison", marker: str = MARKER, ours: Collection[str] = frozenset(_OURS)
+) -> Iterator[None]:
     """Hold a comparison's folder, new or begun earlier, for this process alone (a lock of the operating system).
+
+    Args:
+        folder: the folder.
+        kind: what it is the folder of, for messages.
+        marker: the file that says so.
+        ours: names that may stand in it before the marker does.
 
     Raises:
         RunFolderError: it holds something that is not a comparison, another comparison is running in it, or it
@@ -156,13 +164,13 @@ def taken(folder: Path) -> Iterator[None]:
 
     try:
         if folder.exists():
-            _check_ours(folder)
+            _check_ours(folder, kind, marker, ours)
         (folder / RUNS).mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
         lock.acquire(timeout=0)
     except Timeout:
         raise RunFolderError(
-            f"{folder}: another comparison is running in it; wait for it or choose another --out"
+            f"{folder}: another {kind} is running in it; wait for it or choose another --out"
         ) from None
     except OSError as error:
         raise RunFolderError(f"{folder}: cannot be written: {error.strerror}") from None
@@ -172,14 +180,14 @@ def taken(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _check_ours(folder: Path) -> None:
+def _check_ours(folder: Path, kind: str, marker: str, ours: Collection[str]) -> None:
     if not folder.is_dir():
-        raise RunFolderError(f"{folder} is a file; --out must be a new folder or a comparison's")
-    if (folder / MARKER).is_file():
+        raise RunFolderError(f"{folder} is a file; --out must be a new folder or a {kind}'s")
+    if (folder / marker).is_file():
         return
-    strangers = sorted(path.name for path in folder.iterdir() if path.name not in _OURS)
+    strangers = sorted(path.name for path in folder.iterdir() if path.name not in ours)
     if strangers:
-        raise RunFolderError(f"{folder} holds {strangers[0]} and is not a comparison; choose another --out")
+        raise RunFolderError(f"{folder} holds {strangers[0]} and is not a {kind}; choose another --out")
 
 
 def run_all(
@@ -204,7 +212,7 @@ def run_all(
     runs = {run.key: run for run in planned}
     waiting = [run for run in runs.values() if not is_finished(store / run.key)]
     children: dict[subprocess.Popen[bytes], PlannedRun] = {}
-    with _asked_to_end() as asked, progress.phase(name, len(runs)) as phase:
+    with asked_to_end() as asked, progress.phase(name, len(runs)) as phase:
         phase.advance(len(runs) - len(waiting), kept=len(runs) - len(waiting))
         try:
             while waiting or children:
@@ -219,12 +227,12 @@ def run_all(
                     phase.advance(1, last=f"{run.variant}, seed {run.seed}")
                 time.sleep(0.05)
         finally:
-            _end(list(children))
+            end_children(list(children))
     return {key: store / key for key in runs}
 
 
 @contextlib.contextmanager
-def _asked_to_end() -> Iterator[threading.Event]:
+def asked_to_end() -> Iterator[threading.Event]:
     """An event that is set by a signal to end, so that no child is left behind by an exception between two lines."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
@@ -242,7 +250,7 @@ def _asked_to_end() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
+def end_children(children: Sequence[subprocess.Popen[bytes]]) -> None:
     """End children with everything they have started: each has a process group of its own."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         for child in children:

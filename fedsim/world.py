@@ -6,19 +6,22 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from fedsim import streams
 from fedsim.billing import AsEncoded, Sizes
 from fedsim.clock import VirtualLoop
 from fedsim.devices.availability import Availability
-from fedsim.devices.config import DropoutConfig
 from fedsim.devices.cost import Work
+from fedsim.devices.dropout import Dropout
 from fedsim.network import wire
 from fedsim.network.link import SharedLink
-from fedsim.network.rates import AccessLinks, AccessRates
+from fedsim.network.rates import AccessLinks, AccessRates, LinkFactors
 from fedsim.network.transport import Transport
 from fedsim.records import Direction, Outcome, RecordLog
+
+if TYPE_CHECKING:
+    from fedsim.faults import Faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +104,13 @@ class Subject:
 
 
 class UnderWay:
-    """Requests that have not ended, and cancel messages, which may outlive theirs; a run awaits the last of them."""
+    """Requests that have not ended, and messages beside them, which may outlive them; a run awaits the last of them."""
 
-    __slots__ = ("_none_left", "num_cancels", "num_requests")
+    __slots__ = ("_none_left", "num_errands", "num_requests")
 
     def __init__(self) -> None:
         self.num_requests = 0
-        self.num_cancels = 0
+        self.num_errands = 0
         self._none_left = asyncio.Event()
 
     def request_ended(self) -> None:
@@ -115,19 +118,19 @@ class UnderWay:
         self.num_requests -= 1
         self._tell()
 
-    def cancel_ended(self) -> None:
-        """One cancel message less."""
-        self.num_cancels -= 1
+    def errand_ended(self) -> None:
+        """One message beside a request less."""
+        self.num_errands -= 1
         self._tell()
 
     async def none_left(self) -> None:
         """Sleep until every byte has been charged."""
-        while self.num_requests or self.num_cancels:
+        while self.num_requests or self.num_errands:
             self._none_left.clear()
             await self._none_left.wait()
 
     def _tell(self) -> None:
-        if not (self.num_requests or self.num_cancels):
+        if not (self.num_requests or self.num_errands):
             self._none_left.set()
 
 
@@ -142,18 +145,20 @@ class World:
     uplink: SharedLink
     transport: Transport
     availability: Availability
-    dropout: DropoutConfig
+    dropout: Dropout
     handlers: Mapping[type[wire.Message], Handler]
     sizes: Sizes = field(default_factory=AsEncoded)
     on_end: list[Callable[[Outcome], None]] = field(default_factory=list)
     under_way: UnderWay = field(default_factory=UnderWay)
     on_cut: Literal["abort", "suspend"] = "abort"
     slowdowns: Slowdowns | None = None
+    factors: LinkFactors | None = None
+    faults: Faults | None = None
 
     @cached_property
     def rates(self) -> AccessRates:
         """How fast every client's access link is at every instant."""
-        return AccessRates(self.transport.config, self.seed)
+        return AccessRates(self.transport.config, self.seed, self.factors)
 
     @cached_property
     def access(self) -> Mapping[Direction, AccessLinks]:

@@ -22,6 +22,7 @@ from fedsim.clock import VirtualLoop
 from fedsim.devices.availability import AlwaysOn, Availability
 from fedsim.devices.config import DropoutConfig
 from fedsim.devices.cost import ModelSpec
+from fedsim.devices.dropout import Dropout
 from fedsim.devices.profile import DeviceProfile
 from fedsim.experiment import _raise_plainly
 from fedsim.federation import Federation
@@ -277,7 +278,7 @@ def stage(
         uplink=SharedLink(loop, math.inf),
         transport=Transport(IDEAL),
         availability=availability or AlwaysOn(),
-        dropout=dropout,
+        dropout=Dropout(dropout, seed),
         handlers=_overheard(protocols.handlers(config), told, loop),
     )
     text_of = {one.question_id: one.text for one in data.pool}

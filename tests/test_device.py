@@ -23,7 +23,13 @@ class Note:
     def start_compute(self) -> None:
         self.story.append(f"{self.name} computes")
 
-    def device_left(self) -> None:
+    def suspend(self) -> None:
+        self.story.append(f"{self.name} sleeps")
+
+    def resume(self) -> None:
+        self.story.append(f"{self.name} wakes")
+
+    def device_left(self, cause: str) -> None:
         self.story.append(f"{self.name} is cut")
         if self.then is not None:
             self.then()

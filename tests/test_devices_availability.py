@@ -1,7 +1,6 @@
-"""On/off sessions and faults: purity, stationarity, and the laws they claim."""
+"""On/off sessions: purity, stationarity, and the laws they claim."""
 
 import math
-import random
 import statistics
 from itertools import pairwise
 
@@ -11,8 +10,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from fedsim.devices.availability import AlwaysOn, Sessions, availability, expected_share, next_on
-from fedsim.devices.config import AvailabilityConfig, DropoutConfig
-from fedsim.devices.faults import fails_after_s, gives_up_at
+from fedsim.devices.config import AvailabilityConfig
 
 SETTINGS = TypeAdapter(AvailabilityConfig)
 EXPONENTIAL = {"kind": "sessions", "mean_on": "20 min", "mean_off": "10 min"}
@@ -132,7 +130,11 @@ def test_time_before_zero_or_without_end_is_refused():
     [
         (EXPONENTIAL | {"shape": 2.0}, "shape belongs to distribution: weibull"),
         (EXPONENTIAL | {"distribution": "weibull"}, "shape belongs to distribution: weibull"),
-        (EXPONENTIAL | {"on_cut": "suspend"}, "use on_cut: abort"),
+        (EXPONENTIAL | {"on_cut": "pause"}, "abort"),
+        (EXPONENTIAL | {"spread": 6.0}, "less than or equal to 5"),
+        ({"kind": "always", "spread": 1.0}, "always there do not differ"),
+        ({"kind": "phones", "spread": 1.0}, "differ by themselves"),
+        ({"kind": "daily", "mean_on": "1 h", "peak_share": 0.2, "low_share": 0.3}, "at most peak_share"),
         (EXPONENTIAL | {"mean_on": 5}, "has no unit"),
         (EXPONENTIAL | {"mean_off": "0 s"}, "greater than zero"),
         ({"kind": "sometimes"}, "sometimes"),
@@ -143,36 +145,42 @@ def test_settings_that_make_no_sense_are_refused(raw, message):
         SETTINGS.validate_python(raw)
 
 
-def test_a_task_is_given_up_with_the_probability_asked_for_at_a_uniform_share():
-    config, n = DropoutConfig(per_task=0.3), 5000
-    shares = [gives_up_at(config, 0, k, "Candidates", 9) for k in range(n)]
-    given_up = [share for share in shares if share is not None]
-    assert abs(len(given_up) / n - 0.3) < 3.3 * math.sqrt(0.21 / n)
-    assert all(0 < share < 1 for share in given_up)
-    assert abs(statistics.fmean(given_up) - 0.5) < 3.3 * math.sqrt(1 / 12 / len(given_up))
-    assert gives_up_at(config, 0, 5, "Candidates", 9) == shares[5]
+def test_a_spread_keeps_the_mean_share_and_the_length_of_sessions():
+    # E[share] = 2/3 by construction; sessions keep their mean of 20 min whatever the device's share of time.
+    source, n = sessions(EXPONENTIAL | {"spread": 1.5}, seed=5), 4000
+    shares = [source.share_of(client_id) for client_id in range(n)]
+    assert abs(statistics.fmean(shares) - 2 / 3) < 3.3 * statistics.stdev(shares) / math.sqrt(n)
+    logits = [math.log(share / (1 - share)) for share in shares]
+    assert statistics.stdev(logits) == pytest.approx(1.5, rel=3.3 / math.sqrt(2 * n))
+    for rare in (True, False):
+        some = sorted(range(n), key=shares.__getitem__, reverse=not rare)[:60]
+        lengths = [
+            b - a
+            for client_id in some
+            for a, b in source.intervals(client_id, 0.0, 40 * 1200.0 / shares[client_id])[1:21]
+        ]
+        assert abs(statistics.fmean(lengths) - 1200) < 3.6 * 1200 / math.sqrt(len(lengths))
 
 
-def test_raising_the_dropout_only_adds_to_the_tasks_given_up():
-    few, many = DropoutConfig(per_task=0.2), DropoutConfig(per_task=0.5)
-    keys = range(500)
-    lost = {k for k in keys if gives_up_at(few, 1, k) is not None}
-    assert lost < {k for k in keys if gives_up_at(many, 1, k) is not None}
+def test_a_device_is_there_for_its_own_share_of_the_time():
+    source = sessions(EXPONENTIAL | {"spread": 1.0}, seed=5)
+    for client_id in range(5):
+        share, span_s = source.share_of(client_id), 4e6
+        there_s = math.fsum(b - a for a, b in source.intervals(client_id, 0.0, span_s))
+        # Variance of an exponential on/off process' share: 2 f (1 - f) tau / T with 1/tau = 1/mean_on + 1/mean_off.
+        tau_s = 1200 * (1 - share)
+        assert abs(there_s / span_s - share) < 3.9 * math.sqrt(2 * share * (1 - share) * tau_s / span_s)
 
 
-def test_survival_under_a_hazard_is_exponential_in_time():
-    config, n = DropoutConfig.model_validate({"hazard": "36 /h"}), 5000
-    assert config.hazard_per_s == pytest.approx(0.01)
-    times = [fails_after_s(config, 0, k) for k in range(n)]
-    survived = sum(time_s > 50 for time_s in times) / n
-    p = math.exp(-0.5)
-    assert abs(survived - p) < 3.3 * math.sqrt(p * (1 - p) / n)
+def test_given_scores_order_the_shares_of_time():
+    scores = [0.5, -1.2, 0.0, 1.2, -0.5]
+    raw = SETTINGS.validate_python(EXPONENTIAL | {"spread": 2.0})
+    shares = [availability(raw, 0, scores=scores).share_of(client_id) for client_id in range(5)]
+    assert sorted(range(5), key=shares.__getitem__) == [3, 0, 2, 4, 1]
+    assert statistics.fmean(shares) == pytest.approx(2 / 3, abs=1e-12)
 
 
-def test_without_dropout_nothing_is_ever_given_up():
-    assert gives_up_at(DropoutConfig(), 0, 1) is None
-    assert fails_after_s(DropoutConfig(), 0, 1) == math.inf
-    assert all(
-        gives_up_at(DropoutConfig(per_task=1.0), 0, k) is not None
-        for k in random.Random(0).sample(range(99), 20)
-    )
+def test_without_a_spread_sessions_are_what_they_were_before_there_was_one():
+    source = sessions(EXPONENTIAL)
+    assert source.is_on(0, 0.0)
+    assert source.next_change(0, 0.0) == pytest.approx(681.2468980961421, rel=1e-12)

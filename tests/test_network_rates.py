@@ -134,6 +134,8 @@ def test_a_period_too_short_and_a_memory_without_end_are_refused(wrong):
 class Table:
     """Rates by client and slot of 2 s; the last one holds for ever."""
 
+    factors = None
+
     def __init__(self, by_client):
         self._by_client = by_client
 
@@ -145,13 +147,16 @@ class Table:
         return row[min(math.floor(at_s / 2.0), len(row) - 1)]
 
 
-def ends(table, transfers, *, capacity=math.inf, profile=SHAKY):
+def ends(table, transfers, *, capacity=math.inf, profile=SHAKY, pauses=()):
     """Instants at which transfers (client, bytes, start) end, and the bytes that the link carried."""
 
     async def main():
         loop = asyncio.get_running_loop()
         link = SharedLink(loop, capacity)
-        access = AccessLinks(loop, link, Table(table), "up")
+        access = AccessLinks(loop, link, Table(table) if isinstance(table, dict) else table, "up")
+        for client_id, from_s, until_s in pauses:
+            loop.at(from_s, access.pause, client_id)
+            loop.at(until_s, access.resume, client_id)
         done = [loop.create_future() for _ in transfers]
         for future, (client_id, num_bytes, start_s) in zip(done, transfers, strict=True):
 
@@ -188,6 +193,78 @@ def test_what_one_client_leaves_of_the_servers_link_in_a_slot_goes_to_the_other(
 def test_a_profile_without_jitter_is_not_re_rated():
     # The table would change its rate at 2 s; without jitter nobody looks.
     assert ends({0: [10.0, 20.0]}, [(0, 65.0, 0.0)], profile=ROUND) == ([6.5], 65.0)
+
+
+class Windows:
+    """Factors of one client inside windows (from, until, factor); 1 outside."""
+
+    def __init__(self, *windows, client_id=0):
+        self._windows = windows
+        self._client_id = client_id
+
+    def factor(self, client_id, direction, at_s):
+        if client_id != self._client_id or direction != "up":
+            return 1.0
+        return next((factor for start_s, end_s, factor in self._windows if start_s <= at_s < end_s), 1.0)
+
+    def next_change(self, client_id, at_s):
+        if client_id != self._client_id:
+            return math.inf
+        edges = [edge_s for start_s, end_s, _ in self._windows for edge_s in (start_s, end_s)]
+        return min((edge_s for edge_s in edges if edge_s > at_s), default=math.inf)
+
+
+def with_factors(*windows):
+    return AccessRates(NetworkConfig(), 7, Windows(*windows))
+
+
+def test_factors_multiply_the_rate_and_leave_other_clients_and_directions_alone():
+    slowed, plain = with_factors((5.0, 8.0, 0.25)), rates()
+    for at_s, factor in ((4.9, 1.0), (5.0, 0.25), (8.0, 1.0)):
+        expected = factor * plain.bytes_per_s(SHAKY, 0, "up", at_s)
+        assert slowed.bytes_per_s(SHAKY, 0, "up", at_s) == expected
+    for other in ((1, "up"), (0, "down")):
+        assert slowed.bytes_per_s(SHAKY, *other, 6.0) == plain.bytes_per_s(SHAKY, *other, 6.0)
+
+
+def test_running_transfers_are_re_rated_where_their_clients_factor_changes():
+    # 10 bytes/s: 20 until 2 s, 5 at 2.5 bytes/s until 4 s, nothing until 9 s, the 15 left at 10.5 s.
+    source = with_factors((2.0, 4.0, 0.25), (4.0, 9.0, 0.0))
+    assert ends(source, [(0, 40.0, 0.0), (1, 40.0, 0.0)], profile=ROUND) == ([10.5, 4.0], 80.0)
+
+
+def test_the_end_of_a_partition_is_waited_for_and_one_without_an_end_is_a_deadlock():
+    assert ends(with_factors((0.0, 100.0, 0.0)), [(0, 40.0, 1.0)], profile=ROUND) == ([104.0], 40.0)
+    with pytest.raises(Deadlock):
+        ends(with_factors((2.0, math.inf, 0.0)), [(0, 40.0, 0.0)], profile=ROUND)
+
+
+def test_a_cut_flow_takes_its_factors_event_along():
+    async def main():
+        loop = asyncio.get_running_loop()
+        access = AccessLinks(loop, SharedLink(loop), with_factors((2.0, 1e6, 0.0)), "up")
+        flow = access.start(0, ROUND, 40.0, lambda flow: None)
+        await asyncio.sleep(3.0)
+        assert access.cut(flow) == 20.0
+        await loop.create_future()
+
+    with pytest.raises(Deadlock):  # at 3 s: the partition's end is nobody's event any more
+        clock.run(main(), max_virtual_s=10.0)
+
+
+def test_a_paused_client_keeps_what_it_sent_and_goes_on_at_the_rate_of_its_return():
+    # 10 until 1 s, away until 5 s: slot 3 gives 4 bytes/s, so 4 until 6 s, and slot 4 2 bytes/s for the 6 left.
+    table = {0: [10.0, 99.0, 4.0, 2.0]}
+    assert ends(table, [(0, 20.0, 0.0)], pauses=[(0, 1.0, 5.0)]) == ([9.0], 20.0)
+    # A transfer that starts while the client is away waits as well; a pause without transfers changes nothing.
+    assert ends(table, [(0, 5.0, 2.0)], pauses=[(0, 1.0, 5.0)]) == ([6.5], 5.0)
+    assert ends(table, [(0, 5.0, 6.0)], pauses=[(0, 1.0, 5.0)]) == ([8.5], 5.0)
+
+
+def test_a_factor_that_changes_during_a_pause_holds_after_it():
+    source = with_factors((1.0, 6.0, 0.0), (6.0, 8.0, 0.5))
+    # 10 until 1 s; partition and pause until 7 s; 5 in the second until 8 s, and the 15 left at 9.5 s.
+    assert ends(source, [(0, 30.0, 0.0)], profile=ROUND, pauses=[(0, 2.0, 7.0)]) == ([9.5], 30.0)
 
 
 async def test_a_request_whose_download_lasts_many_slots_follows_the_rates_of_its_link():

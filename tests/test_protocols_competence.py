@@ -236,7 +236,7 @@ async def test_one_client_that_always_fails_does_not_end_the_run_while_another_m
 
 async def test_a_question_that_nobody_can_score_is_left_out_and_the_others_are_learned():
     """The only client's model says NaN to question a100, as a broken model might."""
-    evaluator = FakeEvaluator("a", lambda q, c: float("nan") if q == "a100" else float(len(c)))
+    evaluator = FakeEvaluator("a", lambda q, c: float("nan") if q == "a100" else len(c) / 10)
     data = task_data(num_clients=1, domains=("a",), pool=3, auxiliary=4)
     policy = FakePolicy()
     ran = await play(

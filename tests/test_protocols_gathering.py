@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from fakes import FakeEvaluator, Stage, device, settings, stage
+from pydantic import ValidationError
 from test_protocols_central_pooled import ROWS, owners
 from worlds import NO_DROPOUT, Timetable
 
@@ -76,9 +77,30 @@ async def test_nobody_who_answers_is_an_error():
 
 async def test_those_who_are_still_out_at_the_deadline_are_given_up_as_late():
     on = world(intervals={1: [(9.0, 99.0)]}, seconds=(1.0, 1.0, 6.0))
-    assert list(await gathered(on, gather_deadline="5 s")) == [0]
+    assert list(await gathered(on, stragglers={"policy": "deadline", "deadline": "5 s"})) == [0]
     # Client 1 was away all the time: nothing was ever sent to it.
     assert {row.client_id: row.status for row in on.outcomes} == {0: "ok", 2: "late"}
+
+
+async def test_a_quorum_is_content_with_the_first_so_many_and_a_lost_client_is_none_of_them():
+    on = world(intervals={0: []}, seconds=(1.0, 4.0, 2.0))
+    assert list(await gathered(on, stragglers={"policy": "quorum", "quorum": 1, "grace": "1 s"})) == [2]
+    assert on.took_s == pytest.approx(3.0)
+    assert {row.client_id: row.status for row in on.outcomes} == {2: "ok", 1: "late"}
+
+
+@pytest.mark.parametrize(
+    ("stragglers", "reason"),
+    [
+        ({"missing": "zero"}, "missing must be mask"),
+        ({"policy": "adaptive"}, "needs a history, but everybody is asked once"),
+        ({"policy": "hedged", "hedge_after": "1 s"}, "clients that were not asked yet"),
+        ({"policy": "deadline", "deadline": "1 s", "partial": True, "partial_grace": "1 s"}, "all together"),
+    ],
+)
+def test_what_cannot_work_when_everybody_is_asked_once_is_refused(stragglers, reason):
+    with pytest.raises(ValidationError, match=reason):
+        GatheringConfig(stragglers=stragglers)
 
 
 async def test_cancelling_the_gathering_gives_every_request_up_as_late():

@@ -24,6 +24,7 @@ KINDS = (
     "evaluations",
     "presence",
     "members",
+    "faults",
 )
 
 
@@ -90,7 +91,7 @@ def test_an_older_format_is_refused_with_what_to_do(run):
 def test_a_newer_format_is_refused(run):
     manifest = json.loads((run.folder / "manifest.json").read_text())
     (run.folder / "manifest.json").write_text(json.dumps(manifest | {"format_version": 99}))
-    with pytest.raises(RunFolderError, match="run format 99, newer than 2"):
+    with pytest.raises(RunFolderError, match="run format 99, newer than 3"):
         load(run.folder)
 
 

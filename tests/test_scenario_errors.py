@@ -87,7 +87,7 @@ def error_of(tmp_path: Path, content: str, *assignments: str) -> str:
         (
             "group_size: 4",
             "stragglers: {policy: deadline}",
-            "x.yaml:5: protocol.stragglers: policy deadline needs a deadline, and only that policy takes one",
+            "x.yaml:5: protocol.stragglers: policy deadline needs a deadline, e.g. deadline: 30 s",
         ),
         ("name: tiny", "name: 5", "x.yaml:1: name is 5; must be text"),
         (
@@ -125,7 +125,8 @@ def error_of(tmp_path: Path, content: str, *assignments: str) -> str:
         (
             "stop: {updates: 3}",
             "stop: {updates: 3}\navailability: {kind: session}",
-            "x.yaml:3: availability.kind is 'session'; must be one of always, sessions; did you mean 'sessions'?",
+            "x.yaml:3: availability.kind is 'session'; must be one of always, sessions, daily, phones, trace; "
+            "did you mean 'sessions'?",
         ),
         (
             "stop: {updates: 3}",
@@ -165,7 +166,7 @@ def test_a_mistake_is_one_line_with_place_value_and_what_is_allowed(
          "you mean 'link'? (allowed: "),
         ("stop: {updates: 3}", "stop: {updates: 3}\navailability: {kind: sessions, mean_on: 1 h, mean_off: 1 h, "
          "shap: 1}", "x.yaml:3: availability.shap is not a key of availability; did you mean 'shape'? (allowed: "
-         "kind, mean_on, mean_off, "),
+         "kind, on_cut, spread, outage, join_within, mean_stay, distribution, shape, mean_on, mean_off)"),
         ("stop: {updates: 3}", "stop: {updates: 3}\nmodels: {server: {preset: scratch-1m, stepz: 5}}",
          "x.yaml:3: models.server.stepz is not a key of models.server; did you mean 'steps'? (allowed: preset, "),
         ("stop: {updates: 3}", "stop: {updates: 3}\nmodels: {server: {path: p, hub: h}}",

@@ -4,7 +4,7 @@ import pytest
 from sample_run import sample_run
 
 from fedsim.errors import InputError
-from fedsim.records import Compute, Group, Outcome, Presence, RecordLog, Reward, Transfer
+from fedsim.records import Compute, Fault, Group, Outcome, Presence, RecordLog, Reward, Transfer
 from fedsim.results import load, write_results
 from fedsim.runfolder import RunFolder
 from fedsim.show import story
@@ -116,3 +116,27 @@ def test_every_request_and_client_of_a_larger_run_has_a_story(tmp_path):
         assert any(f" ended {status}" in line for line in lines for status in ("ok", "late", "cut"))
     requests = sum(int(re.search(r": (\d+) requests", story(run, client=c)[0]).group(1)) for c in range(8))
     assert requests == run.outcomes.height
+
+
+def test_faults_and_messages_beside_a_request_are_told_and_do_not_change_how_long_it_waited(tmp_path):
+    log = RecordLog()
+    for row in (
+        transfer(0, "down", 1.0, 1.5, 2048),
+        compute(4, 0, 2.25, 3.0),
+        transfer(0, "down", 2.5, 2.75, 13, purpose="control", fate="late"),
+        Fault(kind="late_reply", client_id=4, request_id=0, start_at_s=3.0, end_at_s=8.0),
+        Fault(kind="slow_link", client_id=4, request_id=-1, start_at_s=0.5, end_at_s=2.0),
+        transfer(0, "up", 8.0, 8.5, 310, fate="late"),
+        outcome(0, 1.0, 9.0, "late", "done", "fault: late_reply"),
+        Presence(client_id=4, device_class="laptop", start_at_s=0.0, end_at_s=9.0),
+    ):
+        log.add(row)
+    folder = RunFolder.create(tmp_path / "run", "a", 0)
+    write_results(folder, log, {})
+    lines = story(load(folder.path), request=0)
+    assert "2.250 s  waited 750 ms (on the way and in the queue)" in lines
+    assert "2.750 s  downloaded 13 B (control) in 250 ms, late" in lines
+    assert "3.000 s  fault on the reply: late reply, held back for 5.0 s" in lines
+    assert lines[-1] == "9.000 s  ended late after 8.0 s: fault: late_reply"
+    told = story(load(folder.path), client=4)
+    assert "0.500 s  fault: slow link begins" in told

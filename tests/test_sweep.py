@@ -342,7 +342,7 @@ def test_what_a_run_has_started_itself_ends_with_it(tmp_path):
     child = subprocess.Popen(["sh", "-c", code], process_group=0)
     while not grandchild.exists() or not grandchild.read_text().strip():
         time.sleep(0.01)
-    sweep._end([child])
+    sweep.end_children([child])
     assert child.returncode == -signal.SIGTERM
     for _ in range(200):
         if not _runs(int(grandchild.read_text())):

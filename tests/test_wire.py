@@ -25,6 +25,7 @@ messages: st.SearchStrategy[wire.Message] = st.one_of(
     st.builds(wire.Competence, ids, numbers),
     st.builds(wire.Candidates, ids, texts, many_texts),
     st.builds(wire.Rewards, ids, st.lists(numbers, max_size=5).map(tuple)),
+    st.builds(wire.PartialRewards, ids, st.lists(numbers, max_size=5).map(tuple)),
     st.builds(wire.QuestionOnly, ids, texts),
     st.builds(wire.Answer, ids, texts),
     st.builds(wire.FinalAnswer, ids, texts),
@@ -37,6 +38,7 @@ messages: st.SearchStrategy[wire.Message] = st.one_of(
     st.builds(wire.BaseModel, ids),
     st.builds(wire.Ready, ids),
     st.builds(wire.Cancel, ids),
+    st.builds(wire.Hurry, ids),
 )
 
 
@@ -50,7 +52,7 @@ def test_every_message_type_can_be_decoded_and_is_tried_above() -> None:
     kinds = set(wire.Message.__subclasses__())
     kinds |= {derived for kind in kinds for derived in kind.__subclasses__()}
     assert set(wire.AnyMessage.__args__) == kinds
-    assert len(wire.AnyMessage.__args__) == 18
+    assert len(wire.AnyMessage.__args__) == 20
 
 
 def test_the_text_fields_that_a_message_names_are_all_of_its_texts() -> None:
@@ -168,7 +170,7 @@ def test_the_papers_account_counts_numbers_at_eight_bytes_and_text_as_utf_8() ->
 
 def test_only_scalars_and_bits_go_up_in_a_scalar_only_protocol() -> None:
     scalar = {kind for kind in wire.AnyMessage.__args__ if kind.scalars_only}
-    assert scalar == {wire.ProbeBits, wire.Competence, wire.Rewards, wire.Ready}
+    assert scalar == {wire.ProbeBits, wire.Competence, wire.Rewards, wire.PartialRewards, wire.Ready}
     for kind in scalar:
         fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
         assert str not in fields.values() and tuple[str, ...] not in fields.values()

@@ -13,13 +13,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 from fedsim.clock import VirtualLoop
+from fedsim.devices import slowdown as laws
 from fedsim.devices.availability import AlwaysOn, Availability
 from fedsim.devices.config import DropoutConfig
 from fedsim.devices.cost import Work
+from fedsim.devices.dropout import Dropout
 from fedsim.devices.profile import DeviceProfile
+from fedsim.fault_config import FaultConfig
+from fedsim.faults import Faults, WithCrashes
 from fedsim.federation import Federation
 from fedsim.invariants import check
 from fedsim.network import wire
@@ -28,6 +32,7 @@ from fedsim.network.link import SharedLink
 from fedsim.network.transport import Transport
 from fedsim.records import Compute, Outcome, RecordLog, Reward, Transfer
 from fedsim.request import Handler, Reply, World
+from fedsim.world import Slowdowns
 
 QUESTION_BYTES, REPLY_BYTES, CANCEL_BYTES = 100, 50, 13
 NO_DROPOUT = DropoutConfig()
@@ -142,11 +147,21 @@ def small_world(
     states: Sequence[Any] | None = None,
     server: DeviceProfile = ROUND,
     seed: int = 0,
+    on_cut: Literal["abort", "suspend"] = "abort",
+    slowdowns: Slowdowns | None = None,
+    faults: Sequence[FaultConfig] = (),
 ) -> SmallWorld:
     """A world on the running virtual loop."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     log = RecordLog()
+    availability = availability or AlwaysOn()
+    struck = None
+    if faults:
+        classes = [profile.device_class for profile in profiles]
+        struck = Faults(faults, seed, classes)
+        availability = WithCrashes(availability, struck)
+        slowdowns = slowdowns or laws.Slowdowns([], seed, classes, struck)
     world = World(
         seed=seed,
         loop=loop,
@@ -154,9 +169,15 @@ def small_world(
         downlink=SharedLink(loop, network.server_link.down),
         uplink=SharedLink(loop, network.server_link.up),
         transport=Transport(network),
-        availability=availability or AlwaysOn(),
-        dropout=dropout,
+        availability=availability,
+        dropout=Dropout(dropout, seed),
         handlers=handlers,
+        on_cut=on_cut,
+        slowdowns=slowdowns,
+        factors=struck,
+        faults=struck,
     )
+    if struck is not None:
+        struck.arm(loop, world.downlink, world.uplink, network.server_link)
     federation = Federation(world, profiles, states or [None] * len(profiles), server)
     return SmallWorld(loop, federation, log)

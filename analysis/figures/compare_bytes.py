@@ -37,7 +37,7 @@ from fedsim.units import format_bytes
 OFFSETS = {"wire": -0.19, "paper": 0.19}
 WAYS = {"wire": ("down", "up"), "paper": ("up",)}
 _COLOURS = {"wire": BLUE, "paper": VERMILLION}
-FATE_COLOURS = dict(zip(FATES, (SKY, ORANGE, YELLOW, GREEN, PURPLE, VERMILLION), strict=True))
+FATE_COLOURS = dict(zip(FATES, (SKY, ORANGE, YELLOW, GREEN, PURPLE, VERMILLION, BLACK), strict=True))
 _THICK = 0.34
 _HATCH = "/////"
 _HOW = (

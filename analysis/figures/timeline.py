@@ -93,16 +93,17 @@ def activities(run: Run) -> list[DeviceActivity]:
         for client_id, device_class in sorted(({SERVER_ID: "server"} | device_classes(run)).items())
     }
     arrived_at_s: dict[int, float] = {}
+    purpose_of = {row["request_id"]: row["purpose"] for row in outcomes}
     for row in run.transfers.filter(pl.col("purpose") != "cancel").to_dicts():
         devices[row["client_id"]].lanes[row["direction"]].append((row["start_at_s"], row["end_at_s"]))
-        if row["direction"] == "down":
+        if row["direction"] == "down" and row["purpose"] == purpose_of[row["request_id"]]:
             arrived_at_s[row["request_id"]] = row["end_at_s"]
     computing_at_s: dict[int, float] = {}
     for row in run.computes.to_dicts():
         if row["client_id"] in devices:
             devices[row["client_id"]].lanes["compute"].append((row["start_at_s"], row["end_at_s"]))
         if row["client_id"] != SERVER_ID:
-            computing_at_s[row["request_id"]] = row["start_at_s"]
+            computing_at_s.setdefault(row["request_id"], row["start_at_s"])  # it may have slept in between
     for row in outcomes:
         device = devices[row["client_id"]]
         device.sent_at_s.append(row["sent_at_s"])

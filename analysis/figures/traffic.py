@@ -34,7 +34,7 @@ _BARS = (
     ("wire, uplink", "wire_bytes", "up"),
     ("paper, uplink", "paper_bytes", "up"),
 )
-_FATE_COLOURS = (BLUE, ORANGE, YELLOW, SKY, PURPLE, VERMILLION)
+_FATE_COLOURS = (BLUE, ORANGE, YELLOW, SKY, PURPLE, VERMILLION, BLACK)
 _PURPOSE_COLOURS = (GREY, PURPLE, BLUE, ORANGE, GREEN, SKY, YELLOW, PALE, VERMILLION, BLACK)
 # Beyond this ratio the smaller bar of a linear axis cannot be seen.
 _LINEAR_UP_TO = 20.0

@@ -1,14 +1,45 @@
-"""Settings of devices: who takes part, when they are there, and how they fail."""
+"""Settings of devices: who takes part and how they fail; when they are there is in `availability_config`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from fedsim.config import StrictModel
+from fedsim.devices.availability_config import (
+    MAX_SPREAD,
+    AlwaysConfig,
+    AvailabilityConfig,
+    DailyConfig,
+    PhonesConfig,
+    SessionsConfig,
+    TraceConfig,
+)
 from fedsim.devices.presets import DeviceSettings, device_presets, link_names, unknown_name
-from fedsim.units import PerSecond, PositiveSeconds
+from fedsim.units import PerSecond, resolved
+
+__all__ = [
+    "AlwaysConfig",
+    "AvailabilityConfig",
+    "ClassSettings",
+    "ClientsConfig",
+    "DailyConfig",
+    "DropoutConfig",
+    "PhaseHazards",
+    "PhonesConfig",
+    "ServerConfig",
+    "SessionsConfig",
+    "TraceConfig",
+]
 
 
 class _NamedLink(DeviceSettings):
@@ -81,38 +112,25 @@ class ServerConfig(_NamedLink):
         return preset
 
 
-class AlwaysConfig(StrictModel):
-    """Every device is there all the time."""
+class PhaseHazards(StrictModel):
+    """Failure rates of a request by phase; waiting for the processor counts as computation."""
 
-    kind: Literal["always"] = Field(default="always", description="Always on.")
-
-
-class SessionsConfig(StrictModel):
-    """Devices come and go: an alternating renewal process per device, stationary from time 0 on."""
-
-    kind: Literal["sessions"] = Field(description="On/off sessions.")
-    mean_on: PositiveSeconds = Field(description="Mean length of a session, seconds.")
-    mean_off: PositiveSeconds = Field(description="Mean length of a gap, seconds.")
-    distribution: Literal["exponential", "weibull"] = Field(
-        default="exponential", description="Law of session and gap lengths."
-    )
-    shape: float | None = Field(
-        default=None, ge=0.2, le=20, description="Weibull shape (below 1: heavy tail); only with weibull."
-    )
-    on_cut: Literal["abort", "suspend"] = Field(
-        default="abort", description="What happens to work under way when the device leaves."
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> SessionsConfig:
-        if (self.distribution == "weibull") != (self.shape is not None):
-            raise ValueError("shape belongs to distribution: weibull, which needs it; e.g. shape: 0.6")
-        if self.on_cut == "suspend":
-            raise ValueError("on_cut: suspend is not available in this version; use on_cut: abort")
-        return self
+    download: PerSecond = Field(default=0.0, description="Failure rate while the question comes down.")
+    compute: PerSecond = Field(default=0.0, description="Failure rate while the task waits or computes.")
+    upload: PerSecond = Field(default=0.0, description="Failure rate while the reply goes up.")
 
 
-AvailabilityConfig = Annotated[AlwaysConfig | SessionsConfig, Field(discriminator="kind")]
+_RATE: TypeAdapter[float] = TypeAdapter(PerSecond)
+
+
+def _every_phase(value: Any) -> Any:
+    if not isinstance(value, str | float | int):
+        return value
+    try:
+        rate = resolved(_RATE.validate_python(value))
+    except ValidationError as error:
+        raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+    return dict.fromkeys(PhaseHazards.model_fields, rate)
 
 
 class DropoutConfig(StrictModel):
@@ -124,12 +142,15 @@ class DropoutConfig(StrictModel):
         le=1,
         description="Probability that a device gives a task up during its computation.",
     )
-    hazard: PerSecond = Field(
+    spread: float = Field(
         default=0.0,
-        description="Constant failure rate while a task is on the device, e.g. 0.5 /h.",
+        ge=0,
+        le=MAX_SPREAD,
+        description="Standard deviation between devices of the log-odds of giving a task up; the mean stays per_task.",
     )
-
-    @property
-    def hazard_per_s(self) -> float:
-        """The hazard, failures per second."""
-        return self.hazard
+    hazard: Annotated[
+        PhaseHazards, BeforeValidator(_every_phase, json_schema_input_type=str | PhaseHazards)
+    ] = Field(
+        default=PhaseHazards(),
+        description="Failure rate while a task is on the device, e.g. 0.5 /h: one, or {download, compute, upload}.",
+    )

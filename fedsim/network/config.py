@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from fedsim.config import StrictModel
+from fedsim.network.edges import EdgesConfig
 from fedsim.units import LinkRate, PositiveSeconds, Seconds
 
 
@@ -51,7 +52,18 @@ class NetworkConfig(StrictModel):
     )
     extra_rtt: Seconds = Field(default=0.0, description="Round-trip time beyond the access link, seconds.")
     loss: float = Field(
-        default=0.0, ge=0, le=0.5, description="tcp: probability that one sending of a segment is lost."
+        default=0.0,
+        ge=0,
+        le=0.5,
+        description="tcp: probability that one sending of a segment is lost; also limits the rate (`fedsim.network.tcp`).",
+    )
+    slow_start: bool = Field(
+        default=True,
+        description="tcp: a message longer than the initial window of 10 segments waits until its window has grown.",
+    )
+    edges: EdgesConfig | None = Field(
+        default=None,
+        description="Relays between clients and server, by name or {file: tree.graphml} (`fedsim.network.edges`).",
     )
     rate_period: PositiveSeconds = Field(
         default=10.0,

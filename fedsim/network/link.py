@@ -13,6 +13,9 @@ recomputed from scratch.
 
 Rates are held as integers of 2^-40 bytes/s, so sums over clients are exact: no drift, whatever the order.
 
+A rate of exactly 0 is a state, not an error: an access link at 0 stalls its client's flows, a server link at 0 all
+flows. A stalled flow keeps what it has sent, has no event on the timeline, and goes on when a rate is set again.
+
 References:
     Bertsekas and Gallager, Data Networks (1992), section 6.5.2 (max-min fairness); Parekh and Gallager,
     IEEE/ACM ToN 1 (1993) (virtual service clocks).
@@ -64,7 +67,12 @@ class Flow:
                  "started_at_s", "wire_bytes")  # fmt: skip
 
     def __init__(
-        self, client: _Client, wire_bytes: float, number: int, now_s: float, on_done: Callable[[Flow], object]
+        self,
+        client: ClientFlows,
+        wire_bytes: float,
+        number: int,
+        now_s: float,
+        on_done: Callable[[Flow], object],
     ) -> None:
         self.client_id = client.client_id
         self.wire_bytes = wire_bytes
@@ -88,11 +96,11 @@ class SharedLink:
             capacity_bytes_per_s: the server link's rate; infinity = only access links limit.
 
         Raises:
-            ValueError: the capacity is not positive.
+            ValueError: the capacity is negative or not a number.
         """
         self._timeline = timeline
-        self._capacity = _units(capacity_bytes_per_s) if math.isfinite(capacity_bytes_per_s) else None
-        self._clients: dict[int, _Client] = {}
+        self._capacity = rate_units(capacity_bytes_per_s) if math.isfinite(capacity_bytes_per_s) else None
+        self._clients: dict[int, ClientFlows] = {}
         self._now_s = timeline.time()
         self._num_flows = 0
         self._num_open = 0
@@ -122,6 +130,10 @@ class SharedLink:
         """Clients with a flow under way, in the order in which they began."""
         return tuple(self._clients)
 
+    def has_flows(self, client_id: int) -> bool:
+        """Whether a client has a flow under way, running or stalled."""
+        return client_id in self._clients
+
     @property
     def carried_bytes(self) -> float:
         """All bytes carried so far: of finished, cut and open flows. Costs O(open flows)."""
@@ -134,7 +146,7 @@ class SharedLink:
         )
 
     def rate_bytes_per_s(self, flow: Flow) -> float:
-        """The rate at which a flow runs now; 0 when it has ended."""
+        """The rate at which a flow runs now; 0 when it is stalled or has ended."""
         if not flow.is_open:
             return 0.0
         client = flow._client
@@ -146,18 +158,19 @@ class SharedLink:
         """Start a transfer of ``wire_bytes``; ``on_done(flow)`` is called when its last byte has left.
 
         The callback comes from the timeline, never from inside this call, also for an empty transfer. The
-        client's access rate is shared by its own flows; a new value holds for all of them from now on.
+        client's access rate is shared by its own flows; a new value holds for all of them from now on. At rate 0
+        nothing is sent, and even an empty transfer waits.
 
         Raises:
-            ValueError: negative or non-finite bytes, or a rate that is not positive.
+            ValueError: negative or non-finite bytes, or a rate that is negative or not a number.
         """
         if not 0 <= wire_bytes < math.inf:
             raise ValueError(f"a transfer of {wire_bytes} bytes; must be finite and not negative")
-        access = _units(access_bytes_per_s)
+        access = rate_units(access_bytes_per_s)
         self._advance()
         client = self._clients.get(client_id)
         if client is None:
-            client = self._clients[client_id] = _Client(client_id, access)
+            client = self._clients[client_id] = self._new_client(client_id, access)
         else:
             self._take_out(client)
             client.access = access
@@ -184,16 +197,16 @@ class SharedLink:
         return flow._sent_bytes
 
     def set_access(self, client_id: int, access_bytes_per_s: float) -> None:
-        """Change the access rate of a client's running flows (a rate that varies in time)."""
+        """Change the access rate of a client's running flows (a rate that varies in time); 0 stalls them."""
         self.set_accesses({client_id: access_bytes_per_s})
 
     def set_accesses(self, access_bytes_per_s: Mapping[int, float]) -> None:
         """Change the access rates of many clients at this instant; clients without a running flow are passed over.
 
         Raises:
-            ValueError: a rate is not positive.
+            ValueError: a rate is negative or not a number.
         """
-        units = {client_id: _units(rate) for client_id, rate in access_bytes_per_s.items()}
+        units = {client_id: rate_units(rate) for client_id, rate in access_bytes_per_s.items()}
         self._advance()
         for client_id, access in units.items():
             client = self._clients.get(client_id)
@@ -204,10 +217,13 @@ class SharedLink:
         self._settle()
 
     def set_capacity(self, capacity_bytes_per_s: float) -> None:
-        """Change the rate of the server's link; infinity = only access links limit."""
+        """Change the rate of the server's link; infinity = only access links limit, 0 = nothing moves."""
         self._advance()
-        self._capacity = _units(capacity_bytes_per_s) if math.isfinite(capacity_bytes_per_s) else None
+        self._capacity = rate_units(capacity_bytes_per_s) if math.isfinite(capacity_bytes_per_s) else None
         self._settle()
+
+    def _new_client(self, client_id: int, access: int) -> ClientFlows:
+        return ClientFlows(client_id, access)
 
     # Reading the clocks.
 
@@ -218,11 +234,11 @@ class SharedLink:
             self._common += self._fair_rate * (now_s - self._now_s)
         self._now_s = now_s
 
-    def _served(self, client: _Client, flow: Flow) -> float:
+    def _served(self, client: ClientFlows, flow: Flow) -> float:
         clock = self._clock(client)
         return min(max(flow.wire_bytes - (flow._mark - clock), 0.0), flow.wire_bytes)
 
-    def _clock(self, client: _Client) -> float:
+    def _clock(self, client: ClientFlows) -> float:
         """Bytes that each flow of the client has been served since the client became active."""
         if client.is_own:
             return client.served + client.own_rate * (self._now_s - client.since_s)
@@ -230,7 +246,7 @@ class SharedLink:
 
     # Changing sides.
 
-    def _take_out(self, client: _Client) -> None:
+    def _take_out(self, client: ClientFlows) -> None:
         """Freeze the client's clock and leave both sides."""
         client.served = self._clock(client)
         client.version += 1
@@ -241,7 +257,7 @@ class SharedLink:
             if not self._shared_flows:
                 self._common = 0.0
 
-    def _put_in(self, client: _Client) -> None:
+    def _put_in(self, client: ClientFlows) -> None:
         """Join the side that fits the last fair share, or leave for good when no flow is open."""
         marks = client.marks
         while marks and not marks[0][2].is_open:
@@ -250,20 +266,24 @@ class SharedLink:
             del self._clients[client.client_id]
             return
         client.own_rate = client.access * RATE_UNIT_BYTES_PER_S / client.num_open
+        self._join(client)
+
+    def _join(self, client: ClientFlows) -> None:
         if client.own_rate <= self._fair_rate:
             self._join_own(client)
         else:
             self._join_shared(client)
 
-    def _join_own(self, client: _Client) -> None:
+    def _join_own(self, client: ClientFlows) -> None:
         client.is_own = True
         client.since_s = self._now_s
         self._own_units += client.access
-        finish_at_s = self._now_s + (client.marks[0][0] - client.served) / client.own_rate
+        left_bytes = client.marks[0][0] - client.served
+        finish_at_s = self._now_s + left_bytes / client.own_rate if client.own_rate else math.inf
         self._own_by_rate.push(-client.own_rate, client)
         self._own_by_finish.push(finish_at_s, client)
 
-    def _join_shared(self, client: _Client) -> None:
+    def _join_shared(self, client: ClientFlows) -> None:
         client.is_own = False
         client.offset = client.served - self._common
         self._shared_flows += client.num_open
@@ -300,11 +320,7 @@ class SharedLink:
 
     def _schedule(self) -> None:
         """One wake-up for the whole link, at the next finish; an older one does nothing if it still comes."""
-        at_s = self._own_by_finish.key()
-        mark = self._shared_by_mark.key()
-        if mark < math.inf:
-            at_s = min(at_s, self._now_s + (mark - self._common) / self._fair_rate)
-        at_s = max(at_s, self._now_s)
+        at_s = max(self._next_finish_at_s(), self._now_s)
         if at_s == self._wake_at_s:
             return
         if self._wake is not None:
@@ -315,6 +331,12 @@ class SharedLink:
         if at_s < math.inf:
             generation = self._generation
             self._wake = self._timeline.at(at_s, lambda: self._on_wake(generation))
+
+    def _next_finish_at_s(self) -> float:
+        mark = self._shared_by_mark.key()
+        if mark == math.inf or not self._fair_rate:
+            return self._own_by_finish.key()
+        return min(self._own_by_finish.key(), self._now_s + (mark - self._common) / self._fair_rate)
 
     def _on_wake(self, generation: int) -> None:
         if generation != self._generation:
@@ -334,23 +356,30 @@ class SharedLink:
             if self._own_by_finish.key() <= self._now_s + slack_s:
                 client = self._own_by_finish.top()
                 rate = client.own_rate if client is not None else 0.0
-            elif (
-                self._shared_flows and self._shared_by_mark.key() <= self._common + self._fair_rate * slack_s
-            ):
+            elif self._shared_due(slack_s):
                 client = self._shared_by_mark.top()
                 rate = self._fair_rate
             else:
                 return finished
             assert client is not None
-            self._take_out(client)
-            # The heaps' first flow is due by the same rounding that woke us; its siblings by their marks.
-            due = max(client.served + rate * slack_s, client.marks[0][0])
-            while client.marks and client.marks[0][0] <= due:
-                flow = heappop(client.marks)[2]
-                if flow.is_open:
-                    self._close(flow, flow.wire_bytes)
-                    finished.append(flow)
-            self._put_in(client)
+            finished += self._finish_due(client, rate * slack_s)
+
+    def _shared_due(self, slack_s: float) -> bool:
+        if not (self._shared_flows and self._fair_rate):
+            return False
+        return self._shared_by_mark.key() <= self._common + self._fair_rate * slack_s
+
+    def _finish_due(self, client: ClientFlows, slack_bytes: float) -> list[Flow]:
+        """Close the client's first flow, which is due by the same rounding that woke us, and its siblings by their marks."""
+        self._take_out(client)
+        due, finished = max(client.served + slack_bytes, client.marks[0][0]), []
+        while client.marks and client.marks[0][0] <= due:
+            flow = heappop(client.marks)[2]
+            if flow.is_open:
+                self._close(flow, flow.wire_bytes)
+                finished.append(flow)
+        self._put_in(client)
+        return finished
 
     def _close(self, flow: Flow, sent_bytes: float) -> None:
         flow.is_open = False
@@ -360,7 +389,7 @@ class SharedLink:
         self._closed_bytes += sent_bytes
 
 
-class _Client:
+class ClientFlows:
     """One client's flows on the link.
 
     ``served`` is its clock when last touched (bytes per flow), at ``since_s`` if own-limited; a
@@ -391,11 +420,11 @@ class _Heap:
 
     def __init__(self, *, own: bool) -> None:
         self._own = own
-        self._entries: list[tuple[float, int, int, _Client]] = []
+        self._entries: list[tuple[float, int, int, ClientFlows]] = []
         self._num_pushed = 0
         self._sweep_at = 64
 
-    def push(self, key: float, client: _Client) -> None:
+    def push(self, key: float, client: ClientFlows) -> None:
         self._num_pushed += 1
         if len(self._entries) >= self._sweep_at:
             self._entries = [entry for entry in self._entries if self._holds(entry)]
@@ -403,7 +432,7 @@ class _Heap:
             self._sweep_at = 2 * len(self._entries) + 64
         heappush(self._entries, (key, self._num_pushed, client.version, client))
 
-    def top(self) -> _Client | None:
+    def top(self) -> ClientFlows | None:
         entries = self._entries
         while entries and not self._holds(entries[0]):
             heappop(entries)
@@ -412,16 +441,18 @@ class _Heap:
     def key(self) -> float:
         return math.inf if self.top() is None else self._entries[0][0]
 
-    def _holds(self, entry: tuple[float, int, int, _Client]) -> bool:
+    def _holds(self, entry: tuple[float, int, int, ClientFlows]) -> bool:
         return entry[2] == entry[3].version and entry[3].is_own == self._own and entry[3].num_open > 0
 
 
-def _units(rate_bytes_per_s: float) -> int:
-    """A rate as an integer of 2^-40 bytes/s, at least one.
+def rate_units(rate_bytes_per_s: float) -> int:
+    """A rate as an integer of 2^-40 bytes/s; at least one unless it is exactly 0.
 
     Raises:
-        ValueError: the rate is not positive.
+        ValueError: the rate is negative or not a number.
     """
-    if not rate_bytes_per_s > 0:
-        raise ValueError(f"a rate of {rate_bytes_per_s} bytes/s; must be greater than 0")
+    if not rate_bytes_per_s >= 0:
+        raise ValueError(f"a rate of {rate_bytes_per_s} bytes/s; must be 0 or more")
+    if rate_bytes_per_s == 0:
+        return 0
     return max(round(min(rate_bytes_per_s, UNLIMITED_ACCESS_BYTES_PER_S) / RATE_UNIT_BYTES_PER_S), 1)

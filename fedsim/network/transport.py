@@ -7,22 +7,27 @@ type, 16 authentication tag), and the stream into segments of 1448 bytes payload
     wire_bytes   = stream_bytes + 52 ceil(stream_bytes / 1448)
 
 Each sending of a segment is lost with probability p, independently, so a segment is sent 1/(1 - p) times on
-average; the repeats are counted apart. Connections are open before the run (``keep_alive``, as a fleet behind
-NAT needs anyway) or opened for each request (``per_request``: one round trip for TCP, one for TLS 1.3).
+average; the repeats are counted apart. They go in rounds: of k_0 = n segments k_1 ~ Bin(k_0, p) are lost and sent again
+a round trip later, of these k_2 ~ Bin(k_1, p), until none is; a message waits one round trip for each round. Slow
+start and the rate that losses allow are in `fedsim.network.tcp`. All these waits pass before the bytes flow.
+Connections are open before the run (``keep_alive``, as a fleet behind NAT needs anyway) or opened for each request
+(``per_request``: one round trip for TCP, one for TLS 1.3).
 
-Left out: pure acknowledgements (about 2% of the bytes, the other way), slow start (no effect below 14 kB, the
-initial window of RFC 6928), the wait for a retransmission, and link-layer framing.
+Left out: pure acknowledgements (about 2% of the bytes, the other way) and link-layer framing. A round of retransmissions
+costs exactly one round trip: less where later segments are still to be sent, more where only a time-out notices the loss.
 
 References:
-    RFC 9293 (TCP), RFC 7323 (timestamps), RFC 8446 section 5.2 (TLS 1.3 records), RFC 6928.
+    RFC 9293 (TCP), RFC 7323 (timestamps), RFC 8446 section 5.2 (TLS 1.3 records), RFC 6928 (initial window).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fedsim import streams
 from fedsim.devices.profile import DeviceProfile
+from fedsim.network import tcp
 from fedsim.network.config import NetworkConfig
 
 TLS_RECORD_BYTES = 16_384
@@ -42,12 +47,14 @@ class TransferPlan:
         num_segments: segments when nothing is lost; 0 for ``ideal``.
         wire_bytes: message, records and headers, every segment once.
         retransmitted_bytes: segments sent again, headers included.
+        loss_rounds: how often in a row something had to be sent again.
     """
 
     message_bytes: int
     num_segments: int
     wire_bytes: int
     retransmitted_bytes: int
+    loss_rounds: int = 0
 
     @property
     def total_bytes(self) -> int:
@@ -104,19 +111,36 @@ class Transport:
     def plan(self, message_bytes: int, key: tuple[streams.Part, ...]) -> TransferPlan:
         """The transfer of one message, with its retransmissions drawn.
 
-        Repeats are negative binomial: ``num_segments`` segments, each sent until one sending arrives. All
-        segments count as equally long.
+        Repeats are negative binomial: ``num_segments`` segments, each sent until one sending arrives, drawn round by
+        round. All segments count as equally long.
         """
         wire_bytes = self.wire_bytes(message_bytes)
         if self.config.transport == "ideal":
             return TransferPlan(message_bytes, 0, wire_bytes, 0)
-        num_segments, repeats = self.num_segments(message_bytes), 0
+        num_segments, repeats, rounds = self.num_segments(message_bytes), 0, 0
         if self.config.loss and num_segments:
-            generator = streams.generator(*key, "retransmissions")
-            repeats = int(generator.negative_binomial(num_segments, 1 - self.config.loss))
-        return TransferPlan(
-            message_bytes, num_segments, wire_bytes, round(repeats * wire_bytes / max(num_segments, 1))
-        )
+            generator, lost = streams.generator(*key, "retransmissions"), num_segments
+            while lost := int(generator.binomial(lost, self.config.loss)):
+                repeats, rounds = repeats + lost, rounds + 1
+        repeated_bytes = round(repeats * wire_bytes / max(num_segments, 1))
+        return TransferPlan(message_bytes, num_segments, wire_bytes, repeated_bytes, rounds)
+
+    def wait_s(
+        self, plan: TransferPlan, profile: DeviceProfile, rate_bytes_per_s: Callable[[], float]
+    ) -> float:
+        """What passes before a message's bytes flow: slow start, and a round trip for every round of repeats; seconds.
+
+        The rate is that of the client's access link now; it is asked for only where it matters.
+        """
+        if plan.num_segments <= tcp.LEAST_WINDOW_SEGMENTS and not plan.loss_rounds:
+            return 0.0  # most messages; none of ``ideal`` has segments
+        rtt_s = profile.rtt_s + self.config.extra_rtt
+        wait_s = plan.loss_rounds * rtt_s
+        segment_bytes = self.config.segment_payload + self.config.segment_header
+        window_bytes = tcp.initial_window_segments(self.config.segment_payload) * segment_bytes
+        if self.config.slow_start and plan.total_bytes > window_bytes:
+            wait_s += tcp.slow_start_s(plan.total_bytes, window_bytes, rate_bytes_per_s(), rtt_s)
+        return wait_s
 
     def one_way_s(self, profile: DeviceProfile, key: tuple[streams.Part, ...]) -> float:
         """Delay of the last byte: ``(rtt + extra_rtt) / 2`` times a lognormal draw of mean 1."""

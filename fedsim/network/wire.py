@@ -146,6 +146,25 @@ class Rewards(Message, frozen=True, array_like=True, tag="R"):
         return NUMBER_BYTES * len(self.rewards)
 
 
+class PartialRewards(Message, frozen=True, array_like=True, tag="T"):
+    """Up, after a ``Hurry``: one scalar for each of the first candidates, as many as were scored by then."""
+
+    purpose: ClassVar[Purpose] = "reward"
+    scalars_only: ClassVar[bool] = True
+
+    draw: Id
+    rewards: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a number that would travel in another width."""
+        for reward in self.rewards:
+            _check_float(reward)
+
+    def paper_bytes(self) -> int:
+        """One number per candidate that was scored."""
+        return NUMBER_BYTES * len(self.rewards)
+
+
 class QuestionOnly(Message, frozen=True, array_like=True, tag="Q"):
     """Down: a question to which the client is asked for its own answer (text will leave the client)."""
 
@@ -295,6 +314,18 @@ class Cancel(Message, frozen=True, array_like=True, tag="X"):
         return 0
 
 
+class Hurry(Message, frozen=True, array_like=True, tag="H"):
+    """Down: stop working on a request and send what there is of its reply."""
+
+    purpose: ClassVar[Purpose] = "control"
+
+    draw: Id
+
+    def paper_bytes(self) -> int:
+        """Control traffic is not in the paper's account."""
+        return 0
+
+
 AnyMessage = (
     ProbeExemplars
     | ProbeBits
@@ -302,6 +333,7 @@ AnyMessage = (
     | Competence
     | Candidates
     | Rewards
+    | PartialRewards
     | QuestionOnly
     | Answer
     | FinalAnswer
@@ -314,6 +346,7 @@ AnyMessage = (
     | BaseModel
     | Ready
     | Cancel
+    | Hurry
 )
 
 _ENCODER = msgspec.msgpack.Encoder()

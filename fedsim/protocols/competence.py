@@ -13,24 +13,25 @@ References:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedsim.config import StrictModel
 from fedsim.devices.cost import Work, generate_work
 from fedsim.errors import FederationError, RequestError
 from fedsim.federation import Client, Federation
 from fedsim.network import wire
+from fedsim.protocols.boundary import refused_bits, refused_competence
 from fedsim.request import Handler, Reply, Subject
 from fedsim.roles import Draw, FloatArray
 from fedsim.selection.confidence_graph import ConfidenceGraph, mean_correct
 from fedsim.selection.experts import all_experts, best_experts, competent_enough, random_experts
 from fedsim.states import ClientState, ServerState
-from fedsim.stragglers import StragglerConfig, collect
+from fedsim.stragglers import StragglerConfig, Stragglers, refuse_impossible
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -67,6 +68,17 @@ class ExpertsConfig(StrictModel):
         StragglerConfig(), description="how long a group waits for its experts"
     )
 
+    @model_validator(mode="after")
+    def _stragglers_fit_the_experts(self) -> ExpertsConfig:
+        key = "experts: all" if self.experts == "all" else f"num_experts: {self.num_experts}"
+        refuse_impossible(self.stragglers, self.cohort_size, key)
+        return self
+
+    @property
+    def cohort_size(self) -> int | None:
+        """How many experts a question asks; None for everybody."""
+        return None if self.experts == "all" else self.num_experts
+
 
 class Experts:
     """Who is asked: the confidence graph, filled by probing, or one of its controls."""
@@ -76,6 +88,7 @@ class Experts:
         self._federation = federation
         self._config = config
         self._state = state
+        self._stragglers = Stragglers(config.stragglers.without_spares, federation.now_s)
         self._exemplars = exemplars
         self._graph = ConfidenceGraph.unprobed(state.policy.embed(exemplars), len(federation.clients))
         pool = state.data.pool
@@ -144,15 +157,29 @@ class Experts:
             eligible = await self._eligible()
             if self._config.probe == "per_question" and self._config.experts == "competence":
                 scores = self._competence_of_draw[draw.index] = await self._ask_competence(draw, eligible)
-                return self._best(draw, scores, eligible)
-            chosen = self._rank(draw, eligible)
+                return self._best(draw, scores, eligible, self._config.num_experts)
+            chosen = self._rank(draw, eligible, self._config.num_experts)
             self._num_passed_over = 0 if chosen else self._num_passed_over + 1
             if self._num_passed_over <= _MOST_PASSED_OVER:
                 return chosen
             await self._somebody_returns()
 
+    def spares(self, draw: Draw, chosen: Sequence[int]) -> Iterator[int]:
+        """The next in competence, one by one: the best of those who are there when one is needed and were not asked yet.
+
+        The floor holds for them as well. Where nobody is left at that moment, the spares have come to an end.
+        """
+        asked = set(chosen)
+        while True:
+            ranked = self._ranked_now(draw, len(asked) + 1)
+            spare = next((client_id for client_id in ranked if client_id not in asked), None)
+            if spare is None:
+                return
+            asked.add(spare)
+            yield spare
+
     def weights(self, draw: Draw, chosen: Sequence[int]) -> FloatArray:
-        """r_k^p of the experts asked, ``[M]``; 1 for a client whose competence nobody asked for."""
+        """r_k^p of these experts, ``[M]``; 1 for a client whose competence nobody asked for."""
         competence = self._competence_of_draw.pop(draw.index, None)
         if competence is None:
             competence = self._graph.competence(
@@ -164,27 +191,33 @@ class Experts:
         """Who would be asked if the question were asked now; nobody where only asking can tell."""
         if self._config.probe == "per_question" and self._config.experts == "competence":
             return ()
-        return self._rank(draw, self._known_and_there())
+        return self._rank(draw, self._known_and_there(), self._config.num_experts)
 
-    def _rank(self, draw: Draw, eligible: Sequence[int]) -> tuple[int, ...]:
+    def _ranked_now(self, draw: Draw, num_experts: int) -> tuple[int, ...]:
+        """The best of those who are there now; by what they said of this question, where they were asked."""
+        scores = self._competence_of_draw.get(draw.index)
+        if scores is not None:
+            return self._best(draw, scores, self._federation.online(), num_experts)
+        return self._rank(draw, self._known_and_there(), num_experts)
+
+    def _rank(self, draw: Draw, eligible: Sequence[int], num_experts: int) -> tuple[int, ...]:
         config, seed = self._config, self._state.seed
         question = draw.question
         if config.experts == "all":
             return all_experts(eligible)
         if config.experts == "random":
-            return random_experts(question.question_id, config.num_experts, eligible, seed)
+            return random_experts(question.question_id, num_experts, eligible, seed)
         if config.experts == "oracle":
             scores = self._state.client_accuracy()[:, self._state.data.domains.index(question.domain)]
-            return best_experts(scores, question.question_id, config.num_experts, eligible, seed)
+            return best_experts(scores, question.question_id, num_experts, eligible, seed)
         scores = self._graph.competence(self._embeddings[question.question_id], config.num_neighbours)
-        return self._best(draw, scores, eligible)
+        return self._best(draw, scores, eligible, num_experts)
 
-    def _best(self, draw: Draw, scores: FloatArray, eligible: Sequence[int]) -> tuple[int, ...]:
-        config = self._config
-        chosen = best_experts(
-            scores, draw.question.question_id, config.num_experts, eligible, self._state.seed
-        )
-        return competent_enough(chosen, scores, config.competence_floor)
+    def _best(
+        self, draw: Draw, scores: FloatArray, eligible: Sequence[int], num_experts: int
+    ) -> tuple[int, ...]:
+        chosen = best_experts(scores, draw.question.question_id, num_experts, eligible, self._state.seed)
+        return competent_enough(chosen, scores, self._config.competence_floor)
 
     async def _eligible(self) -> list[int]:
         """Clients that can be asked now: there, and (``probe: once``) with a known competence where it is read."""
@@ -230,10 +263,9 @@ class Experts:
             tuple(self._exemplars[index].answer for index in nearest),
         )
         subject = Subject(draw.index, draw.question.question_id, draw.epoch)
-        requests = {
-            client_id: self._federation.clients[client_id].request(message, subject) for client_id in eligible
-        }
-        replies = await collect(requests, self._config.stragglers)
+        replies = await self._stragglers.collect(
+            lambda client_id, _: self._federation.clients[client_id].request(message, subject), eligible
+        )
         competence = np.full(len(self._federation.clients), np.nan)
         for client_id, reply in replies.items():
             if isinstance(reply, wire.Competence):
@@ -270,8 +302,8 @@ def exemplars_cost(client: ClientState, message: wire.ProbeExemplars | wire.Prob
 
 
 PROBE_HANDLERS: Mapping[type[wire.Message], Handler] = {
-    wire.ProbeExemplars: Handler(answer_exemplars, exemplars_cost),
-    wire.ProbeNeighbours: Handler(answer_neighbours, exemplars_cost),
+    wire.ProbeExemplars: Handler(answer_exemplars, exemplars_cost, accept=refused_bits),
+    wire.ProbeNeighbours: Handler(answer_neighbours, exemplars_cost, accept=refused_competence),
 }
 
 

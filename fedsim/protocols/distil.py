@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedsim.devices.cost import Work, generate_work, training_work
 from fedsim.errors import FederationError
@@ -25,7 +25,7 @@ from fedsim.protocols.rollouts import QuestionStream
 from fedsim.request import Handler, Reply, Subject
 from fedsim.roles import Draw
 from fedsim.states import ClientState, ServerState
-from fedsim.stragglers import collect
+from fedsim.stragglers import Stragglers
 from fedsim.tasks.questions import Question
 
 
@@ -37,17 +37,26 @@ class Config(PolicyConfig, ExpertsConfig):
     )
     questions_per_update: int = Field(96, ge=1, description="questions in one round (count)")
 
+    @model_validator(mode="after")
+    def _answers_come_whole(self) -> Config:
+        if self.stragglers.partial:
+            raise ValueError(
+                "stragglers.partial is for rewards: an answer has no part that is done before it is"
+            )
+        return self
+
 
 async def run(federation: Federation, config: Config, state: ServerState) -> None:
     """Rounds of questions; one pass of SFT over the answers that came back."""
     experts = Experts(federation, config, state)
+    stragglers = Stragglers(config.stragglers, federation.now_s)
     stream = QuestionStream(state.data.pool, state.seed)
     num_unanswered = 0
     async with asyncio.TaskGroup() as tasks:
         await experts.start(tasks)
         while True:
             draws = [stream.next() for _ in range(config.questions_per_update)]
-            answered = await asyncio.gather(*(_ask(federation, config, experts, draw) for draw in draws))
+            answered = await asyncio.gather(*(_ask(federation, stragglers, experts, draw) for draw in draws))
             rows = [row for rows in answered for row in rows]
             num_unanswered = 0 if rows else num_unanswered + len(draws)
             if num_unanswered >= HOPELESS_GROUPS:
@@ -64,12 +73,17 @@ async def run(federation: Federation, config: Config, state: ServerState) -> Non
             await state.monitor.pause_if_over()
 
 
-async def _ask(federation: Federation, config: Config, experts: Experts, draw: Draw) -> list[Question]:
+async def _ask(
+    federation: Federation, stragglers: Stragglers, experts: Experts, draw: Draw
+) -> list[Question]:
     chosen = await experts.choose(draw)
     message = wire.QuestionOnly(wire.pack_id(draw.index), draw.question.text)
     subject = Subject(draw.index, draw.question.question_id, draw.epoch)
-    requests = {client_id: federation.clients[client_id].request(message, subject) for client_id in chosen}
-    replies = await collect(requests, config.stragglers)
+    replies = await stragglers.collect(
+        lambda client_id, _: federation.clients[client_id].request(message, subject),
+        chosen,
+        experts.spares(draw, chosen),
+    )
     return [
         replace(draw.question, answer=reply.answer)
         for reply in replies.values()

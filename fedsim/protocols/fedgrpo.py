@@ -21,14 +21,15 @@ What differs from the paper, on purpose:
 * ``competence_floor`` (0 in the paper) leaves out an expert that knows far less than the best one: under label skew the
   second best is often confidently wrong. ``fusion: competence`` weighs experts instead.
 * A client that is away, or has not answered the probe, is not eligible; a missing reward is masked, never zero.
+* ``stragglers`` (the paper has none): who is asked beside or in place of a silent expert is the next in competence.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -36,13 +37,15 @@ from pydantic import Field, model_validator
 from fedsim.devices.cost import NO_WORK, Work, generate_work, score_work
 from fedsim.federation import Federation
 from fedsim.network import wire
+from fedsim.protocols.boundary import first_scored, refused_answer, refused_rewards
 from fedsim.protocols.competence import PROBE_HANDLERS, Experts, ExpertsConfig
 from fedsim.protocols.group_relative import GroupRelativeConfig, Judgement, train
 from fedsim.request import Handler, Reply, Subject
 from fedsim.roles import Group
 from fedsim.states import ClientState, ServerState
-from fedsim.stragglers import collect
+from fedsim.stragglers import Stragglers, seated
 from fedsim.tasks.matching import AnswerRule
+from fedsim.world import Hurry
 
 
 class Config(GroupRelativeConfig, ExpertsConfig):
@@ -82,6 +85,14 @@ class Config(GroupRelativeConfig, ExpertsConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _only_scores_come_in_parts(self) -> Config:
+        if self.stragglers.partial and self.wire == "answers_up":
+            raise ValueError(
+                "stragglers.partial needs wire scores_up: an answer has no part that is done before it is"
+            )
+        return self
+
 
 # ---------------------------------------------------------------------------------------------- the server's half
 
@@ -89,13 +100,17 @@ class Config(GroupRelativeConfig, ExpertsConfig):
 async def run(federation: Federation, config: Config, state: ServerState) -> None:
     """Algorithm 1 at the server; ends when the run's stop condition cancels it."""
     experts = Experts(federation, config, state)
+    stragglers = Stragglers(config.stragglers, federation.now_s)
     async with asyncio.TaskGroup() as tasks:
         await experts.start(tasks)
 
         async def judge(group: Group) -> Judgement:
             chosen = await experts.choose(group.draw)
-            judgement = await ask(federation, config, group, chosen, state.data.answers)
-            weights = experts.weights(group.draw, chosen)
+            spares = experts.spares(group.draw, chosen)
+            scores = await ask(federation, config, stragglers, group, chosen, spares)
+            seats = seated(chosen, scores)
+            weights = experts.weights(group.draw, seats)
+            judgement = judged(config, group, seats, scores, state.data.answers)
             return replace(judgement, weights=weights if config.fusion == "competence" else None)
 
         def anticipate(group: Group) -> None:
@@ -106,21 +121,35 @@ async def run(federation: Federation, config: Config, state: ServerState) -> Non
 
 
 async def ask(
-    federation: Federation, config: Config, group: Group, chosen: Sequence[int], rule: AnswerRule
-) -> Judgement:
-    """Ask the experts and await what they return under the straggler policy (Algorithm 1, steps 5 and 6)."""
+    federation: Federation,
+    config: Config,
+    stragglers: Stragglers,
+    group: Group,
+    chosen: Sequence[int],
+    spares: Iterable[int] = (),
+) -> dict[int, wire.Message]:
+    """Ask the experts and await what they return under the straggler policy (Algorithm 1, step 5), by client id."""
     message = question_message(config, group)
     subject = Subject(group.draw.index, group.draw.question.question_id, group.draw.epoch)
-    requests = {client_id: federation.clients[client_id].request(message, subject) for client_id in chosen}
-    replies = await collect(requests, config.stragglers)
-    rewards = np.full((len(chosen), len(group.candidates)), np.nan)
-    for row, client_id in enumerate(chosen):
+
+    def request(client_id: int, hurry: Hurry | None) -> Coroutine[Any, Any, wire.Message]:
+        return federation.clients[client_id].request(message, subject, hurry)
+
+    return await stragglers.collect(request, chosen, spares)
+
+
+def judged(
+    config: Config, group: Group, seats: Sequence[int], replies: Mapping[int, wire.Message], rule: AnswerRule
+) -> Judgement:
+    """Rewards ``[M, G]``, a row for each expert wanted: NaN for one that is silent, and for a candidate it did not reach."""
+    rewards = np.full((len(seats), len(group.candidates)), np.nan)
+    for row, client_id in enumerate(seats):
         reply = replies.get(client_id)
-        if isinstance(reply, wire.Rewards):
-            rewards[row] = reply.rewards
+        if isinstance(reply, wire.Rewards | wire.PartialRewards):
+            rewards[row, : len(reply.rewards)] = reply.rewards
         elif isinstance(reply, wire.FinalAnswer):
             rewards[row] = agreement(rule, reply.answer, group.texts)
-    return Judgement(rewards, len(chosen), config.stragglers.missing)
+    return Judgement(rewards, len(seats), config.stragglers.missing)
 
 
 def question_message(config: Config, group: Group) -> wire.Candidates | wire.QuestionOnly:
@@ -202,8 +231,8 @@ def expect_answer(client: ClientState, message: wire.QuestionOnly) -> None:
 
 HANDLERS: Mapping[type[wire.Message], Handler] = {
     **PROBE_HANDLERS,
-    wire.Candidates: Handler(score, score_cost, expect_score),
-    wire.QuestionOnly: Handler(answer, answer_cost, expect_answer),
+    wire.Candidates: Handler(score, score_cost, expect_score, refused_rewards, first_scored),
+    wire.QuestionOnly: Handler(answer, answer_cost, expect_answer, refused_answer),
 }
 
 

@@ -42,9 +42,10 @@ a time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import count
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +62,8 @@ from fedsim.protocols.aggregation import aggregation_flop, average, client_share
 from fedsim.request import Handler, Reply, Subject
 from fedsim.roles import LocalUpdate, UpdateStats, Weights
 from fedsim.states import ClientState, ServerState
-from fedsim.stragglers import StragglerConfig, collect
+from fedsim.stragglers import StragglerConfig, Stragglers, refuse_impossible
+from fedsim.world import Hurry
 
 CLIENT_RUNS = "server"
 """A client must hold the server's model: it trains that one, and its own plays no part."""
@@ -95,7 +97,16 @@ class Config(LocalTrainingConfig):
             raise ValueError("averaging product needs module lora: full weights have no factors")
         if self.stragglers.missing != "mask":
             raise ValueError("stragglers.missing must be mask: a module that did not come is not averaged")
+        if self.stragglers.partial:
+            raise ValueError("stragglers.partial is for rewards: a module that is half trained is not sent")
+        key = "clients_per_round" if self.clients_per_round else "clients_per_round (not set)"
+        refuse_impossible(self.stragglers, self.cohort_size, key)
         return self
+
+    @property
+    def cohort_size(self) -> int | None:
+        """How many clients a round asks; None for everybody."""
+        return self.clients_per_round
 
 
 def client_memory_bytes(config: Config, spec: ModelSpec, longest_tokens: int) -> float:
@@ -126,8 +137,11 @@ async def run(federation: Federation, config: Config, state: ServerState) -> Non
     if not with_rows:
         raise FederationError("no client has rows to train on; see tasks.sizes.private and tasks.partition")
     weights = state.trainer.start()
+    stragglers = Stragglers(config.stragglers, federation.now_s)
     for round_index in count():
-        uploads = await _answered_round(federation, config, state, with_rows, round_index, weights)
+        uploads = await _answered_round(
+            federation, config, state, stragglers, with_rows, round_index, weights
+        )
         num_rows = [wire.unpack_id(upload.num_rows) for upload in uploads.values()]
         updates = [_checked(client_id, round_index, upload) for client_id, upload in uploads.items()]
         await federation.server.compute(_averaging_work(config, state, len(updates)), "update", round_index)
@@ -145,6 +159,7 @@ async def _answered_round(
     federation: Federation,
     config: Config,
     state: ServerState,
+    stragglers: Stragglers,
     with_rows: Sequence[int],
     round_index: int,
     weights: Weights,
@@ -156,12 +171,12 @@ async def _answered_round(
     for attempt in range(HOPELESS_ROUNDS):
         await federation.any_online(with_rows)
         there = [client_id for client_id in federation.online() if client_id in with_rows]
-        subject = Subject(draw=round_index, attempt=attempt)
-        requests = {
-            client_id: federation.clients[client_id].request(message, subject)
-            for client_id in cohort(there, config.clients_per_round, state.seed, round_index, attempt)
-        }
-        replies = await collect(requests, config.stragglers)
+        chosen = cohort(there, config.clients_per_round, state.seed, round_index, attempt)
+        replies = await stragglers.collect(
+            partial(_request, federation, message, Subject(draw=round_index, attempt=attempt)),
+            chosen,
+            _spares(federation, with_rows, chosen, state.seed, round_index, attempt),
+        )
         uploads = {
             client_id: reply for client_id, reply in replies.items() if isinstance(reply, wire.AdapterUp)
         }
@@ -180,10 +195,34 @@ def cohort(
 
     Each client draws a keyed number and the smallest are taken, so who else is there changes nobody's draw.
     """
-    ranked = sorted(
+    return tuple(sorted(_drawn(there, seed, round_index, attempt)[:size]))
+
+
+def _drawn(there: Sequence[int], seed: int, round_index: int, attempt: int) -> list[int]:
+    return sorted(
         there, key=lambda client_id: streams.uniform(seed, "cohort", round_index, attempt, client_id)
     )
-    return tuple(sorted(ranked[:size]))
+
+
+def _spares(
+    federation: Federation,
+    with_rows: Sequence[int],
+    chosen: Sequence[int],
+    seed: int,
+    round_index: int,
+    attempt: int,
+) -> Iterator[int]:
+    """Who would have been drawn next, one by one, of those who are there when one is needed."""
+    asked = set(chosen)
+    for client_id in _drawn(with_rows, seed, round_index, attempt):
+        if client_id not in asked and federation.clients[client_id].is_online:
+            yield client_id
+
+
+def _request(
+    federation: Federation, message: wire.Message, subject: Subject, client_id: int, _: Hurry | None
+) -> Coroutine[Any, Any, wire.Message]:
+    return federation.clients[client_id].request(message, subject)
 
 
 def _checked(client_id: int, round_index: int, upload: wire.AdapterUp) -> Weights:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedsim.config import StrictModel
-from fedsim.errors import FederationError, RequestError
+from fedsim.errors import ClientOffline, FederationError, RequestError
 from fedsim.federation import Client, Federation
 from fedsim.network import wire
 from fedsim.request import Subject
-from fedsim.units import PositiveSeconds
+from fedsim.stragglers import StragglerConfig, Stragglers, refuse_impossible
 
 
 class GatheringConfig(StrictModel):
@@ -20,59 +18,62 @@ class GatheringConfig(StrictModel):
     attempts: int = Field(
         20, ge=1, description="requests to one client, counting the repeats after it failed or left (count)"
     )
-    gather_deadline: PositiveSeconds | None = Field(
-        None,
-        description="go on with those who answered by then (with unit); default none: until all have answered or were given up",
+    stragglers: StragglerConfig = Field(
+        StragglerConfig(),
+        description="how long the server waits for them; default: until all have answered or were given up",
     )
 
+    @model_validator(mode="after")
+    def _everybody_is_asked_once(self) -> GatheringConfig:
+        if self.stragglers.missing != "mask":
+            raise ValueError("stragglers.missing must be mask: rows that did not come are not learned from")
+        if self.stragglers.partial:
+            raise ValueError("stragglers.partial is for rewards: rows come all together")
+        if self.stragglers.policy == "adaptive":
+            raise ValueError("stragglers.policy adaptive needs a history, but everybody is asked once")
+        refuse_impossible(self.stragglers, self.cohort_size, "the one collection of this protocol")
+        return self
 
-async def ask_until_answered(client: Client, message: wire.Message, attempts: int) -> wire.Message | None:
-    """Ask one client whenever it is there, until it has answered; None when it is away for good or failed so often.
+    @property
+    def cohort_size(self) -> int | None:
+        """How many clients are asked: everybody."""
+        return None
+
+
+async def ask_until_answered(client: Client, message: wire.Message, attempts: int) -> wire.Message:
+    """Ask one client whenever it is there, until it has answered.
 
     Every attempt is a request of its own, charged with all that it moved and computed.
+
+    Raises:
+        RequestError: it is away for good, or the last of so many attempts failed.
     """
+    last: RequestError = ClientOffline()
     for attempt in range(attempts):
         try:
             await client.online()
         except FederationError:
-            return None
+            raise ClientOffline from None
         try:
             return await client.request(message, Subject(attempt=attempt))
-        except RequestError:
-            continue
-    return None
+        except RequestError as error:
+            last = error
+    raise last
 
 
 async def gather(
     federation: Federation, message: wire.Message, config: GatheringConfig
 ) -> dict[int, wire.Message]:
-    """Ask every client at once and return what came, by client id; those still out at the deadline are given up as late.
-
-    A reply at the deadline's own instant is in time.
+    """Ask every client at once and return what came, by client id; the rest is given up as ``stragglers`` says.
 
     Raises:
         FederationError: nobody answered.
     """
-    tasks = {
-        client.client_id: asyncio.create_task(
-            ask_until_answered(client, message, config.attempts), name=f"request to client {client.client_id}"
-        )
-        for client in federation
-    }
-    try:
-        _, pending = await asyncio.wait(tasks.values(), timeout=config.gather_deadline)
-    except asyncio.CancelledError:
-        for task in tasks.values():
-            task.cancel("late")
-        raise
-    for task in tasks.values():  # in the order of asking, not in a set's order
-        if task in pending:
-            task.cancel("late")
-    answered = {
-        client_id: reply
-        for client_id, task in tasks.items()
-        if task not in pending and (reply := task.result()) is not None
-    }
+    stragglers = Stragglers(config.stragglers, federation.now_s)
+    answered = await stragglers.collect(
+        lambda client_id, _: ask_until_answered(federation.clients[client_id], message, config.attempts),
+        [client.client_id for client in federation],
+    )
     if not answered:
         raise FederationError(
             "no client answered: each was away for good, failed too often, or missed the deadline"

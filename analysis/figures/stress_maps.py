@@ -1,0 +1,308 @@
+"""Heat maps of a stress sweep: one measure over two axes, a panel for every level of the third; darker is always worse.
+
+A cell is the mean over the seeds that finished. A cell that some seeds did not finish says how many did; one that none did is
+hatched and says how it ended. Bold is the best of all panels at the same place. A random sweep is drawn as points instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, ListedColormap, LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from analysis.labels import figure_with_footer
+from analysis.stress_runs import Sweep
+from analysis.style import BLACK, GREY, PALE, byte_scale, styled, time_scale
+
+_MOST_ACROSS = 3  # panels side by side
+_CELL_IN, _HEAD_IN, _FOOT_IN = 0.235, 0.24, 0.8
+_WORDS = {"failed": "failed", "refused": "refused", "out_of_time": "late"}
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What a map shows.
+
+    Attributes:
+        key: the measure in ``stress.json``.
+        title: what stands above the panels; the unit stands at the colour bar.
+        scale: from the largest value to (divide by, unit).
+        better: whether more is better or less.
+        logarithmic: whether colours follow the logarithm.
+        bounds: the colours' ends; the data's where None.
+    """
+
+    key: str
+    title: str
+    scale: Callable[[float], tuple[float, str]]
+    better: str = "less"
+    logarithmic: bool = False
+    bounds: tuple[float, float] | None = None
+
+
+def _percent(_: float) -> tuple[float, str]:
+    return 0.01, "%"
+
+
+def _plain(_: float) -> tuple[float, str]:
+    return 1.0, ""
+
+
+MEASURES: Mapping[str, Measure] = {
+    "time": Measure("time_s", "virtual time to finish", time_scale, logarithmic=True),
+    "accuracy": Measure("greedy_final", "greedy accuracy on the test questions", _plain, better="more"),
+    "rewards": Measure(
+        "rewards_share",
+        "rewards that came, of those wanted",
+        _percent,
+        better="more",
+        bounds=(0.0, 100.0),
+    ),
+    "wasted": Measure("wasted_share", "wire bytes wasted", _percent, bounds=(0.0, 100.0)),
+    "groups_lost": Measure("groups_lost_share", "question groups lost", _percent, bounds=(0.0, 100.0)),
+    "bytes": Measure("wire_bytes", "bytes on the wire, both ways", byte_scale, logarithmic=True),
+}
+
+
+def stress_map(sweep: Sweep, name: str) -> Figure | None:
+    """The heat maps of one measure of `MEASURES`; None if no run has it."""
+    measure = MEASURES[name]
+    means = [point[measure.key]["mean"] for point in sweep.points]
+    known = [float(mean) for mean in means if mean is not None]
+    if not known:
+        return None
+    per_unit, unit = measure.scale(max(known))
+    norm = _norm(measure, [value / per_unit for value in known])
+    panels = sweep.levels(sweep.panels)
+    across = min(_MOST_ACROSS, len(panels))
+    down = math.ceil(len(panels) / across)
+    rows = 5 if sweep.is_random else len(sweep.levels(sweep.y))
+    with styled():
+        height_in = down * (rows * _CELL_IN * (1.4 if rows == 1 else 1) + _HEAD_IN) + _FOOT_IN
+        figure = figure_with_footer(height_in, list(_small_print(sweep, measure)))
+        grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
+        colours = _colours(measure)
+        best = {} if sweep.is_random or len(panels) == 1 else _best(sweep, measure, per_unit)
+        for place, axes in enumerate(grid.flat):
+            if place >= len(panels):
+                axes.set_visible(False)
+                continue
+            draw = _scatter if sweep.is_random else _cells
+            draw(axes, sweep, panels[place], measure, per_unit, norm, colours, best)
+            axes.set_title(panels[place], fontsize=8, pad=3)
+            if sweep.y is not None and place % across == 0:
+                axes.set_ylabel(sweep.y)
+            if place + across >= len(panels):
+                axes.set_xlabel(sweep.x)
+                axes.tick_params(labelbottom=True)
+        bar = figure.colorbar(
+            ScalarMappable(norm, colours),
+            ax=list(grid.flat),
+            location="right",
+            fraction=0.03,
+            pad=0.015,
+            aspect=30,
+        )
+        bar.set_label(unit)
+        figure.suptitle(measure.title, x=0.005, ha="left", fontsize=8)
+        bar.outline.set_visible(False)
+        if measure.logarithmic:
+            _plain_ticks(bar, norm)
+    return figure
+
+
+def _norm(measure: Measure, values: Sequence[float]) -> Normalize:
+    low, high = measure.bounds or (min(values), max(values))
+    if measure.logarithmic and low > 0:
+        return LogNorm(low, max(high, low * 1.05))
+    return Normalize(low, max(high, low + 1e-9))
+
+
+def _colours(measure: Measure) -> Colormap:
+    """Yellow to brown without its palest and darkest ends; dark is worse."""
+    whole = colormaps["YlOrBr"]
+    steps = [whole(0.03 + 0.85 * step / 255) for step in range(256)]
+    return ListedColormap(steps if measure.better == "less" else steps[::-1])
+
+
+def _plain_ticks(bar: Any, norm: Normalize) -> None:
+    """Ticks at 1, 2 and 5 times powers of ten, written out."""
+    low, high = float(norm.vmin or 0.0), float(norm.vmax or 1.0)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [
+        factor * 10.0**power
+        for power in powers
+        for factor in (1, 2, 5)
+        if low <= factor * 10.0**power <= high
+    ]
+    bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    bar.minorticks_off()
+
+
+def _cells(
+    axes: Axes,
+    sweep: Sweep,
+    panel: str,
+    measure: Measure,
+    per_unit: float,
+    norm: Normalize,
+    colours: Colormap,
+    best: Mapping[tuple[str, str], str],
+) -> None:
+    columns, rows = sweep.levels(sweep.x), sweep.levels(sweep.y)
+    axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(-0.5, len(rows) - 0.5))
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(length=0, labelbottom=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    for place, (x, column) in ((y, pair) for y in range(len(rows)) for pair in enumerate(columns)):
+        points = _points(sweep, panel, column, rows[place])
+        value = _mean(points, measure)
+        corner = (x - 0.48, place - 0.47)
+        if value is None:
+            axes.add_patch(
+                Rectangle(corner, 0.96, 0.94, facecolor="white", edgecolor=GREY, hatch="////", linewidth=0)
+            )
+            words = axes.text(x, place, _why_not(points), ha="center", va="center", fontsize=5.5)
+            words.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.6})
+            continue
+        shade = colours(norm(value / per_unit))
+        axes.add_patch(Rectangle(corner, 0.96, 0.94, facecolor=shade, linewidth=0))
+        ink = "white" if _luminance(shade) < 0.38 else BLACK
+        is_best = _short(value / per_unit) == best.get((column, rows[place]))
+        missing = _missing(points, measure)
+        axes.text(
+            x, place + (0.12 if missing else 0.0), _short(value / per_unit), ha="center", va="center_baseline" if not missing
+            else "center", fontsize=6.5, color=ink, fontweight="bold" if is_best else "normal",
+        )  # fmt: skip
+        if missing:
+            axes.text(x, place - 0.29, missing, ha="center", va="center", fontsize=4.5, color=ink)
+
+
+def _scatter(
+    axes: Axes,
+    sweep: Sweep,
+    panel: str,
+    measure: Measure,
+    per_unit: float,
+    norm: Normalize,
+    colours: Colormap,
+    best: Mapping[tuple[str, str], str],
+) -> None:
+    points = [(point, _mean([point], measure)) for point in sweep.at(panel)]
+    known = [(point, value / per_unit) for point, value in points if value is not None]
+    xs = [_place(sweep, sweep.x, point) for point, _ in known]
+    ys = [value if sweep.y is None else _place(sweep, sweep.y, point) for point, value in known]
+    axes.scatter(
+        xs,
+        ys,
+        c=[value for _, value in known],
+        norm=norm,
+        cmap=colours,
+        s=14,
+        linewidths=0.3,
+        edgecolors=GREY,
+    )
+    for axis, lay in ((sweep.x, axes.set_xscale), (sweep.y, axes.set_yscale)):
+        if axis is not None and sweep.axes[axis]["scale"] == "log":
+            lay("log")
+    none = [point for point, value in points if value is None]
+    if none and sweep.y is not None:
+        axes.scatter(
+            [_place(sweep, sweep.x, point) for point in none], [_place(sweep, sweep.y, point) for point in none],
+            marker="x", s=14, color=BLACK, linewidths=0.8,
+        )  # fmt: skip
+    axes.grid(visible=True, color=PALE, linewidth=0.5)
+    axes.set_axisbelow(True)
+
+
+def _place(sweep: Sweep, axis: str, point: Mapping[str, Any]) -> float:
+    """Where a point stands on an axis: its number, or the number of its level."""
+    level = point["levels"][axis]
+    levels = sweep.axes[axis]["levels"]
+    return float(level) if levels is None else float(list(levels).index(level))
+
+
+def _points(sweep: Sweep, panel: str, column: str, row: str) -> list[Mapping[str, Any]]:
+    return [
+        point
+        for point in sweep.at(panel)
+        if point["levels"][sweep.x] == column and (sweep.y is None or point["levels"][sweep.y] == row)
+    ]
+
+
+def _mean(points: Sequence[Mapping[str, Any]], measure: Measure) -> float | None:
+    known = [float(point[measure.key]["mean"]) for point in points if point[measure.key]["mean"] is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _missing(points: Sequence[Mapping[str, Any]], measure: Measure) -> str:
+    """``2/3`` where only so many of the cell's runs have a value; empty where all have."""
+    runs = sum(sum(point["statuses"].values()) for point in points)
+    known = sum(int(point[measure.key]["n"]) for point in points)
+    return "" if known == runs else f"{known}/{runs}"
+
+
+def _why_not(points: Sequence[Mapping[str, Any]]) -> str:
+    counts: dict[str, int] = {}
+    for point in points:
+        for status, count in point["statuses"].items():
+            counts[status] = counts.get(status, 0) + count
+    worst = max(counts, key=lambda status: counts[status], default="")
+    return _WORDS.get(worst, "none")
+
+
+def _best(sweep: Sweep, measure: Measure, per_unit: float) -> dict[tuple[str, str], str]:
+    """The best value of all panels at each place, as it is written there; none where all are written alike."""
+    choose = min if measure.better == "less" else max
+    found: dict[tuple[str, str], str] = {}
+    for column in sweep.levels(sweep.x):
+        for row in sweep.levels(sweep.y):
+            means = [
+                _mean(_points(sweep, panel, column, row), measure) for panel in sweep.levels(sweep.panels)
+            ]
+            known = [mean / per_unit for mean in means if mean is not None]
+            if len(set(map(_short, known))) > 1:
+                found[column, row] = _short(choose(known))
+    return found
+
+
+def _luminance(shade: tuple[float, float, float, float]) -> float:
+    """Relative luminance of a colour (WCAG 2.1, without its linearisation: near enough to choose an ink)."""
+    return 0.2126 * shade[0] + 0.7152 * shade[1] + 0.0722 * shade[2]
+
+
+def _short(value: float) -> str:
+    """Two digits that count, as far as a cell has room."""
+    if value >= 9.95 or value == 0:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 0.095 else f"{value:.2f}"
+
+
+def _small_print(sweep: Sweep, measure: Measure) -> Iterator[str]:
+    over = f"seeds {', '.join(map(str, sweep.seeds))}"
+    yield (
+        f"{sweep.name}: means over {over}"
+        + (f" and over {', '.join(sweep.averaged)}" if sweep.averaged else "")
+        + ". Darker is worse."
+        + (
+            " Bold: best of the panels at this place."
+            if sweep.panels is not None and not sweep.is_random
+            else ""
+        )
+    )
+    statuses = {status for point in sweep.points for status in point["statuses"]}
+    if statuses - {"finished"}:
+        yield (
+            "Small 2/3: so many of the cell's runs have this number. Hatched: none has (failed: the run went wrong inside the "
+            "simulated world; late: its limit of virtual time came first; refused: before it began); reasons: stress.md."
+        )

@@ -1,0 +1,107 @@
+"""Draw the heat maps of a stress sweep, and an index that shows them with where it broke.
+
+    python -m analysis.stress_report runs/stragglers
+
+Data goes in from ``stress.json`` alone, through ``analysis.stress_runs``.
+"""
+
+from __future__ import annotations
+
+import html
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from analysis.command_line import write_page
+from analysis.figures.stress_maps import stress_map
+from analysis.figures.stress_why import stress_why
+from analysis.stress_runs import Sweep, read_sweep
+from analysis.style import save
+from fedsim.runfolder import write_atomically
+
+
+@dataclass(frozen=True, slots=True)
+class StressFigure:
+    """One figure of the page: its file name, how it is drawn, what it shows, and why it may be missing."""
+
+    name: str
+    draw: Callable[[Sweep], Figure | None]
+    caption: str
+    missing: str
+
+
+def _map(name: str, caption: str, missing: str) -> StressFigure:
+    return StressFigure(f"stress_{name}", partial(stress_map, name=name), caption, missing)
+
+
+STRESS_FIGURES: tuple[StressFigure, ...] = (
+    _map("time", "Virtual time until a run had done what it was asked to.", "no run finished"),
+    _map("accuracy", "Greedy accuracy on the test questions at the end.", "timing fidelity has no accuracy"),
+    _map("rewards", "Rewards that came in time, of those that were wanted.", "no run asked for rewards"),
+    _map("wasted", "Share of the wire's bytes, both ways, that served nothing.", "nothing was sent"),
+    _map("groups_lost", "Share of question groups that were not trained on.", "no run has question groups"),
+    _map("bytes", "Bytes on the wire, both ways.", "nothing was sent"),
+    StressFigure("stress_why", stress_why, "Why rewards were lost, and whose groups.", "no reward was lost"),
+)
+
+
+def write_stress_report(folder: Path | str) -> list[Path]:
+    """Draw a sweep's figures into its ``figures/`` as PNG and SVG, with an ``index.html``.
+
+    A figure for which the sweep has nothing is left out, what an earlier sweep left under its name is removed, and the index
+    says why.
+
+    Returns:
+        The files written, the index last.
+
+    Raises:
+        RunFolderError: the folder is not a finished sweep.
+    """
+    sweep = read_sweep(folder)
+    target = sweep.folder / "figures"
+    written: list[Path] = []
+    sections: list[str] = []
+    for spec in STRESS_FIGURES:
+        figure = spec.draw(sweep)
+        caption = html.escape(spec.caption)
+        if figure is None:
+            for suffix in (".png", ".svg"):
+                (target / (spec.name + suffix)).unlink(missing_ok=True)
+            sections.append(f"<p><em>Left out, {html.escape(spec.missing)}:</em> {caption}</p>")
+            continue
+        written += save(figure, target / spec.name)
+        sections.append(
+            f'<figure><img src="{spec.name}.png" alt="{caption}" style="max-width:100%">'
+            f'<figcaption>{caption} (<a href="{spec.name}.svg">SVG</a>)</figcaption></figure>'
+        )
+    return [*written, write_atomically(target / "index.html", _page(sweep, sections).encode())]
+
+
+def _page(sweep: Sweep, sections: list[str]) -> str:
+    title = html.escape(f"Stress sweep {sweep.name}")
+    runs = sum(sum(point["statuses"].values()) for point in sweep.points)
+    finished = sum(point["statuses"].get("finished", 0) for point in sweep.points)
+    reasons = sorted({reason for point in sweep.points for reason in point["reasons"]})
+    listed = "".join(f"<li>{html.escape(reason)}</li>" for reason in reasons)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>\n'
+        '<body style="max-width:60em;margin:auto;font-family:sans-serif">\n'
+        f"<h1>{title}</h1>\n<p>{len(sweep.points)} points, {runs} runs, {finished} finished. Tables: stress.md, why.md, "
+        "stress.csv, why.csv, domains.csv in the folder above.</p>\n"
+        + (f"<p>What ended the others:</p><ul>{listed}</ul>\n" if reasons else "")
+        + "\n".join(sections)
+        + "\n</body></html>\n"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: one sweep's folder; exit code 2 and one line if it is not one."""
+    return write_page(write_stress_report, "python -m analysis.stress_report SWEEP_FOLDER", arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""What it is to be there: the interface of every availability, and what follows from it alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Availability(Protocol):
+    """When each client is there."""
+
+    def is_on(self, client_id: int, at_s: float) -> bool:
+        """Whether the client is there at this instant."""
+
+    def next_change(self, client_id: int, at_s: float) -> float:
+        """The first instant after ``at_s`` at which the client comes or goes; infinity if it never does."""
+
+    def intervals(self, client_id: int, start_at_s: float, end_at_s: float) -> list[tuple[float, float]]:
+        """The intervals in which the client is there, cut to the span; empty list if none."""
+
+
+class StatedAvailability(Availability, Protocol):
+    """An availability that also says how much of the time each client is there."""
+
+    def share_of(self, client_id: int) -> float:
+        """The long-run share of time that this client is there, while it takes part at all."""
+
+
+def next_on(source: Availability, client_id: int, at_s: float) -> float:
+    """The first instant, ``at_s`` or later, at which the client is there; infinity if it never comes."""
+    return at_s if source.is_on(client_id, at_s) else source.next_change(client_id, at_s)
+
+
+def spans(
+    source: Availability, client_id: int, start_at_s: float, end_at_s: float
+) -> list[tuple[float, float]]:
+    """``intervals`` of a source, from its other two answers."""
+    found = []
+    at_s = next_on(source, client_id, start_at_s) if start_at_s < end_at_s else math.inf
+    while at_s < end_at_s:
+        gone_at_s = source.next_change(client_id, at_s)
+        found.append((at_s, min(gone_at_s, end_at_s)))
+        at_s = next_on(source, client_id, gone_at_s) if gone_at_s < end_at_s else math.inf
+    return found
+
+
+class AlwaysOn:
+    """Every client is there all the time."""
+
+    def is_on(self, client_id: int, at_s: float) -> bool:
+        """True."""
+        return True
+
+    def next_change(self, client_id: int, at_s: float) -> float:
+        """Infinity."""
+        return math.inf
+
+    def intervals(self, client_id: int, start_at_s: float, end_at_s: float) -> list[tuple[float, float]]:
+        """The whole span, if it is not empty."""
+        return [(start_at_s, end_at_s)] if start_at_s < end_at_s else []
+
+    def share_of(self, client_id: int) -> float:
+        """1."""
+        return 1.0
+
+
+class AllOf:
+    """There when every one of several sources says so, e.g. not yet gone, in a region without outage, and in a session.
+
+    Sources are asked in order; what is cheap, or can end a client's presence for good, stands first. They are independent, so
+    the share of time is the product of theirs.
+    """
+
+    def __init__(self, sources: Sequence[StatedAvailability]) -> None:
+        self._sources = tuple(sources)
+
+    def is_on(self, client_id: int, at_s: float) -> bool:
+        """Whether all sources say that the client is there."""
+        return all(source.is_on(client_id, at_s) for source in self._sources)
+
+    def next_change(self, client_id: int, at_s: float) -> float:
+        """The first change of any source for a client that is there; else the first instant at which all agree that it is."""
+        if self.is_on(client_id, at_s):
+            return min(source.next_change(client_id, at_s) for source in self._sources)
+        earliest_at_s = -math.inf
+        while earliest_at_s != at_s and at_s < math.inf:
+            earliest_at_s = at_s
+            for source in self._sources:  # each that is away now must come first
+                if at_s < math.inf and not source.is_on(client_id, earliest_at_s):
+                    at_s = max(at_s, source.next_change(client_id, earliest_at_s))
+        return at_s
+
+    def intervals(self, client_id: int, start_at_s: float, end_at_s: float) -> list[tuple[float, float]]:
+        """The intervals in which all sources say that the client is there, cut to the span."""
+        return spans(self, client_id, start_at_s, end_at_s)
+
+    def share_of(self, client_id: int) -> float:
+        """The product of the sources' shares."""
+        return math.prod(source.share_of(client_id) for source in self._sources)

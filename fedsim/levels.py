@@ -1,0 +1,62 @@
+"""Levels with memory: stationary standard normal numbers, one for each slot of time, as functions of a key.
+
+The level of slot n is
+
+    z_n = c sum_{j=0}^{J-1} a^j e_{n-j},    c^2 = (1 - a^2) / (1 - a^{2J})
+
+with e_n independent standard normal draws keyed by (key, n) and a the memory. That is the stationary AR(1) process
+``z_n = a z_{n-1} + sqrt(1 - a^2) e_n`` written as a moving average and cut where ``a^J`` falls below 1e-3: corr(z_n, z_{n+h})
+lies below a^h by less than 1e-3 at every lag. Nothing is carried from slot to slot: any order of asking gives the same numbers.
+
+References:
+    Brockwell and Davis, Time Series: Theory and Methods (1991), section 3.1 (the causal AR(1) process as an infinite
+    moving average).
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from functools import lru_cache
+from operator import mul
+from statistics import NormalDist
+
+from fedsim import streams
+
+TRUNCATION = 1e-3
+"""Weight at which the moving average is cut."""
+
+_BLOCK = 16
+_WORDS = struct.Struct(f"<{_BLOCK}I")
+_NORMAL = NormalDist()
+_REMEMBERED_SLOTS, _REMEMBERED_BLOCKS = 1 << 14, 1 << 15
+
+
+class Levels:
+    """Levels of many keys with one memory a in [0, 1); 0 means independent from slot to slot."""
+
+    def __init__(self, memory: float) -> None:
+        self._length = max(1, math.ceil(math.log(TRUNCATION) / math.log(memory))) if memory else 1
+        weights = [memory**age for age in range(self._length)]
+        scale = math.sqrt(math.fsum(map(mul, weights, weights)))
+        self._weights = [weight / scale for weight in reversed(weights)]  # the oldest slot first
+        # Pure functions of their arguments: what is remembered changes no number.
+        self._level = lru_cache(_REMEMBERED_SLOTS)(self._level_of)
+        self._block = lru_cache(_REMEMBERED_BLOCKS)(self._block_of)
+
+    def level(self, key: tuple[streams.Part, ...], slot: int) -> float:
+        """The level z of a slot: standard normal over keys and over slots."""
+        return self._level(key, slot)
+
+    def _level_of(self, key: tuple[streams.Part, ...], slot: int) -> float:
+        oldest = slot - self._length + 1
+        first = oldest // _BLOCK
+        draws: list[float] = []
+        for block in range(first, slot // _BLOCK + 1):
+            draws += self._block(key, block)
+        return math.fsum(map(mul, self._weights, draws[oldest - first * _BLOCK :]))
+
+    def _block_of(self, key: tuple[streams.Part, ...], block: int) -> tuple[float, ...]:
+        """The draws e of 16 slots from one hash: 32 bits each, so that none lies beyond 6.4 deviations."""
+        raw = streams.digest(*key, block, size=_WORDS.size)
+        return tuple([_NORMAL.inv_cdf((word + 0.5) / 2**32) for word in _WORDS.unpack(raw)])

@@ -1,0 +1,158 @@
+"""``fedsim stress``: run what is missing of a sweep, in parallel, and write its tables and heat maps.
+
+Runs are kept under their key, as those of a comparison; a run that failed inside the simulated world is a result, with its
+reason, and does not stop the sweep.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from fedsim.errors import FedsimError, ScenarioError
+from fedsim.progress import Progress
+from fedsim.runfolder import write_atomically
+from fedsim.stress_file import StressFile, StressRun, open_stress
+from fedsim.sweep import FIGURES, LOCK, RUNS, taken
+from fedsim.workers import ending, run_in_workers
+
+MARKER = "stress.yaml"
+_OURS = {RUNS, LOCK, MARKER, FIGURES}
+_TRIED, _BUDGET_S = 6, 20.0  # runs that --check plays, at most, and the real seconds for them
+
+
+def stress(
+    source: Path | str,
+    out: Path | None,
+    *,
+    processes: int | None,
+    cache_dir: Path | None,
+    progress: Progress,
+    seeds: Sequence[int] | None = None,
+    figures: bool = True,
+) -> Path:
+    """Run a sweep (what is missing of it) and write its tables; returns its folder.
+
+    Args:
+        source: the sweep's file, or a shipped one's bare name.
+        out: exactly the folder; default ``runs/<name>``. It may hold runs of an earlier start.
+        processes: runs at a time; default one per core and thread of the scenarios.
+        cache_dir: where trained models are kept.
+        progress: where progress is shown.
+        seeds: instead of the file's own seeds.
+        figures: whether to draw ``figures/``.
+
+    Raises:
+        ScenarioError: the file or one of the scenarios it makes is wrong (nothing was written), or every single run was
+            refused.
+        RunFolderError: the folder holds something else, or another sweep is running in it.
+        FedsimError: a run broke (a bug, or a file that cannot be read); the others are kept.
+    """
+    from fedsim.stress_pages import write_stress
+    from fedsim.stress_rows import read_row
+
+    opened = open_stress(source, seeds)
+    planned = opened.runs()
+    folder = out or Path("runs") / opened.stress.name
+    with taken(folder, "sweep", MARKER, _OURS):
+        write_atomically(folder / MARKER, opened.path.read_bytes())
+        endings = run_in_workers(
+            planned,
+            folder / RUNS,
+            processes=processes or _at_once(planned),
+            cache_dir=cache_dir,
+            progress=progress,
+        )
+        refused = [run for run in planned if endings[run.key].status == "refused"]
+        if len(refused) == len(planned):
+            raise ScenarioError(
+                f"{opened.path}: every run was refused; {refused[0].name}: {endings[refused[0].key].reason}"
+            )
+        with progress.phase("tables", None):
+            stops = {run.key: run.scenario.stop for run in planned}
+            rows = {key: read_row(folder / RUNS / key, found, stops[key]) for key, found in endings.items()}
+            write_stress(folder, opened.stress, [(run, rows[run.key]) for run in planned])
+        if figures:
+            _draw(folder, progress)
+    return folder
+
+
+def _at_once(planned: Sequence[StressRun]) -> int:
+    threads = max(run.scenario.compute.threads for run in planned)
+    return max(1, (os.cpu_count() or 1) // threads)
+
+
+def _draw(folder: Path, progress: Progress) -> None:
+    from analysis.stress_report import write_stress_report
+
+    with progress.phase("figures", None):
+        write_stress_report(folder)
+
+
+def outlook_lines(
+    source: Path | str,
+    out: Path | None = None,
+    *,
+    processes: int | None = None,
+    seeds: Sequence[int] | None = None,
+) -> Iterator[str]:
+    """What a sweep would take, for people: its axes, how many runs are kept, and roughly how long the rest take.
+
+    Real time is foreseen from the runs that are kept, or (timing fidelity) from playing a few points with `estimate`.
+
+    Raises:
+        ScenarioError: the file or one of the scenarios it makes is wrong.
+        DataFileError: a file that a scenario names cannot be read.
+    """
+    from fedsim.units import format_seconds
+
+    opened = open_stress(source, seeds)
+    planned = opened.runs()
+    folder = out or Path("runs") / opened.stress.name
+    runs = {run.key: run for run in planned}
+    kept = {key: found for key in runs if (found := ending(folder / RUNS / key)) is not None}
+    yield f"{opened.stress.name}: {len(runs)} runs, {len(kept)} kept in {folder}, {len(runs) - len(kept)} to do"
+    yield from _axis_lines(opened)
+    missing = [run for key, run in runs.items() if key not in kept]
+    if not missing:
+        return
+    at_once = processes or _at_once(planned)
+    if kept:
+        each_s = sum(found.wall_s for found in kept.values()) / len(kept)
+        yield f"real time about {format_seconds(each_s * len(missing) / at_once)}, if the rest take what the kept ones took"
+    yield "played with stand-ins, up to their first updates:"
+    yield from _tried(missing)
+
+
+def _axis_lines(opened: StressFile) -> Iterator[str]:
+    stress = opened.stress
+    if stress.random is not None:
+        yield f"{stress.random.runs} random points x {len(stress.seeds)} seeds"
+    for name, axis in stress.axes.items():
+        shown = (
+            f"{axis.low:g} to {axis.high:g}, {axis.scale}" if axis.names is None else ", ".join(axis.names)
+        )
+        yield f"  {name}: {shown}"
+    yield f"  seeds: {', '.join(map(str, stress.seeds))}"
+
+
+def _tried(missing: Sequence[StressRun]) -> Iterator[str]:
+    """Points spread over the sweep, the first and the last among them, each estimated, until the time is up."""
+    from fedsim.estimate import estimate
+    from fedsim.progress import format_stats
+
+    until_s = time.monotonic() + _BUDGET_S
+    count = min(_TRIED, len(missing))
+    places = sorted({round(n * (len(missing) - 1) / max(1, count - 1)) for n in range(count)})
+    for run in (missing[place] for place in places):
+        if time.monotonic() >= until_s:
+            return
+        try:
+            found = estimate(run.scenario)
+        except FedsimError as error:
+            yield f"  {run.name}: {error}"
+        else:
+            stats = {"updates": found.updates, "requests": found.requests, "virtual_s": found.virtual_s}
+            yield f"  {run.name}: {format_stats({**stats})}"

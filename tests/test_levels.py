@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import math
+import statistics
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedsim.levels import TRUNCATION, Levels
+
+
+def test_a_level_without_memory_is_one_draw_of_its_slot() -> None:
+    levels = Levels(0.0)
+    assert levels.level((0, "x"), 5) == Levels(0.0).level((0, "x"), 5)
+    assert len({levels.level((0, "x"), slot) for slot in range(100)}) == 100
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(-50, 500)), min_size=1, max_size=30), st.randoms())
+def test_levels_do_not_depend_on_the_order_of_questions(
+    questions: list[tuple[int, int]], shuffler: object
+) -> None:
+    levels = Levels(0.9)
+    expected = {(k, slot): levels.level((0, "x", k), slot) for k, slot in questions}
+    shuffler.shuffle(questions)  # type: ignore[attr-defined]
+    fresh = Levels(0.9)
+    assert all(fresh.level((0, "x", k), slot) == expected[k, slot] for k, slot in questions)
+
+
+@pytest.mark.parametrize("slot", [0, 7, 1000])
+def test_levels_are_standard_normal_over_keys_in_every_slot(slot: int) -> None:
+    # n independent keys: mean within 3.3 / sqrt(n) of 0 and variance within 3.3 sqrt(2 / n) of 1 (99.9% each).
+    n, levels = 3000, Levels(0.9)
+    drawn = [levels.level((slot, "x", k), slot) for k in range(n)]
+    assert abs(statistics.fmean(drawn)) < 3.3 / math.sqrt(n)
+    assert abs(statistics.variance(drawn) - 1) < 3.3 * math.sqrt(2 / n)
+
+
+@pytest.mark.parametrize(("memory", "lag"), [(0.9, 1), (0.9, 5), (0.5, 1), (0.5, 3)])
+def test_levels_forget_by_the_memory_in_every_slot(memory: float, lag: int) -> None:
+    # Fisher: atanh of a sample correlation has standard deviation 1 / sqrt(n - 3); 99.9%, and the truncation's 1e-3.
+    n, levels = 4000, Levels(memory)
+    now = [levels.level((0, "x", k), 100) for k in range(n)]
+    later = [levels.level((0, "x", k), 100 + lag) for k in range(n)]
+    correlation = statistics.correlation(now, later)
+    allowed = 3.3 / math.sqrt(n - 3) + TRUNCATION / (1 - memory**2)
+    assert abs(math.atanh(correlation) - math.atanh(memory**lag)) < allowed
