@@ -213,6 +213,28 @@ def check(scenario: ScenarioArgument, assignments: SetOption = None, seed: SeedO
 
 
 @app.command()
+def leakage(
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="The folder of a finished run with real models.")
+    ],
+    rows: Annotated[
+        int, typer.Option(min=1, help="Most rows of a client that are attacked, and as many others.")
+    ] = 200,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(envvar="FEDSIM_CACHE", help="Where trained models are kept; else the user's cache."),
+    ] = None,
+) -> None:
+    """Attack a finished run: membership inference and disclosed answers; the last line printed is leakage.json."""
+    from analysis.leakage import table
+    from fedsim import leakage as attacks
+
+    report = attacks.measure(folder, cache_dir=cache_dir, rows_per_client=rows)
+    print(table({folder.name: report}))
+    print(folder / attacks.LEAKAGE)
+
+
+@app.command()
 def devices(
     scenario: ScenarioArgument,
     assignments: SetOption = None,
@@ -346,6 +368,7 @@ def headline(summary: Mapping[str, Any]) -> list[str]:
             )
     up, down = sizes["wire"]["uplink"], sizes["wire"]["downlink"]
     lost = sum(count for status, count in requests.items() if status not in ("ok", "total"))
+    privacy = summary.get("privacy")
     return [
         *lines,
         f"bytes on the wire: {format_bytes(up)} up, {format_bytes(down)} down "
@@ -353,6 +376,7 @@ def headline(summary: Mapping[str, Any]) -> list[str]:
         f"requests: {requests['ok']} ok, {lost} without a usable reply",
         f"{summary['updates']} updates in {format_seconds(summary['virtual_s'])} of virtual time and "
         f"{format_seconds(summary['wall_s'])} of real time (stopped by: {summary['stopped_by']})",
+        *([privacy["in_words"]] if privacy else []),
     ]
 
 

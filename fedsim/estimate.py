@@ -102,7 +102,7 @@ def estimate(scenario: Scenario) -> Estimate:
 def _num_played(scenario: Scenario) -> int:
     """How many updates are played: fewer where one takes many groups, since an estimate should take a moment only."""
     schedule = getattr(scenario.protocol, "update", None)
-    groups = 60 if schedule is None else schedule.groups_per_update
+    groups = 60 if schedule is None else schedule.groups_per_step
     return min(_MOST_UPDATES, max(_FEWEST_UPDATES, _GROUPS // groups))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from fedsim.billing import statement
 from fedsim.casting import Cast, ClientAccuracy
 from fedsim.clock import VirtualLoop
 from fedsim.clock import run as run_on_virtual_time
+from fedsim.detection import detection_of, short
 from fedsim.devices import availability, population
 from fedsim.devices.cost import NO_WORK, Work
 from fedsim.devices.dropout import Dropout
@@ -27,19 +28,24 @@ from fedsim.errors import FedsimError, ScenarioError
 from fedsim.fault_config import REWARD_KINDS, check_server_link
 from fedsim.faults import Faults, WithCrashes
 from fedsim.federation import Federation
+from fedsim.hostile import Roles, excluded, roles_of, with_hostile
 from fedsim.monitor import Monitor
 from fedsim.network import wire
 from fedsim.network.edges import EdgeTree, edge_tree
 from fedsim.network.link import SharedLink
 from fedsim.network.transport import Transport
+from fedsim.privacy import reward_ledger
+from fedsim.privacy.rewards import RewardNoise, RewardNoiseConfig
 from fedsim.progress import Phase, Progress, SilentProgress
+from fedsim.protocols.boundary import BOUNDARIES
 from fedsim.records import Direction, Fault, RecordLog
 from fedsim.request import World
-from fedsim.runfolder import CONFIDENCE_GRAPH, RunFolder
+from fedsim.runfolder import CONFIDENCE_GRAPH, DETECTION, RunFolder
 from fedsim.states import ClientState, ServerState
 from fedsim.straggler_config import StragglerConfig, shortage
 from fedsim.summary import SummaryContext, summarise
 from fedsim.tasks import domains
+from fedsim.tasks.matching import AnswerRule
 from fedsim.world import Handler, Reply
 
 if TYPE_CHECKING:
@@ -160,6 +166,7 @@ class Play:
         self.edges: EdgeTree | None
         self.world: World
         self.faults: Faults | None
+        self.roles: Roles
         self.profiles: list[DeviceProfile]
         self.states: list[ClientState]
         self.federation: Federation
@@ -217,7 +224,8 @@ class Play:
         if edges is not None:
             profiles = edges.behind(profiles)
         needed = accounts.requirement(scenario, cast.server_spec, cast.client_spec, lengths)
-        excluded = eligibility.too_small(needed, profiles)
+        self.roles = roles_of(scenario.hostile, len(profiles), scenario.seed, handlers)
+        absent = eligibility.too_small(needed, profiles) | set(excluded(self.roles))
         data, seed = cast.data, scenario.seed
         scores = correlate.presence_scores(scenario.correlate, data.partition, data.domains, seed)
         self.stated = availability.availability(scenario.availability, seed, scenario.folder, scores)
@@ -234,10 +242,10 @@ class Play:
             downlink=_link(loop, edges, "down", network.server_link.down),
             uplink=_link(loop, edges, "up", network.server_link.up),
             transport=Transport(network),
-            availability=eligibility.Without(present, excluded) if excluded else present,
+            availability=eligibility.Without(present, absent) if absent else present,
             dropout=Dropout(scenario.dropout, scenario.seed, scores),
             on_cut=scenario.availability.on_cut,
-            handlers={**handlers, wire.BaseModel: _BASE_MODEL},
+            handlers={**with_hostile(handlers, self.roles, seed), wire.BaseModel: _BASE_MODEL},
             sizes=accounts.sizes(scenario, cast.server_spec, lengths),
             slowdowns=Slowdowns(scenario.slowdowns, seed, classes, hangs)
             if scenario.slowdowns or hangs
@@ -269,6 +277,7 @@ class Play:
                 trainer=cast.trainer,
                 synthesiser=cast.synthesiser,
                 trained_spec=cast.server_spec,
+                noise=noise_of(scenario, client_id, cast.data.answers),
             )
             for client_id in range(len(self._devices))
         ]
@@ -326,9 +335,7 @@ _BASE_MODEL = Handler(run=lambda _, message: Reply(wire.Ready(message.num_bytes)
 def limits_of(config: Any) -> invariants.Limits:
     """What a protocol's settings allow at once."""
     update = getattr(config, "update", None)
-    groups = None
-    if update is not None:
-        groups = update.in_flight if update.schedule == "group" else update.groups_per_update
+    groups = None if update is None else update.most_asked
     cohort, policy = getattr(config, "cohort_size", None), getattr(config, "stragglers", None)
     asked: int | None = cohort
     if cohort is not None and isinstance(policy, StragglerConfig):
@@ -395,6 +402,7 @@ def check(scenario: Scenario, num_clients: int) -> None:
         raise ScenarioError(
             f"protocol.num_experts is {wanted}, but there are {num_clients} clients; must be at most {num_clients}"
         )
+    roles_of(scenario.hostile, num_clients, scenario.seed, protocols.handlers(scenario.protocol))
     policy = getattr(scenario.protocol, "stragglers", None)
     if isinstance(policy, StragglerConfig):
         cohort_size = getattr(scenario.protocol, "cohort_size", None)
@@ -408,6 +416,7 @@ def check(scenario: Scenario, num_clients: int) -> None:
 def _summary(
     log: RecordLog, play: Play, virtual_s: float, stopped_by: str, started_at_wall_s: float
 ) -> dict[str, Any]:
+    detection = detection_of(play.scenario, play.state.artefacts, play.roles)
     return summarise(
         log,
         SummaryContext(
@@ -420,8 +429,40 @@ def _summary(
             final_by_domain=play.monitor.by_domain.get(play.monitor.policy.version, {}),
             candidate_correct=play.monitor.correct,
             billed=statement(play.scenario.models, play.scenario.text),
+            privacy=privacy_of(play.scenario, play.states),
+            detection=None if detection is None else short(detection),
         ),
     )
+
+
+def noise_of(scenario: Scenario, client_id: int, rule: AnswerRule) -> RewardNoise | None:
+    """What a client adds to every number that it sends, or None."""
+    config = getattr(scenario.protocol, "reward_noise", None)
+    if not isinstance(config, RewardNoiseConfig):
+        return None
+    return RewardNoise(config, scenario.seed, client_id, rule)
+
+
+def privacy_of(scenario: Scenario, states: Sequence[ClientState]) -> dict[str, Any] | None:
+    """What a run's wire variant lets out, and what the noise promises for the whole run; None where no boundary is declared."""
+    boundary = BOUNDARIES.get(getattr(scenario.protocol, "wire", None))  # type: ignore[arg-type]
+    if boundary is None:
+        return None
+    noises = [state.noise for state in states if state.noise is not None]
+    return reward_ledger.statement(
+        boundary.variant,
+        boundary.is_private,
+        boundary.says,
+        noises,
+        evaluator_promise(scenario),
+        any(state.trusted for state in states),
+    )
+
+
+def evaluator_promise(scenario: Scenario) -> reward_ledger.Promise | None:
+    """What DP-SGD promises for every client's model, or None if they are trained plainly."""
+    settings = scenario.models.client_privacy
+    return None if settings is None else reward_ledger.Promise(settings.epsilon, settings.delta)
 
 
 def _write(
@@ -441,6 +482,14 @@ def _write(
     folder.write_json("clients.json", clients)
     if cast.synthesiser is not None:
         folder.write_json("privacy.json", cast.synthesiser.report())
+    noises = [state.noise for state in play.states if state.noise is not None]
+    if noises:
+        folder.write_json("privacy.json", reward_ledger.ledger(noises, evaluator_promise(play.scenario)))
+    detection = detection_of(play.scenario, play.state.artefacts, play.roles)
+    if detection is not None:
+        folder.write_json(DETECTION, detection)
+    if "averaging" in play.state.artefacts:
+        folder.write_json("averaging.json", play.state.artefacts["averaging"]())
     if "confidence_graph" in play.state.artefacts:
         from fedsim.selection.confidence_graph import write_graphml
 

@@ -91,9 +91,10 @@ def listen(scenario: Scenario, num_messages: int) -> Listening:
         InputError: the scenario asks for the impossible.
         FederationError: no device can hold the model.
     """
-    play = _play(_with(scenario, faults=_default(scenario, "faults")), num_messages)
+    honest = {key: _default(scenario, key) for key in ("faults", "hostile")}
+    play = _play(_with(scenario, **honest), num_messages)
     if play.repeated and not play.heard:
-        neutral = {key: _default(scenario, key) for key in ("faults", "slowdowns", "correlate")}
+        neutral = {key: _default(scenario, key) for key in ("faults", "hostile", "slowdowns", "correlate")}
         easy = _with(scenario, availability=AlwaysConfig(), dropout=DropoutConfig(), **neutral)
         play.heard = _play(easy, num_messages).heard
     return play

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ from pydantic import Field
 
 from fedsim.config import StrictModel
 from fedsim.progress import Phase
-from fedsim.records import Evaluation, Group, GroupFate, Outcome, RecordLog, Transfer, Update
+from fedsim.records import Evaluation, Group, GroupFate, Outcome, Ratio, RecordLog, Transfer, Update
 from fedsim.roles import Accuracy, FloatArray, Policy, UpdateStats
 from fedsim.roles import Group as Candidates
 from fedsim.tasks.questions import TaskData
@@ -148,6 +148,8 @@ class Monitor:
                 zero_variance_share=zero_variance,
             )
         )
+        for part in stats.by_staleness:
+            self.log.add(Ratio(policy_version=self.policy.version, **asdict(part)))
         if self.num_updates % self.evaluation.every_updates == 0:
             self.evaluate("validation")
         self._check_stop()

@@ -161,6 +161,22 @@ class Update(Record, frozen=True, array_like=True, tag=True, kw_only=True):
     zero_variance_share: float
 
 
+class Ratio(Record, frozen=True, array_like=True, tag=True, kw_only=True):
+    """What the groups of one staleness were worth in one optimiser step (``record_ratios``); one row for each staleness.
+
+    ``policy_version`` is the version that the step produced. The numbers are those of ``fedsim.roles.RatioStats``.
+    """
+
+    policy_version: int
+    staleness: int
+    num_tokens: int
+    mean_ratio: float
+    effective_share: float
+    truncated_share: float
+    clip_fraction: float
+    divergence: float
+
+
 class Evaluation(Record, frozen=True, array_like=True, tag=True, kw_only=True):
     """Accuracy of one policy version on one split; takes no virtual time (a simulator's view, not the server's)."""
 
@@ -215,7 +231,7 @@ class Member(Record, frozen=True, array_like=True, tag=True, kw_only=True):
 
 
 RECORD_TYPES: tuple[type[Record], ...] = (
-    Transfer, Compute, Outcome, Reward, Group, Update, Evaluation, Presence, Member, Fault,
+    Transfer, Compute, Outcome, Reward, Group, Update, Evaluation, Presence, Member, Fault, Ratio,
 )  # fmt: skip
 
 R = TypeVar("R", bound=Record)

@@ -135,7 +135,7 @@ class Exchange:
         self._computation = None
         self._device.release(self)
         self._reply = reply
-        world = self._world
+        world, held_s = self._world, reply.delay_s
         if world.faults is not None:
             client_id, now_s = self._device.client_id, world.loop.time()
             fault = world.faults.reply(client_id, now_s, *self.key, message=reply.message)
@@ -146,10 +146,11 @@ class Exchange:
                     kind=fault.kind, client_id=client_id, request_id=self.request_id,
                     start_at_s=now_s, end_at_s=now_s + fault.delay_s,
                 ))  # fmt: skip
-                if fault.delay_s:
-                    world.loop.at(now_s + fault.delay_s, self._upload)
-                    return
-        self._upload()
+                held_s += fault.delay_s
+        if held_s:
+            world.loop.at(world.loop.time() + held_s, self._upload)
+        else:
+            self._upload()
 
     def _upload(self) -> None:
         if not self._ended:

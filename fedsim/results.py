@@ -23,6 +23,7 @@ from fedsim.records import (
     Member,
     Outcome,
     Presence,
+    Ratio,
     Record,
     RecordLog,
     Reward,
@@ -53,7 +54,11 @@ _FILES: dict[type[Record], str] = {
     Presence: "presence",
     Member: "members",
     Fault: "faults",
+    Ratio: "ratios",
 }
+_LATER = frozenset(
+    {"ratios"}
+)  # kinds that runs of this format may lack: they are older than the kind, and had no such row
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +71,8 @@ class Run:
         summary: ``summary.json``.
         metrics: one row per update and per evaluation, over virtual time (see ``metrics_frame``).
         records: one frame per kind of record: ``transfers``, ``computes``, ``outcomes``, ``rewards``,
-            ``groups``, ``updates``, ``evaluations``, ``presence``, ``members``, ``faults``; their columns are the
-            fields in ``fedsim.records``.
+            ``groups``, ``updates``, ``evaluations``, ``presence``, ``members``, ``faults``, ``ratios``; their columns
+            are the fields in ``fedsim.records``.
     """
 
     folder: Path
@@ -126,6 +131,11 @@ class Run:
         """Faults on purpose: when they held and whom, and the replies that they struck."""
         return self.records["faults"]
 
+    @property
+    def ratios(self) -> pl.DataFrame:
+        """Effective sample share, clip fraction and divergence of every update by staleness (``record_ratios``)."""
+        return self.records["ratios"]
+
 
 def write_results(folder: RunFolder, log: RecordLog, summary: Mapping[str, Any]) -> None:
     """Write the records, the metrics and the summary of a run into its folder."""
@@ -147,8 +157,7 @@ def load(folder: Path | str) -> Run:
     try:
         summary = json.loads((path / SUMMARY).read_text())
         records = {
-            name: _read_parquet(path / RECORDS / f"{name}.parquet", _columns(kind))
-            for kind, name in _FILES.items()
+            name: _read_records(path / RECORDS / f"{name}.parquet", kind) for kind, name in _FILES.items()
         }
         metrics = _read_parquet(path / METRICS, METRIC_COLUMNS)
     except FileNotFoundError as error:
@@ -208,6 +217,12 @@ def _columns(kind: type[Record]) -> dict[str, Any]:
         else:
             types[name] = str if origin is Literal else hints[name]
     return types
+
+
+def _read_records(path: Path, kind: type[Record]) -> pl.DataFrame:
+    if _FILES[kind] in _LATER and not path.exists():
+        return frame(kind, [])
+    return _read_parquet(path, _columns(kind))
 
 
 def _write_parquet(path: Path, table: pl.DataFrame) -> None:

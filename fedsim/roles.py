@@ -59,13 +59,42 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class RatioStats:
+    """What the groups of one staleness were worth in one update, over their trained tokens.
+
+    With w = pi_start / pi_behaviour of a token, ``start`` the policy when the update began:
+
+    Attributes:
+        staleness: policy versions between sampling and the update.
+        num_tokens: trained tokens, multiplicities counted.
+        mean_ratio: mean of w; 1 in expectation.
+        effective_share: effective sample size over number of tokens, (sum w)^2 / (n sum w^2).
+        truncated_share: share of tokens whose w exceeds ``behaviour_weight_cap``, whether it is used or not.
+        clip_fraction: share of tokens whose gradient the clip took away, mean over the passes.
+        divergence: token mean of -log w (nats), an estimate of KL(behaviour || start).
+    """
+
+    staleness: int
+    num_tokens: int
+    mean_ratio: float
+    effective_share: float
+    truncated_share: float
+    clip_fraction: float
+    divergence: float
+
+
+@dataclass(frozen=True, slots=True)
 class UpdateStats:
-    """What one optimiser step measured: token means over the rows that were trained."""
+    """What one optimiser step measured: token means over the rows that were trained.
+
+    ``by_staleness`` is there when ``record_ratios`` asks for it, in increasing staleness.
+    """
 
     loss: float
     entropy: float
     clip_fraction: float
     grad_norm: float
+    by_staleness: tuple[RatioStats, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

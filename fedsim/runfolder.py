@@ -35,6 +35,7 @@ METRICS = "metrics.parquet"
 RECORDS = "records"
 PARTITION = "partition.csv"
 CONFIDENCE_GRAPH = "confidence_graph.graphml"
+DETECTION = "detection.json"
 
 RunStatus = Literal["running", "finished", "failed", "interrupted"]
 

@@ -31,6 +31,7 @@ from fedsim.devices.config import (
 from fedsim.devices.slowdown_config import SlowdownConfig
 from fedsim.errors import ScenarioError
 from fedsim.fault_config import FaultConfig
+from fedsim.hostile_config import HostileConfig
 from fedsim.models.config import BillAs, ModelsConfig, is_config_file
 from fedsim.monitor import EvaluationConfig, StopConfig
 from fedsim.network.config import NetworkConfig
@@ -87,6 +88,9 @@ class Scenario(StrictModel):
         description="how devices compute more slowly than their profile says; a list of laws that multiply",
     )
     faults: tuple[FaultConfig, ...] = Field((), description="what breaks, on whom and when (list)")
+    hostile: tuple[HostileConfig, ...] = Field(
+        (), description="which experts score falsely, and how (list; protocols whose clients send rewards)"
+    )
     correlate: CorrelateConfig | None = Field(
         None, description="makes the owners of a domain, or of most data, the slow or absent devices"
     )

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from fedsim.billing import TokenCounts
 from fedsim.devices.cost import ModelSpec
 from fedsim.monitor import Monitor
+from fedsim.privacy.rewards import RewardNoise
 from fedsim.roles import Evaluator, FloatArray, LocalTrainer, Policy, Synthesiser
 from fedsim.tasks.matching import AnswerRule
 from fedsim.tasks.questions import Question, TaskData
@@ -60,6 +61,7 @@ class ClientState:
         synthesiser: makes synthetic rows of them (protocols that move synthetic data).
         trained_spec: the server's architecture, for the cost of training that model; None: as ``spec``.
         once: keeps a result from when its cost was asked for until it is due.
+        noise: what it adds to every number that it sends; None: nothing.
     """
 
     client_id: int
@@ -74,6 +76,7 @@ class ClientState:
     synthesiser: Synthesiser | None = None
     trained_spec: ModelSpec | None = None
     once: Once = field(default_factory=Once)
+    noise: RewardNoise | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,8 @@ class SummaryContext:
         candidate_correct: per draw, whether each candidate equals the truth ``[G]`` (the simulator's
             knowledge; for ``reward_auc_by_client`` only).
         billed: what the run is billed as, in one line; None where everything counts as it is.
+        privacy: what the wire variant lets out, and what noise promises for the whole run; None where none is declared.
+        detection: whom the server came to distrust, against the truth; None where nobody is hostile on purpose.
     """
 
     protocol: str
@@ -68,6 +70,8 @@ class SummaryContext:
     final_by_domain: Mapping[str, float] = field(default_factory=dict)
     candidate_correct: Mapping[int, Sequence[bool]] = field(default_factory=dict)
     billed: str | None = None
+    privacy: Mapping[str, Any] | None = None
+    detection: Mapping[str, Any] | None = None
 
 
 def summarise(log: RecordLog, context: SummaryContext) -> dict[str, Any]:
@@ -78,7 +82,7 @@ def summarise(log: RecordLog, context: SummaryContext) -> dict[str, Any]:
     useful or not, read from what went up (empty: nothing). ``learning.entropy`` and
     ``kl_to_initial`` are of the last evaluation (test, else validation); ``clip_fraction`` is a mean over
     updates, weighted by candidates; ``zero_variance_share`` is the share of scored groups without spread.
-    ``staleness.mean`` is weighted by groups.
+    ``staleness.mean`` is weighted by groups. ``detection`` stands there only where a scenario asks for it.
     """
     return dict(
         plain(
@@ -99,8 +103,10 @@ def summarise(log: RecordLog, context: SummaryContext) -> dict[str, Any]:
                 "learning": _learning(log, context.candidate_correct),
                 "load": _load(log),
                 "billed": context.billed,
+                "privacy": context.privacy,
                 "clients": _clients(log.of(Member)),
                 "one_off": {"client_training": _client_training(log.of(Member))},
+                **({} if context.detection is None else {"detection": context.detection}),
                 "records_sha256": log.sha256(),
             }
         )

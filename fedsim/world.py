@@ -26,10 +26,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a client's handler produced: the message that travels, and a note that only the simulator sees."""
+    """What a client's handler produced: the message that travels, and notes that only the simulator sees.
+
+    Attributes:
+        message: what travels.
+        evaluator: how it was come by, for the records.
+        delay_s: how long the device holds it back on purpose before it sends it.
+    """
 
     message: wire.Message
     evaluator: str = ""
+    delay_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

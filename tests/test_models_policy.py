@@ -36,9 +36,9 @@ def _gradients(live, groups, gains) -> list[torch.Tensor]:
     for weight in weights:
         weight.grad = None
     if rows:
-        from fedsim.models.policy import _Totals
+        from fedsim.models.objective import Totals
 
-        live._backward(rows, count, _Totals())
+        live._backward(rows, count, Totals())
     return [torch.zeros_like(weight) if weight.grad is None else weight.grad.clone() for weight in weights]
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fedsim.monitor import EvaluationConfig, Monitor, StopConfig
-from fedsim.records import Evaluation, Group, Outcome, RecordLog, Transfer, Update
-from fedsim.roles import Candidate, Draw, UpdateStats
+from fedsim.records import Evaluation, Group, Outcome, Ratio, RecordLog, Transfer, Update
+from fedsim.roles import Candidate, Draw, RatioStats, UpdateStats
 from fedsim.roles import Group as Candidates
 
 NAN = math.nan
@@ -265,4 +265,16 @@ def test_the_live_view_is_told_time_reward_losses_and_bytes():
                 "wire_bytes": 600,
             },
         )
+    ]
+
+
+def test_an_update_leaves_a_row_for_each_staleness_that_was_measured_and_none_otherwise():
+    monitor = a_monitor()
+    monitor.updated(STATS, [0, 2], num_candidates=8, zero_variance=0.0)
+    assert monitor.log.of(Ratio) == []
+    parts = tuple(RatioStats(age, 10 + age, 1.0, 0.9, 0.0, 0.1, 0.01) for age in (0, 2))
+    monitor.updated(UpdateStats(0.5, 1.5, 0.25, 2.0, parts), [0, 2], num_candidates=8, zero_variance=0.0)
+    assert [(row.staleness, row.num_tokens, row.effective_share) for row in monitor.log.of(Ratio)] == [
+        (0, 10, 0.9),
+        (2, 12, 0.9),
     ]

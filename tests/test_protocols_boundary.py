@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any, ClassVar, get_origin, get_type_hints
 
 import pytest
+from fakes import SPEC, FakeEvaluator, Stage, play, settings, task_data
 
+from fedsim.billing import TokenizerCounts
+from fedsim.devices.cost import NO_WORK
+from fedsim.errors import InvariantViolation
 from fedsim.network import wire
+from fedsim.network.wire import Id
 from fedsim.protocols import fedgrpo
-from fedsim.protocols.boundary import refused_answer, refused_bits, refused_competence, refused_rewards
+from fedsim.protocols.boundary import (
+    BOUNDARIES,
+    guarded,
+    refused_answer,
+    refused_bits,
+    refused_competence,
+    refused_rewards,
+)
+from fedsim.states import ClientState
+from fedsim.tasks.matching import AnswerRule
+from fedsim.world import Handler, Reply
 
 DRAW, OTHER = wire.pack_id(3), wire.pack_id(4)
 ASKED = wire.Candidates(DRAW, "q", ("a", "b", "c"))
@@ -70,3 +86,75 @@ def test_every_message_that_fedgrpo_sends_has_its_replies_checked() -> None:
     assert all(handler.accept is not None for handler in fedgrpo.HANDLERS.values())
     assert fedgrpo.HANDLERS[wire.Candidates].partial is not None
     assert fedgrpo.HANDLERS[wire.QuestionOnly].partial is None  # half an answer is none
+
+
+# ------------------------------------------------------------------------------------------- what may leave at all
+
+
+def client(**keys: Any) -> ClientState:
+    return ClientState(
+        0, FakeEvaluator("a"), SPEC, {"a7": "secret"}, AnswerRule(), TokenizerCounts(len), **keys
+    )
+
+
+def uplink_of(stage: Stage) -> list[wire.Message]:
+    """What went up, read back from its bytes."""
+    return [wire.decode(wire.encode(row.reply)) for row in stage.told]
+
+
+async def test_under_scores_up_nothing_but_registered_scalars_leaves_a_client() -> None:
+    """Every message is of a declared kind, and no byte of it depends on anything but its numbers and the server's own draw."""
+    data = task_data(num_clients=2, trusted=[{100 + i: f"secret{i}" for i in range(6)}, {}])
+    config = settings("fedgrpo", num_neighbours=4)
+    ran = await play(config, [FakeEvaluator("a"), FakeEvaluator("ab")], data=data)
+    allowed = {kind for kinds in BOUNDARIES["scores_up"].replies.values() for kind in kinds}
+    sent = uplink_of(ran)
+    assert {type(message) for message in sent} == {wire.ProbeBits, wire.Rewards}
+    for message in sent:
+        assert type(message) in allowed
+        assert b"secret" not in wire.encode(message)
+
+
+def test_a_private_boundary_holds_kinds_of_message_that_can_carry_scalars_alone() -> None:
+    assert BOUNDARIES["scores_up"].is_private
+    assert not BOUNDARIES["answers_up"].is_private
+    numbers = {Id, float, tuple[float, ...], bytes}  # the bits, whose length is checked
+    for boundary in BOUNDARIES.values():
+        for kinds in boundary.replies.values():
+            for kind in kinds:
+                fields = set(get_type_hints(kind, include_extras=True).values()) - {ClassVar}
+                own = {hint for hint in fields if get_origin(hint) is not ClassVar}
+                assert (own <= numbers) == kind.scalars_only
+                if boundary.is_private:
+                    assert kind.scalars_only
+
+
+def test_no_handler_stands_outside_its_boundary() -> None:
+    assert set(fedgrpo.handlers_for(settings("fedgrpo"))) == set(BOUNDARIES["scores_up"].replies)
+    assert set(fedgrpo.handlers_for(settings("fedgrpo", wire="answers_up"))) == set(
+        BOUNDARIES["answers_up"].replies
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "reply", "why"),
+    [
+        (ASKED, wire.FinalAnswer(DRAW, "secret"), "FinalAnswer in reply to a Candidates"),
+        (ASKED, wire.Rewards(OTHER, (0.0,) * 3), "a reply to draw 4 instead of 3"),
+        (ASKED, wire.Rewards(DRAW, (0.0,) * 4), "4 rewards for 3 candidates"),
+        (ASKED, wire.ProbeBits(DRAW, b"secret"), "ProbeBits in reply to a Candidates"),
+        (EXEMPLARS, wire.ProbeBits(DRAW, b"secret"), "6 bytes of bits for 9 exemplars"),
+    ],
+)
+def test_a_client_that_would_let_out_anything_else_stops_the_run_before_it_is_sent(
+    asked: wire.Message, reply: wire.Message, why: str
+) -> None:
+    leaky = Handler(lambda _, message: Reply(reply), lambda *_: NO_WORK)
+    held = guarded({type(asked): leaky}, BOUNDARIES["scores_up"])[type(asked)]
+    with pytest.raises(InvariantViolation, match=why):
+        held.run(client(), asked)
+
+
+def test_under_answers_up_a_trusted_answer_does_leave_as_text() -> None:
+    handler = fedgrpo.handlers_for(settings("fedgrpo", wire="answers_up"))[wire.QuestionOnly]
+    assert handler.run(client(), wire.QuestionOnly(DRAW, "a7")).message == wire.FinalAnswer(DRAW, "secret")

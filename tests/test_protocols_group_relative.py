@@ -14,8 +14,8 @@ from fakes import FakeEvaluator, FakePolicy, device, play, settings, task_data
 
 from fedsim.errors import FederationError
 from fedsim.monitor import StopConfig
-from fedsim.protocols.group_relative import ScheduleConfig
 from fedsim.protocols.rollouts import QuestionStream
+from fedsim.protocols.schedules import ScheduleConfig
 from fedsim.records import Compute
 from fedsim.roles import Draw
 

@@ -9,7 +9,7 @@ from sample_run import DOMAINS, partition, sample_log, sample_run
 
 from fedsim.errors import RunFolderError
 from fedsim.metrics import metrics_frame
-from fedsim.records import RECORD_TYPES, Evaluation, Outcome, RecordLog, Transfer, Update
+from fedsim.records import RECORD_TYPES, Evaluation, Outcome, Ratio, RecordLog, Transfer, Update
 from fedsim.results import frame, load, write_results
 from fedsim.runfolder import RunFolder
 
@@ -25,6 +25,7 @@ KINDS = (
     "presence",
     "members",
     "faults",
+    "ratios",
 )
 
 
@@ -205,3 +206,19 @@ def test_reading_results_imports_no_model_library(run):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_ratios_by_staleness_come_back_and_an_older_run_of_this_format_has_none(tmp_path):
+    log = RecordLog()
+    keys = {
+        "num_tokens": 90, "mean_ratio": 1.01, "effective_share": 0.93, "truncated_share": 0.02, "clip_fraction": 0.1,
+        "divergence": 0.004,
+    }  # fmt: skip
+    log.add(Ratio(policy_version=3, staleness=2, **keys))
+    folder = RunFolder.create(tmp_path / "run", "ratios", 0)
+    write_results(folder, log, {})
+    folder.finish("finished")
+    assert load(folder.path).ratios.row(0, named=True) == {"policy_version": 3, "staleness": 2, **keys}
+    (folder.path / "records" / "ratios.parquet").unlink()
+    older = load(folder.path).ratios
+    assert older.height == 0 and older.columns == ["policy_version", "staleness", *keys]

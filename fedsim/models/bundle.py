@@ -24,6 +24,7 @@ from fedsim.models.local import PolicyTrainer
 from fedsim.models.local_config import LocalTrainingConfig
 from fedsim.models.measure import Matches
 from fedsim.models.policy import LanguagePolicy
+from fedsim.models.private_client import source_hash as dp_sgd_source
 from fedsim.models.tokenizer import build_tokenizer
 from fedsim.models.training import fine_tune
 from fedsim.models.weights import weights_sha256
@@ -33,6 +34,7 @@ from fedsim.tasks.questions import Question, TaskData
 _Pair = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 _CENTRE_QUESTIONS = 1000
 _TYPICAL = 0.99
+_PUBLIC_CLIENT = "client-public"
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,10 @@ def _trained(
     if isinstance(models.server, ScratchModel):
         wanted.append(("server", models.server, data.public))
     if isinstance(models.clients, ScratchModel):
-        wanted += [(f"client-{k}", models.clients, rows) for k, rows in enumerate(data.private)]
+        if models.client_privacy is None:
+            wanted += [(f"client-{k}", models.clients, rows) for k, rows in enumerate(data.private)]
+        else:
+            wanted.append((_PUBLIC_CLIENT, models.clients, data.public))
     if not wanted:
         return {}
     tokenizer = build_tokenizer(_questions(data))
@@ -157,6 +162,8 @@ def _trained(
             key = cache_key(parts, rows, threads)
             jobs.append(Job(name, key, tuple(rows), settings, own_seed, Path(folder)))
         folders = run_jobs(jobs, root, processes, threads, progress)
+    if models.client_privacy is not None:
+        folders |= _private_clients(models, data, seed, threads, root, processes, progress, folders)
     if models.start == "dp_tuned" and "server" in folders:
         own_seed = streams.integer(seed, "train", "server-dp")
         base = folders["server"]
@@ -165,6 +172,35 @@ def _trained(
         job = Job("server", key, data.auxiliary, models.dp_tuning, own_seed, base, base)
         folders |= run_jobs([job], root, 1, threads, progress)
     return folders
+
+
+def _private_clients(
+    models: ModelsConfig,
+    data: TaskData,
+    seed: int,
+    threads: int,
+    root: Path,
+    processes: int,
+    progress: JobProgress | None,
+    folders: dict[str, Path],
+) -> dict[str, Path]:
+    """Cache folders of the clients' models: the public one, tuned with DP-SGD on each client's rows; as it is without rows."""
+    settings, base = models.client_privacy, folders[_PUBLIC_CLIENT]
+    assert settings is not None
+    jobs = []
+    for client_id, rows in enumerate(data.private):
+        if rows:
+            own_seed = streams.integer(seed, "train", f"client-{client_id}-private")
+            parts = {
+                "settings": settings.model_dump(),
+                "seed": own_seed,
+                "base": base.name,
+                "source": dp_sgd_source(),
+            }
+            key = cache_key(parts, rows, threads)
+            jobs.append(Job(f"client-{client_id}", key, tuple(rows), settings, own_seed, base, base))
+    without_rows = {f"client-{k}": base for k, rows in enumerate(data.private) if not rows}
+    return run_jobs(jobs, root, processes, threads, progress) | without_rows
 
 
 def _server(models: ModelsConfig, data: TaskData, seed: int, folders: dict[str, Path]) -> _Pair:

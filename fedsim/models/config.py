@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 
 from fedsim.config import StrictModel
 from fedsim.devices.presets import architectures, unknown_name
+from fedsim.privacy.config import EvaluatorPrivacyConfig
 
 PRESETS: dict[str, dict[str, Any]] = {
     "scratch-1m": {
@@ -233,6 +234,45 @@ class ModelsConfig(StrictModel):
         le=1000,
         description="passes of a billed client over its own rows in the one-off training of its model (count)",
     )
+    client_privacy: EvaluatorPrivacyConfig | None = Field(
+        None,
+        description="train the clients' models with DP-SGD, from one model of their size that is trained on the public corpus; "
+        "default none: plainly, from scratch",
+    )
+
+    @model_validator(mode="after")
+    def _private_clients_are_trained_here(self) -> ModelsConfig:
+        if self.client_privacy is not None and not isinstance(self.clients, ScratchModel):
+            raise ValueError(
+                "client_privacy trains the clients' models, so clients must be a scratch model, e.g. scratch-250k"
+            )
+        return self
+
+
+class DiscriminativeConfig(StrictModel):
+    """DisCO's objective and its constraint (``loss: disco_constrained``)."""
+
+    score: Literal["log_likelihood", "likelihood_ratio"] = Field(
+        "log_likelihood",
+        description="an answer's score: token mean of log pi, or of the ratio to the policy that sampled it",
+    )
+    tau: float | None = Field(
+        10.0,
+        gt=0,
+        description="temperature of the emphasis on wrong answers with a high score (10 suits log_likelihood, 1 "
+        "likelihood_ratio; null: all wrong answers count alike)",
+    )
+    max_kl: float = Field(
+        1e-4,
+        ge=0,
+        description="delta, divergence from the sampling policy that is free (nats per token)",
+    )
+    penalty: float = Field(
+        1e3, ge=0, description="beta, weight of the squared excess over max_kl (per squared nat)"
+    )
+    threshold: float = Field(
+        0.5, description="fused rewards above it are right answers, below it wrong ones (reward)"
+    )
 
 
 class PolicyConfig(StrictModel):
@@ -251,8 +291,34 @@ class PolicyConfig(StrictModel):
     inner_passes: int = Field(
         1, ge=1, description="optimisation passes over the groups of one update (count)"
     )
+    loss: Literal["grpo", "dr_grpo", "bnpo", "disco_constrained"] = Field(
+        "grpo",
+        description="grpo: averaged as loss_mean says; dr_grpo: over candidates times max_new_tokens; bnpo: token mean of each "
+        "local batch of bnpo_groups; disco_constrained: DisCO's objective on right and wrong answers",
+    )
     loss_mean: Literal["tokens", "sequences"] = Field(
-        "tokens", description="the loss averages over all scored tokens, or over candidates' own token means"
+        "tokens",
+        description="loss grpo averages over all scored tokens, or over candidates' own token means (as published)",
+    )
+    bnpo_groups: int = Field(
+        8,
+        ge=1,
+        description="question groups in a local batch, whose tokens are averaged together (bnpo; count)",
+    )
+    disco: DiscriminativeConfig = Field(
+        DiscriminativeConfig(), description="settings of loss disco_constrained"
+    )
+    ratio: Literal["clipped", "decoupled"] = Field(
+        "clipped",
+        description="clipped: around the policy that sampled; decoupled: around the policy at the start of the update, times a "
+        "truncated weight for who sampled",
+    )
+    behaviour_weight_cap: float = Field(
+        2.0, gt=0, description="most that a stale token may count (ratio decoupled; factor)"
+    )
+    record_ratios: bool = Field(
+        False,
+        description="put effective sample share, clip fraction and divergence by staleness on record (records/ratios.parquet)",
     )
     questions_per_pass: int = Field(
         128,
@@ -263,3 +329,20 @@ class PolicyConfig(StrictModel):
         5e-4, gt=0, description="AdamW rate of supervised fine-tuning (per step; every SFT at the server)"
     )
     fit_batch_size: int = Field(32, ge=1, description="rows per step of supervised fine-tuning (count)")
+
+    @model_validator(mode="after")
+    def _loss_reads_its_settings(self) -> PolicyConfig:
+        if self.loss != "grpo" and self.loss_mean != "tokens":
+            raise ValueError(
+                f"loss_mean {self.loss_mean} is a choice of loss grpo; loss {self.loss} has its own length handling"
+            )
+        if self.loss == "disco_constrained":
+            if self.ratio != "clipped":
+                raise ValueError(
+                    "ratio decoupled corrects a clipped loss; loss disco_constrained clips nothing and has disco.max_kl"
+                )
+            if self.kl_weight:
+                raise ValueError(
+                    "kl_weight must be 0 under loss disco_constrained, whose only divergence is that from the sampling policy"
+                )
+        return self

@@ -20,17 +20,23 @@ from fedsim.errors import FedsimError
 from fedsim.models.cache import cached
 from fedsim.models.config import DpTuning, ScratchModel
 from fedsim.models.training import Progress
+from fedsim.privacy.config import EvaluatorPrivacyConfig
 from fedsim.tasks.questions import Question
 
 JobProgress = Callable[[str, int, int, float], None]
 """Called with (model name, steps done, steps in all, smoothed loss)."""
 
 _REPORT_EVERY = 10
+_KINDS: dict[str, type[ScratchModel] | type[DpTuning] | type[EvaluatorPrivacyConfig]] = {
+    "scratch": ScratchModel,
+    "tune": DpTuning,
+    "private": EvaluatorPrivacyConfig,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One model to be trained: from scratch, or tuned further from a ``base`` folder.
+    """One model to be trained: from scratch, or tuned further from a ``base`` folder, perhaps with DP-SGD.
 
     ``tokenizer`` is a folder; ``key`` names the result in the cache.
     """
@@ -38,7 +44,7 @@ class Job:
     name: str
     key: str
     rows: tuple[Question, ...]
-    settings: ScratchModel | DpTuning
+    settings: ScratchModel | DpTuning | EvaluatorPrivacyConfig
     seed: int
     tokenizer: Path
     base: Path | None = None
@@ -91,6 +97,7 @@ def train(job: Job, folder: Path, progress: Progress | None) -> None:
     """Train one job in this process and write its model folder."""
     from transformers import AutoTokenizer
 
+    from fedsim.models.private_client import tuned_privately
     from fedsim.models.training import fine_tune, train_from_scratch
     from fedsim.models.weights import save_model
     from fedsim.models.zoo import load_folder
@@ -101,7 +108,10 @@ def train(job: Job, folder: Path, progress: Progress | None) -> None:
     else:
         assert job.base is not None
         network, tokenizer = load_folder(job.base)
-        done = fine_tune(network, tokenizer, job.rows, job.settings, job.seed, progress)
+        if isinstance(job.settings, DpTuning):
+            done = fine_tune(network, tokenizer, job.rows, job.settings, job.seed, progress)
+        else:
+            done = tuned_privately(network, tokenizer, job.rows, job.settings, job.seed)
     save_model(network, tokenizer, folder)
     report = {"name": job.name, "rows": len(job.rows), "steps": done.steps, "loss": done.loss}
     (folder / "training.json").write_text(json.dumps(report), encoding="utf-8")
@@ -171,7 +181,7 @@ class _Worker:
 def _work(job: Job) -> float:
     """Rough cost of a job, to start the longest first; never affects results."""
     settings = job.settings
-    if isinstance(settings, DpTuning) or not job.rows:
+    if not isinstance(settings, ScratchModel) or not job.rows:
         return 0.0
     rows = min(settings.batch_size, len(job.rows))
     return float(
@@ -194,7 +204,7 @@ def _as_json(job: Job, folder: Path) -> dict[str, Any]:
         "name": job.name,
         "key": job.key,
         "rows": [(row.question_id, row.domain, row.text, row.answer) for row in job.rows],
-        "kind": "scratch" if isinstance(job.settings, ScratchModel) else "tune",
+        "kind": next(kind for kind, model in _KINDS.items() if isinstance(job.settings, model)),
         "settings": job.settings.model_dump(),
         "seed": job.seed,
         "tokenizer": str(job.tokenizer),
@@ -204,7 +214,7 @@ def _as_json(job: Job, folder: Path) -> dict[str, Any]:
 
 
 def _from_json(said: dict[str, Any]) -> tuple[Job, Path]:
-    settings = ScratchModel(**said["settings"]) if said["kind"] == "scratch" else DpTuning(**said["settings"])
+    settings = _KINDS[said["kind"]](**said["settings"])
     base = None if said["base"] is None else Path(said["base"])
     rows = tuple(Question(*row) for row in said["rows"])
     job = Job(said["name"], said["key"], rows, settings, said["seed"], Path(said["tokenizer"]), base)

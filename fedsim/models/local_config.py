@@ -40,6 +40,11 @@ class LocalTrainingConfig(PolicyConfig):
     local_steps: int | None = Field(
         None, ge=1, description="optimiser steps in one round, instead of whole passes (count)"
     )
+    fewest_local_steps: int | None = Field(
+        None,
+        ge=1,
+        description="a client does between so many and all of its local steps, a keyed draw each time (count; default all)",
+    )
     local_batch_size: int = Field(
         32,
         ge=1,
@@ -77,7 +82,7 @@ class LocalTrainingConfig(PolicyConfig):
         return lora_shapes(spec, self.lora.rank, self.lora.targets)
 
     def num_local_steps(self, num_rows: int) -> int:
-        """Optimiser steps of one client in one round."""
+        """Optimiser steps of one client in one round, at most."""
         if self.local_steps is not None:
             return self.local_steps
         return (self.local_epochs or 1) * -(-num_rows // self.local_batch_size)
@@ -87,7 +92,19 @@ def local_batches(
     config: LocalTrainingConfig, rows: Sequence[Question], *key: streams.Part
 ) -> Iterator[list[Question]]:
     """The batches of one round: every epoch is a keyed permutation of the rows, cut into ``local_batch_size``."""
-    return islice(_epochs(config.local_batch_size, rows, key), config.num_local_steps(len(rows)))
+    return islice(_epochs(config.local_batch_size, rows, key), num_steps(config, len(rows), *key))
+
+
+def num_steps(config: LocalTrainingConfig, num_rows: int, *key: streams.Part) -> int:
+    """Optimiser steps of one client this time: K, uniform over ``fewest_local_steps .. num_local_steps``.
+
+    It stands for a client that does as much as it can afford; that it has nothing to do with the device's speed is a choice.
+    """
+    most = config.num_local_steps(num_rows)
+    if config.fewest_local_steps is None or config.fewest_local_steps >= most:
+        return most
+    choices = most - config.fewest_local_steps + 1
+    return config.fewest_local_steps + int(choices * streams.uniform(*key, "local steps"))
 
 
 def _epochs(size: int, rows: Sequence[Question], key: tuple[streams.Part, ...]) -> Iterator[list[Question]]:

@@ -2,7 +2,9 @@
 
 GRPO without a critic: a clipped surrogate with separate ranges, a k3 KL to the frozen initial policy, inner passes, truncated
 candidates masked. The loss divides by a count fixed per update: with ``loss_mean: tokens`` the number of tokens of all scored,
-untruncated candidates, with ``sequences`` their number (each candidate then counts with its own token mean). A candidate whose
+untruncated candidates, with ``sequences`` their number (each candidate then counts with its own token mean); ``loss: dr_grpo``
+and ``bnpo`` have counts of their own (``fedsim.rl.losses.length_weights``), and ``disco_constrained`` reads an advantage as a
+label, above zero right, below zero wrong, and divides by the number of groups (``fedsim.rl.discriminative``). A candidate whose
 advantage is exactly zero has no gradient without a KL weight and is left out of the passes, not out of the count; equal
 candidates of one draw with equal advantages run once with their multiplicity as weight. Both change nothing but time.
 
@@ -28,10 +30,20 @@ from fedsim.models.first_look import FirstLooks
 from fedsim.models.language import Ids, LanguageModel, Prefix, by_width, prefill
 from fedsim.models.likelihood import answer_scores
 from fedsim.models.measure import Matches, measure
+from fedsim.models.objective import (
+    NO_BRAKE,
+    Brake,
+    Row,
+    Totals,
+    discriminative_objective,
+    divergence_part,
+    token_objective,
+)
 from fedsim.models.sampling import Sampled, sample_answers
 from fedsim.models.training import answer_loss, batches, encode_rows
 from fedsim.models.weights import load_learning_state, save_learning_state, save_model, weights_sha256
-from fedsim.rl.losses import clipped_surrogate, is_clipped, k3_kl, masked_mean
+from fedsim.rl.discriminative import squared_hinge
+from fedsim.rl.losses import k3_kl, length_weights, masked_mean
 from fedsim.roles import Accuracy, Candidate, Draw, FloatArray, Group, UpdateStats
 from fedsim.tasks.questions import Question
 
@@ -42,17 +54,6 @@ class _Behaviour:
 
     ids: tuple[Ids, ...]
     log_probs: tuple[Tensor, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """One distinct candidate of an update: ``weight`` is its multiplicity times its share of the loss."""
-
-    prompt: str
-    ids: Ids
-    behaviour: Tensor
-    advantage: float
-    weight: float
 
 
 class LanguagePolicy:
@@ -166,7 +167,8 @@ class LanguagePolicy:
     def update(self, groups: Sequence[Group], advantages: Sequence[FloatArray]) -> UpdateStats:
         """``inner_passes`` optimiser steps on whole groups; one new version.
 
-        Candidates whose advantage is NaN (unscored) and truncated ones have no loss and are not counted. The rate
+        Candidates whose advantage is NaN (unscored) and truncated ones have no loss and are not counted. Under loss
+        ``disco_constrained`` an advantage is a label: above 0 right, below 0 wrong, 0 neither. The rate
         rises linearly over ``warmup_updates``. Groups are forgotten afterwards.
 
         Raises:
@@ -176,17 +178,18 @@ class LanguagePolicy:
         rate = self.config.learning_rate * min(1.0, (self._version + 1) / max(1, self.config.warmup_updates))
         for parameters in self._optimizer.param_groups:
             parameters["lr"] = rate
-        totals = _Totals()
-        for _ in range(self.config.inner_passes if rows else 0):
+        totals = Totals()
+        for index in range(self.config.inner_passes if rows else 0):
             self._optimizer.zero_grad(set_to_none=True)
+            brake = self._brake(rows, totals)
             for batch in by_width(self.language, rows, _row_text, self.config.questions_per_pass):
-                self._backward(batch, count, totals)
+                self._backward(batch, count, totals, brake, first=index == 0)
             norm = torch.nn.utils.clip_grad_norm_(self._weights, self.config.max_grad_norm)
             totals.grad_norm = float(norm)
             self._optimizer.step()
         self.forget([group.draw.index for group in groups])
         self._version += 1
-        return totals.stats(max(1, self.config.inner_passes))
+        return totals.stats(max(1, self.config.inner_passes), self.config.behaviour_weight_cap)
 
     def fit(self, rows: Sequence[Question], steps: int) -> UpdateStats:
         """Supervised fine-tuning on (text, answer) rows: AdamW at ``fit_learning_rate``, whose moments stay between calls.
@@ -214,12 +217,12 @@ class LanguagePolicy:
             grad_norm=norm,
         )
 
-    def _rows(self, groups: Sequence[Group], advantages: Sequence[FloatArray]) -> tuple[list[_Row], float]:
+    def _rows(self, groups: Sequence[Group], advantages: Sequence[FloatArray]) -> tuple[list[Row], float]:
         """Distinct candidates that have a gradient, and the count that the loss divides by."""
-        by_tokens = self.config.loss_mean == "tokens"
-        merged: dict[tuple[int, Ids, float], _Row] = {}
-        count = 0.0
-        for group, gains in zip(groups, advantages, strict=True):
+        config = self.config
+        kept: list[tuple[Group, Ids, Tensor, float]] = []
+        places: list[int] = []
+        for place, (group, gains) in enumerate(zip(groups, advantages, strict=True)):
             behaviour = self._behaviours.get(group.draw.index)
             if behaviour is None:
                 raise ValueError(f"draw {group.draw.index} was not sampled by this policy, or was forgotten")
@@ -228,37 +231,76 @@ class LanguagePolicy:
             for g, (candidate, gain) in enumerate(zip(group.candidates, gains.tolist(), strict=True)):
                 if candidate.truncated or math.isnan(gain):
                     continue
-                ids = behaviour.ids[g]
-                share = 1.0 if by_tokens else 1.0 / len(ids)
-                count += len(ids) * share
-                if gain == 0.0 and self.config.kl_weight == 0.0:
-                    continue
-                key = (group.draw.index, ids, gain)
-                known = merged[key].weight if key in merged else 0.0
-                merged[key] = _Row(group.draw.question.text, ids, behaviour.log_probs[g], gain, known + share)
+                kept.append((group, behaviour.ids[g], behaviour.log_probs[g], gain))
+                places.append(place)
+        shares, count = length_weights(
+            [len(ids) for _, ids, _, _ in kept], config.loss, config.loss_mean, config.max_new_tokens,
+            [place // config.bnpo_groups for place in places],
+        )  # fmt: skip
+        if config.loss == "disco_constrained":
+            count = float(len(set(places)))
+        everyone = config.kl_weight != 0.0 or config.loss == "disco_constrained"
+        merged: dict[tuple[int, Ids, float], Row] = {}
+        for (group, ids, log_probs, gain), share in zip(kept, shares, strict=True):
+            if gain == 0.0 and not everyone:
+                continue
+            key = (group.draw.index, ids, gain)
+            known = merged.get(key)
+            merged[key] = Row(
+                prompt=group.draw.question.text,
+                ids=ids,
+                behaviour=log_probs,
+                advantage=gain,
+                weight=(known.weight if known else 0.0) + share,
+                draw=group.draw.index,
+                staleness=self._version - group.policy_version,
+                multiplicity=(known.multiplicity if known else 0) + 1,
+            )
         return list(merged.values()), max(count, 1.0)
 
-    def _backward(self, rows: Sequence[_Row], count: float, totals: _Totals) -> None:
-        """Add the gradient of the loss of some rows: ``-sum_t w (surrogate_t - beta k3_t) / count``."""
+    def _backward(
+        self, rows: Sequence[Row], count: float, totals: Totals, brake: Brake = NO_BRAKE, first: bool = True
+    ) -> None:
+        """Add the gradient of the loss of some rows: ``-sum_t w (surrogate_t - beta k3_t) / count``, or DisCO's."""
         config = self.config
         prompts, owners, answers = self._shared_prompts(rows)
         scores = answer_scores(self.language, prompts, owners, answers, config.temperature, entropy=True)
-        behaviour = torch.nn.utils.rnn.pad_sequence([row.behaviour for row in rows], batch_first=True)
-        gains = torch.tensor([row.advantage for row in rows], dtype=scores.log_probs.dtype)
-        weights = torch.tensor([row.weight for row in rows], dtype=scores.log_probs.dtype)[:, None]
-        clip = (scores.log_probs, behaviour, gains, config.clip_low, config.clip_high)
-        objective = clipped_surrogate(*clip)
-        if config.kl_weight:
-            with torch.no_grad():
-                reference = answer_scores(self.initial, prompts, owners, answers, config.temperature)
-            objective = objective - config.kl_weight * k3_kl(scores.log_probs, reference.log_probs)
-        loss = -masked_mean(objective, scores.mask * weights, count)
-        loss.backward()  # type: ignore[no-untyped-call]
+        batch = totals.batch(config, rows, scores.log_probs)
+        if config.loss == "disco_constrained":
+            clipped = torch.zeros_like(scores.mask, dtype=torch.bool)
+            loss = -discriminative_objective(config, scores, batch) / count
+            pulled = loss + brake.slope * divergence_part(scores, batch, brake.num_tokens)
+        else:
+            objective, clipped = token_objective(config, scores.log_probs, batch)
+            if config.kl_weight:
+                with torch.no_grad():
+                    reference = answer_scores(self.initial, prompts, owners, answers, config.temperature)
+                objective = objective - config.kl_weight * k3_kl(scores.log_probs, reference.log_probs)
+            loss = pulled = -masked_mean(objective, scores.mask * batch.weights, count)
+        pulled.backward()  # type: ignore[no-untyped-call]
         assert scores.entropy is not None
         with torch.no_grad():
-            totals.add(float(loss.detach()), is_clipped(*clip), scores.entropy, scores.mask * weights)
+            totals.add(float(loss.detach()), clipped, scores.entropy, scores.mask * batch.weights)
+            if config.record_ratios:
+                totals.add_ratios(rows, scores, batch.behaviour, clipped, first)
 
-    def _shared_prompts(self, rows: Sequence[_Row]) -> tuple[list[Ids], list[int], list[Ids]]:
+    @torch.no_grad()
+    def _brake(self, rows: Sequence[Row], totals: Totals) -> Brake:
+        """The constraint's slope at the live weights: 2 beta [KL(behaviour || pi) - delta]_+, over the whole update."""
+        config = self.config
+        if config.loss != "disco_constrained":
+            return NO_BRAKE
+        num_tokens = sum(row.weight * len(row.ids) for row in rows)
+        divergence = 0.0
+        for part in by_width(self.language, rows, _row_text, config.questions_per_pass):
+            scores = answer_scores(self.language, *self._shared_prompts(part), config.temperature)
+            batch = totals.batch(config, part, scores.log_probs)
+            divergence += float(divergence_part(scores, batch, num_tokens))
+        penalty, slope = squared_hinge(divergence, config.disco.max_kl, config.disco.penalty)
+        totals.loss += penalty
+        return Brake(slope, num_tokens)
+
+    def _shared_prompts(self, rows: Sequence[Row]) -> tuple[list[Ids], list[int], list[Ids]]:
         texts = {text: index for index, text in enumerate(dict.fromkeys(row.prompt for row in rows))}
         prompts = [self.language.prompt_ids(text) for text in texts]
         return prompts, [texts[row.prompt] for row in rows], [row.ids for row in rows]
@@ -300,31 +342,9 @@ class LanguagePolicy:
         return {"version": self._version, "behaviours": behaviours}
 
 
-@dataclass(slots=True)
-class _Totals:
-    """Sums over the passes of one update."""
-
-    loss: float = 0.0
-    entropy: float = 0.0
-    clipped: float = 0.0
-    tokens: float = 0.0
-    grad_norm: float = 0.0
-
-    def add(self, loss: float, clipped: Tensor, entropy: Tensor, weights: Tensor) -> None:
-        self.loss += loss
-        self.entropy += float((entropy * weights).sum())
-        self.clipped += float((clipped * weights).sum())
-        self.tokens += float(weights.sum())
-
-    def stats(self, passes: int) -> UpdateStats:
-        """Means over the passes; entropy and clip fraction are means over the trained tokens."""
-        tokens = self.tokens or 1.0
-        return UpdateStats(self.loss / passes, self.entropy / tokens, self.clipped / tokens, self.grad_norm)
-
-
 def _draw_text(draw: Draw) -> str:
     return draw.question.text
 
 
-def _row_text(row: _Row) -> str:
+def _row_text(row: Row) -> str:
     return row.prompt

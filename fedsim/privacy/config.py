@@ -131,3 +131,22 @@ class SynthesisConfig(StrictModel):
         if self.rows_per_private_row is None:
             return self.rows_per_client
         return max(1, round(self.rows_per_private_row * own_rows))
+
+
+class EvaluatorPrivacyConfig(StrictModel):
+    """DP-SGD for the clients' own models: whatever such a model says is then free post-processing, per training row."""
+
+    epsilon: float = Field(8.0, gt=0, description="privacy loss of a client's model, per training row (nats)")
+    delta: float = Field(
+        1e-5, gt=0, lt=1, description="probability that epsilon does not cover; far below 1 / rows"
+    )
+    tuning: TuningConfig = Field(
+        TuningConfig(), description="how a client trains the public model on its rows, clipped and with noise"
+    )
+
+    def noise_multiplier(self, num_rows: int) -> float:
+        """Noise over clipping norm for a client with so many rows, each drawn with probability min(1, batch / rows)."""
+        from fedsim.privacy.accounting import dp_sgd_noise_multiplier
+
+        rate = min(1.0, self.tuning.batch_size / num_rows)
+        return dp_sgd_noise_multiplier(self.epsilon, self.delta, rate, self.tuning.steps)

@@ -1,4 +1,9 @@
-"""What a server refuses at its boundary, and what a client sends of an unfinished score.
+"""What may leave a client at all, what a server refuses at its boundary, and what a client sends of an unfinished score.
+
+Each wire variant declares its boundary (``BOUNDARIES``), and ``guarded`` holds a client's half to it: a reply of another
+kind, to another draw, or with more or fewer numbers than were asked for is a bug that stops the run before anything is sent.
+A number is eight bytes, which a client that wants to leak can fill as it likes; only randomised response leaves it one bit
+(`fedsim.privacy.rewards`).
 
 A reply that cannot be right (too many rewards, a number that is not finite, a reward outside [0, 1], another draw's) is
 refused whole, with its reason: nothing is cut to length, clipped or guessed. What looks right but is false (a corrupted reward
@@ -8,9 +13,99 @@ within [0, 1]) cannot be told here and is learned from.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+from fedsim.errors import InvariantViolation
 from fedsim.network import wire
-from fedsim.world import Reply
+from fedsim.states import ClientState
+from fedsim.world import Handler, Reply
+
+WireVariant = Literal["scores_up", "answers_up"]
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """What may leave a client under one wire variant.
+
+    Attributes:
+        variant: its name.
+        replies: the kinds of message that may go up, for each kind that came down.
+        is_private: whether every one of them carries registered scalars and nothing else.
+        says: the same for people.
+    """
+
+    variant: WireVariant
+    replies: Mapping[type[wire.Message], tuple[type[wire.Message], ...]]
+    is_private: bool
+    says: str
+
+
+_PROBES: Mapping[type[wire.Message], tuple[type[wire.Message], ...]] = {
+    wire.ProbeExemplars: (wire.ProbeBits,),
+    wire.ProbeNeighbours: (wire.Competence,),
+}
+
+BOUNDARIES: Mapping[WireVariant, Boundary] = {
+    "scores_up": Boundary(
+        "scores_up",
+        {**_PROBES, wire.Candidates: (wire.Rewards, wire.PartialRewards)},
+        True,
+        "scalars only: one number per candidate, one bit per exemplar (or one number per probe)",
+    ),
+    "answers_up": Boundary(
+        "answers_up",
+        {**_PROBES, wire.QuestionOnly: (wire.FinalAnswer,)},
+        False,
+        "NOT private: the client's own answers leave it as text, trusted ones included",
+    ),
+}
+"""What each wire variant lets out of a client."""
+
+
+def guarded(
+    handlers: Mapping[type[wire.Message], Handler], boundary: Boundary
+) -> dict[type[wire.Message], Handler]:
+    """The handlers that this boundary has room for: each adds the client's noise, and is held to what it may reply."""
+    return {
+        kind: replace(handler, run=_Guarded(handler, boundary))
+        for kind, handler in handlers.items()
+        if kind in boundary.replies
+    }
+
+
+class _Guarded:
+    """A handler's ``run`` behind a boundary."""
+
+    __slots__ = ("_boundary", "_handler")
+
+    def __init__(self, handler: Handler, boundary: Boundary) -> None:
+        self._handler = handler
+        self._boundary = boundary
+
+    def __call__(self, client: ClientState, message: Any) -> Reply:
+        reply = self._handler.run(client, message)
+        if client.noise is not None:
+            reply = client.noise.protected(message, reply)
+        escaping = escaped(self._boundary, message, reply.message)
+        if escaping is not None:
+            raise InvariantViolation(f"client {client.client_id} under {self._boundary.variant}: {escaping}")
+        return reply
+
+
+def escaped(boundary: Boundary, message: Any, reply: Any) -> str | None:
+    """Why this reply must not leave a client; None if it may.
+
+    Whether its numbers make sense is the server's question (``refused_rewards``), not this one's.
+    """
+    if type(reply) not in boundary.replies.get(type(message), ()):
+        return f"{_another_kind(reply)} in reply to a {type(message).__name__}"
+    if isinstance(reply, wire.Rewards) and len(reply.rewards) != len(message.candidates):
+        return f"{len(reply.rewards)} rewards for {len(message.candidates)} candidates"
+    if isinstance(reply, wire.ProbeBits) and len(reply.bits) != -(-len(message.questions) // 8):
+        return f"{len(reply.bits)} bytes of bits for {len(message.questions)} exemplars"
+    return _another_draw(message.draw, reply.draw)
 
 
 def refused_rewards(message: wire.Candidates, reply: wire.Message) -> str | None:

@@ -187,6 +187,10 @@ class Experts:
             )
         return np.nan_to_num(competence[list(chosen)], nan=1.0)
 
+    def embedding(self, draw: Draw) -> FloatArray:
+        """phi(x_s) of the frozen initial policy, ``[d]``."""
+        return np.asarray(self._embeddings[draw.question.question_id], dtype=np.float64)
+
     def likely(self, draw: Draw) -> tuple[int, ...]:
         """Who would be asked if the question were asked now; nobody where only asking can tell."""
         if self._config.probe == "per_question" and self._config.experts == "competence":

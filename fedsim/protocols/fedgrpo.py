@@ -20,7 +20,10 @@ What differs from the paper, on purpose:
 * Eqs. 8 and 9 as printed cancel (``grouping: literal``); the default standardises each expert over the candidates.
 * ``competence_floor`` (0 in the paper) leaves out an expert that knows far less than the best one: under label skew the
   second best is often confidently wrong. ``fusion: competence`` weighs experts instead.
+* ``fusion`` says what is made of several experts (``rl/fusion.py``; the paper takes the mean), and the server keeps what it
+  believes of each of them (``trust.py``), for experts that are wrong, broken or hostile.
 * A client that is away, or has not answered the probe, is not eligible; a missing reward is masked, never zero.
+* ``reward_noise`` (the paper has none) is added by clients to every number that they send (`fedsim.privacy.rewards`).
 * ``stragglers`` (the paper has none): who is asked beside or in place of a silent expert is the next in competence.
 """
 
@@ -37,9 +40,11 @@ from pydantic import Field, model_validator
 from fedsim.devices.cost import NO_WORK, Work, generate_work, score_work
 from fedsim.federation import Federation
 from fedsim.network import wire
-from fedsim.protocols.boundary import first_scored, refused_answer, refused_rewards
+from fedsim.privacy.rewards import RewardNoiseConfig
+from fedsim.protocols.boundary import BOUNDARIES, first_scored, guarded, refused_answer, refused_rewards
 from fedsim.protocols.competence import PROBE_HANDLERS, Experts, ExpertsConfig
 from fedsim.protocols.group_relative import GroupRelativeConfig, Judgement, train
+from fedsim.protocols.trust import FusionConfig, Trust
 from fedsim.request import Handler, Reply, Subject
 from fedsim.roles import Group
 from fedsim.states import ClientState, ServerState
@@ -48,7 +53,7 @@ from fedsim.tasks.matching import AnswerRule
 from fedsim.world import Hurry
 
 
-class Config(GroupRelativeConfig, ExpertsConfig):
+class Config(GroupRelativeConfig, ExpertsConfig, FusionConfig):
     """Settings of FedGRPO."""
 
     name: Literal["fedgrpo"] = Field("fedgrpo", description="FedGRPO (AAAI 2026)")
@@ -62,11 +67,23 @@ class Config(GroupRelativeConfig, ExpertsConfig):
         description="ME: likelihood of the candidate under the client's model, or agreement with its own answer "
         "(answers_up is always agreement)",
     )
-    fusion: Literal["mean", "competence"] = Field(
-        "mean",
-        description="what an expert counts in the average over experts: all alike (the paper), or by its competence "
-        "for the question",
+
+    reward_noise: RewardNoiseConfig | None = Field(
+        None,
+        description="noise that clients add to every reward and probe bit before they send it; default none",
     )
+
+    @model_validator(mode="after")
+    def _noise_has_numbers_to_protect(self) -> Config:
+        if self.reward_noise is not None and self.wire == "answers_up":
+            raise ValueError(
+                "reward_noise needs wire scores_up: an answer that leaves as text is not private"
+            )
+        if self.reward_noise is not None and self.probe == "per_question":
+            raise ValueError(
+                "reward_noise needs probe once: it protects bits, and a mean over the nearest exemplars is none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _weights_are_known(self) -> Config:
@@ -78,10 +95,23 @@ class Config(GroupRelativeConfig, ExpertsConfig):
         return self
 
     @model_validator(mode="after")
-    def _literal_has_no_average(self) -> Config:
-        if self.fusion == "competence" and self.grouping == "literal":
+    def _fusion_fits_the_grouping(self) -> Config:
+        if self.fusion != "mean" and self.grouping == "literal":
             raise ValueError(
-                "fusion competence needs an average over experts, which grouping literal does not have"
+                f"fusion {self.fusion} needs scores to fuse across experts, which grouping literal does not have"
+            )
+        if self.fusion == "standardised" and self.grouping != "candidates":
+            raise ValueError(
+                f"grouping {self.grouping} standardises the scores already, so fusion standardised would do it twice; "
+                "use fusion mean, or grouping candidates"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _audits_come_as_scores(self) -> Config:
+        if self.num_audits and self.wire == "answers_up":
+            raise ValueError(
+                f"fusion {self.fusion} with {self.num_audits} audits needs wire scores_up: an audit asks for scores"
             )
         return self
 
@@ -101,17 +131,23 @@ async def run(federation: Federation, config: Config, state: ServerState) -> Non
     """Algorithm 1 at the server; ends when the run's stop condition cancels it."""
     experts = Experts(federation, config, state)
     stragglers = Stragglers(config.stragglers, federation.now_s)
+    trust = Trust(federation, config, state)
     async with asyncio.TaskGroup() as tasks:
         await experts.start(tasks)
+        await trust.start(tasks)
 
         async def judge(group: Group) -> Judgement:
             chosen = await experts.choose(group.draw)
             spares = experts.spares(group.draw, chosen)
-            scores = await ask(federation, config, stragglers, group, chosen, spares)
+            scores = await ask(federation, config, stragglers, trust, group, chosen, spares)
             seats = seated(chosen, scores)
-            weights = experts.weights(group.draw, seats)
+            competence = experts.weights(group.draw, seats)
             judgement = judged(config, group, seats, scores, state.data.answers)
-            return replace(judgement, weights=weights if config.fusion == "competence" else None)
+            weights = trust.weights(seats, competence, experts.embedding(group.draw))
+            trust.observe(seats, judgement.rewards)
+            return replace(
+                judgement, weights=weights, fuse=trust.fuse(seats, config.grouping == "candidates")
+            )
 
         def anticipate(group: Group) -> None:
             for client_id in experts.likely(group.draw):
@@ -124,6 +160,7 @@ async def ask(
     federation: Federation,
     config: Config,
     stragglers: Stragglers,
+    trust: Trust,
     group: Group,
     chosen: Sequence[int],
     spares: Iterable[int] = (),
@@ -133,7 +170,7 @@ async def ask(
     subject = Subject(group.draw.index, group.draw.question.question_id, group.draw.epoch)
 
     def request(client_id: int, hurry: Hurry | None) -> Coroutine[Any, Any, wire.Message]:
-        return federation.clients[client_id].request(message, subject, hurry)
+        return trust.ask(client_id, federation.clients[client_id].request(message, subject, hurry))
 
     return await stragglers.collect(request, chosen, spares)
 
@@ -237,9 +274,11 @@ HANDLERS: Mapping[type[wire.Message], Handler] = {
 
 
 def handlers_for(config: Config) -> Mapping[type[wire.Message], Handler]:
-    """What clients answer to: under ``scores_up`` there is no handler whose reply is text, so none can leave a client."""
-    unused = wire.QuestionOnly if config.wire == "scores_up" else wire.Candidates
-    return {kind: handler for kind, handler in HANDLERS.items() if kind is not unused}
+    """What clients answer to: under ``scores_up`` there is no handler whose reply is text, so none can leave a client.
+
+    Each is held to the variant's boundary, and adds the client's noise (``reward_noise``).
+    """
+    return guarded(HANDLERS, BOUNDARIES[config.wire])
 
 
 def _own_answer(client: ClientState, question: str) -> str:

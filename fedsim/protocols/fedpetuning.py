@@ -28,11 +28,15 @@ What differs from the paper and its released code, on purpose:
 * The local rate is constant within and over rounds, gradients are clipped (``max_grad_norm``), there is no weight decay in
   SFT, and the last round's model is the result; the paper tests the round that was best on validation.
 
-* Nothing but the module is averaged: no proximal term (FedProx), no server optimiser (FedAdam), no client state between rounds.
+* In rounds nothing but the module is averaged: no proximal term (FedProx), no server optimiser (FedAdam), no client state.
   A client whose numbers are not finite ends the run with an error rather than being left out. The server keeps the average in
   float32 and measures that one; clients start from what arrives of it.
 
-One round is one update of the policy. That a client has rows at all is known to the server, as from an enrolment.
+``schedule`` goes beyond the paper: ``buffered`` (FedBuff) and ``client_centric`` average as modules arrive
+(``async_averaging.py``, ``server_steps.py``).
+
+One round, or one full buffer, is one update of the policy. That a client has rows at all is known to the server, as from an
+enrolment.
 
 The cost of a client's work is that of training the server's model on the texts it really trained on (backward passes only to
 where gradients are needed), plus, for GRPO, of sampling the candidates; the server's is stated in ``aggregation_flop``.
@@ -48,7 +52,6 @@ from itertools import count
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from fedsim import streams
@@ -59,6 +62,9 @@ from fedsim.federation import Federation
 from fedsim.models.local_config import LocalTrainingConfig
 from fedsim.network import wire
 from fedsim.protocols.aggregation import aggregation_flop, average, client_shares
+from fedsim.protocols.async_averaging import Averaging
+from fedsim.protocols.modules import distance, packed, received, unpacked
+from fedsim.protocols.server_steps import AveragingConfig
 from fedsim.request import Handler, Reply, Subject
 from fedsim.roles import LocalUpdate, UpdateStats, Weights
 from fedsim.states import ClientState, ServerState
@@ -87,8 +93,11 @@ class Config(LocalTrainingConfig):
     clients_per_round: int | None = Field(
         None, ge=1, description="clients asked in one round, drawn among those there (count; default all)"
     )
+    schedule: AveragingConfig = Field(
+        AveragingConfig(), description="when the server averages: in rounds, or as modules arrive"
+    )
     stragglers: StragglerConfig = Field(
-        StragglerConfig(), description="how long a round waits for its clients"
+        StragglerConfig(), description="how long a round, or one asynchronous task, waits for its clients"
     )
 
     @model_validator(mode="after")
@@ -101,6 +110,26 @@ class Config(LocalTrainingConfig):
             raise ValueError("stragglers.partial is for rewards: a module that is half trained is not sent")
         key = "clients_per_round" if self.clients_per_round else "clients_per_round (not set)"
         refuse_impossible(self.stragglers, self.cohort_size, key)
+        return self
+
+    @model_validator(mode="after")
+    def _fits_without_rounds(self) -> Config:
+        if not self.schedule.is_asynchronous:
+            return self
+        kind = self.schedule.kind
+        if self.averaging == "product":
+            raise ValueError(
+                f"schedule.kind {kind} adds differences, factor by factor; use averaging factors, or kind rounds"
+            )
+        if self.clients_per_round is not None:
+            raise ValueError(
+                f"schedule.kind {kind} has no rounds; use schedule.in_flight for clients_per_round"
+            )
+        if self.stragglers.policy not in ("wait_all", "deadline", "adaptive"):
+            raise ValueError(
+                f"stragglers.policy {self.stragglers.policy} is for cohorts, and under schedule.kind {kind} clients are asked "
+                "one by one; use wait_all, deadline or adaptive"
+            )
         return self
 
     @property
@@ -126,7 +155,7 @@ def client_memory_bytes(config: Config, spec: ModelSpec, longest_tokens: int) ->
 
 
 async def run(federation: Federation, config: Config, state: ServerState) -> None:
-    """Rounds of broadcast, local training and averaging; ends when the run's stop condition cancels it.
+    """Broadcast, local training and averaging, in rounds or without; ends when the run's stop condition cancels it.
 
     Raises:
         FederationError: no client has rows, nobody will ever be there, ``HOPELESS_ROUNDS`` rounds in a row brought nothing,
@@ -137,16 +166,18 @@ async def run(federation: Federation, config: Config, state: ServerState) -> Non
     if not with_rows:
         raise FederationError("no client has rows to train on; see tasks.sizes.private and tasks.partition")
     weights = state.trainer.start()
+    if config.schedule.is_asynchronous:
+        await Averaging(federation, config, state, with_rows, weights).run()
     stragglers = Stragglers(config.stragglers, federation.now_s)
     for round_index in count():
         uploads = await _answered_round(
             federation, config, state, stragglers, with_rows, round_index, weights
         )
         num_rows = [wire.unpack_id(upload.num_rows) for upload in uploads.values()]
-        updates = [_checked(client_id, round_index, upload) for client_id, upload in uploads.items()]
+        updates = [received(client_id, round_index, upload) for client_id, upload in uploads.items()]
         await federation.server.compute(_averaging_work(config, state, len(updates)), "update", round_index)
         averaged = average(updates, client_shares(config.weighting, num_rows), config.averaging)
-        moved = _distance(weights, averaged)
+        moved = distance(weights, averaged)
         weights = {name: array.astype(np.float32) for name, array in averaged.items()}
         state.trainer.install(weights)
         # The clients' losses stay with them; the size of the round's step is what the server can see.
@@ -225,26 +256,11 @@ def _request(
     return federation.clients[client_id].request(message, subject)
 
 
-def _checked(client_id: int, round_index: int, upload: wire.AdapterUp) -> Weights:
-    update = unpacked(upload.tensors, upload.number_type)
-    if not all(np.isfinite(array).all() for array in update.values()):
-        raise FederationError(
-            f"client {client_id} sent numbers that are not finite in round {round_index}: its training diverged; lower "
-            "local_learning_rate, or send number_type float32"
-        )
-    return update
-
-
 def _averaging_work(config: Config, state: ServerState, num_clients: int) -> Work:
     """Averaging in memory: every client's numbers are read once and the result is written, 4 bytes each."""
     shapes = config.adapter_shapes(state.spec)
     traffic = 4.0 * (num_clients + 1) * adapters.num_numbers(shapes)
     return Work(aggregation_flop(shapes, num_clients, config.averaging), traffic)
-
-
-def _distance(before: Weights, after: Mapping[str, npt.NDArray[np.float64]]) -> float:
-    """l2 norm of the round's step."""
-    return float(np.sqrt(sum(float(np.square(after[name] - before[name]).sum()) for name in before)))
 
 
 # ---------------------------------------------------------------------------------------------- the client's half
@@ -283,26 +299,5 @@ def _local_update(client: ClientState, message: wire.AdapterDown) -> LocalUpdate
     weights = unpacked(message.tensors, message.number_type)
     return client.trainer.tune(client.client_id, wire.unpack_id(message.round_index), weights, client.rows)
 
-
-def packed(weights: Weights, number_type: wire.NumberType) -> tuple[wire.Tensor, ...]:
-    """Arrays as they travel: little-endian numbers of this type; beyond float16's range they become infinite."""
-    with np.errstate(over="ignore"):
-        return tuple(
-            wire.Tensor(name, array.shape, array.astype(_DTYPE[number_type]).tobytes())
-            for name, array in weights.items()
-        )
-
-
-def unpacked(
-    tensors: Sequence[wire.Tensor], number_type: wire.NumberType
-) -> dict[str, npt.NDArray[np.float32]]:
-    """The numbers that arrived."""
-    return {
-        tensor.name: np.frombuffer(tensor.data, _DTYPE[number_type]).reshape(tensor.shape).astype(np.float32)
-        for tensor in tensors
-    }
-
-
-_DTYPE: Mapping[wire.NumberType, str] = {"float16": "<f2", "float32": "<f4"}
 
 HANDLERS: Mapping[type[wire.Message], Handler] = {wire.AdapterDown: Handler(tune, tune_cost)}

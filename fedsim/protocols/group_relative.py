@@ -1,12 +1,8 @@
 """What all reward-based protocols share: sample groups, have them judged, and step as rewards arrive.
 
-A protocol brings one coroutine, ``judge(group) -> Judgement``: who scored the candidates and how. This file keeps
-``in_flight`` questions under way, turns rewards into group-relative advantages (PAPER eqs. 7 to 9, ``rl/advantages.py``)
-and steps the optimiser
-
-* ``group``: as soon as ``groups_per_update`` groups are final, whoever else is still out (expected staleness:
-  ``in_flight / groups_per_update`` policy versions), or
-* ``barrier``: once per round, when every question of the round is final (staleness 0).
+A protocol brings one coroutine, ``judge(group) -> Judgement``: who scored the candidates and how. This file turns rewards
+into group-relative advantages (PAPER eqs. 7 to 9, ``rl/advantages.py``) and steps the optimiser; ``schedules.py`` says when a
+question is asked and when a step is made.
 
 The version rises only with the optimiser step. Sampling, embedding and updates take the server's virtual time. What the
 server samples at one instant is one batch on its accelerator; the real sampling behind it is done in blocks ahead of need,
@@ -21,43 +17,24 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from fedsim.config import StrictModel
 from fedsim.devices.cost import Work, training_work
 from fedsim.errors import FederationError
 from fedsim.federation import Federation
 from fedsim.models.config import PolicyConfig
 from fedsim.protocols.rollouts import Rollouts
+from fedsim.protocols.schedules import ScheduleConfig, follow
 from fedsim.records import GroupFate
-from fedsim.rl.advantages import advantages, with_format_reward
+from fedsim.rl.advantages import discriminative_labels, with_format_reward
+from fedsim.rl.fusion import Fuse, mean_of_answered
+from fedsim.rl.scaling import ScalingConfig, Signal, domain_shares, prompt_weight, scaled_advantages
 from fedsim.roles import FloatArray, Group
 from fedsim.states import ServerState
 from fedsim.tasks.questions import Question
 
 HOPELESS_GROUPS = 2000
 """So many question groups in a row without any reward end the run with an error."""
-
-
-class ScheduleConfig(StrictModel):
-    """When the optimiser steps."""
-
-    schedule: Literal["group", "barrier"] = Field(
-        "group",
-        description="group: step as soon as groups_per_update groups are final; barrier: once per round",
-    )
-    groups_per_update: int = Field(
-        96, ge=1, description="question groups in one optimiser step (the round, under barrier)"
-    )
-    in_flight: int = Field(192, ge=1, description="questions under way at once (group only)")
-    max_staleness: int = Field(
-        4, ge=0, description="groups more policy versions behind than this are dropped and counted"
-    )
-
-    @property
-    def expected_staleness(self) -> float:
-        """Policy versions that a group is behind on average when nobody straggles."""
-        return self.in_flight / self.groups_per_update if self.schedule == "group" else 0.0
 
 
 class GroupRelativeConfig(PolicyConfig):
@@ -73,7 +50,37 @@ class GroupRelativeConfig(PolicyConfig):
     format_weight: float = Field(
         0.0, ge=0, le=1, description="weight of the server's own format reward, added before standardising"
     )
+    scaling: ScalingConfig = Field(
+        ScalingConfig(), description="what a question counts, by its domain and its difficulty (DISCO)"
+    )
     update: ScheduleConfig = Field(ScheduleConfig(), description="when the optimiser steps")
+
+    @model_validator(mode="after")
+    def _no_weight_cancels(self) -> GroupRelativeConfig:
+        if self.scaling.order == "before" and self.divide_by_std and self.scaling.is_active:
+            raise ValueError(
+                "scaling before standardising cancels when rewards are divided by their deviation; use divide_by_std false "
+                "(as published), or order after"
+            )
+        if self.grouping == "literal" and self.scaling.is_active:
+            raise ValueError("scaling has nothing to scale under grouping literal, whose advantages are zero")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_come_from_rewards_alone(self) -> GroupRelativeConfig:
+        if self.loss != "disco_constrained":
+            return self
+        if self.format_weight:
+            raise ValueError(
+                "format_weight must be 0 under loss disco_constrained: it would move rewards across disco.threshold"
+            )
+        if self.scaling.is_active:
+            raise ValueError("loss disco_constrained gives every question weight 1; leave scaling out")
+        if self.grouping in ("joint", "literal"):
+            raise ValueError(
+                "loss disco_constrained labels fused rewards and standardises nothing; use grouping candidates"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +88,14 @@ class Judgement:
     """Rewards of one group, ``[M, G]`` with NaN where none came, and how many experts were asked.
 
     ``missing`` says what learning makes of a NaN: masked, counted as zero, or the whole group is left out. ``weights``
-    are what each expert counts in the average over experts, ``[M]``; alike when None.
+    are what each expert counts in the average over experts, ``[M]``; alike when None. ``fuse`` makes one number of theirs.
     """
 
     rewards: FloatArray
     num_experts: int
     missing: Literal["mask", "zero", "drop_group"] = "mask"
     weights: FloatArray | None = None
+    fuse: Fuse = mean_of_answered
 
 
 Judge = Callable[[Group], Awaitable[Judgement]]
@@ -102,46 +110,11 @@ async def train(
     anticipate: Callable[[Group], None] | None = None,
 ) -> None:
     """Sample, judge and learn until the run's stop condition ends it (the caller then cancels this coroutine)."""
-    rollouts = Rollouts(federation, state, questions, config.update.groups_per_update, anticipate)
-    learner = Learner(federation, config, state, judge)
+    rollouts = Rollouts(federation, state, questions, config.update.groups_per_step, anticipate)
+    learner = Learner(federation, config, state, judge, questions)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(rollouts.serve(), name="sampler")
-        if config.update.schedule == "barrier":
-            await _rounds(rollouts, learner, config.update.groups_per_update)
-        else:
-            finals: asyncio.Queue[Final] = asyncio.Queue()
-            for slot in range(config.update.in_flight):
-                tasks.create_task(_keep_in_flight(rollouts, learner, finals), name=f"question slot {slot}")
-            await _as_rewards_arrive(finals, learner, config.update)
-
-
-async def _keep_in_flight(rollouts: Rollouts, learner: Learner, finals: asyncio.Queue[Final]) -> None:
-    while True:
-        final = await learner.judged(await rollouts.next())
-        if final is not None:
-            finals.put_nowait(final)
-
-
-async def _as_rewards_arrive(finals: asyncio.Queue[Final], learner: Learner, update: ScheduleConfig) -> None:
-    batch: list[Final] = []
-    while True:
-        final = await finals.get()
-        if learner.staleness(final) > update.max_staleness:
-            learner.record(final, "too_stale")
-            continue
-        batch.append(final)
-        if len(batch) == update.groups_per_update:
-            await learner.step(batch)
-            batch = []
-
-
-async def _rounds(rollouts: Rollouts, learner: Learner, groups_per_round: int) -> None:
-    async def one() -> Final | None:
-        return await learner.judged(await rollouts.next())
-
-    while True:
-        finals = await asyncio.gather(*(one() for _ in range(groups_per_round)))
-        await learner.step([final for final in finals if final is not None])
+        await follow(config.update, rollouts, learner, tasks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,15 +129,24 @@ class Final:
 
 
 class Learner:
-    """Turns judgements into advantages, and advantages into optimiser steps."""
+    """Turns judgements into advantages, and advantages into optimiser steps.
+
+    ``questions`` are those that are learned from: their domains' shares weigh them (``scaling.domain``).
+    """
 
     def __init__(
-        self, federation: Federation, config: GroupRelativeConfig, state: ServerState, judge: Judge
+        self,
+        federation: Federation,
+        config: GroupRelativeConfig,
+        state: ServerState,
+        judge: Judge,
+        questions: Sequence[Question] = (),
     ) -> None:
         self._federation = federation
         self._config = config
         self._state = state
         self._judge = judge
+        self._shares = domain_shares(question.domain for question in questions)
         self._unrewarded_in_a_row = 0
 
     def staleness(self, final: Final) -> int:
@@ -179,21 +161,11 @@ class Learner:
         """
         dispatched_at_s = self._federation.now_s()
         judgement = await self._judge(group)
-        config = self._config
         rewards = judgement.rewards
         drop = judgement.missing == "drop_group" and bool(np.isnan(rewards).any())
         if judgement.missing == "zero":
             rewards = np.nan_to_num(rewards, nan=0.0)
-        if config.format_weight:
-            ended = np.array([float(not candidate.truncated) for candidate in group.candidates])
-            rewards = with_format_reward(rewards, ended, config.format_weight)
-        signal = advantages(
-            rewards,
-            grouping=config.grouping,
-            epsilon=config.epsilon,
-            divide_by_std=config.divide_by_std,
-            weights=judgement.weights,
-        )
+        signal = self._signal(group, rewards, judgement).weighted
         final = Final(group, signal, judgement, dispatched_at_s, self._federation.now_s())
         if drop or not np.isfinite(signal).any():
             self.record(final, "no_rewards" if judgement.num_experts else "no_experts")
@@ -201,6 +173,30 @@ class Learner:
             return None
         self._unrewarded_in_a_row = 0
         return final
+
+    def _signal(self, group: Group, given: FloatArray, judgement: Judgement) -> Signal:
+        """Advantages of a group and what its question counts; labels instead where the loss wants labels."""
+        config, rewards = self._config, given
+        if config.loss == "disco_constrained":
+            labels = discriminative_labels(given, config.disco.threshold, judgement.weights, judgement.fuse)
+            return Signal(labels)
+        if config.format_weight:
+            ended = np.array([float(not candidate.truncated) for candidate in group.candidates])
+            rewards = with_format_reward(rewards, ended, config.format_weight)
+        weight = 1.0
+        if config.scaling.is_active:
+            share = self._shares[group.draw.question.domain]
+            weight = prompt_weight(config.scaling, given, share, judgement.weights, judgement.fuse)
+        return scaled_advantages(
+            rewards,
+            weight,
+            config.scaling.order or "after",
+            grouping=config.grouping,
+            epsilon=config.epsilon,
+            divide_by_std=config.divide_by_std,
+            weights=judgement.weights,
+            fuse=judgement.fuse,
+        )
 
     async def step(self, batch: Sequence[Final]) -> None:
         """One optimiser step on these groups; the version rises when the server's work on it is done."""
@@ -240,7 +236,8 @@ class Learner:
             for candidate in final.group.candidates
         ]
         one_pass = training_work(self._state.spec, row_tokens)
-        passes = self._config.inner_passes
+        # The constraint's slope is known from the whole update only: one forward more, a third of a training pass.
+        passes = self._config.inner_passes * (4 / 3 if self._config.loss == "disco_constrained" else 1)
         return Work(passes * one_pass.flop, passes * one_pass.memory_bytes)
 
     def _give_up_when_hopeless(self) -> None:

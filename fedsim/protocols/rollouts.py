@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from fedsim import streams
@@ -14,6 +15,9 @@ from fedsim.states import ServerState
 from fedsim.tasks.questions import Question
 
 _Asked = tuple[Draw, "asyncio.Future[Group]"]
+
+FIRST_AGAIN = 10**9
+"""Questions that are sampled again are numbered from here, beyond the draws of the stream."""
 
 
 class QuestionStream:
@@ -72,10 +76,18 @@ class Rollouts:
         self._waiting: asyncio.Queue[_Asked] = asyncio.Queue()
         self._ahead: dict[int, Group] = {}
         self._ahead_version = -1
+        self._again: deque[Draw] = deque()
+        self._num_again = 0
+
+    def again(self, draw: Draw) -> None:
+        """Put a question in front of the stream: it is sampled again, as a draw of its own with draws of its own."""
+        number = FIRST_AGAIN + self._num_again
+        self._num_again += 1
+        self._again.append(Draw(number, draw.question, epoch=number))
 
     async def next(self) -> Group:
-        """Sample the next question of the stream from the live policy."""
-        draw = self._stream.next()
+        """Sample the next question from the live policy."""
+        draw = self._again.popleft() if self._again else self._stream.next()
         group: asyncio.Future[Group] = asyncio.get_running_loop().create_future()
         self._waiting.put_nowait((draw, group))
         return await group
@@ -106,9 +118,10 @@ class Rollouts:
         missing = [draw for draw in draws if draw.index not in self._ahead]
         if missing:
             # A full block when a version is new; small steps once it is older, since the rest may never be needed.
-            size = self._block if not self._ahead else max(8, self._block // 8)
-            first_ahead = missing[-1].index + 1
-            extra = range(first_ahead, first_ahead + max(0, size - len(missing)))
+            is_new = all(index >= FIRST_AGAIN for index in self._ahead)
+            size = self._block if is_new else max(8, self._block // 8)
+            first_ahead = max((d.index + 1 for d in missing if d.index < FIRST_AGAIN), default=0)
+            extra = range(first_ahead, first_ahead + max(0, size - len(missing)) if first_ahead else 0)
             wanted = [*missing, *(self._stream.peek(index) for index in extra)]
             for group in policy.sample(wanted):
                 self._ahead[group.draw.index] = group

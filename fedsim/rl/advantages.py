@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from fedsim.rl.fusion import mean_of_answered
+from fedsim.rl.fusion import Fuse, mean_of_answered
 
 FloatArray = npt.NDArray[np.float64]
 Grouping = Literal["candidates", "per_expert", "joint", "literal"]
@@ -36,6 +36,7 @@ def advantages(
     epsilon: float = 1e-2,
     divide_by_std: bool = True,
     weights: FloatArray | None = None,
+    fuse: Fuse = mean_of_answered,
 ) -> FloatArray:
     """Advantages of one group of candidates from its experts' rewards.
 
@@ -48,6 +49,8 @@ def advantages(
         divide_by_std: False only centres, as the authors' released code does.
         weights: ``[M]``, what each expert counts in the average over experts, e.g. its competence; alike by default.
             ``literal`` has no such average and takes none.
+        fuse: what makes one number per candidate of the experts' (``rl/fusion.py``): of the rewards as they came under
+            ``candidates``, of the standardised ones under ``per_expert`` and ``joint``; ``literal`` takes the mean always.
 
     Returns:
         ``[G]`` float64, NaN for unscored candidates; sums to zero over the scored ones.
@@ -67,14 +70,14 @@ def advantages(
     if not epsilon >= 0:
         raise ValueError(f"epsilon is {epsilon}; must be zero or more")
     if grouping == "candidates":
-        fused = mean_of_answered(rewards, weights)
+        fused = fuse(rewards, weights)
         averaged = _standardised(fused, epsilon, divide_by_std)
     elif grouping == "per_expert":
         rows = [_standardised(row, epsilon, divide_by_std) for row in rewards]
-        averaged = mean_of_answered(np.array(rows).reshape(rewards.shape), weights)
+        averaged = fuse(np.array(rows).reshape(rewards.shape), weights)
     elif grouping == "joint":
         flat = _standardised(rewards.ravel(), epsilon, divide_by_std)
-        averaged = mean_of_answered(flat.reshape(rewards.shape), weights)
+        averaged = fuse(flat.reshape(rewards.shape), weights)
     elif grouping == "literal":
         if weights is not None:
             raise ValueError("grouping literal takes no weights: its terms cancel within each candidate")
@@ -103,6 +106,36 @@ def with_format_reward(rewards: FloatArray, format_rewards: FloatArray, weight: 
     if not np.isfinite(format_rewards).all():
         raise ValueError("format_rewards must be finite: the server can always compute them")
     return np.asarray(rewards + weight * format_rewards[None, :], dtype=np.float64)
+
+
+def discriminative_labels(
+    rewards: FloatArray,
+    threshold: float = 0.5,
+    weights: FloatArray | None = None,
+    fuse: Fuse = mean_of_answered,
+) -> FloatArray:
+    """+1 for a right candidate, -1 for a wrong one: what a loss that needs binary labels makes of fused rewards.
+
+    label_g = sign(r_g - threshold), r_g fused over the experts that scored candidate g. A tie in a group that has both
+    kinds is left out (NaN), so that nobody's half vote decides; a group of one kind alone teaches nothing: 0 where scored.
+
+    Args:
+        rewards: ``[M, G]``, NaN where an expert did not score the candidate.
+        threshold: fused rewards above it are right, below it wrong [reward units].
+        weights: ``[M]``, what each expert counts; alike by default.
+        fuse: what makes one reward per candidate of the experts'.
+
+    Returns:
+        ``[G]`` in {-1, 0, 1}, NaN where nobody scored, and for ties among labels of both kinds.
+
+    References:
+        DisCO (arXiv 2505.12366), whose rewards are binary; the threshold is ours.
+    """
+    fused = fuse(np.asarray(rewards, dtype=np.float64), weights)
+    labels = np.sign(fused - threshold)
+    if not ((labels > 0).any() and (labels < 0).any()):
+        return np.where(np.isnan(fused), np.nan, 0.0)
+    return np.where(labels == 0, np.nan, labels)
 
 
 def has_spread(values: FloatArray) -> bool:

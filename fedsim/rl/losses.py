@@ -1,16 +1,27 @@
 """The losses of GRPO, one equation each, as pure tensor functions.
 
 Shapes: ``R`` candidates, ``T`` answer tokens (padded); ``mask`` is 1 where a token counts. All are
-differentiable in ``log_probs`` (and ``logits``) and in nothing else.
+differentiable in ``log_probs`` (and ``logits``) and in nothing else. A loss is a surrogate per token (``clipped_surrogate``,
+``decoupled_surrogate``) and a way to average it over answers of unlike length (``sequence_mean``, ``token_mean``,
+``fixed_length_mean``, ``batch_normalised_mean``). The averages are linear, so the policy applies them batch by batch, as a
+weight per candidate (``length_weights``).
 
 References:
     Shao et al., "DeepSeekMath" (arXiv 2402.03300), eqs. 3 and 4. Yu et al., "DAPO" (arXiv 2503.14476), eq. 8:
-    separate lower and upper clip ranges, mean over all tokens. Schulman, "Approximating KL divergence" (2020): k3.
+    separate lower and upper clip ranges, mean over all tokens. Liu et al., "Understanding R1-Zero-Like Training" (arXiv
+    2503.20783): Dr. GRPO. Hilton et al., "Batch size-invariance for policy optimization" (arXiv 2110.00641): the decoupled
+    surrogate. Schulman, "Approximating KL divergence" (2020): k3.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
 from torch import Tensor
+
+LossName = Literal["grpo", "dr_grpo", "bnpo", "disco_constrained"]
+LossMean = Literal["tokens", "sequences"]
 
 
 def clipped_surrogate(
@@ -48,6 +59,48 @@ def is_clipped(
     return ((gain > 0) & (ratio > 1.0 + clip_high)) | ((gain < 0) & (ratio < 1.0 - clip_low))
 
 
+def behaviour_weight(proximal_log_probs: Tensor, behaviour_log_probs: Tensor, cap: float) -> Tensor:
+    """Weight w = min(pi_prox / pi_behaviour, cap): what a stale token counts, a constant ``[R, T]``.
+
+    ``pi_prox`` is the policy at the start of the update. Truncation bounds the variance at the price of a bias towards the
+    behaviour policy.
+    """
+    return (proximal_log_probs - behaviour_log_probs).exp().clamp(max=cap).detach()
+
+
+def decoupled_surrogate(
+    log_probs: Tensor,
+    proximal_log_probs: Tensor,
+    behaviour_log_probs: Tensor,
+    advantages: Tensor,
+    clip_low: float,
+    clip_high: float,
+    cap: float,
+) -> Tensor:
+    """Decoupled PPO: w min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A) per token ``[R, T]``, rho = pi_theta / pi_prox.
+
+    The trust region lies around the policy at the start of the update instead of around the one that sampled, so a token
+    whose probability has moved since it was sampled still has a gradient; w (``behaviour_weight``) corrects for who sampled.
+    For ``pi_prox = pi_behaviour`` it is ``clipped_surrogate``.
+
+    References:
+        Hilton et al. (2110.00641), the decoupled objective. Espeholt et al., "IMPALA" (1802.01561): the truncated weight.
+    """
+    weight = behaviour_weight(proximal_log_probs, behaviour_log_probs, cap)
+    return weight * clipped_surrogate(log_probs, proximal_log_probs, advantages, clip_low, clip_high)
+
+
+def effective_sample_share(ratios: Tensor, counts: Tensor) -> float:
+    """ESS / n = (sum c w)^2 / (sum c  sum c w^2) in (0, 1]: what share of its tokens a sample is worth; 1 on policy.
+
+    Args:
+        ratios: importance ratios w, any shape.
+        counts: how often each was sampled, the same shape; 0 for padding.
+    """
+    weighted = (counts * ratios).sum()
+    return float(weighted**2 / (counts.sum() * (counts * ratios**2).sum()))
+
+
 def k3_kl(log_probs: Tensor, reference_log_probs: Tensor) -> Tensor:
     """The k3 estimate of ``KL(pi_theta || pi_ref)`` per sampled token, ``e^d - d - 1 >= 0`` ``[R, T]``.
 
@@ -72,6 +125,91 @@ def masked_mean(values: Tensor, mask: Tensor, count: float) -> Tensor:
     The count is given, not taken from the mask, so that leaving out rows whose gradient is zero changes nothing.
     """
     return (values * mask).sum() / count
+
+
+def sequence_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """GRPO as published: (1/R) sum_i (1/|o_i|) sum_t v_it. A token of a long answer counts less: ``[R, T], [R, T] -> []``.
+
+    References:
+        DeepSeekMath eq. 3.
+    """
+    return ((values * mask).sum(-1) / mask.sum(-1)).mean()
+
+
+def token_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """DAPO: sum_it v_it / sum_i |o_i|. All tokens of the update count alike: ``[R, T], [R, T] -> []``.
+
+    References:
+        DAPO eq. 8.
+    """
+    return (values * mask).sum() / mask.sum()
+
+
+def fixed_length_mean(values: Tensor, mask: Tensor, max_tokens: int) -> Tensor:
+    """Dr. GRPO: sum_it v_it / (R max_tokens). Divided by a constant, not by what was sampled: ``[R, T], [R, T] -> []``.
+
+    References:
+        Liu et al. (2503.20783), listing 1: the masked sum over a constant generation budget.
+    """
+    return (values * mask).sum() / (values.shape[0] * max_tokens)
+
+
+def batch_normalised_mean(values: Tensor, mask: Tensor, batches: Sequence[Sequence[int]]) -> Tensor:
+    """BNPO as the released code's trainer has it: (1/B) sum_b (sum_{i in b,t} v_it / sum_{i in b} |o_i|): ``[R, T] -> []``.
+
+    The token mean of each local batch, then the mean over the batches of an update; one batch makes it ``token_mean``, batches
+    of one answer ``sequence_mean``.
+
+    Args:
+        values: per token ``[R, T]``.
+        mask: 1 where a token counts ``[R, T]``.
+        batches: the rows of every local batch.
+    """
+    means = [token_mean(values[list(rows)], mask[list(rows)]) for rows in batches]
+    return sum(means[1:], means[0]) / len(means)
+
+
+def length_weights(
+    lengths: Sequence[int],
+    loss: LossName,
+    loss_mean: LossMean,
+    max_tokens: int,
+    batches: Sequence[int] | None = None,
+) -> tuple[list[float], float]:
+    """The averages above as one weight per candidate and one count: mean = sum_i share_i sum_t v_it / count.
+
+        grpo, tokens      share 1            count sum_i |o_i|
+        grpo, sequences   share 1 / |o_i|    count R
+        dr_grpo           share 1            count R max_tokens
+        bnpo              share 1 / n_b      count B            n_b: tokens of local batch b
+
+    Args:
+        lengths: tokens of every candidate that counts, at least 1 each.
+        loss: whose length handling; ``disco_constrained`` averages by itself and has share 1.
+        loss_mean: which mean ``grpo`` takes.
+        max_tokens: most tokens that an answer may have.
+        batches: the local batch of each candidate (bnpo); one for all when None.
+    """
+    if loss == "dr_grpo":
+        return [1.0] * len(lengths), float(len(lengths) * max_tokens)
+    if loss == "bnpo":
+        of_row = list(batches) if batches is not None else [0] * len(lengths)
+        tokens = dict.fromkeys(of_row, 0)
+        for batch, length in zip(of_row, lengths, strict=True):
+            tokens[batch] += length
+        return [1.0 / tokens[batch] for batch in of_row], float(len(tokens))
+    if loss == "grpo" and loss_mean == "sequences":
+        shares = [1.0 / length for length in lengths]
+        # Summed term by term: the count's last bits are those of a running sum.
+        return shares, _running_sum(length * share for length, share in zip(lengths, shares, strict=True))
+    return [1.0] * len(lengths), float(sum(lengths))
+
+
+def _running_sum(terms: Iterable[float]) -> float:
+    total = 0.0
+    for term in terms:
+        total += term
+    return total
 
 
 def answer_cross_entropy(log_probs: Tensor, mask: Tensor) -> Tensor:
