@@ -34,7 +34,7 @@ class Measure:
     Attributes:
         key: the measure in ``stress.json``.
         title: what stands above the panels; the unit stands at the colour bar.
-        scale: from the largest value to (divide by, unit).
+        scale: from a typical value to (divide by, unit).
         better: whether more is better or less.
         logarithmic: whether colours follow the logarithm.
         bounds: the colours' ends; the data's where None.
@@ -79,7 +79,7 @@ def stress_map(sweep: Sweep, name: str) -> Figure | None:
     known = [float(mean) for mean in means if mean is not None]
     if not known:
         return None
-    per_unit, unit = measure.scale(max(known))
+    per_unit, unit = measure.scale(_typical(measure, known))
     norm = _norm(measure, [value / per_unit for value in known])
     panels = sweep.levels(sweep.panels)
     across = min(_MOST_ACROSS, len(panels))
@@ -279,6 +279,14 @@ def _best(sweep: Sweep, measure: Measure, per_unit: float) -> dict[tuple[str, st
 def _luminance(shade: tuple[float, float, float, float]) -> float:
     """Relative luminance of a colour (WCAG 2.1, without its linearisation: near enough to choose an ink)."""
     return 0.2126 * shade[0] + 0.7152 * shade[1] + 0.0722 * shade[2]
+
+
+def _typical(measure: Measure, known: Sequence[float]) -> float:
+    """The value that the unit is chosen for: where orders of magnitude are shown, the middle one, else the largest."""
+    positive = [value for value in known if value > 0]
+    if measure.logarithmic and positive:
+        return math.sqrt(min(positive) * max(positive))
+    return max(known)
 
 
 def _short(value: float) -> str:
