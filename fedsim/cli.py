@@ -345,12 +345,14 @@ def headline(summary: Mapping[str, Any]) -> list[str]:
                 f"{label}: {before:.3f} -> {after:.3f} on {accuracy['num_questions']} test questions"
             )
     up, down = sizes["wire"]["uplink"], sizes["wire"]["downlink"]
-    lost = sum(count for status, count in requests.items() if status not in ("ok", "total"))
+    under_way = summary["requests_under_way"]
+    lost = sum(count for status, count in requests.items() if status not in ("ok", "total")) - under_way
     return [
         *lines,
         f"bytes on the wire: {format_bytes(up)} up, {format_bytes(down)} down "
         f"(paper account: {format_bytes(sizes['paper']['uplink'])} up)",
-        f"requests: {requests['ok']} ok, {lost} without a usable reply",
+        f"requests: {requests['ok']} ok, {lost} without a usable reply"
+        + (f", {under_way} still under way when the run stopped" if under_way else ""),
         f"{summary['updates']} updates in {format_seconds(summary['virtual_s'])} of virtual time and "
         f"{format_seconds(summary['wall_s'])} of real time (stopped by: {summary['stopped_by']})",
     ]

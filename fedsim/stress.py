@@ -127,15 +127,20 @@ def outlook_lines(
 
 
 def _axis_lines(opened: StressFile) -> Iterator[str]:
+    from fedsim.stress_losses import counted
+    from fedsim.stress_pages import named_seeds
+
     stress = opened.stress
     if stress.random is not None:
-        yield f"{stress.random.runs} random points x {len(stress.seeds)} seeds"
+        yield f"{counted(stress.random.runs, 'random point')} x {counted(len(stress.seeds), 'seed')}"
     for name, axis in stress.axes.items():
         shown = (
-            f"{axis.low:g} to {axis.high:g}, {axis.scale}" if axis.names is None else ", ".join(axis.names)
+            f"{axis.low:g} to {axis.high:g}{f' {axis.unit}' if axis.unit else ''}, {axis.scale}"
+            if axis.names is None
+            else ", ".join(axis.names)
         )
         yield f"  {name}: {shown}"
-    yield f"  seeds: {', '.join(map(str, stress.seeds))}"
+    yield f"  {named_seeds(stress.seeds, colon=':')}"
 
 
 def _tried(missing: Sequence[StressRun]) -> Iterator[str]:

@@ -21,6 +21,7 @@ from matplotlib.patches import Rectangle
 from analysis.labels import figure_with_footer
 from analysis.stress_runs import Sweep
 from analysis.style import BLACK, GREY, PALE, byte_scale, styled, time_scale
+from fedsim.stress_pages import named_seeds
 
 _MOST_ACROSS = 3  # panels side by side
 _CELL_IN, _HEAD_IN, _FOOT_IN = 0.235, 0.24, 0.8
@@ -99,9 +100,9 @@ def stress_map(sweep: Sweep, name: str) -> Figure | None:
             draw(axes, sweep, panels[place], measure, per_unit, norm, colours, best)
             axes.set_title(panels[place], fontsize=8, pad=3)
             if sweep.y is not None and place % across == 0:
-                axes.set_ylabel(sweep.y)
+                axes.set_ylabel(sweep.label(sweep.y))
             if place + across >= len(panels):
-                axes.set_xlabel(sweep.x)
+                axes.set_xlabel(sweep.label(sweep.x))
                 axes.tick_params(labelbottom=True)
         bar = figure.colorbar(
             ScalarMappable(norm, colours),
@@ -297,11 +298,19 @@ def _short(value: float) -> str:
 
 
 def _small_print(sweep: Sweep, measure: Measure) -> Iterator[str]:
-    over = f"seeds {', '.join(map(str, sweep.seeds))}"
+    several = len(sweep.seeds) > 1
+    over = named_seeds(sweep.seeds)
+    if sweep.is_random:
+        shown = f"a mark is one random point, {'the mean over ' if several else ''}{over}"
+        shown += f"; {' and '.join(sweep.averaged)} differ as well" if len(sweep.averaged) > 1 else ""
+        shown += f"; {sweep.averaged[0]} differs as well" if len(sweep.averaged) == 1 else ""
+    elif sweep.averaged:
+        shown = f"means over {' and over '.join([over, *sweep.averaged] if several else sweep.averaged)}"
+        shown += "" if several else f", {over}"
+    else:
+        shown = f"means over {over}" if several else over
     yield (
-        f"{sweep.name}: means over {over}"
-        + (f" and over {', '.join(sweep.averaged)}" if sweep.averaged else "")
-        + ". Darker is worse."
+        f"{sweep.name}: {shown}. Darker is worse."
         + (
             " Bold: best of the panels at this place."
             if sweep.panels is not None and not sweep.is_random

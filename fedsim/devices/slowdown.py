@@ -210,7 +210,7 @@ def _check_classes(configs: Sequence[SlowdownConfig], classes_of_clients: Sequen
             if name not in known:
                 raise ScenarioError(
                     f"slowdowns.{index}.classes names {name!r}, of which there is no client (there are: {', '.join(known)})"
-                )
+                ).at("slowdowns", index, "classes")
 
 
 def _task_law(config: FixedConfig | ParetoConfig | LognormalConfig, key: _Key) -> _TaskLaw:
