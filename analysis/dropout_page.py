@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from analysis.overhead_page import commit
-from fedsim.comparison import Interval, interval, paired, show, wasted_share
 from fedsim.errors import RunFolderError
 from fedsim.results import load
 from fedsim.runfolder import MANIFEST, SUMMARY, write_atomically
+from fedsim.sweeps.comparison import Interval, interval, paired, show, wasted_share
 
 BOUND = 0.03
 """What may be lost at most at 30% independent dropout: the upper end of the 95% interval of the mean loss over seeds."""

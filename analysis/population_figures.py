@@ -15,7 +15,7 @@ from matplotlib.transforms import offset_copy
 
 from analysis.labels import figure_with_footer
 from analysis.style import BLACK, BLUE, GREEN, GREY, ORANGE, light_grid, save, styled
-from fedsim.population_table import QUANTITIES, PopulationTable, Quantity, quantiles
+from fedsim.foresight.population_table import QUANTITIES, PopulationTable, Quantity, quantiles
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -110,8 +110,8 @@ def compare(
     if check_only:
         _print_outlook(comparison, out, processes, chosen)
         return
-    from fedsim import sweep
     from fedsim.progress import SilentProgress, progress_for
+    from fedsim.sweeps import sweep
 
     progress = SilentProgress() if quiet else progress_for(sys.stderr)
     try:
@@ -161,7 +161,7 @@ def stress(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
     """Run a scenario under every setting of some axes (or random ones); the last line printed is the folder."""
-    from fedsim import stress as stressing
+    from fedsim.sweeps import stress as stressing
 
     chosen = _seeds(seeds)
     if check_only:
@@ -205,7 +205,7 @@ def check(scenario: ScenarioArgument, assignments: SetOption = None, seed: SeedO
         return
     settings = read_scenario(scenario, assignments or (), seed)
     print(settings.to_yaml())
-    from fedsim.estimate import estimate
+    from fedsim.foresight.estimate import estimate
 
     print("# estimate")
     for line in _figures(dataclasses.asdict(estimate(settings))):
@@ -227,7 +227,7 @@ def devices(
     from fedsim.scenario import read_scenario
 
     settings = read_scenario(scenario, assignments or (), seed)
-    from fedsim import population_table
+    from fedsim.foresight import population_table
 
     table = population_table.population_table(settings)
     folder = out or Path("runs") / f"{settings.name}-devices"
@@ -388,7 +388,7 @@ def _print_files(kind: str, command: str, files: Mapping[str, Path]) -> None:
 def _print_outlook(
     comparison: str, out: Path | None, processes: int | None, seeds: tuple[int, ...] | None
 ) -> None:
-    from fedsim import outlook
+    from fedsim.sweeps import outlook
 
     for line in outlook.lines(outlook.outlook(comparison, out, processes=processes, seeds=seeds)):
         print(line)

@@ -24,8 +24,8 @@ from fedsim.devices.dropout import Dropout
 from fedsim.devices.profile import DeviceProfile
 from fedsim.devices.slowdown import Slowdowns
 from fedsim.errors import Deadlock, FederationError, FedsimError, LimitExceeded, ScenarioError
-from fedsim.fault_config import REWARD_KINDS, check_server_link
-from fedsim.faults import Faults, WithCrashes
+from fedsim.faults.config import REWARD_KINDS, check_server_link
+from fedsim.faults.plan import Faults, WithCrashes
 from fedsim.federation import Federation
 from fedsim.monitor import Monitor
 from fedsim.network import wire
@@ -38,7 +38,7 @@ from fedsim.request import World
 from fedsim.runfolder import CONFIDENCE_GRAPH, RunFolder
 from fedsim.scenario_errors import located
 from fedsim.states import ClientState, ServerState
-from fedsim.straggler_config import StragglerConfig, refuse_shortage
+from fedsim.stragglers.config import StragglerConfig, refuse_shortage
 from fedsim.summary import SummaryContext, summarise
 from fedsim.tasks import domains
 from fedsim.world import Handler, Reply
@@ -408,9 +408,9 @@ def check(scenario: Scenario, num_clients: int) -> None:
     if isinstance(policy, StragglerConfig):
         cohort_size = getattr(scenario.protocol, "cohort_size", None)
         refuse_shortage(policy, cohort_size, num_clients)
-    from fedsim import foresight  # it plays with stand-ins, so it stands above this module
+    from fedsim.foresight import request_times  # it plays with stand-ins, so it stands above this module
 
-    foresight.check_deadline(scenario)
+    request_times.check_deadline(scenario)
 
 
 def _summary(

@@ -12,7 +12,7 @@ a scenario's deadline. Where work is suspended instead of cut while a device is 
 the computation stand still and go on where they stopped, and hazards do not strike; delays in the air pass.
 
 A server in a hurry may ask for what there is (``hurry``): the computation stops, and the reply holds the part that is done.
-Faults on purpose (`fedsim.faults`) may double, delay or falsify a reply; the server's own check at its boundary
+Faults on purpose (`fedsim.faults.plan`) may double, delay or falsify a reply; the server's own check at its boundary
 (``Handler.accept``) then refuses what cannot be right.
 
 Bytes take the fate of their request, in both directions: a question whose reply came late is ``late`` too, and one whose
@@ -38,7 +38,7 @@ from fedsim.records import FATE_OF_STATUS, Direction, Fate, Fault, Outcome, Phas
 from fedsim.world import Handler, Hurry, Reply, Subject, UnderWay, World
 
 if TYPE_CHECKING:
-    from fedsim.fault_replies import ReplyFault
+    from fedsim.faults.replies import ReplyFault
 
 __all__ = ["Exchange", "Handler", "Hurry", "Reply", "Subject", "UnderWay", "World"]
 

@@ -31,7 +31,7 @@ from fedsim.devices.config import (
 )
 from fedsim.devices.slowdown_config import SlowdownConfig
 from fedsim.errors import ScenarioError
-from fedsim.fault_config import FaultConfig
+from fedsim.faults.config import FaultConfig
 from fedsim.models.config import BillAs, ModelsConfig, is_config_file
 from fedsim.monitor import EvaluationConfig, StopConfig
 from fedsim.network.config import NetworkConfig

@@ -21,7 +21,7 @@ from fedsim.network.transport import Transport
 from fedsim.records import Direction, Outcome, RecordLog
 
 if TYPE_CHECKING:
-    from fedsim.faults import Faults
+    from fedsim.faults.plan import Faults
 
 
 @dataclass(frozen=True, slots=True)

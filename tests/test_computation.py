@@ -10,7 +10,7 @@ from fedsim.devices.config import DropoutConfig
 from fedsim.devices.cost import Work
 from fedsim.devices.dropout import Dropout
 from fedsim.errors import ClientDropped
-from fedsim.fault_config import HangConfig
+from fedsim.faults.config import HangConfig
 from fedsim.request import Handler
 from fedsim.world import Slowdowns
 from tests.test_request_suspend import HalfSpeed

@@ -24,14 +24,14 @@ from fedsim.devices.availability import AlwaysOn, Availability, Sessions
 from fedsim.devices.config import DropoutConfig, SessionsConfig
 from fedsim.devices.cost import Work
 from fedsim.errors import ClientOffline, Deadlock, FederationError, RequestError, TransferCut
-from fedsim.fault_config import FaultConfig
+from fedsim.faults.config import FaultConfig
 from fedsim.federation import Federation
 from fedsim.network import wire
 from fedsim.network.config import NetworkConfig
 from fedsim.protocols.boundary import first_scored, refused_rewards
 from fedsim.records import Fault, Outcome, Presence
 from fedsim.request import Handler, Hurry, Subject
-from fedsim.stragglers import StragglerConfig, Stragglers
+from fedsim.stragglers.policies import StragglerConfig, Stragglers
 from tests.worlds import INSTANT, ROUND, SmallWorld, Timetable, ask, leaves, score, small_world, work
 
 # ------------------------------------------------------------------------------------------------------- clients

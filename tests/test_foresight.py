@@ -13,8 +13,8 @@ import pytest
 
 from fedsim import experiment, protocols
 from fedsim.errors import ScenarioError
-from fedsim.estimate import estimate
-from fedsim.foresight import RequestTimes, check_deadline, request_times
+from fedsim.foresight.estimate import estimate
+from fedsim.foresight.request_times import RequestTimes, check_deadline, request_times
 from fedsim.scenario import Scenario, scenario_from
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -15,7 +15,7 @@ import pytest
 from analysis.population_figures import MOST_DOTS, _round_numbers, population_figure, write_figure
 from fedsim.cli import main
 from fedsim.errors import RunFolderError
-from fedsim.population_table import (
+from fedsim.foresight.population_table import (
     QUANTITIES,
     PopulationTable,
     as_plain,

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from fedsim.devices.config import DropoutConfig
 from fedsim.errors import ClientDropped, ClientOffline, Deadlock, ReplyRejected, TransferCut
-from fedsim.fault_config import FaultConfig
+from fedsim.faults.config import FaultConfig
 from fedsim.network import wire
 from fedsim.protocols.boundary import first_scored, refused_rewards
 from fedsim.records import Fault

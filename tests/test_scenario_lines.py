@@ -9,9 +9,9 @@ import pytest
 from fedsim import experiment
 from fedsim.cli import main
 from fedsim.errors import DataFileError, ScenarioError
-from fedsim.estimate import estimate
+from fedsim.foresight.estimate import estimate
 from fedsim.scenario import read_scenario, scenario_from
-from fedsim.worker import perform
+from fedsim.sweeps.worker import perform
 
 GOOD = """\
 name: tiny

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from fedsim import experiment
 from fedsim.errors import ScenarioError
 from fedsim.scenario import protocol_settings, scenario_from
-from fedsim.straggler_config import StragglerConfig, refuse_shortage
+from fedsim.stragglers.config import StragglerConfig, refuse_shortage
 
 
 @pytest.mark.parametrize(

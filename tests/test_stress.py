@@ -17,9 +17,9 @@ from filelock import FileLock
 
 from fedsim.cli import main
 from fedsim.scenario import read_scenario
-from fedsim.stress_file import open_stress, points
-from fedsim.sweep import LOCK
-from fedsim.worker import perform
+from fedsim.sweeps.stress_file import open_stress, points
+from fedsim.sweeps.sweep import LOCK
+from fedsim.sweeps.worker import perform
 
 ROOT = Path(__file__).resolve().parent.parent
 

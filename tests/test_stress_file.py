@@ -9,7 +9,7 @@ import pytest
 from fedsim.cli import main
 from fedsim.errors import ScenarioError
 from fedsim.scenario import is_sweep, shipped_comparisons, shipped_scenarios, shipped_sweeps
-from fedsim.stress_file import open_stress, points
+from fedsim.sweeps.stress_file import open_stress, points
 
 BASE = """\
 name: tiny

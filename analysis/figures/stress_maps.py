@@ -21,7 +21,7 @@ from matplotlib.patches import Rectangle
 from analysis.labels import figure_with_footer
 from analysis.stress_runs import Sweep
 from analysis.style import BLACK, GREY, PALE, byte_scale, styled, time_scale
-from fedsim.stress_pages import named_seeds
+from fedsim.sweeps.stress_pages import named_seeds
 
 _MOST_ACROSS = 3  # panels side by side
 _CELL_IN, _HEAD_IN, _FOOT_IN = 0.235, 0.24, 0.8

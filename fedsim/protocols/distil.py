@@ -25,8 +25,8 @@ from fedsim.protocols.rollouts import QuestionStream
 from fedsim.request import Handler, Reply, Subject
 from fedsim.roles import Draw
 from fedsim.states import ClientState, ServerState
-from fedsim.straggler_config import refuse_rules_for_rewards
-from fedsim.stragglers import Stragglers
+from fedsim.stragglers.config import refuse_rules_for_rewards
+from fedsim.stragglers.policies import Stragglers
 from fedsim.tasks.questions import Question
 
 

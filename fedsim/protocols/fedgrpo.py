@@ -43,7 +43,7 @@ from fedsim.protocols.group_relative import GroupRelativeConfig, Judgement, trai
 from fedsim.request import Handler, Reply, Subject
 from fedsim.roles import Group
 from fedsim.states import ClientState, ServerState
-from fedsim.stragglers import Stragglers, seated
+from fedsim.stragglers.policies import Stragglers, seated
 from fedsim.tasks.matching import AnswerRule
 from fedsim.world import Hurry
 

@@ -62,8 +62,8 @@ from fedsim.protocols.aggregation import aggregation_flop, average, client_share
 from fedsim.request import Handler, Reply, Subject
 from fedsim.roles import LocalUpdate, UpdateStats, Weights
 from fedsim.states import ClientState, ServerState
-from fedsim.straggler_config import StragglerConfig, refuse_impossible, refuse_rules_for_rewards
-from fedsim.stragglers import Stragglers
+from fedsim.stragglers.config import StragglerConfig, refuse_impossible, refuse_rules_for_rewards
+from fedsim.stragglers.policies import Stragglers
 from fedsim.world import Hurry
 
 CLIENT_RUNS = "server"

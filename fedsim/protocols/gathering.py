@@ -9,8 +9,8 @@ from fedsim.errors import ClientOffline, FederationError, RequestError
 from fedsim.federation import Client, Federation
 from fedsim.network import wire
 from fedsim.request import Subject
-from fedsim.straggler_config import StragglerConfig, refuse_impossible, refuse_rules_for_rewards
-from fedsim.stragglers import Stragglers
+from fedsim.stragglers.config import StragglerConfig, refuse_impossible, refuse_rules_for_rewards
+from fedsim.stragglers.policies import Stragglers
 
 
 class GatheringConfig(StrictModel):

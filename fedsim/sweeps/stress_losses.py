@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from fedsim.stress_rows import Row
+from fedsim.sweeps.stress_rows import Row
 
 
 def losses(rows: Sequence[Row]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Settings of faults: what breaks, on whom, and when (`fedsim.faults` plays them).
+"""Settings of faults: what breaks, on whom, and when (`fedsim.faults.plan` plays them).
 
 faults:
   - {kind: crash, at: 60 s, for: 30 s, clients: [0, 3]}

@@ -1,7 +1,7 @@
 """What one request will take on every device, before anything is run; and deadlines that no device could meet.
 
-Messages of the protocol are heard (`fedsim.listening`) and put to every client's handler: what each costs there, and how long
-the reply is. For client k, with means over the messages,
+Messages of the protocol are heard (`fedsim.foresight.listening`) and put to every client's handler: what each costs there,
+and how long the reply is. For client k, with means over the messages,
 
     down    w + (bytes down) / r + rtt / 2      r: the slowest link on the way, w: what passes before bytes flow
     compute overhead + max(FLOP / peak, bytes / bandwidth)
@@ -28,7 +28,7 @@ from fedsim import streams
 from fedsim.devices.cost import NO_WORK, Work, compute_jitter, duration_s
 from fedsim.devices.profile import DeviceProfile
 from fedsim.errors import ScenarioError
-from fedsim.listening import Listening, listen
+from fedsim.foresight.listening import Listening, listen
 from fedsim.models.config import HubModel
 from fedsim.network.edges import way_up
 from fedsim.network.transport import TransferPlan

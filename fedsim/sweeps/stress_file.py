@@ -28,13 +28,13 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fedsim import streams
-from fedsim.comparison_file import run_key
 from fedsim.config import SettingError, StrictModel
 from fedsim.errors import ScenarioError
 from fedsim.scenario import Scenario, find_scenario, read_scenario
 from fedsim.scenario_errors import scenario_error
 from fedsim.scenario_yaml import Document, Override, assign, parse
 from fedsim.scenario_yaml import Path as KeyPath
+from fedsim.sweeps.comparison_file import run_key
 
 NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 MOST_RUNS = 100_000

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedsim.comparison import Interval, interval, show
 from fedsim.runfolder import write_atomically, write_json
-from fedsim.stress_file import Stress, StressRun
-from fedsim.stress_losses import counted, line, losses, why_lines
-from fedsim.stress_rows import Row
-from fedsim.sweep import RUNS
+from fedsim.sweeps.comparison import Interval, interval, show
+from fedsim.sweeps.stress_file import Stress, StressRun
+from fedsim.sweeps.stress_losses import counted, line, losses, why_lines
+from fedsim.sweeps.stress_rows import Row
+from fedsim.sweeps.sweep import RUNS
 from fedsim.units import format_bytes, format_seconds
 
 Runs = Sequence[tuple[StressRun, Row]]

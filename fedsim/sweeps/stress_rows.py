@@ -22,11 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fedsim.comparison import wasted_share
 from fedsim.errors import RunFolderError
 from fedsim.monitor import StopConfig
 from fedsim.runfolder import RECORDS, SUMMARY
-from fedsim.workers import Ending
+from fedsim.sweeps.comparison import wasted_share
+from fedsim.sweeps.workers import Ending
 
 if TYPE_CHECKING:
     import polars as pl

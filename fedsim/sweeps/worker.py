@@ -1,4 +1,4 @@
-"""A process that runs one scenario after the other: ``python -m fedsim.worker``, orders on stdin, reports on stdout.
+"""A process that runs one scenario after the other: ``python -m fedsim.sweeps.worker``, orders on stdin, reports on stdout.
 
 An order is a line of JSON, ``{"scenario": file, "out": folder, "cache_dir": folder or null}``; its report is a line
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from fedsim.errors import FedsimError, ScenarioError
 from fedsim.progress import Progress
 from fedsim.runfolder import write_atomically
-from fedsim.stress_file import StressFile, StressRun, open_stress
-from fedsim.sweep import FIGURES, LOCK, RUNS, taken
-from fedsim.workers import ending, run_in_workers
+from fedsim.sweeps.stress_file import StressFile, StressRun, open_stress
+from fedsim.sweeps.sweep import FIGURES, LOCK, RUNS, taken
+from fedsim.sweeps.workers import ending, run_in_workers
 
 MARKER = "stress.yaml"
 _OURS = {RUNS, LOCK, MARKER, FIGURES}
@@ -50,8 +50,8 @@ def stress(
         RunFolderError: the folder holds something else, or another sweep is running in it.
         FedsimError: a run broke (a bug, or a file that cannot be read); the others are kept.
     """
-    from fedsim.stress_pages import write_stress
-    from fedsim.stress_rows import read_row
+    from fedsim.sweeps.stress_pages import write_stress
+    from fedsim.sweeps.stress_rows import read_row
 
     opened = open_stress(source, seeds)
     planned = opened.runs()
@@ -127,8 +127,8 @@ def outlook_lines(
 
 
 def _axis_lines(opened: StressFile) -> Iterator[str]:
-    from fedsim.stress_losses import counted
-    from fedsim.stress_pages import named_seeds
+    from fedsim.sweeps.stress_losses import counted
+    from fedsim.sweeps.stress_pages import named_seeds
 
     stress = opened.stress
     if stress.random is not None:
@@ -145,7 +145,7 @@ def _axis_lines(opened: StressFile) -> Iterator[str]:
 
 def _tried(missing: Sequence[StressRun]) -> Iterator[str]:
     """Points spread over the sweep, the first and the last among them, each estimated, until the time is up."""
-    from fedsim.estimate import estimate
+    from fedsim.foresight.estimate import estimate
     from fedsim.progress import format_stats
 
     until_s = time.monotonic() + _BUDGET_S

@@ -15,7 +15,7 @@ from functools import cached_property
 
 from fedsim import streams
 from fedsim.errors import ScenarioError
-from fedsim.fault_config import FaultConfig, OnLinks
+from fedsim.faults.config import FaultConfig, OnLinks
 from fedsim.records import SERVER_ID
 
 MOST_CHANGES = 100_000
