@@ -53,10 +53,13 @@ format: $(STAMP)  ## format the code and fix what lint can fix
 	$(BIN)/ruff format .
 
 .PHONY: evidence
-evidence: $(STAMP)  ## compare FedGRPO with controls and baselines over five seeds (over an hour; resumable)
+evidence: $(STAMP)  ## controls, baselines and dropout over five seeds with real models (about two hours; resumable)
 	$(BIN)/fedsim compare scenarios/overhead.yaml --seeds 0,1,2,3,4 --out .evidence/overhead
 	$(BIN)/fedsim compare scenarios/evidence.yaml --out .evidence/controls
 	$(BIN)/python -m analysis.evidence .evidence/controls .evidence/overhead docs/evidence.md
+	$(BIN)/fedsim compare scenarios/dropout_policies.yaml --out .evidence/dropout_policies
+	$(BIN)/fedsim compare scenarios/dropout.yaml --out .evidence/dropout
+	$(BIN)/python -m analysis.dropout_page .evidence/dropout_policies .evidence/dropout docs/dropout.md
 
 .PHONY: bench
 bench: $(STAMP)  ## run the benchmarks

@@ -23,8 +23,8 @@ from analysis.figures.compare_curves import compare_curves_bytes, compare_curves
 from analysis.figures.compare_front import compare_front
 from analysis.figures.compare_target import compare_target
 from analysis.style import save
-from fedsim.comparison import interval, show
 from fedsim.runfolder import write_atomically
+from fedsim.sweeps.comparison import interval, show
 from fedsim.units import format_bytes, format_seconds
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import polars as pl
 
 from analysis.labels import short_names
-from fedsim.comparison import Interval, gain, interval
 from fedsim.errors import RunFolderError
 from fedsim.results import Run, load
-from fedsim.target import censored_median as censored_median
+from fedsim.sweeps.comparison import Interval, gain, interval
+from fedsim.sweeps.target import censored_median as censored_median
 
 TARGET_SHARE = 0.8
 """Share of the best method's validation gain that is the target where the comparison states none."""

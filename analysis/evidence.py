@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from analysis import overhead_page
-from fedsim.comparison import Interval, gain, interval, paired, show
 from fedsim.errors import RunFolderError
 from fedsim.runfolder import MANIFEST, SUMMARY, write_atomically
+from fedsim.sweeps.comparison import Interval, gain, interval, paired, show
 from fedsim.units import format_bytes
 
 Runs = Mapping[str, Sequence[Mapping[str, Any]]]

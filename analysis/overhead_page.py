@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedsim.comparison import MEDIAN, PRIVACY
 from fedsim.runfolder import MANIFEST
-from fedsim.target import median_way, way_to
+from fedsim.sweeps.comparison import MEDIAN, PRIVACY
+from fedsim.sweeps.target import median_way, way_to
 from fedsim.units import format_bytes, format_seconds
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 from matplotlib.transforms import offset_copy
 
 from analysis.labels import figure_with_footer
 from analysis.style import BLACK, BLUE, GREEN, GREY, ORANGE, light_grid, save, styled
-from fedsim.population_table import QUANTITIES, PopulationTable, Quantity, quantiles
+from fedsim.foresight.population_table import QUANTITIES, PopulationTable, Quantity, quantiles
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -123,14 +124,32 @@ def _scale(axes: Axes, values: FloatArray, *, logarithmic: bool) -> None:
         axes.set_xscale("log")
         middle, half = np.sqrt(low * high), max(np.sqrt(high / low), 1.6) ** 1.12
         axes.set_xlim(middle / half, middle * half)
-        wide = half > 6
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=6))
+        axes.xaxis.set_major_locator(FixedLocator(_round_numbers(middle / half, middle * half)))
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         end = 100.0 if high > 50 else max(1.25 * high, 1.0)
         axes.set_xlim(-0.03 * end, 1.03 * end)
         axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10], prune=None))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _round_numbers(low: float, high: float, most: int = 5) -> list[float]:
+    """Powers of ten within the range; if they are fewer than three, 1, 2 and 5 times them too, or 1, 1.5, 2, 3, 5 and 7 times.
+
+    >>> _round_numbers(90.0, 310.0)
+    [100.0, 150.0, 200.0, 300.0]
+    """
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found: list[float] = []
+    for factors in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
+        finer = [float(f"{one}e{power}") for power in powers for one in factors]
+        finer = [tick for tick in finer if low <= tick <= high]
+        if len(found) >= 2 and len(finer) > most:
+            break
+        found = finer
+        if len(found) >= 3:
+            break
+    return found[:: -(-len(found) // most)] if found else []
 
 
 def _draw_phases(axes: Axes, table: PopulationTable, classes: Sequence[npt.NDArray[np.bool_]]) -> None:

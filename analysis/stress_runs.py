@@ -19,7 +19,8 @@ class Sweep:
         folder: where it lies.
         name: its name.
         fidelity: ``timing`` (no accuracy) or ``real``.
-        axes: per axis its ``key``, ``levels`` (None for a range), ``low``, ``high`` and ``scale``, in the file's order.
+        axes: per axis its ``key``, ``levels`` (None for a range), ``low``, ``high``, ``scale`` and ``unit``, in the file's
+            order.
         x, y, panels: which axis is across, up, and has a panel for each level; None where there is none.
         points: per point its ``levels``, ``statuses``, ``reasons`` and an interval over seeds for every measure.
         lost: per level of the panels' axis (``all`` where there is none), why rewards were lost.
@@ -46,6 +47,11 @@ class Sweep:
         return [
             point for point in self.points if self.panels is None or point["levels"][self.panels] == panel
         ]
+
+    def label(self, axis: str) -> str:
+        """An axis's name, with the unit of its numbers if it has one."""
+        unit = self.axes[axis]["unit"]
+        return f"{axis} ({unit})" if unit else axis
 
     @property
     def averaged(self) -> list[str]:
@@ -74,7 +80,7 @@ def read_sweep(folder: Path | str) -> Sweep:
             y=shape["y"],
             panels=shape["panels"],
             points=tuple(data["points"]),
-            lost=data["lost"],
+            lost={name: losses for name, losses in data["lost"].items() if losses["shares"]},
         )
     except OSError:
         raise RunFolderError(f"{folder} is not a finished sweep: it has no stress.json") from None

@@ -13,8 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedsim.estimate import estimate
     from fedsim.experiment import run
+    from fedsim.foresight.estimate import estimate
     from fedsim.results import Run, load
     from fedsim.scenario import Scenario, read_scenario, scenario_from
 
@@ -24,7 +24,7 @@ __all__ = ["Run", "Scenario", "__version__", "estimate", "load", "read_scenario"
 _HOMES = {
     "Run": "fedsim.results",
     "Scenario": "fedsim.scenario",
-    "estimate": "fedsim.estimate",
+    "estimate": "fedsim.foresight.estimate",
     "load": "fedsim.results",
     "read_scenario": "fedsim.scenario",
     "run": "fedsim.experiment",

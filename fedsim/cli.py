@@ -110,8 +110,8 @@ def compare(
     if check_only:
         _print_outlook(comparison, out, processes, chosen)
         return
-    from fedsim import sweep
     from fedsim.progress import SilentProgress, progress_for
+    from fedsim.sweeps import sweep
 
     progress = SilentProgress() if quiet else progress_for(sys.stderr)
     try:
@@ -161,7 +161,7 @@ def stress(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
     """Run a scenario under every setting of some axes (or random ones); the last line printed is the folder."""
-    from fedsim import stress as stressing
+    from fedsim.sweeps import stress as stressing
 
     chosen = _seeds(seeds)
     if check_only:
@@ -205,7 +205,7 @@ def check(scenario: ScenarioArgument, assignments: SetOption = None, seed: SeedO
         return
     settings = read_scenario(scenario, assignments or (), seed)
     print(settings.to_yaml())
-    from fedsim.estimate import estimate
+    from fedsim.foresight.estimate import estimate
 
     print("# estimate")
     for line in _figures(dataclasses.asdict(estimate(settings))):
@@ -249,7 +249,7 @@ def devices(
     from fedsim.scenario import read_scenario
 
     settings = read_scenario(scenario, assignments or (), seed)
-    from fedsim import population_table
+    from fedsim.foresight import population_table
 
     table = population_table.population_table(settings)
     folder = out or Path("runs") / f"{settings.name}-devices"
@@ -367,13 +367,15 @@ def headline(summary: Mapping[str, Any]) -> list[str]:
                 f"{label}: {before:.3f} -> {after:.3f} on {accuracy['num_questions']} test questions"
             )
     up, down = sizes["wire"]["uplink"], sizes["wire"]["downlink"]
-    lost = sum(count for status, count in requests.items() if status not in ("ok", "total"))
+    under_way = summary["requests_under_way"]
+    lost = sum(count for status, count in requests.items() if status not in ("ok", "total")) - under_way
     privacy = summary.get("privacy")
     return [
         *lines,
         f"bytes on the wire: {format_bytes(up)} up, {format_bytes(down)} down "
         f"(paper account: {format_bytes(sizes['paper']['uplink'])} up)",
-        f"requests: {requests['ok']} ok, {lost} without a usable reply",
+        f"requests: {requests['ok']} ok, {lost} without a usable reply"
+        + (f", {under_way} still under way when the run stopped" if under_way else ""),
         f"{summary['updates']} updates in {format_seconds(summary['virtual_s'])} of virtual time and "
         f"{format_seconds(summary['wall_s'])} of real time (stopped by: {summary['stopped_by']})",
         *([privacy["in_words"]] if privacy else []),
@@ -410,7 +412,7 @@ def _print_files(kind: str, command: str, files: Mapping[str, Path]) -> None:
 def _print_outlook(
     comparison: str, out: Path | None, processes: int | None, seeds: tuple[int, ...] | None
 ) -> None:
-    from fedsim import outlook
+    from fedsim.sweeps import outlook
 
     for line in outlook.lines(outlook.outlook(comparison, out, processes=processes, seeds=seeds)):
         print(line)

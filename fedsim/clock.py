@@ -47,7 +47,8 @@ from fedsim.handles import (
     Timer,
 )
 from fedsim.refused import refuse, refuse_as_completed, refuse_real_time
-from fedsim.waits import describe_waits
+from fedsim.units import format_seconds
+from fedsim.waits import describe_waits, summarise_waits
 
 __all__ = ["MAX_EVENTS", "Scheduled", "VirtualLoop", "run"]
 
@@ -241,7 +242,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         event._callback(*event._args)
 
     def _on_limit(self, max_virtual_s: float) -> NoReturn:
-        raise LimitExceeded(f"the limit of {max_virtual_s:g} s of virtual time was met")
+        limit = f"{format_seconds(max_virtual_s)} of virtual time (limits.virtual)"
+        raise LimitExceeded(f"the limit of {limit} was met; {summarise_waits(self._unfinished_tasks())}")
 
     # --- tasks and futures ---
 
@@ -312,7 +314,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 if self._stopping:
                     return
                 if num_steps > max_events:
-                    raise LimitExceeded(f"the limit of {max_events} steps was met at {self.env._now:g} s")
+                    limit = f"{max_events} steps (limits.events) was met at {format_seconds(self.env._now)}"
+                    raise LimitExceeded(f"the limit of {limit}; {summarise_waits(self._unfinished_tasks())}")
                 if ready:
                     continue
                 num_steps += 1

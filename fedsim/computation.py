@@ -85,15 +85,18 @@ class Computation:
     def close(self, *, cut: bool, share: float = 1.0) -> None:
         """Put it on record, a row for each stretch between two absences.
 
-        FLOP and bytes are those of the whole task, also when it was cut, or the share of it that a partial reply took; of
-        several rows each has its part of them by the work done in it.
+        FLOP and bytes are the task's times the share of its nominal length that was done: all of them when it ended, less
+        when it was cut or given up, and ``share`` where a partial reply took so much. Of several rows each has its part of
+        them by the work done in it.
         """
-        if not self._stretches:  # the plain case
+        if not cut and not self._stretches:  # the plain case
             assert self._event is not None
             self._event.cancel()
-            self._log(self._from_s, self._world.loop.time(), share, cut=cut)
+            self._log(self._from_s, self._world.loop.time(), share, cut=False)
             return
         self.stand_still()
+        if cut:
+            share = self.share_done
         whole_s = math.fsum(done_s for _, _, done_s in self._stretches)
         last = self._stretches[-1]
         for stretch in self._stretches:

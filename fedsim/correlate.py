@@ -26,7 +26,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from fedsim import streams
-from fedsim.config import StrictModel
+from fedsim.config import SettingError, StrictModel
 from fedsim.devices.availability import differs
 from fedsim.devices.availability_config import PresenceConfig
 from fedsim.devices.config import DropoutConfig
@@ -65,18 +65,20 @@ def refuse_nothing_to_order(
     """Refuse to order presence where devices do not differ in it.
 
     Raises:
-        ValueError: ``correlate.availability`` is set, no spread is, and the kind of availability has none by itself.
+        SettingError: ``correlate.availability`` is set, no spread is, and the kind of availability has none by itself.
     """
     if config.availability is None or differs(availability):
         return
     if not dropout.spread:
-        raise ValueError(
+        raise SettingError(
             "correlate.availability has nothing to order: devices are equally often there and give up equally often; set "
-            "dropout.spread, or availability.spread with kind: sessions or daily (e.g. 1.5), or use kind: phones"
+            "dropout.spread, or availability.spread with kind: sessions or daily (e.g. 1.5), or use kind: phones",
+            *("correlate", "availability"),
         )
     if not dropout.per_task:
-        raise ValueError(
-            "correlate.availability has nothing to order: dropout.spread spreads per_task, which is 0"
+        raise SettingError(
+            "correlate.availability has nothing to order: dropout.spread spreads per_task, which is 0",
+            *("correlate", "availability"),
         )
 
 
@@ -87,7 +89,9 @@ def refuse_unknown_domain(config: CorrelateConfig | None, domains: Sequence[str]
         ScenarioError: ``correlate.of`` is none of the domains; names the nearest one.
     """
     if config is not None and config.of is not None and config.of not in domains:
-        raise ScenarioError(f"correlate.of: {unknown_name('domain', config.of, domains)}")
+        raise ScenarioError(f"correlate.of: {unknown_name('domain', config.of, domains)}").at(
+            "correlate", "of"
+        )
 
 
 def owned_rows(

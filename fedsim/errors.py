@@ -21,13 +21,27 @@ Positional arguments only: SimPy rebuilds an exception from its ``args``.
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class FedsimError(Exception):
     """Root of every error that fedsim raises on purpose."""
 
 
 class InputError(FedsimError):
-    """What the user gave is wrong; the message is one line that says where, what and what is allowed."""
+    """What the user gave is wrong; the message is one line that says where, what and what is allowed.
+
+    Attributes:
+        key: the scenario's key that asks for it, if one is known and the message does not yet say where it was written;
+            `fedsim.scenario_errors.located` puts that before the message.
+    """
+
+    key: tuple[str | int, ...] = ()
+
+    def at(self, *key: str | int) -> Self:
+        """The same error, which stands under this key of the scenario."""
+        self.key = key
+        return self
 
 
 class ScenarioError(InputError):

@@ -24,9 +24,9 @@ from fedsim.devices.cost import NO_WORK, Work
 from fedsim.devices.dropout import Dropout
 from fedsim.devices.profile import DeviceProfile
 from fedsim.devices.slowdown import Slowdowns
-from fedsim.errors import FedsimError, ScenarioError
-from fedsim.fault_config import REWARD_KINDS, check_server_link
-from fedsim.faults import Faults, WithCrashes
+from fedsim.errors import Deadlock, FederationError, FedsimError, LimitExceeded, ScenarioError
+from fedsim.faults.config import REWARD_KINDS, check_server_link
+from fedsim.faults.plan import Faults, WithCrashes
 from fedsim.federation import Federation
 from fedsim.hostile import Roles, excluded, roles_of, with_hostile
 from fedsim.monitor import Monitor
@@ -41,8 +41,9 @@ from fedsim.protocols.boundary import BOUNDARIES
 from fedsim.records import Direction, Fault, RecordLog
 from fedsim.request import World
 from fedsim.runfolder import CONFIDENCE_GRAPH, DETECTION, RunFolder
+from fedsim.scenario_errors import located
 from fedsim.states import ClientState, ServerState
-from fedsim.straggler_config import StragglerConfig, shortage
+from fedsim.stragglers.config import StragglerConfig, refuse_shortage
 from fedsim.summary import SummaryContext, summarise
 from fedsim.tasks import domains
 from fedsim.tasks.matching import AnswerRule
@@ -62,6 +63,7 @@ class Ending:
     interrupted: bool = False
 
 
+@located
 def run(
     scenario: Scenario,
     *,
@@ -129,11 +131,16 @@ def _run_in(
             ending = run_on_virtual_time(
                 play.main, max_virtual_s=scenario.limits.virtual, max_events=scenario.limits.events
             )
-        except FedsimError:
-            play.log_faults(play.federation.now_s())
-            _write_results(
-                folder, log, _summary(log, play, play.federation.now_s(), "error", started_at_wall_s)
-            )
+        except FedsimError as error:
+            failed_at_s = play.federation.now_s()
+            in_the_world = isinstance(error, Deadlock | FederationError | LimitExceeded)
+            if in_the_world:
+                play.federation.close_books(error)
+            play.federation.log_presence(failed_at_s)
+            play.log_faults(failed_at_s)
+            _write_results(folder, log, _summary(log, play, failed_at_s, "error", started_at_wall_s))
+            if in_the_world:
+                invariants.check(log, play.federation.carried_bytes, limits=limits_of(scenario.protocol))
             raise
     invariants.check(log, play.federation.carried_bytes, limits=limits_of(scenario.protocol))
     summary = _summary(log, play, ending.virtual_s, ending.stopped_by, started_at_wall_s)
@@ -191,6 +198,8 @@ class Play:
                 _raise_plainly(playing)
             ending.stopped_by = self.monitor.stopped_by or ("protocol" if playing.done() else "virtual")
         except asyncio.CancelledError:
+            if not loop.interrupted:  # a limit was met: the clock stands still
+                raise
             ending.stopped_by, ending.interrupted = "interrupt", True
         ending.virtual_s = loop.time()
         for task in (playing, stopping):
@@ -358,7 +367,7 @@ def faults_of(scenario: Scenario, devices: population.Population) -> Faults | No
             raise ScenarioError(
                 f"faults.{place}.kind is {config.kind!r}, but under these settings no client of protocol "
                 f"{scenario.protocol.name} sends rewards; choose another kind, or protocol fedgrpo with wire scores_up"
-            )
+            ).at("faults", place, "kind")
     check_server_link(scenario.faults, scenario.network.server_link)
     return Faults(
         scenario.faults, scenario.seed, [devices.device_class(client_id) for client_id in range(len(devices))]
@@ -391,7 +400,7 @@ def check(scenario: Scenario, num_clients: int) -> None:
     if scenario.fidelity == "timing" and not any((stop.updates, stop.virtual, stop.wire_bytes, stop.wall)):
         raise ScenarioError(
             "stop.accuracy is never met with fidelity: timing; add another stop condition, e.g. updates"
-        )
+        ).at("stop")
     if scenario.fidelity == "real" and scenario.tasks.file is None:
         domains.check_names(scenario.tasks.options)
     if scenario.tasks.file is None:
@@ -401,16 +410,15 @@ def check(scenario: Scenario, num_clients: int) -> None:
     if getattr(scenario.protocol, "experts", None) != "all" and wanted > num_clients:
         raise ScenarioError(
             f"protocol.num_experts is {wanted}, but there are {num_clients} clients; must be at most {num_clients}"
-        )
+        ).at("protocol", "num_experts")
     roles_of(scenario.hostile, num_clients, scenario.seed, protocols.handlers(scenario.protocol))
     policy = getattr(scenario.protocol, "stragglers", None)
     if isinstance(policy, StragglerConfig):
         cohort_size = getattr(scenario.protocol, "cohort_size", None)
-        if reason := shortage(policy, cohort_size, num_clients):
-            raise ScenarioError(reason)
-    from fedsim import foresight  # it plays with stand-ins, so it stands above this module
+        refuse_shortage(policy, cohort_size, num_clients)
+    from fedsim.foresight import request_times  # it plays with stand-ins, so it stands above this module
 
-    foresight.check_deadline(scenario)
+    request_times.check_deadline(scenario)
 
 
 def _summary(

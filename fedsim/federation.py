@@ -18,10 +18,10 @@ from typing import Any
 from fedsim.devices.cost import Work, compute_energy_j, compute_jitter, duration_s
 from fedsim.devices.device import Device
 from fedsim.devices.profile import DeviceProfile
-from fedsim.errors import Deadlock, FederationError, RequestError
+from fedsim.errors import Deadlock, FederationError, FedsimError, RequestError
 from fedsim.network import wire
 from fedsim.records import SERVER_ID, Compute, Presence
-from fedsim.request import NEVER_ENDS, Exchange, Hurry, Subject, World
+from fedsim.request import NEVER_ENDS, RUN_FAILED, Exchange, Hurry, Subject, World
 
 Reply = wire.Message | RequestError
 
@@ -110,19 +110,22 @@ class Server:
 
         Work that is only known when the accelerator is free, such as a batch of what waits by then, is given as a function.
         A job that is cancelled while it waits leaves no trace; one that is cancelled while it runs is on record as cut, with
-        the FLOP and bytes of the whole job, and the next one starts at that instant.
+        its share of the job's FLOP and bytes, and the next one starts at that instant.
         """
         await self._take_turn()
         if not isinstance(work, Work):
             work = work()
         jitter = compute_jitter(self._profile, self._world.seed, SERVER_ID, kind, subject)
         start_at_s = self._world.loop.time()
+        length_s = duration_s(self._profile, work, jitter)
         cut = True
         try:
-            await asyncio.sleep(duration_s(self._profile, work, jitter))
+            await asyncio.sleep(length_s)
             cut = False
         finally:
-            self._log(work, kind, subject, start_at_s, cut=cut)
+            elapsed_s = self._world.loop.time() - start_at_s
+            share = min(elapsed_s / length_s, 1.0) if cut and length_s else 1.0
+            self._log(work, kind, subject, start_at_s, share, cut=cut)
             self._hand_over()
 
     async def _take_turn(self) -> None:
@@ -140,7 +143,9 @@ class Server:
                 self._waiting.remove(turn)
             raise
 
-    def _log(self, work: Work, kind: str, subject: int, start_at_s: float, *, cut: bool) -> None:
+    def _log(
+        self, work: Work, kind: str, subject: int, start_at_s: float, share: float, *, cut: bool
+    ) -> None:
         end_at_s = self._world.loop.time()
         self._world.log.add(
             Compute(
@@ -149,8 +154,8 @@ class Server:
                 kind=kind,
                 start_at_s=start_at_s,
                 end_at_s=end_at_s,
-                flop=work.flop,
-                memory_bytes=work.memory_bytes,
+                flop=work.flop * share,
+                memory_bytes=work.memory_bytes * share,
                 energy_j=compute_energy_j(self._profile, end_at_s - start_at_s),
                 cut=cut,
             )
@@ -310,6 +315,17 @@ class Federation:
             for device in self._devices:
                 device.cut_all(NEVER_ENDS)
             await self._world.under_way.none_left()
+
+    def close_books(self, error: FedsimError) -> None:
+        """Charge what was under way when the run failed: all of it ends at this instant, replies in the air too.
+
+        The clock may stand still already, and the loop may be closed; nobody awaits these requests any more.
+        """
+        self._closed = True
+        cause = NEVER_ENDS if isinstance(error, Deadlock) else RUN_FAILED
+        for device in self._devices:
+            device.cut_all(cause)
+        self._world.under_way.end_all(cause)
 
     def log_presence(self, until_s: float) -> None:
         """Put every device's intervals of presence up to an instant on record."""

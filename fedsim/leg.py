@@ -17,13 +17,12 @@ from fedsim.world import World
 class Leg:
     """One message on its way in one direction: the flow on the link, then the one-way delay.
 
-    With ``connection: per_request`` the bytes that open the connection travel with the first message of each direction and
-    are charged to ``setup``; their round trips pass before the first byte goes down. A message beside a request uses the
-    request's connection.
+    With ``connection: per_request`` the first byte of a request's message waits until the connection is open (`Opening`). A
+    reply, and a message beside a request, use the request's connection.
     """
 
-    __slots__ = ("_access", "_flow", "_handshake", "_key", "_plan", "_setup_bytes", "_world", "device", "direction", "end_at_s",
-                 "message", "sent_bytes", "start_at_s")  # fmt: skip
+    __slots__ = ("_access", "_flow", "_is_whole", "_key", "_opening", "_plan", "_sent_bytes", "_world", "device", "direction",
+                 "end_at_s", "message", "start_at_s")  # fmt: skip
 
     def __init__(
         self,
@@ -37,8 +36,8 @@ class Leg:
         self._world = world
         self._key = (world.seed, *key, direction)
         self._plan = world.transport.plan(world.sizes.message_bytes(message), self._key)
-        self._handshake = handshake
-        self._setup_bytes = handshake.down_bytes if direction == "down" else handshake.up_bytes
+        opens = direction == "down" and handshake.round_trips
+        self._opening = Opening(world, device, handshake) if opens else None
         self._access = world.access[direction]
         self._flow: Flow | None = None
         self.device = device
@@ -46,7 +45,8 @@ class Leg:
         self.message = message
         self.start_at_s = world.loop.time()
         self.end_at_s: float | None = None
-        self.sent_bytes = 0
+        self._sent_bytes = 0
+        self._is_whole = False
 
     def start(self, sent: Callable[[], None] | None, delivered: Callable[[], None]) -> None:
         """Put the message on the link; call ``sent`` when its last byte has left, ``delivered`` a delay later."""
@@ -54,23 +54,28 @@ class Leg:
 
         def finished(_: Flow) -> None:
             self.end_at_s = self._world.loop.time()
-            self.sent_bytes = self._plan.total_bytes + self._setup_bytes
+            self._sent_bytes, self._is_whole = self._plan.total_bytes, True
             if sent is not None:
                 sent()
             self._world.loop.at(self.end_at_s + transport.one_way_s(profile, self._key), delivered)
 
         def go() -> None:
             if self.end_at_s is None:
-                total_bytes = self._plan.total_bytes + self._setup_bytes
-                self._flow = self._access.start(self.device.client_id, profile, total_bytes, finished)
+                self._flow = self._access.start(
+                    self.device.client_id, profile, self._plan.total_bytes, finished
+                )
 
-        wait_s = transport.wait_s(self._plan, profile, self._rate_bytes_per_s)
-        if self.direction == "down" and self._handshake.round_trips:
-            wait_s += self._handshake.round_trips * (profile.rtt_s + transport.config.extra_rtt)
-        if wait_s:
-            self._world.loop.at(self.start_at_s + wait_s, go)
+        def opened() -> None:
+            wait_s = transport.wait_s(self._plan, profile, self._rate_bytes_per_s)
+            if wait_s:
+                self._world.loop.at(self._world.loop.time() + wait_s, go)
+            else:
+                go()
+
+        if self._opening is None:
+            opened()
         else:
-            go()
+            self._opening.start(opened)
 
     def _rate_bytes_per_s(self) -> float:
         return self._access.rate_bytes_per_s(self.device.client_id, self.device.profile)
@@ -78,7 +83,9 @@ class Leg:
     def stop(self) -> None:
         """Cut the flow if it still runs; what was sent stays charged."""
         if self.end_at_s is None:
-            self.sent_bytes = round(self._access.cut(self._flow)) if self._flow is not None else 0
+            if self._opening is not None:
+                self._opening.stop()
+            self._sent_bytes = round(self._access.cut(self._flow)) if self._flow is not None else 0
             self.end_at_s = self._world.loop.time()
 
     def charge(self, request_id: int, fate: Fate, *, arrived: bool) -> None:
@@ -88,16 +95,16 @@ class Leg:
         ``message_bytes``, the encoded length of the whole message, stands in the message's own row only.
         """
         purpose, message_bytes = self.message.purpose, self._plan.message_bytes
-        if self.sent_bytes < self._plan.total_bytes + self._setup_bytes:
-            self._log(request_id, purpose, "cut", self.sent_bytes, message_bytes)
-            return
-        counts = arrived and self.direction == "up"
-        paper_bytes = self._world.sizes.paper_bytes(self.message) if counts else 0
-        self._log(request_id, purpose, fate, self._plan.wire_bytes, message_bytes, paper_bytes)
-        if self._plan.retransmitted_bytes:
-            self._log(request_id, purpose, "retransmitted", self._plan.retransmitted_bytes)
-        if self._setup_bytes:
-            self._log(request_id, "setup", fate, self._setup_bytes)
+        if not self._is_whole:
+            self._log(request_id, purpose, "cut", self._sent_bytes, message_bytes)
+        else:
+            counts = arrived and self.direction == "up"
+            paper_bytes = self._world.sizes.paper_bytes(self.message) if counts else 0
+            self._log(request_id, purpose, fate, self._plan.wire_bytes, message_bytes, paper_bytes)
+            if self._plan.retransmitted_bytes:
+                self._log(request_id, purpose, "retransmitted", self._plan.retransmitted_bytes)
+        if self._opening is not None:
+            self._opening.charge(request_id, fate)
 
     def _log(
         self,
@@ -109,7 +116,6 @@ class Leg:
         paper_bytes: int = 0,
     ) -> None:
         assert self.end_at_s is not None
-        up_bytes, down_bytes = (wire_bytes, 0) if self.direction == "up" else (0, wire_bytes)
         self._world.log.add(
             Transfer(
                 request_id=request_id,
@@ -122,9 +128,93 @@ class Leg:
                 message_bytes=message_bytes,
                 wire_bytes=wire_bytes,
                 paper_bytes=paper_bytes,
-                energy_j=radio_energy_j(self.device.profile, up_bytes, down_bytes),
+                energy_j=_radio_j(self.device, self.direction, wire_bytes),
             )
         )
+
+
+class Opening:
+    """The handshake of a connection: in each round trip bytes go up, and down half a round trip after the last of them.
+
+    They share the links with everything else and are charged to ``setup``, a row for each direction: with the fate of their
+    request, or as ``cut`` with what had passed by then if it ended before the last of them was sent.
+    """
+
+    __slots__ = ("_device", "_end_at_s", "_flights", "_flow", "_num_flown", "_opened", "_sent_bytes", "_start_at_s",
+                 "_world")  # fmt: skip
+
+    def __init__(self, world: World, device: Device, handshake: Handshake) -> None:
+        self._world = world
+        self._device = device
+        self._flights: list[tuple[Direction, int]] = []
+        for up_bytes, down_bytes in handshake.rounds:
+            self._flights += [("up", up_bytes), ("down", down_bytes)]
+        self._num_flown = 0
+        self._flow: Flow | None = None
+        self._sent_bytes: dict[Direction, int] = {"down": 0, "up": 0}
+        self._start_at_s = world.loop.time()
+        self._end_at_s: float | None = None
+
+    def start(self, opened: Callable[[], None]) -> None:
+        """Begin; ``opened`` is called when the last of it has reached the device."""
+        self._opened = opened
+        self._fly()
+
+    def _fly(self) -> None:
+        if self._end_at_s is not None:
+            return  # cut
+        if self._num_flown == len(self._flights):
+            self._end_at_s = self._world.loop.time()
+            self._opened()
+            return
+        direction, num_bytes = self._flights[self._num_flown]
+        device = self._device
+        self._flow = self._world.access[direction].start(
+            device.client_id, device.profile, num_bytes, self._flown
+        )
+
+    def _flown(self, _: Flow) -> None:
+        direction, num_bytes = self._flights[self._num_flown]
+        self._sent_bytes[direction] += num_bytes
+        self._num_flown += 1
+        self._flow = None
+        half_rtt_s = 0.5 * (self._device.profile.rtt_s + self._world.transport.config.extra_rtt)
+        self._world.loop.at(self._world.loop.time() + half_rtt_s, self._fly)
+
+    def stop(self) -> None:
+        """Cut it if it still goes on; what was sent stays charged."""
+        if self._end_at_s is not None:
+            return
+        if self._flow is not None:
+            direction = self._flights[self._num_flown][0]
+            self._sent_bytes[direction] += round(self._world.access[direction].cut(self._flow))
+            self._flow = None
+        self._end_at_s = self._world.loop.time()
+
+    def charge(self, request_id: int, fate: Fate) -> None:
+        """Write both directions into the books."""
+        assert self._end_at_s is not None
+        for direction, num_bytes in self._sent_bytes.items():
+            self._world.log.add(
+                Transfer(
+                    request_id=request_id,
+                    client_id=self._device.client_id,
+                    direction=direction,
+                    purpose="setup",
+                    fate=fate if self._num_flown == len(self._flights) else "cut",
+                    start_at_s=self._start_at_s,
+                    end_at_s=self._end_at_s,
+                    message_bytes=0,
+                    wire_bytes=num_bytes,
+                    paper_bytes=0,
+                    energy_j=_radio_j(self._device, direction, num_bytes),
+                )
+            )
+
+
+def _radio_j(device: Device, direction: Direction, wire_bytes: int) -> float:
+    up_bytes, down_bytes = (wire_bytes, 0) if direction == "up" else (0, wire_bytes)
+    return radio_energy_j(device.profile, up_bytes, down_bytes)
 
 
 class Errand:
@@ -156,7 +246,7 @@ class Errand:
     def begin(self) -> None:
         """Send it, if the device is there."""
         if self._device.is_online:
-            self._under_way.num_errands += 1
+            self._under_way.errand_began(self)
             self._device.enter(self._task_key, self)
             self._leg.start(self._in_the_air if self._leg.direction == "up" else None, self._delivered)
 
@@ -190,4 +280,4 @@ class Errand:
     def _charge(self, fate: Fate, *, arrived: bool) -> None:
         self._is_over = True
         self._leg.charge(self._request_id, fate, arrived=arrived and fate != "duplicate")
-        self._under_way.errand_ended()
+        self._under_way.errand_ended(self)

@@ -55,12 +55,13 @@ class Progress(Protocol):
 
 
 def format_stats(stats: dict[str, Stat]) -> str:
-    """Figures in one line for people: ``virtual 12.5 s · accuracy 0.310 · wire 2.3 MiB``.
+    """Figures in one line for people: ``virtual 12.5 s · accuracy 0.310 · wire 2.3 MiB``; one that is not a number is left out.
 
     >>> format_stats({"virtual_s": 12.5, "accuracy": 0.31, "in_flight": 4, "wire_bytes": 2_400_000})
     'virtual 12.5 s · accuracy 0.310 · in flight 4 · wire 2.3 MiB'
     """
-    return " · ".join(_format_stat(name, value) for name, value in stats.items())
+    known = {name: value for name, value in stats.items() if value == value}  # NaN is not equal to itself
+    return " · ".join(_format_stat(name, value) for name, value in known.items())
 
 
 def _format_stat(name: str, value: Stat) -> str:

@@ -74,7 +74,8 @@ class Transfer(Record, frozen=True, array_like=True, tag=True, kw_only=True):
 class Compute(Record, frozen=True, array_like=True, tag=True, kw_only=True):
     """One computation of one device (or the server): its work, when it held the device, and what it cost.
 
-    A computation that slept while its device was away has a row for each stretch of it, which share FLOP and bytes.
+    FLOP and bytes are those of the work that was done: of a computation that was cut or given up, its share of the nominal
+    length. One that slept while its device was away has a row for each stretch of it, which share FLOP and bytes.
     """
 
     request_id: int

@@ -12,7 +12,7 @@ a scenario's deadline. Where work is suspended instead of cut while a device is 
 the computation stand still and go on where they stopped, and hazards do not strike; delays in the air pass.
 
 A server in a hurry may ask for what there is (``hurry``): the computation stops, and the reply holds the part that is done.
-Faults on purpose (`fedsim.faults`) may double, delay or falsify a reply; the server's own check at its boundary
+Faults on purpose (`fedsim.faults.plan`) may double, delay or falsify a reply; the server's own check at its boundary
 (``Handler.accept``) then refuses what cannot be right.
 
 Bytes take the fate of their request, in both directions: a question whose reply came late is ``late`` too, and one whose
@@ -38,12 +38,15 @@ from fedsim.records import FATE_OF_STATUS, Direction, Fate, Fault, Outcome, Phas
 from fedsim.world import Handler, Hurry, Reply, Subject, UnderWay, World
 
 if TYPE_CHECKING:
-    from fedsim.fault_replies import ReplyFault
+    from fedsim.faults.replies import ReplyFault
 
 __all__ = ["Exchange", "Handler", "Hurry", "Reply", "Subject", "UnderWay", "World"]
 
 NEVER_ENDS = "could never have ended"
 """Cause of a request that was under way when nothing could happen any more."""
+
+RUN_FAILED = "the run failed"
+"""Cause of a request that was under way when the run ended in an error."""
 
 
 class Exchange:
@@ -87,7 +90,7 @@ class Exchange:
 
     def begin(self) -> None:
         """Send the message, unless the device is away."""
-        self._world.under_way.num_requests += 1
+        self._world.under_way.request_began(self)
         device, dropout = self._device, self._world.dropout
         if not (device.is_connected if isinstance(self._message, wire.BaseModel) else device.is_online):
             away = device.why_away or "device was away when asked"
@@ -311,31 +314,41 @@ class Exchange:
             cause=cause if self._world.faults is None else self._blame(status, cause),
         )
         self._world.log.add(outcome)
-        if not self.future.done():
+        if not self.future.done() and not self._world.loop.is_closed():
             if status == "ok":
                 assert self._reply is not None
                 self.future.set_result(self._reply.message)
             else:
                 self.future.set_exception(_error(status, self._phase, cause))
-        self._world.under_way.request_ended()
+        self._world.under_way.request_ended(self)
         for callback in self._world.on_end:
             callback(outcome)
 
     def _blame(self, status: Status, cause: str) -> str:
-        """The cause, with the faults on purpose that made the request late, never end, or unacceptable."""
+        """The cause, with the faults on purpose that made the request late, never end, or unacceptable.
+
+        A request that ended for another reason while a fault held bears both: ``device left (during fault: hang)``.
+        """
         faults = self._world.faults
         assert faults is not None
         if status == "failed" and self._reply_fault is not None:
             return f"{cause} (fault: {self._reply_fault.kind})"
-        if status not in ("late", "cancelled") and cause != NEVER_ENDS:
+        if cause.startswith("fault: ") or status not in ("late", "cancelled", "dropped", "cut"):
             return cause
-        until_s = self._world.loop.time() if self._abandoned is None else self._abandoned_at_s
-        kinds = [
-            kind for kind in faults.names(self._device.client_id, self._sent_at_s, until_s) if kind != "crash"
-        ]
-        if self._reply_fault is not None and self._reply_fault.delay_s:
+        now_s = self._world.loop.time()
+        from_s, until_s = now_s, now_s  # a request that was cut short: what holds now
+        is_late = status in ("late", "cancelled")
+        if is_late:
+            from_s, until_s = self._sent_at_s, now_s if self._abandoned is None else self._abandoned_at_s
+        kinds = [kind for kind in faults.names(self._device.client_id, from_s, until_s) if kind != "crash"]
+        delayed = self._reply_fault is not None and self._reply_fault.delay_s > 0
+        if delayed and (is_late or self._legs[-1].direction == "down"):
+            assert self._reply_fault is not None
             kinds.append(self._reply_fault.kind)
-        return f"fault: {', '.join(kinds)}" if kinds else cause
+        if not kinds:
+            return cause
+        named = f"fault: {', '.join(kinds)}"
+        return named if is_late or cause in (NEVER_ENDS, RUN_FAILED) else f"{cause} (during {named})"
 
     def _log_reward(self, status: Status) -> None:
         """Put rewards that arrived on record, also those that came too late, unless the server would refuse them."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any, Literal
 from pydantic import Field, PrivateAttr, ValidationError, create_model, field_validator, model_validator
 
 from fedsim import protocols, worlds
-from fedsim.config import StrictModel
+from fedsim.config import SettingError, StrictModel
 from fedsim.correlate import CorrelateConfig, refuse_nothing_to_order
 from fedsim.devices.config import (
     AlwaysConfig,
@@ -30,18 +31,25 @@ from fedsim.devices.config import (
 )
 from fedsim.devices.slowdown_config import SlowdownConfig
 from fedsim.errors import ScenarioError
-from fedsim.fault_config import FaultConfig
+from fedsim.faults.config import FaultConfig
 from fedsim.hostile_config import HostileConfig
 from fedsim.models.config import BillAs, ModelsConfig, is_config_file
 from fedsim.monitor import EvaluationConfig, StopConfig
 from fedsim.network.config import NetworkConfig
 from fedsim.scenario_errors import nearest, scenario_error
-from fedsim.scenario_yaml import Document, assign, parse, to_yaml
+from fedsim.scenario_yaml import Document, Override, assign, parse, to_yaml
 from fedsim.tasks.config import TasksConfig
 from fedsim.text_lengths import TextConfig
 from fedsim.units import PositiveSeconds
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Marks:
+    """Where a scenario's keys were written; scenarios that differ in nothing else are equal."""
+
+    document: Document = field(compare=False)
 
 
 class ComputeConfig(StrictModel):
@@ -99,6 +107,7 @@ class Scenario(StrictModel):
     limits: LimitsConfig = Field(LimitsConfig(), description="bounds on a run that does not end")
 
     _folder: Path = PrivateAttr(default_factory=Path)
+    _marks: _Marks | None = PrivateAttr(default=None)
 
     @field_validator("name")
     @classmethod
@@ -131,8 +140,9 @@ class Scenario(StrictModel):
         for index, law in enumerate(self.slowdowns):
             for name in law.classes:
                 if self.clients.file is None and name not in known:
-                    raise ValueError(
-                        f"slowdowns.{index}.classes names {name!r}, but clients has none of them (it has: {', '.join(known)})"
+                    raise SettingError(
+                        f"slowdowns.{index}.classes names {name!r}, but clients has none of them (it has: {', '.join(known)})",
+                        *("slowdowns", index, "classes"),
                     )
         return self
 
@@ -146,6 +156,14 @@ class Scenario(StrictModel):
     def folder(self) -> Path:
         """The folder of the scenario file: relative paths in it start here."""
         return self._folder
+
+    def origin(self, key: Sequence[str | int]) -> str | None:
+        """Where a key was written, for messages: ``file:line``, an override or a named world; None if that is not known."""
+        if self._marks is None:
+            return None
+        document = self._marks.document
+        origin = document.origin(tuple(key))
+        return None if origin == document.source else origin
 
     def anchored(self) -> Scenario:
         """The same scenario with its relative paths (files, model folders) made absolute, able to run from anywhere."""
@@ -197,12 +215,14 @@ class Scenario(StrictModel):
         return to_yaml(self.model_dump(mode="json", exclude_none=True))
 
 
-def read_scenario(source: str | Path, assignments: Sequence[str] = (), seed: int | None = None) -> Scenario:
+def read_scenario(
+    source: str | Path, assignments: Sequence[str | Override] = (), seed: int | None = None
+) -> Scenario:
     """Read a scenario file, or a shipped scenario by its bare name.
 
     Args:
         source: path, or name such as ``quickstart``.
-        assignments: overrides ``path.to.key=value``, whose values are YAML.
+        assignments: overrides ``path.to.key=value``, whose values are YAML, or where else they were written.
         seed: replaces the scenario's seed.
 
     Raises:
@@ -245,7 +265,7 @@ def _validate(document: Document, folder: Path) -> Scenario:
         scenario = model.model_validate_json(json.dumps(document.data))
     except ValidationError as error:
         raise scenario_error(error, document, model) from None
-    scenario._folder = folder
+    scenario._folder, scenario._marks = folder, _Marks(replace(document, data={}))
     return scenario
 
 

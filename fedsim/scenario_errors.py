@@ -7,17 +7,37 @@ scenarios/x.yaml:20: protocol.group_sise is not a key of protocol; did you mean 
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Concatenate,
+    Literal,
+    ParamSpec,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from fedsim.errors import ScenarioError
+from fedsim.config import SettingError
+from fedsim.errors import InputError, ScenarioError
 from fedsim.scenario_yaml import Document, Path
+
+if TYPE_CHECKING:
+    from fedsim.scenario import Scenario
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _REQUIREMENTS = {
     "int_type": "an integer",
@@ -50,6 +70,22 @@ def scenario_error(error: ValidationError, document: Document, model: type[BaseM
     return ScenarioError(f"{first.origin}: {first.text}{more}")
 
 
+def located(function: Callable[Concatenate[Scenario, P], R]) -> Callable[Concatenate[Scenario, P], R]:
+    """Let a function's errors about a key of its scenario say first where that key was written, where that is known."""
+
+    @functools.wraps(function)
+    def telling(scenario: Scenario, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(scenario, *args, **kwargs)
+        except InputError as error:
+            origin = scenario.origin(error.key) if error.key else None
+            if origin is not None:
+                error.args, error.key = (f"{origin}: {error}",), ()
+            raise
+
+    return telling
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """``; did you mean 'x'?`` for the nearest known word, or nothing if none is near."""
     near = difflib.get_close_matches(word, list(known), n=1)
@@ -75,7 +111,15 @@ def _problem(details: ErrorDetails, document: Document, model: type[BaseModel]) 
         if kind in _REQUIREMENTS:
             requirement = _REQUIREMENTS[kind]
         text = f"{_name(path)} is {_shown(value)}; {_must(details)}{_near_choice(kind, value, context)}"
-    return _Problem(path, document.origin(path), text, requirement)
+    return _Problem(path, _origin(details, path, document), text, requirement)
+
+
+def _origin(details: ErrorDetails, path: Path, document: Document) -> str:
+    """Where a problem was written: the name of a key that nobody knows, the key that a validator blames, or the value."""
+    if details["type"] == "extra_forbidden":
+        return document.key_origin(path)
+    error = details.get("ctx", {}).get("error")
+    return document.origin((*path, *error.key) if isinstance(error, SettingError) else path)
 
 
 def _must(details: ErrorDetails) -> str:

@@ -45,11 +45,13 @@ class Document:
         data: mappings, lists, text, numbers, booleans and None.
         origins: path of a key -> what an error message says first: ``file:line`` or ``--set key=value``.
         source: the file, for messages about nothing in particular.
+        key_origins: the same for the name of a key, where it was not written beside its value.
     """
 
     data: dict[str, Any]
     origins: dict[Path, str] = field(repr=False)
     source: str
+    key_origins: dict[Path, str] = field(default_factory=dict, repr=False)
 
     def origin(self, path: Path) -> str:
         """Where ``path`` was written, or the innermost part of it that was written at all."""
@@ -57,6 +59,25 @@ class Document:
             if path[:length] in self.origins:
                 return self.origins[path[:length]]
         return self.source
+
+    def key_origin(self, path: Path) -> str:
+        """Where the name of ``path`` was written."""
+        return self.key_origins.get(path) or self.origin(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """An assignment that was written elsewhere than in ``--set``.
+
+    Attributes:
+        assignment: ``path.to.key=value``.
+        origin: where its value was written, for messages.
+        key_origin: where its key was.
+    """
+
+    assignment: str
+    origin: str
+    key_origin: str
 
 
 def parse(content: bytes, source: str) -> Document:
@@ -90,32 +111,35 @@ def parse_value(text: str, origin: str, path: Path = ()) -> Any:
     return None if node is None else _Reader(origin, {}, numbered=False).value(node, path)
 
 
-def assign(document: Document, assignment: str, origin: str | None = None) -> None:
-    """Apply one ``path.to.key=value`` to the document in place; messages name ``--set`` and the assignment.
+def assign(document: Document, assignment: str | Override, origin: str | None = None) -> None:
+    """Apply one ``path.to.key=value`` to the document in place; messages name ``--set`` and the assignment, or its origin.
 
     Raises:
         ScenarioError: there is no ``=``, no key, or the path runs through something that holds no keys.
     """
-    origin = origin or f"--set {assignment}"
-    path_text, separator, value_text = assignment.partition("=")
+    if not isinstance(assignment, Override):
+        origin = origin or f"--set {assignment}"
+        assignment = Override(assignment, origin, origin)
+    origin, key_origin = assignment.origin, assignment.key_origin
+    path_text, separator, value_text = assignment.assignment.partition("=")
     keys = path_text.strip().split(".")
     if not separator or not all(keys):
-        raise ScenarioError(f"{origin}: must look like path.to.key=value")
+        raise ScenarioError(f"{key_origin}: must look like path.to.key=value")
     value = parse_value(value_text, origin, tuple(keys))
     place: Any = document.data
     path: Path = ()
     for depth, key in enumerate(keys):
-        step = _step(place, key, ".".join(keys[:depth]), origin)
+        step = _step(place, key, ".".join(keys[:depth]), key_origin)
         path = (*path, step)
         if depth == len(keys) - 1:
             place[step] = value
         elif isinstance(place, dict) and place.get(key) is None:
             place[key] = {}
-            document.origins[path] = origin
+            document.origins[path] = key_origin
         place = place[step]
     for stale in [known for known in document.origins if known[: len(path)] == path]:
         del document.origins[stale]
-    document.origins[path] = origin
+    document.origins[path], document.key_origins[path] = origin, key_origin
 
 
 def _step(place: Any, key: str, name: str, origin: str) -> str | int:

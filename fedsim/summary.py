@@ -82,7 +82,8 @@ def summarise(log: RecordLog, context: SummaryContext) -> dict[str, Any]:
     useful or not, read from what went up (empty: nothing). ``learning.entropy`` and
     ``kl_to_initial`` are of the last evaluation (test, else validation); ``clip_fraction`` is a mean over
     updates, weighted by candidates; ``zero_variance_share`` is the share of scored groups without spread.
-    ``staleness.mean`` is weighted by groups. ``detection`` stands there only where a scenario asks for it.
+    ``staleness.mean`` is weighted by groups. ``requests_under_way`` are those of ``requests`` without a usable reply that
+    were still under way when the protocol ended. ``detection`` stands there only where a scenario asks for it.
     """
     return dict(
         plain(
@@ -97,6 +98,7 @@ def summarise(log: RecordLog, context: SummaryContext) -> dict[str, Any]:
                 "bytes": _bytes(log.of(Transfer)),
                 "leaves": leaves(log.of(Transfer)),
                 "requests": _requests(log.of(Outcome)),
+                "requests_under_way": _under_way(log.of(Outcome), context.virtual_s),
                 "groups": _groups(log.of(Group)),
                 "updates": len(log.of(Update)),
                 "staleness": _staleness(log.of(Update)),
@@ -185,6 +187,11 @@ def _bytes(rows: list[Transfer]) -> dict[str, Any]:
 def _requests(rows: list[Outcome]) -> dict[str, int]:
     counts = Counter(row.status for row in rows)
     return {status: counts[status] for status in STATUSES} | {"total": len(rows)}
+
+
+def _under_way(rows: list[Outcome], virtual_s: float) -> int:
+    """Requests without a usable reply that the protocol's end overtook: they ended after it."""
+    return sum(row.status != "ok" and row.ended_at_s > virtual_s for row in rows)
 
 
 def _groups(rows: list[Group]) -> dict[str, int]:

@@ -173,7 +173,7 @@ def format_bytes(amount: float) -> str:
 
 
 def format_seconds(amount: float) -> str:
-    """A duration for people: ``35 ms``, ``12.5 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    """A duration for people: ``35 ms``, ``12.5 s``, ``3 min 20 s``, ``2 h 05 min``, ``30 days``, ``4 days 06 h``."""
     if round(amount * 1e3) < 1000:
         return f"{amount * 1e3:.0f} ms"
     if round(amount, 1) < 60:
@@ -181,4 +181,7 @@ def format_seconds(amount: float) -> str:
     whole = round(amount)
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
+    days, hours = divmod(round(amount / 3600), 24)
+    if days >= 3:
+        return f"{days} days {hours:02d} h" if hours else f"{days} days"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,4 +1,4 @@
-"""Who waits for what: the text of a ``Deadlock``."""
+"""Who waits for what: the text of a ``Deadlock``, and of a limit that was met."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 _ASYNCIO_FOLDER = str(Path(asyncio.__file__).parent)
 _MAX_LISTED = 20
+_MAX_SUMMARISED = 3
 
 
 def describe_waits(tasks: Sequence[asyncio.Task[Any]]) -> str:
@@ -18,6 +19,14 @@ def describe_waits(tasks: Sequence[asyncio.Task[Any]]) -> str:
     if len(tasks) > _MAX_LISTED:
         lines.append(f"  ... and {len(tasks) - _MAX_LISTED} more")
     return "\n".join(lines)
+
+
+def summarise_waits(tasks: Sequence[asyncio.Task[Any]]) -> str:
+    """One line with at most three tasks, and how many more there are."""
+    shown = [describe_wait(task) for task in tasks[:_MAX_SUMMARISED]]
+    if len(tasks) > _MAX_SUMMARISED:
+        shown.append(f"and {len(tasks) - _MAX_SUMMARISED} more")
+    return f"{len(tasks)} tasks under way: {'; '.join(shown)}" if shown else "no task was under way"
 
 
 def describe_wait(task: asyncio.Task[Any]) -> str:

@@ -21,7 +21,7 @@ from fedsim.network.transport import Transport
 from fedsim.records import Direction, Outcome, RecordLog
 
 if TYPE_CHECKING:
-    from fedsim.faults import Faults
+    from fedsim.faults.plan import Faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,34 +110,59 @@ class Subject:
     attempt: int = 0
 
 
+class Endable(Protocol):
+    """A request, or a message beside one."""
+
+    def device_left(self, cause: str) -> None:
+        """It ends this instant."""
+
+
 class UnderWay:
     """Requests that have not ended, and messages beside them, which may outlive them; a run awaits the last of them."""
 
-    __slots__ = ("_none_left", "num_errands", "num_requests")
+    __slots__ = ("_errands", "_none_left", "_requests")
 
     def __init__(self) -> None:
-        self.num_requests = 0
-        self.num_errands = 0
+        self._requests: dict[Endable, None] = {}  # by age
+        self._errands: dict[Endable, None] = {}
         self._none_left = asyncio.Event()
 
-    def request_ended(self) -> None:
+    @property
+    def num_requests(self) -> int:
+        """How many requests have not ended."""
+        return len(self._requests)
+
+    def request_began(self, request: Endable) -> None:
+        """One request more."""
+        self._requests[request] = None
+
+    def request_ended(self, request: Endable) -> None:
         """One request less."""
-        self.num_requests -= 1
+        del self._requests[request]
         self._tell()
 
-    def errand_ended(self) -> None:
+    def errand_began(self, errand: Endable) -> None:
+        """One message beside a request more."""
+        self._errands[errand] = None
+
+    def errand_ended(self, errand: Endable) -> None:
         """One message beside a request less."""
-        self.num_errands -= 1
+        del self._errands[errand]
         self._tell()
+
+    def end_all(self, cause: str) -> None:
+        """End everything at this instant, messages in the air too, the oldest first."""
+        for one in [*self._requests, *self._errands]:
+            one.device_left(cause)
 
     async def none_left(self) -> None:
         """Sleep until every byte has been charged."""
-        while self.num_requests or self.num_errands:
+        while self._requests or self._errands:
             self._none_left.clear()
             await self._none_left.wait()
 
     def _tell(self) -> None:
-        if not (self.num_requests or self.num_errands):
+        if not (self._requests or self._errands):
             self._none_left.set()
 
 

@@ -17,7 +17,7 @@ from fedsim.billing import AsEncoded
 from fedsim.devices.availability import Availability
 from fedsim.devices.cost import NO_WORK, architecture
 from fedsim.errors import ClientOffline, FederationError
-from fedsim.estimate import estimate
+from fedsim.foresight.estimate import estimate
 from fedsim.network import wire
 from fedsim.request import Handler, Reply, Subject
 from tests.test_billing import scenario

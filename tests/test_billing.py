@@ -17,7 +17,7 @@ from fedsim import experiment
 from fedsim.billing import AsEncoded, BilledCounts, BilledSizes, TokenizerCounts, statement
 from fedsim.devices.cost import architecture, spec_from_file
 from fedsim.errors import FedsimError, ModelFileError, ScenarioError
-from fedsim.estimate import estimate
+from fedsim.foresight.estimate import estimate
 from fedsim.models.config import ModelsConfig
 from fedsim.network import wire
 from fedsim.scenario import scenario_from

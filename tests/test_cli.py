@@ -253,6 +253,7 @@ def test_the_headline_tells_accuracy_bytes_requests_and_time() -> None:
         "accuracy": {"greedy": accuracy, "pass_at_1": accuracy, "pass_at_8": accuracy, "num_questions": 40},
         "bytes": {"wire": {"uplink": 2048, "downlink": 4096}, "paper": {"uplink": 1024}},
         "requests": {"ok": 7, "late": 2, "cut": 1, "total": 10},
+        "requests_under_way": 0,
         "updates": 3,
         "virtual_s": 90.0,
         "wall_s": 2.0,
@@ -266,6 +267,9 @@ def test_the_headline_tells_accuracy_bytes_requests_and_time() -> None:
         "requests: 7 ok, 3 without a usable reply",
         "3 updates in 1 min 30 s of virtual time and 2.0 s of real time (stopped by: updates)",
     ]
+    assert "requests: 7 ok, 1 without a usable reply, 2 still under way when the run stopped" in headline(
+        summary | {"requests_under_way": 2}
+    )
 
 
 def test_help_imports_nothing_that_takes_time() -> None:

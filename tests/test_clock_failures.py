@@ -292,10 +292,29 @@ def test_a_run_past_its_virtual_time_ends_at_that_instant():
         seen.append("after the limit")
 
     env = simpy.Environment()
-    with pytest.raises(LimitExceeded, match="10 s of virtual time"):
+    with pytest.raises(
+        LimitExceeded, match=r"^the limit of 10\.0 s of virtual time \(limits\.virtual\) was met; 1 tasks"
+    ):
         clock.run(main, env=env, max_virtual_s=10)
     assert seen == ["at the limit", "timer at the limit"]
     assert env.now == 10
+
+
+def test_a_limit_that_is_met_says_in_one_line_who_was_under_way():
+    async def sleeper():
+        await asyncio.sleep(1e9)
+
+    async def main(loop):
+        await asyncio.gather(*(loop.create_task(sleeper(), name=f"sleeper {number}") for number in range(6)))
+
+    with pytest.raises(LimitExceeded) as caught:
+        clock.run(main, max_virtual_s=30 * 86_400)
+    text = str(caught.value)
+    assert text.startswith(
+        "the limit of 30 days of virtual time (limits.virtual) was met; 7 tasks under way: main: "
+    )
+    assert "; sleeper 0: " in text and "waits for sleep" in text and text.endswith("; and 4 more")
+    assert "\n" not in text
 
 
 def test_a_limit_on_virtual_time_alone_keeps_no_deadlock_from_showing():
@@ -309,7 +328,9 @@ def test_an_endless_loop_meets_the_limit_on_events(delay_s):
         while True:
             await asyncio.sleep(delay_s)
 
-    with pytest.raises(LimitExceeded, match="1000 steps"):
+    with pytest.raises(
+        LimitExceeded, match=r"limit of 1000 steps \(limits\.events\) was met at .*main: .*main at "
+    ):
         clock.run(main(), max_events=1000)
 
 

@@ -10,9 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.comparison import aggregate, gain, interval, paired, show, table, wasted_share, write_comparison
 from fedsim.errors import RunFolderError
 from fedsim.source import code_fingerprint
+from fedsim.sweeps.comparison import (
+    aggregate,
+    gain,
+    interval,
+    paired,
+    show,
+    table,
+    wasted_share,
+    write_comparison,
+)
 
 
 def summary(seed=0, greedy=0.5, uplink=2**20, **others):

@@ -8,8 +8,8 @@ import re
 import pytest
 
 from analysis import evidence
-from fedsim.comparison import write_comparison
 from fedsim.errors import RunFolderError
+from fedsim.sweeps.comparison import write_comparison
 
 # Final greedy accuracy by method and seed; every method starts from 0.20.
 FINAL = {

@@ -16,7 +16,7 @@ import pytest
 import fedsim
 from fedsim import experiment
 from fedsim.errors import FederationError, LimitExceeded, ModelFileError, RunFolderError, ScenarioError
-from fedsim.estimate import estimate
+from fedsim.foresight.estimate import estimate
 from fedsim.records import RECORD_TYPES
 from fedsim.results import load
 from fedsim.scenario import scenario_from

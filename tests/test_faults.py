@@ -17,9 +17,9 @@ from fedsim import clock
 from fedsim.devices.availability import AlwaysOn, Sessions, availability
 from fedsim.devices.config import AvailabilityConfig
 from fedsim.errors import Deadlock, ScenarioError
-from fedsim.fault_config import FaultConfig
-from fedsim.fault_windows import AnyOf
-from fedsim.faults import Faults, ReplyFault, Window, WithCrashes
+from fedsim.faults.config import FaultConfig
+from fedsim.faults.plan import Faults, ReplyFault, Window, WithCrashes
+from fedsim.faults.windows import AnyOf
 from fedsim.network import wire
 from fedsim.network.config import ServerLinkConfig
 from fedsim.scenario import scenario_from

@@ -7,7 +7,7 @@ import pytest
 
 from fedsim import experiment, results
 from fedsim.errors import Deadlock, ScenarioError
-from fedsim.estimate import estimate
+from fedsim.foresight.estimate import estimate
 from fedsim.scenario import read_scenario, scenario_from
 
 SMALL = {

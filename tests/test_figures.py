@@ -231,6 +231,35 @@ def test_devices_that_were_done_early_are_drawn_until_they_were_done():
     assert window([early], 5.0) == (0.0, 5.0)
 
 
+def test_a_short_window_late_in_a_long_run_is_labelled_in_seconds(tmp_path):
+    rows = [Presence(client_id=0, device_class="phone", start_at_s=0.0, end_at_s=4096.0)]
+    for at in range(2048):
+        rows.append(
+            Outcome(
+                request_id=at,
+                client_id=0,
+                device_class="phone",
+                purpose="question",
+                subject=0,
+                sent_at_s=2.0 * at,
+                ended_at_s=2.0 * at + 1,
+                status="dropped" if at == 1900 else "ok",
+                phase="done",
+                cause="",
+            )
+        )
+        rows.append(
+            Compute(
+                request_id=at, client_id=0, kind="score", start_at_s=2.0 * at, end_at_s=2.0 * at + 1, flop=1.0,
+                memory_bytes=1.0, energy_j=1.0, cut=False,
+            )
+        )  # fmt: skip
+    axes = device_timeline(run_of(tmp_path / "run", rows)).axes[0]
+    assert axes.get_xlabel() == "virtual time (s)"
+    low, high = axes.get_xlim()
+    assert high - low < 60 and low <= 3800 <= high
+
+
 def test_of_many_devices_every_class_is_shown_and_the_title_says_how_many(tmp_path):
     rows = []
     for client_id in range(100):

@@ -13,8 +13,8 @@ import pytest
 
 from fedsim import experiment, protocols
 from fedsim.errors import ScenarioError
-from fedsim.estimate import estimate
-from fedsim.foresight import RequestTimes, check_deadline, request_times
+from fedsim.foresight.estimate import estimate
+from fedsim.foresight.request_times import RequestTimes, check_deadline, request_times
 from fedsim.scenario import Scenario, scenario_from
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,10 +55,11 @@ def outcomes(settings: Scenario, folder: Path) -> dict[int, list[float]]:
     return found
 
 
+@pytest.mark.parametrize("connection", ["keep_alive", "per_request"])
 def test_the_nominal_times_are_those_of_a_run_in_which_nothing_varies_and_nobody_waits(
-    tmp_path: Path,
+    tmp_path: Path, connection: str
 ) -> None:
-    settings = scenario()
+    settings = scenario(network={"connection": connection})
     times, happened = foreseen(settings), outcomes(settings, tmp_path / "run")
     assert sorted(happened) == [0, 1, 2]
     for client_id, seconds in happened.items():

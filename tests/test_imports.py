@@ -35,8 +35,8 @@ def imported_by(code: str) -> set[str]:
     [
         "import fedsim.scenario",
         "from fedsim import protocols\nfor name in protocols.PROTOCOLS: protocols.load(name)",
-        "import fedsim.experiment, fedsim.sweep, fedsim.cli, fedsim.standin, fedsim.monitor",
-        TIMING + "from fedsim.estimate import estimate\nestimate(settings)",
+        "import fedsim.experiment, fedsim.sweeps.sweep, fedsim.cli, fedsim.standin, fedsim.monitor",
+        TIMING + "from fedsim.foresight.estimate import estimate\nestimate(settings)",
         TIMING + "import tempfile\nexperiment.run(settings, out=tempfile.mkdtemp() + '/run', figures=False)",
     ],
     ids=["scenario", "protocols", "experiment and cli", "estimate", "timing run"],
@@ -61,5 +61,11 @@ def test_the_seven_rows_of_the_house_are_not_climbed():
     code += "\nprint(*[name for name in sys.modules if name.startswith('fedsim.')])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    above = {"fedsim.experiment", "fedsim.sweep", "fedsim.cli", "fedsim.results", "fedsim.models.policy"}
+    above = {
+        "fedsim.experiment",
+        "fedsim.sweeps.sweep",
+        "fedsim.cli",
+        "fedsim.results",
+        "fedsim.models.policy",
+    }
     assert loaded & (above | {"fedsim.tasks.dataset", "fedsim.models.bundle"}) == set()

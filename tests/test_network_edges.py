@@ -75,6 +75,7 @@ def test_what_is_no_tree_and_who_stands_nowhere_is_refused():
         a={**LINK, "clients": [0], "parent": "c"}, b={**LINK, "clients": [1]}
     )
     assert "nobody stands behind a" in refused(a=LINK)
+    assert "an edge cannot be called server" in refused(server={**LINK, "clients": [0]})
     assert "client 4 stands behind two edges" in refused(
         a={**LINK, "clients": [4]}, b={**LINK, "clients": [2, 4]}
     )

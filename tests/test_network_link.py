@@ -138,6 +138,18 @@ def test_a_cut_returns_the_bytes_sent_so_far_and_frees_the_rate():
     assert link.carried_bytes == 40.0
 
 
+def test_parts_of_bytes_of_cut_flows_are_not_lost_beside_any_number_of_whole_ones():
+    timeline = FakeTimeline()
+    link = SharedLink(timeline)
+    link.start(0, 2.0**52, 2.0**52, lambda flow: None)  # where the next float is one byte away
+    timeline.run(1.0)
+    for client_id in range(1, 5):
+        flow = link.start(client_id, 1.0, 0.25, lambda flow: None)
+        timeline.run(float(1 + client_id))
+        assert link.cut(flow) == 0.25
+    assert link.carried_bytes == 2**52 + 1
+
+
 def test_carried_bytes_count_what_an_open_flow_has_sent():
     timeline = FakeTimeline()
     link = SharedLink(timeline, 10.0)

@@ -55,6 +55,7 @@ def test_handshakes_are_paid_only_by_connections_opened_for_each_request():
     opened = Transport(NetworkConfig(connection="per_request")).handshake
     assert opened.round_trips == 2
     assert (opened.up_bytes, opened.down_bytes) == (618, 3116)
+    assert opened.rounds[0] == (60, 60)  # TCP, before TLS
 
 
 def test_nothing_is_retransmitted_without_loss():

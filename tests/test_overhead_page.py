@@ -9,8 +9,8 @@ import pytest
 from comparison_sample import Fake, write_run
 
 from analysis import evidence, overhead_page
-from fedsim.comparison import write_comparison
-from fedsim.target import TargetConfig
+from fedsim.sweeps.comparison import write_comparison
+from fedsim.sweeps.target import TargetConfig
 
 DP_SGD = {
     "mechanism": "dp_sgd", "epsilon": 8.0, "delta": 1e-5, "neighbours": "one record added or removed", "noise": 0.5,

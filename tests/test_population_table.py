@@ -5,16 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from analysis.population_figures import MOST_DOTS, population_figure, write_figure
+from analysis.population_figures import MOST_DOTS, _round_numbers, population_figure, write_figure
 from fedsim.cli import main
 from fedsim.errors import RunFolderError
-from fedsim.population_table import (
+from fedsim.foresight.population_table import (
     QUANTITIES,
     PopulationTable,
     as_plain,
@@ -24,7 +25,7 @@ from fedsim.population_table import (
     quantiles,
     write_population,
 )
-from fedsim.scenario import Scenario, scenario_from
+from fedsim.scenario import Scenario, read_scenario, scenario_from
 
 
 def scenario(**keys: Any) -> Scenario:
@@ -153,6 +154,32 @@ def test_quantiles_interpolate_and_know_never_from_nothing() -> None:
         "never",
         "-",
     ]
+
+
+@pytest.mark.parametrize("world", ["none", "mild", "middle", "severe"])
+def test_the_page_on_the_world_states_the_heterogeneity_of_the_crowd_as_it_is(world: str) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "world.md").read_text(encoding="utf-8")
+    table = page.partition("H of `scenarios/crowd.yaml` (24 devices, seed 0), measured:")[2].partition("###")[
+        0
+    ]
+    rows = [
+        [cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines() if row.startswith("|")
+    ]
+    stated = {cells[0]: cells[1:] for cells in rows}
+    index = population_table(read_scenario("crowd", [f"world={world}"])).index
+    assert index is not None and list(stated) == ["world", "---", "none", "mild", "middle", "severe"]
+    shown = [f"{each:.2f}" for each in (index.index, index.device, index.state, index.luck)]
+    assert stated[world] == [*shown, f"{index.p90_over_p10:.3g}"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(106.0, 281.0), (3.2, 1100.0), (20.0, 190.0), (45.0, 3400.0), (1.0, 3e9)]
+)
+def test_ticks_of_a_logarithmic_axis_are_few_and_apart(low: float, high: float) -> None:
+    ticks = _round_numbers(low, high)
+    assert 2 <= len(ticks) <= 6
+    apart = math.log(high / low) / 12  # a label of four digits is about a tenth of a panel wide
+    assert all(math.log(b / a) > apart for a, b in pairwise(ticks)) and low <= ticks[0] and ticks[-1] <= high
 
 
 # ------------------------------------------------------------------------------------------------- files and figure

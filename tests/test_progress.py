@@ -22,6 +22,10 @@ def test_figures_carry_the_unit_that_their_name_ends_in() -> None:
     assert shown == "virtual 1 min 15 s · wire 3.0 MiB · reward 0.250 · late 7 · by x"
 
 
+def test_a_figure_that_is_not_a_number_is_left_out() -> None:
+    assert format_stats({"accuracy": float("nan"), "reward": 0.25}) == "reward 0.250"
+
+
 def test_plain_progress_writes_a_line_every_interval_with_the_time_left() -> None:
     stream, watch = io.StringIO(), Watch()
     progress = PlainProgress(stream, interval_s=5.0, now_s=watch)

@@ -122,7 +122,9 @@ async def test_a_failed_upload_is_repeated_and_its_rows_count_once():
 
 async def test_the_server_goes_on_at_the_deadline_with_those_who_answered():
     profiles = [device(1.0), device(1.0), device(50.0)]
-    ran = await pooled(updates=2, world={"profiles": profiles}, stragglers={"policy": "deadline", "deadline": "5 s"})
+    ran = await pooled(
+        updates=2, world={"profiles": profiles}, stragglers={"policy": "deadline", "deadline": "5 s"}
+    )
     assert {row.text for fit in ran.policy.fits for row in fit} == {row.text for row in ROWS[0]}
     updates = [row for row in ran.log.of(Compute) if row.kind == "update"]
     assert updates[0].start_at_s - ran.started_at_s == pytest.approx(5.0)

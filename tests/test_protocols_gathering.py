@@ -95,7 +95,10 @@ async def test_a_quorum_is_content_with_the_first_so_many_and_a_lost_client_is_n
         ({"missing": "zero"}, "missing must be mask"),
         ({"policy": "adaptive"}, "needs a history, but everybody is asked once"),
         ({"policy": "hedged", "hedge_after": "1 s"}, "clients that were not asked yet"),
-        ({"policy": "deadline", "deadline": "1 s", "partial": True, "partial_grace": "1 s"}, "all together"),
+        (
+            {"policy": "deadline", "deadline": "1 s", "partial": True, "partial_grace": "1 s"},
+            "partial is for rewards",
+        ),
     ],
 )
 def test_what_cannot_work_when_everybody_is_asked_once_is_refused(stragglers, reason):

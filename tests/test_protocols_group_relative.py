@@ -14,6 +14,7 @@ from fakes import FakeEvaluator, FakePolicy, device, play, settings, task_data
 
 from fedsim.errors import FederationError
 from fedsim.monitor import StopConfig
+from fedsim.protocols import group_relative
 from fedsim.protocols.rollouts import QuestionStream
 from fedsim.protocols.schedules import ScheduleConfig
 from fedsim.records import Compute
@@ -165,6 +166,19 @@ async def test_a_round_without_any_reward_makes_no_step():
             data=task_data(num_clients=1),
         )
     assert policy.steps == []
+
+
+async def test_a_run_without_a_group_to_learn_from_says_which_rule_lost_how_many(monkeypatch):
+    """One of two experts never scores a1xx: under drop_group every group of domain a is left out for it."""
+    monkeypatch.setattr(group_relative, "HOPELESS_GROUPS", 12)
+    config = settings("fedgrpo", num_experts=2, competence_floor=0.0, stragglers={"missing": "drop_group"})
+    broken = FakeEvaluator("ab", lambda q, c: float("nan"))
+    with pytest.raises(FederationError) as caught:
+        await play(config, [FakeEvaluator("ab"), broken], data=task_data(num_clients=2))
+    assert str(caught.value).startswith(
+        "12 question groups in a row could not be learned from: 12 lacked a reward and were left out "
+        "(protocol.stragglers.missing: drop_group, where one is enough); see "
+    )
 
 
 # ----------------------------------------------------------------------------------------- what the records say

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from fedsim.errors import ClientDropped, ClientOffline, RequestError, TransferCu
 from fedsim.network import wire
 from fedsim.network.config import NetworkConfig
 from fedsim.request import Handler, Reply, Subject
-from tests.worlds import ROUND, Timetable, ask, leaves, score, small_world, work
+from tests.worlds import INSTANT, ROUND, Timetable, ask, leaves, score, small_world, work
 
 KEY = (
     0,
@@ -23,6 +24,14 @@ KEY = (
     -1,
     0,
 )  # client, purpose, question, round and attempt of a request without a subject
+
+SLOW = replace(ROUND, down_bytes_per_s=2.0, up_bytes_per_s=2.0)
+PER_REQUEST = NetworkConfig(
+    server_link="unlimited",  # type: ignore[arg-type]
+    transport="tcp",
+    connection="per_request",
+    extra_rtt="1 s",  # type: ignore[arg-type]
+)
 
 
 async def test_a_request_takes_down_flow_delay_compute_up_flow_and_delay() -> None:
@@ -230,39 +239,83 @@ async def test_a_hazard_does_not_touch_a_reply_in_the_air() -> None:
 
 
 async def test_a_connection_per_request_costs_round_trips_and_setup_bytes() -> None:
-    # 100 bytes travel as 100 + 22 (TLS) + 52 (segment) = 174, 50 as 124; the handshakes are 3116 down, 618 up.
-    profile = replace(ROUND, down_bytes_per_s=174.0 + 3116.0, up_bytes_per_s=124.0 + 618.0)
-    network = NetworkConfig(
-        server_link="unlimited",  # type: ignore[arg-type]
-        transport="tcp",
-        connection="per_request",
-        extra_rtt="1 s",  # type: ignore[arg-type]
-    )
-    world = small_world([profile], network=network)
+    world = small_world([SLOW], network=PER_REQUEST)
     await world.federation.clients[0].request(ask(2.0))
-    # Two round trips of 1 + 1 s, 1 s down, 1 s one way, compute 2 s, 1 s up, 1 s one way.
-    assert world.loop.time() == 10.0
+    # 100 bytes travel as 100 + 22 (TLS) + 52 (segment) = 174, 50 as 124, all at 2 bytes/s and 1 s one way.
+    # SYN 30 + 1, SYN-ACK 30 + 1, hello 279 + 1, the server's 1528 + 1; 87 + 1 down, compute 2, 62 + 1 up.
+    assert world.loop.time() == 1871.0 + 88.0 + 2.0 + 63.0
     rows = [
-        (row.direction, row.purpose, row.wire_bytes, row.message_bytes, row.end_at_s)
+        (row.direction, row.purpose, row.wire_bytes, row.message_bytes, row.start_at_s, row.end_at_s)
         for row in world.transfers()
     ]
     assert rows == [
-        ("down", "question", 174, 100, 5.0),
-        ("down", "setup", 3116, 0, 5.0),
-        ("up", "reward", 124, 50, 9.0),
-        ("up", "setup", 618, 0, 9.0),
+        ("down", "question", 174, 100, 0.0, 1958.0),
+        ("down", "setup", 3116, 0, 0.0, 1871.0),
+        ("up", "setup", 618, 0, 0.0, 1871.0),
+        ("up", "reward", 124, 50, 1961.0, 2023.0),
     ]
+    assert {row.fate for row in world.transfers()} == {"useful"}
     await world.settle()
 
 
-async def test_a_device_that_leaves_during_the_handshake_has_received_nothing() -> None:
-    network = NetworkConfig(server_link="unlimited", transport="tcp", connection="per_request")  # type: ignore[arg-type]
-    world = small_world(network=network, availability=leaves(1.5))
+@pytest.mark.parametrize(
+    ("leaves_at_s", "down_bytes", "up_bytes"),
+    [
+        (10.0, 0, 20),  # the SYN goes up
+        (30.5, 0, 60),  # it is in the air
+        (50.0, 38, 60),  # the SYN-ACK comes down since second 31
+        (162.0, 60, 60 + 200),  # the second round trip, since second 62
+        (442.0, 60 + 200, 618),  # the server's half of it, since second 342
+        (1870.5, 3116, 618),  # the last of it is in the air
+        (1900.0, 3116, 618),  # the question comes down since second 1871
+    ],
+)
+async def test_a_device_that_leaves_during_the_handshake_has_paid_for_what_had_passed(
+    leaves_at_s: float, down_bytes: int, up_bytes: int
+) -> None:
+    world = small_world([SLOW], network=PER_REQUEST, availability=leaves(leaves_at_s))
     with pytest.raises(TransferCut):
         await world.federation.clients[0].request(ask())
-    assert world.bytes() == world.bytes(fate="cut") == [0]
-    await asyncio.sleep(100.0)
+    assert world.bytes(purpose="setup") == world.bytes(purpose="setup", fate="cut") == [down_bytes, up_bytes]
+    assert world.bytes(purpose="question") == [58 if leaves_at_s == 1900.0 else 0]
+    await asyncio.sleep(5000.0)
     await world.settle()
+    assert world.federation.carried_bytes == {
+        direction: sum(world.bytes(direction=direction)) for direction in ("down", "up")
+    }
+
+
+async def test_a_message_cut_in_its_slow_start_has_cost_the_handshake_and_nothing_else() -> None:
+    # 2 s of handshake, then 20 kB wait for a second window: the bytes flow after about 3 s.
+    profile = replace(ROUND, up_bytes_per_s=1e6, down_bytes_per_s=1e6)
+    network = NetworkConfig(server_link="unlimited", transport="tcp", connection="per_request")  # type: ignore[arg-type]
+    world = small_world([profile], network=network, availability=leaves(2.5))
+    long = wire.Candidates(wire.pack_id(0), "2".ljust(20_000), ("a", "b"))
+    with pytest.raises(TransferCut):
+        await world.federation.clients[0].request(long)
+    assert world.bytes(purpose="question", fate="cut") == [0]
+    assert world.bytes(purpose="setup", fate="cut") == [3116, 618]
+    await world.settle()
+
+
+async def test_a_handshake_sleeps_with_its_device_and_goes_on() -> None:
+    there = Timetable({0: [(0.0, 10.0), (100.0, 9000.0)]})
+    world = small_world([SLOW], network=PER_REQUEST, availability=there, on_cut="suspend")
+    await world.federation.clients[0].request(ask(2.0))
+    assert world.loop.time() == 2024.0 + 90.0
+    assert world.bytes(purpose="setup", fate="useful") == [3116, 618]
+    await world.settle()
+
+
+async def test_handshakes_cost_both_directions_also_where_nine_tenths_of_the_tasks_are_given_up() -> None:
+    world = small_world([INSTANT], network=PER_REQUEST, dropout=DropoutConfig(per_task=0.9))
+    for attempt in range(100):
+        with contextlib.suppress(ClientDropped):
+            await world.federation.clients[0].request(ask(), Subject(attempt=attempt))
+    await world.settle()
+    assert 0 < len(world.transfers(purpose="reward")) < 30
+    for direction, num_bytes in (("down", 3116), ("up", 618)):
+        assert world.bytes(purpose="setup", direction=direction) == [num_bytes] * 100
 
 
 async def test_what_is_sent_again_is_a_row_of_its_own_and_takes_time() -> None:

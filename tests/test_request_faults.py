@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
+from fedsim.devices.config import DropoutConfig
 from fedsim.errors import ClientDropped, ClientOffline, Deadlock, ReplyRejected, TransferCut
-from fedsim.fault_config import FaultConfig
+from fedsim.faults.config import FaultConfig
 from fedsim.network import wire
 from fedsim.protocols.boundary import first_scored, refused_rewards
 from fedsim.records import Fault
@@ -255,3 +256,40 @@ async def test_a_fault_of_one_device_leaves_the_other_alone() -> None:
     await world.federation.clients[1].request(ask(2.0))
     assert world.loop.time() == 9.0
     await world.settle()
+
+
+# A fault beside another end.
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys", "leaves_at_s", "cause"),
+    [
+        ("hang", {"at": 2.0}, 5.0, "device left (during fault: hang)"),
+        ("hang", {"at": 2.0, "for": 1.0}, 3.25, "device left"),
+        ("hang", {"at": 4.0}, 3.25, "device left"),
+        ("partition", {"at": 4.0}, 5.0, "device left (during fault: partition)"),
+        ("late_reply", {"delay": "9 s"}, 5.0, "device left (during fault: late_reply)"),
+        ("late_reply", {"delay": "1 s"}, 6.0, "device left"),
+        ("crash", {"at": 3.0}, 5.0, "fault: crash"),
+    ],
+    ids=["holds", "is over", "is to come", "link", "delay holds", "delay is over", "ends it"],
+)
+async def test_a_request_that_ends_while_a_fault_holds_bears_both(
+    kind: str, keys: dict[str, Any], leaves_at_s: float, cause: str
+) -> None:
+    """Compute 1.5 .. 3.5, up 3.5 .. 8.5 without the fault."""
+    world = struck(kind, world={"availability": Timetable({0: [(0.0, leaves_at_s)]})}, **keys)
+    with pytest.raises((ClientDropped, TransferCut)):
+        await world.federation.clients[0].request(ask(2.0))
+    await world.settle()
+    (outcome,) = world.outcomes
+    assert outcome.cause == cause
+    assert outcome.ended_at_s == (3.0 if kind == "crash" else leaves_at_s)
+
+
+async def test_a_hazard_that_strikes_during_a_hang_says_so() -> None:
+    dropout = DropoutConfig.model_validate({"hazard": {"compute": "1 /s"}})
+    world = struck("hang", at=1.0, world={"dropout": dropout})
+    with pytest.raises(ClientDropped):
+        await world.federation.clients[0].request(ask(2.0))
+    assert [(row.status, row.cause) for row in world.outcomes] == [("dropped", "hazard (during fault: hang)")]

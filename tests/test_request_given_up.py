@@ -169,7 +169,7 @@ async def test_a_cancel_message_uses_the_connection_of_its_request() -> None:
     await world.settle()
     assert [row.status for row in world.outcomes] == ["cancelled"]
     assert world.bytes(purpose="cancel", fate="useful") == [13 + 22 + 52]
-    assert world.bytes(purpose="setup") == [3116]
+    assert world.bytes(purpose="setup") == [3116, 618]
 
 
 def test_the_draws_of_a_cancel_message_do_not_depend_on_the_requests_of_others() -> None:

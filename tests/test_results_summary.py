@@ -156,6 +156,20 @@ def test_a_run_in_which_nothing_happened_has_nulls_and_zeros_and_no_nan():
     assert summary["load"] == {"server": {"requests": 0, "busy_s": 0.0, "energy_j": 0.0}}
 
 
+def test_requests_that_the_protocols_end_overtook_are_told_apart_from_lost_ones():
+    def outcome(status, ended_at_s):
+        return Outcome(
+            request_id=0, client_id=0, device_class="phone", purpose="question", subject=0, sent_at_s=1.0,
+            ended_at_s=ended_at_s, status=status, phase="done", cause="",
+        )  # fmt: skip
+
+    log = RecordLog()
+    for row in (outcome("ok", 9.0), outcome("late", 9.0), outcome("late", 10.5), outcome("dropped", 11.0)):
+        log.add(row)
+    summary = summarise(log, CONTEXT)
+    assert (summary["requests_under_way"], summary["requests"]["total"]) == (2, 4)
+
+
 def test_the_summary_is_a_pure_function():
     log = sample_log(num_updates=3)
     assert summarise(log, CONTEXT) == summarise(log, CONTEXT) == summarise(sample_log(num_updates=3), CONTEXT)

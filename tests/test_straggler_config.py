@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from fedsim import experiment
 from fedsim.errors import ScenarioError
-from fedsim.scenario import scenario_from
-from fedsim.straggler_config import StragglerConfig, shortage
+from fedsim.scenario import protocol_settings, scenario_from
+from fedsim.stragglers.config import StragglerConfig, refuse_shortage
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,42 @@ def test_a_policy_that_needs_more_clients_than_there_are_is_refused_before_the_r
 
 
 def test_enough_clients_are_no_shortage() -> None:
-    assert shortage(StragglerConfig(policy="over_select", extra=2), 2, 4) is None
-    assert shortage(StragglerConfig(policy="quorum", quorum=4), None, 4) is None
-    assert shortage(StragglerConfig(policy="replace"), 3, 4) is None
-    assert shortage(StragglerConfig(), None, 1) is None
+    refuse_shortage(StragglerConfig(policy="over_select", extra=2), 2, 4)
+    refuse_shortage(StragglerConfig(policy="quorum", quorum=4), None, 4)
+    refuse_shortage(StragglerConfig(policy="replace"), 3, 4)
+    refuse_shortage(StragglerConfig(), None, 1)
+
+
+WITHOUT_REWARDS = sorted(
+    name
+    for name, settings in protocol_settings().items()
+    if "stragglers" in settings.model_fields and name != "fedgrpo"
+)
+
+
+def test_the_protocols_that_wait_for_something_else_than_rewards_are_known() -> None:
+    assert {"distil", "fedpetuning", "central_pooled", "dpsda_fl"} <= set(WITHOUT_REWARDS)
+
+
+@pytest.mark.parametrize("name", WITHOUT_REWARDS)
+@pytest.mark.parametrize(
+    ("stragglers", "reason"),
+    [
+        ({"missing": "zero"}, "missing must be mask: .* zero is for rewards"),
+        ({"missing": "drop_group"}, "missing must be mask: .* drop_group is for rewards"),
+        (
+            {"policy": "deadline", "deadline": "1 s", "partial": True, "partial_grace": "1 s"},
+            "partial is for rewards",
+        ),
+    ],
+)
+def test_a_rule_for_missing_rewards_is_refused_where_replies_are_no_rewards(
+    name: str, stragglers: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ScenarioError, match=reason):
+        scenario({"name": name, "stragglers": stragglers})
+
+
+@pytest.mark.parametrize("name", WITHOUT_REWARDS)
+def test_nobody_is_refused_for_the_default(name: str) -> None:
+    assert scenario({"name": name, "stragglers": {"missing": "mask"}}).protocol.stragglers.missing == "mask"

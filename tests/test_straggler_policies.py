@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fedsim.clock import VirtualLoop
 from fedsim.errors import ClientDropped
 from fedsim.network import wire
-from fedsim.stragglers import ReplyTimes, StragglerConfig, Stragglers, seated
+from fedsim.stragglers.policies import ReplyTimes, StragglerConfig, Stragglers, seated
 from fedsim.world import Hurry
 from tests.worlds import ROUND, SmallWorld, Timetable, small_world
 from tests.worlds import ask as question

@@ -16,7 +16,7 @@ import pytest
 
 from fedsim import clock, streams
 from fedsim.errors import ClientDropped
-from fedsim.stragglers import StragglerConfig, Stragglers
+from fedsim.stragglers.policies import StragglerConfig, Stragglers
 from fedsim.world import Hurry
 
 MANY = 2000

@@ -20,7 +20,7 @@ from fedsim.network import wire
 from fedsim.protocols.fedgrpo import Config, ask, judged
 from fedsim.protocols.group_relative import Judgement
 from fedsim.roles import Candidate, Draw, Group
-from fedsim.stragglers import StragglerConfig, Stragglers
+from fedsim.stragglers.policies import StragglerConfig, Stragglers
 from fedsim.tasks.matching import AnswerRule
 from fedsim.tasks.questions import Question
 from tests.worlds import ROUND, SmallWorld, Timetable, leaves, small_world

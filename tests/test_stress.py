@@ -17,9 +17,9 @@ from filelock import FileLock
 
 from fedsim.cli import main
 from fedsim.scenario import read_scenario
-from fedsim.stress_file import open_stress, points
-from fedsim.sweep import LOCK
-from fedsim.worker import perform
+from fedsim.sweeps.stress_file import open_stress, points
+from fedsim.sweeps.sweep import LOCK
+from fedsim.sweeps.worker import perform
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -135,7 +135,8 @@ def test_a_run_that_fails_inside_is_a_cell_that_says_why_and_the_others_go_on(wr
     }
     stuck = found["0", "stuck"]
     assert stuck["reason"].startswith("LimitExceeded") and stuck["time_s"] == ""
-    assert "| 0 | stuck | 1 of 1 | failed | LimitExceeded" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "| 1 | failed | LimitExceeded: " in printed and "| 0 | stuck | 1 of 1 | failed | (1) |" in printed
     before = kept(out)
     assert stress(write(GRID + STUCK), out, "--seeds", "4") == 0
     assert kept(out) == before and len(before) == 6
@@ -249,7 +250,7 @@ def test_every_policy_of_stragglers_ends_in_the_severe_world_at_nine_tenths_drop
     opened = open_stress("stragglers")
     wanted = {"dropout": "0.9", "world": "severe", "policy": policy}
     (assignments,) = [
-        [one for _, own in point.values() for one in own]
+        [one.assignment for _, own in point.values() for one in own]
         for point in points(opened.stress)
         if {axis: name for axis, (name, _) in point.items()} == wanted
     ]

@@ -9,7 +9,7 @@ import pytest
 from fedsim.cli import main
 from fedsim.errors import ScenarioError
 from fedsim.scenario import is_sweep, shipped_comparisons, shipped_scenarios, shipped_sweeps
-from fedsim.stress_file import open_stress, points
+from fedsim.sweeps.stress_file import open_stress, points
 
 BASE = """\
 name: tiny
@@ -114,17 +114,25 @@ def test_another_axis_moves_no_drawn_value_and_another_seed_moves_them_all(write
     ("text", "words"),
     [
         (HEAD + "axes: {}\n", ("axes",)),
-        (GRID.replace("dropout.per_task", "dropout.per_tusk"), ("dropout 0, group small", "did you mean 'per_task'")),
-        (GRID.replace("0.25]", "2]"), ("dropout 2, group small", "dropout.per_task")),
+        (GRID.replace("dropout.per_task", "dropout.per_tusk"),
+         ("grid.yaml:5: axes.dropout.key: dropout.per_tusk is not a key of dropout; did you mean 'per_task'",)),
+        (GRID.replace("key: dropout.per_task", "key: dropout..per_task"), ("grid.yaml:5: axes.dropout.key: must look",)),
+        (GRID.replace("0.25]", "\n    2]"), ("grid.yaml:6: axes.dropout.levels.1: dropout.per_task is 2; must be at most 1",)),
+        (GRID.replace("protocol.group_size", "protocol.grp_size"),
+         ("grid.yaml:9: axes.group.levels.1.set.protocol.grp_size: protocol.grp_size is not a key",)),
+        (GRID.replace("group_size: 6", "group_size: -6"),
+         ("grid.yaml:9: axes.group.levels.1.set.protocol.group_size: protocol.group_size is -6",)),
+        (GRID + "set:\n  dropout.spred: 1\n", ("grid.yaml:11: set.dropout.spred: dropout.spred is not a key",)),
+        (RANDOM.replace("low: 10, high: 30", "low: -30, high: -20"), ("grid.yaml:7: axes.rtt: network.extra_rtt is '-",)),
         (GRID.replace("[0, 0.25]", "[0.25, 0.25]"), ("two levels have the same name",)),
         (GRID.replace("{key: dropout.per_task, levels", "{levels"), ("needs the axis's key",)),
-        (GRID.replace("levels: [0, 0.25]", "low: 0, high: 1"), ("axis dropout is a range", "random")),
+        (GRID.replace("levels: [0, 0.25]", "low: 0, high: 1"), ("grid.yaml:5: axis dropout is a range", "random")),
         (RANDOM.replace("low: 10, high: 30", "low: 30, high: 10"), ("low below high",)),
         (RANDOM.replace("low: 0.0001", "low: 0"), ("scale log needs low above 0",)),
         (RANDOM.replace("low: 10, high: 30", "low: 10"), ("low and high must both",)),
         (RANDOM.replace("low: 10, high: 30", "low: 1, high: 3, levels: [1]"), ("either levels, or low and high",)),
         (GRID.replace("[0, 1]", "[0, 0]"), ("seed stands twice",)),
-        (GRID.replace("base.yaml", "bose.yaml"), ("bose.yaml",)),
+        (GRID.replace("base.yaml", "bose.yaml"), ("grid.yaml:2: base: bose.yaml: no such file",)),
         (GRID + "speeds: 3\n", ("speeds",)),
         (RANDOM.replace("runs: 400", "runs: 60000"), ("120,000 runs", "at most 100,000")),
         (BASE, ("no axes", "fedsim run")),

@@ -16,10 +16,11 @@ from analysis.stress_runs import read_sweep
 from analysis.style import save
 from fedsim.errors import RunFolderError
 from fedsim.monitor import StopConfig
-from fedsim.stress_file import Stress, StressRun
-from fedsim.stress_pages import document, layout, page, ratio, why_page, write_stress
-from fedsim.stress_rows import Row, read_row
-from fedsim.workers import Ending
+from fedsim.sweeps.stress_file import Stress, StressRun
+from fedsim.sweeps.stress_losses import counted
+from fedsim.sweeps.stress_pages import document, layout, named_seeds, page, ratio, why_page, write_stress
+from fedsim.sweeps.stress_rows import Row, first_clause, kind_of, read_row
+from fedsim.sweeps.workers import Ending
 
 GRID = {
     "name": "hand", "base": "x", "seeds": [0, 1],
@@ -117,10 +118,34 @@ def test_losses_add_up_over_points_and_seeds():
     assert lost["by_phase"] == {"compute": 24, "queue": 8}
     assert lost["domains"] == {"gcd": {"groups": 32, "lost": 8}, "sum": {"groups": 16, "lost": 16}}
     text = "\n".join(why_page(stress, runs))
-    assert "64 of 160 requests brought no reward (40.0%)" in text
+    assert "40.0% of the requests brought no reward (all together, 64 of 160)" in text
     # By class: 24 of 48 asked phones, 8 of 32 asked laptops.
     assert "| hurry | 80 | 40.0% | 50.0% | 25.0% |" in text
     assert "| wait | 25.0% | 100.0% |" in text
+
+
+def test_shares_of_losses_weigh_every_run_alike_however_often_it_asked():
+    """One seed of one point asks 10,000 times and loses everything: with sums it would be all that is seen."""
+    many = Row(
+        numbers(9.0), {"phone": 10_000}, {("late", "late", "queue", "phone"): 10_000}, {"gcd": (500, 500)}
+    )
+    nothing = Row(numbers(9.0))
+    stress, runs = hand_made({("0", "calm", "hurry", 0): many, ("0", "calm", "hurry", 1): nothing})
+    shares = document(stress, runs)["lost"]["hurry"]["shares"]
+    # Six plain runs lose 3 + 1 of 10 (phones 3 of 6), one loses all, and one that asked nothing is in no mean.
+    assert (shares["runs"], shares["lost"]) == (7, pytest.approx((6 * 0.4 + 1) / 7))
+    assert shares["by_cause"] == pytest.approx(
+        {"device left": 1.8 / 7, "task dropout": 0.6 / 7, "late": 1 / 7}
+    )
+    assert shares["by_device_class"] == pytest.approx({"laptop": 0.25, "phone": (6 * 0.5 + 1) / 7})
+    assert shares["domains"] == pytest.approx({"gcd": (6 * 0.25 + 1) / 7, "sum": 1.0})
+    text = "\n".join(why_page(stress, runs))
+    assert "| hurry | 10,060 | 48.6% | 25.7% | 8.6% | 14.3% |" in text
+    assert (
+        "In the mean over 15 runs, 44.0% of the requests brought no reward (all together, 10,056 of 10,140)"
+        in text
+    )
+    assert "each run weighs alike" in text
 
 
 def test_the_page_says_where_it_breaks_and_why():
@@ -129,10 +154,58 @@ def test_the_page_says_where_it_breaks_and_why():
     assert (
         "16 runs (2 dropout x 2 world x 2 policy, seeds 0, 1): 1 failed, 14 finished, 1 out of time." in text
     )
-    assert "| 0 | calm | wait | 1 of 2 | failed | Deadlock: nobody ever comes back |" in text
-    assert "| 0.5 | rough | hurry | 1 of 2 | out of time | stopped by updates |" in text
+    assert "| 1 | failed | Deadlock: nobody ever comes back | 1 | runs/k0-1 |" in text
+    assert "| 2 | out of time | stopped by updates | 1 | runs/k7-0 |" in text
+    assert "| 0 | calm | wait | 1 of 2 | failed | (1) |" in text
+    assert "| 0.5 | rough | hurry | 1 of 2 | out of time | (2) |" in text
     assert "| wait | calm | 1 min 00 s (1/2) | 2 min 00 s |" in text
     assert "Every run finished." in "\n".join(page(*hand_made()))
+
+
+def test_failures_that_differ_in_their_numbers_alone_are_one_line_and_shared_numbers_stay():
+    def failed(at_s):
+        return Row(numbers(None, status="failed", reason=f"Deadlock: at {at_s} s 87 tasks wait"))
+
+    stress, runs = hand_made(
+        {("0", "calm", "wait", 0): failed("21.3061"), ("0", "calm", "wait", 1): failed("20")}
+    )
+    text = "\n".join(page(stress, runs))
+    assert "| 1 | failed | Deadlock: at … s 87 tasks wait | 2 | runs/k0-0 |" in text
+    assert "| 0 | calm | wait | 2 of 2 | failed | (1) |" in text and "21.3061" not in text
+
+
+@pytest.mark.parametrize(
+    ("message", "short"),
+    [
+        (
+            "Deadlock: at 20 s 27 tasks wait and nothing can wake them (2 daemon events are left): main: Play.main at "
+            "/work/main/fedsim/experiment.py:180 waits for wait",
+            "Deadlock: at 20 s 27 tasks wait and nothing can wake them",
+        ),
+        (
+            "FederationError: no client answered the probe: each was away for good",
+            "FederationError: no client answered the probe",
+        ),
+        (
+            "/home/me/my/crowd.yaml:12: protocol.num_experts is 30, but there are 24 clients; must be at most 24",
+            "crowd.yaml:12: protocol.num_experts is 30, but there are 24 clients",
+        ),
+        ("too few", "too few"),
+        ("", ""),
+    ],
+)
+def test_a_reason_is_an_errors_name_and_first_clause_without_folders_of_this_machine(message, short):
+    assert first_clause(message) == short
+
+
+def test_causes_that_differ_from_reply_to_reply_are_one_kind():
+    assert kind_of("rejected: 7 rewards for 8 candidates") == "rejected"
+    assert (
+        kind_of("rejected: reward 3.25 (of 8) is above 1 (fault: corrupt_reward)")
+        == "rejected (fault: corrupt_reward)"
+    )
+    for cause in ("device left", "fault: hang", "device left (during fault: hang)", ""):
+        assert kind_of(cause) == cause
 
 
 def test_csv_tables_have_a_row_per_run_and_a_row_per_loss(tmp_path):
@@ -153,6 +226,47 @@ def test_a_random_sweep_has_its_ranges_across_and_up_and_its_levels_as_panels():
     stress = Stress.model_validate({**GRID, "seeds": (0,), "axes": axes, "random": {"runs": 2}}, strict=False)
     found = layout(stress)
     assert (found.x, found.y, found.panels) == ("rtt", "loss", "policy")
+
+
+def drawn(axes, seeds=(0, 1)):
+    stress = Stress.model_validate_json(
+        json.dumps({**GRID, "seeds": list(seeds), "axes": axes, "random": {"runs": 3}})
+    )
+    runs = [
+        (
+            StressRun(
+                point,
+                {"rtt": f"{1 + point / 4}", "loss": "1", "experts": "3", "policy": "ab"[point % 2]},
+                seed,
+                SCENARIO,
+                "k",
+            ),
+            Row(numbers(60.0 * (point + 1))),
+        )
+        for point in range(3)
+        for seed in seeds
+    ]
+    return stress, runs
+
+
+DRAWN = {
+    "rtt": {"key": "r", "low": 1.0, "high": 2.0, "unit": "ms"},
+    "loss": {"key": "l", "low": 0.1, "high": 10.0, "scale": "log"},
+    "experts": {"key": "e", "low": 1, "high": 4, "whole": True},
+    "policy": {"levels": [{"name": "a"}, {"name": "b"}]},
+}
+
+
+def test_one_of_a_kind_is_written_in_the_singular():
+    assert (counted(1, "seed"), counted(1200, "random point")) == ("1 seed", "1,200 random points")
+    assert (named_seeds((0,)), named_seeds((0, 2))) == ("seed 0", "seeds 0, 2")
+
+
+def test_random_points_have_no_twins_so_their_page_has_no_ratios():
+    text = "\n".join(page(*drawn(DRAWN, seeds=(0,))))
+    assert "3 runs (3 random points of rtt, loss, experts, policy, seed 0): 3 finished." in text
+    assert "| policy | finished | rewards that came | wasted bytes | groups lost |" in text
+    assert "ratio" not in text.lower() and "not measured" not in text and "grid" not in text
 
 
 # --------------------------------------------------------------------------------------------------- from a folder
@@ -208,10 +322,10 @@ def test_a_heat_map_writes_each_mean_marks_the_best_and_says_what_did_not_finish
     wait, hurry = figure.axes[0], figure.axes[1]
     assert (wait.get_title(), hurry.get_title()) == ("wait", "hurry")
     texts = [text.get_text() for text in wait.texts]
-    # Minutes; the largest mean is 3 min, so the unit is minutes. The cell of 0.5 and rough failed with both seeds.
-    assert texts == ["1.0", "1/2", "2.0", "3.0", "failed"]
+    # Seconds: the middle between 18.75 s and 3 min is below 3 min. The cell of 0.5 and rough failed with both seeds.
+    assert texts == ["60", "1/2", "120", "180", "failed"]
     # Hurry: mean of a half and an eighth of the base, 18.75 s, 37.5 s, 56.25 s, 75 s.
-    assert [text.get_text() for text in hurry.texts] == ["0.3", "0.6", "0.9", "1.2"]
+    assert [text.get_text() for text in hurry.texts] == ["19", "38", "56", "75"]
     assert [text.get_fontweight() for text in hurry.texts] == ["bold", "bold", "bold", "normal"]
     assert {text.get_fontweight() for text in wait.texts} == {"normal"}
 
@@ -246,21 +360,31 @@ def test_the_report_draws_what_there_is_and_the_same_bytes_again(sweep, capsys):
     assert "not a finished sweep" in capsys.readouterr().err
 
 
+def footers(figure):
+    return " ".join(" ".join(text.get_text() for text in figure.texts).split())
+
+
+def test_a_random_sweeps_figure_says_what_a_mark_is_and_its_axes_have_units(tmp_path):
+    write_stress(tmp_path / "one", *drawn(DRAWN, seeds=(0,)))
+    figure = stress_map(read_sweep(tmp_path / "one"), "time")
+    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("rtt (ms)", "loss")
+    assert "hand: a mark is one random point, seed 0; experts differs as well. Darker is worse." in footers(
+        figure
+    )
+    write_stress(tmp_path / "two", *drawn(DRAWN))
+    figure = stress_map(read_sweep(tmp_path / "two"), "time")
+    assert "a mark is one random point, the mean over seeds 0, 1; experts differs" in footers(figure)
+
+
+def test_a_grid_of_one_seed_speaks_of_no_mean_over_seeds(tmp_path):
+    stress, runs = hand_made()
+    one = stress.model_copy(update={"seeds": (0,)})
+    write_stress(tmp_path, one, [pair for pair in runs if pair[0].seed == 0])
+    assert "hand: seed 0. Darker is worse." in footers(stress_map(read_sweep(tmp_path), "time"))
+
+
 def test_a_random_sweep_is_drawn_as_points(tmp_path):
-    axes = {
-        "rtt": {"key": "r", "low": 1.0, "high": 2.0},
-        "loss": {"key": "l", "low": 0.1, "high": 10.0, "scale": "log"},
-    }
-    stress = Stress.model_validate_json(json.dumps({**GRID, "axes": axes, "random": {"runs": 3}}))
-    runs = [
-        (
-            StressRun(point, {"rtt": f"{1 + point / 4}", "loss": "1"}, seed, SCENARIO, "k"),
-            Row(numbers(60.0 * (point + 1))),
-        )
-        for point in range(3)
-        for seed in (0, 1)
-    ]
-    write_stress(tmp_path, stress, runs)
+    write_stress(tmp_path, *drawn({name: DRAWN[name] for name in ("rtt", "loss")}))
     figure = stress_map(read_sweep(tmp_path), "time")
     (points,) = figure.axes[0].collections
     assert points.get_offsets().tolist() == [[1.0, 1.0], [1.25, 1.0], [1.5, 1.0]]

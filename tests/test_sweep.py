@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from fedsim import sweep
 from fedsim.cli import main
-from fedsim.comparison_file import _WITHOUT_RESULTS, read_comparison, result_code_hash, run_key
 from fedsim.errors import DataFileError, RunFolderError, ScenarioError
-from fedsim.outlook import lines, outlook
 from fedsim.scenario import read_scenario
+from fedsim.sweeps import sweep
+from fedsim.sweeps.comparison_file import _WITHOUT_RESULTS, read_comparison, result_code_hash, run_key
+from fedsim.sweeps.outlook import lines, outlook
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -1,4 +1,4 @@
-"""Bytes, time and updates to a validation accuracy (fedsim/target.py): first look that finds it, the others censored."""
+"""Bytes, time and updates to a validation accuracy (fedsim/sweeps/target.py): first look that finds it, the others censored."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.comparison import write_comparison
 from fedsim.errors import RunFolderError
 from fedsim.metrics import METRIC_COLUMNS
-from fedsim.target import AMOUNTS, Target, TargetConfig, Way, censored_median, describe, resolve, way_to
+from fedsim.sweeps.comparison import write_comparison
+from fedsim.sweeps.target import (
+    AMOUNTS,
+    Target,
+    TargetConfig,
+    Way,
+    censored_median,
+    describe,
+    resolve,
+    way_to,
+)
 
 HALF = TargetConfig(share_of_gain=0.5)
 

@@ -1,4 +1,4 @@
-"""Choosing settings on a grid (fedsim/tuning.py): the same values for all, judged by validation accuracy, all of it listed."""
+"""Choosing settings on a grid (fedsim/sweeps/tuning.py): the same values for all, judged on validation questions, listed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsim.cli import main
-from fedsim.comparison_file import open_comparison, read_comparison
 from fedsim.errors import FedsimError, ScenarioError
 from fedsim.scenario import scenario_from
-from fedsim.tuning import Trial, best, choose, write_tuning
+from fedsim.sweeps.comparison_file import open_comparison, read_comparison
+from fedsim.sweeps.tuning import Trial, best, choose, write_tuning
 
 sys.path.insert(0, str(Path(__file__).parent))
 from real_runs import tiny

@@ -145,6 +145,9 @@ def test_bytes_are_written_for_people(amount, text):
         (200, "3 min 20 s"),
         (3599.6, "1 h 00 min"),
         (7500, "2 h 05 min"),
+        (71 * 3600 + 60, "71 h 01 min"),
+        (30 * 86400, "30 days"),
+        (4 * 86400 + 5.6 * 3600, "4 days 06 h"),
     ],
 )
 def test_durations_are_written_for_people(amount, text):

@@ -29,7 +29,7 @@ dropout: {per_task: 0.2}
 @pytest.fixture
 def worker():
     process = subprocess.Popen(
-        [sys.executable, "-m", "fedsim.worker"],
+        [sys.executable, "-m", "fedsim.sweeps.worker"],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -22,8 +22,8 @@ from fedsim.devices.config import DropoutConfig
 from fedsim.devices.cost import Work
 from fedsim.devices.dropout import Dropout
 from fedsim.devices.profile import DeviceProfile
-from fedsim.fault_config import FaultConfig
-from fedsim.faults import Faults, WithCrashes
+from fedsim.faults.config import FaultConfig
+from fedsim.faults.plan import Faults, WithCrashes
 from fedsim.federation import Federation
 from fedsim.invariants import check
 from fedsim.network import wire

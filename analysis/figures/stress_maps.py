@@ -21,6 +21,7 @@ from matplotlib.patches import Rectangle
 from analysis.labels import figure_with_footer
 from analysis.stress_runs import Sweep
 from analysis.style import BLACK, GREY, PALE, byte_scale, styled, time_scale
+from fedsim.sweeps.stress_pages import named_seeds
 
 _MOST_ACROSS = 3  # panels side by side
 _CELL_IN, _HEAD_IN, _FOOT_IN = 0.235, 0.24, 0.8
@@ -34,7 +35,7 @@ class Measure:
     Attributes:
         key: the measure in ``stress.json``.
         title: what stands above the panels; the unit stands at the colour bar.
-        scale: from the largest value to (divide by, unit).
+        scale: from a typical value to (divide by, unit).
         better: whether more is better or less.
         logarithmic: whether colours follow the logarithm.
         bounds: the colours' ends; the data's where None.
@@ -79,7 +80,7 @@ def stress_map(sweep: Sweep, name: str) -> Figure | None:
     known = [float(mean) for mean in means if mean is not None]
     if not known:
         return None
-    per_unit, unit = measure.scale(max(known))
+    per_unit, unit = measure.scale(_typical(measure, known))
     norm = _norm(measure, [value / per_unit for value in known])
     panels = sweep.levels(sweep.panels)
     across = min(_MOST_ACROSS, len(panels))
@@ -99,9 +100,9 @@ def stress_map(sweep: Sweep, name: str) -> Figure | None:
             draw(axes, sweep, panels[place], measure, per_unit, norm, colours, best)
             axes.set_title(panels[place], fontsize=8, pad=3)
             if sweep.y is not None and place % across == 0:
-                axes.set_ylabel(sweep.y)
+                axes.set_ylabel(sweep.label(sweep.y))
             if place + across >= len(panels):
-                axes.set_xlabel(sweep.x)
+                axes.set_xlabel(sweep.label(sweep.x))
                 axes.tick_params(labelbottom=True)
         bar = figure.colorbar(
             ScalarMappable(norm, colours),
@@ -281,6 +282,14 @@ def _luminance(shade: tuple[float, float, float, float]) -> float:
     return 0.2126 * shade[0] + 0.7152 * shade[1] + 0.0722 * shade[2]
 
 
+def _typical(measure: Measure, known: Sequence[float]) -> float:
+    """The value that the unit is chosen for: where orders of magnitude are shown, the middle one, else the largest."""
+    positive = [value for value in known if value > 0]
+    if measure.logarithmic and positive:
+        return math.sqrt(min(positive) * max(positive))
+    return max(known)
+
+
 def _short(value: float) -> str:
     """Two digits that count, as far as a cell has room."""
     if value >= 9.95 or value == 0:
@@ -289,11 +298,19 @@ def _short(value: float) -> str:
 
 
 def _small_print(sweep: Sweep, measure: Measure) -> Iterator[str]:
-    over = f"seeds {', '.join(map(str, sweep.seeds))}"
+    several = len(sweep.seeds) > 1
+    over = named_seeds(sweep.seeds)
+    if sweep.is_random:
+        shown = f"a mark is one random point, {'the mean over ' if several else ''}{over}"
+        shown += f"; {' and '.join(sweep.averaged)} differ as well" if len(sweep.averaged) > 1 else ""
+        shown += f"; {sweep.averaged[0]} differs as well" if len(sweep.averaged) == 1 else ""
+    elif sweep.averaged:
+        shown = f"means over {' and over '.join([over, *sweep.averaged] if several else sweep.averaged)}"
+        shown += "" if several else f", {over}"
+    else:
+        shown = f"means over {over}" if several else over
     yield (
-        f"{sweep.name}: means over {over}"
-        + (f" and over {', '.join(sweep.averaged)}" if sweep.averaged else "")
-        + ". Darker is worse."
+        f"{sweep.name}: {shown}. Darker is worse."
         + (
             " Bold: best of the panels at this place."
             if sweep.panels is not None and not sweep.is_random

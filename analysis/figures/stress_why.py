@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -25,7 +24,10 @@ _PHASES = {
 
 
 def stress_why(sweep: Sweep) -> Figure | None:
-    """Shares of the requests asked (of a class: of that class's) and of the groups, per level of the panels' axis."""
+    """Shares of the requests asked (of a class: of that class's) and of the groups, per level of the panels' axis.
+
+    Every share is the mean over runs of a run's own share, so that a setting or a seed that asks often weighs no more.
+    """
     names = [name for name, losses in sweep.lost.items() if losses["asked"]]
     if not any(sweep.lost[name]["lost"] for name in names):
         return None
@@ -34,17 +36,23 @@ def stress_why(sweep: Sweep) -> Figure | None:
         figure = figure_with_footer(
             body_in,
             [
-                f"{sweep.name}: requests of groups on record, over all points and seeds; over-selected requests and the slower "
-                "of a hedged pair are not counted. A group is lost if it was not trained on."
+                f"{sweep.name}: requests of groups on record; over-selected requests and the slower of a hedged pair are not "
+                "counted. A group is lost if it was not trained on. Shares are means over runs (points and seeds): each weighs "
+                "alike, however often it asked."
             ],
         )
         grid = figure.subplots(2, 2, sharey=True)
         _stack(grid[0, 0], sweep, names, "by_cause", "lost requests by cause (% of asked)")
         _stack(grid[0, 1], sweep, names, "by_phase", "lost requests by phase (% of asked)")
         _dots(
-            grid[1, 0], names, _class_shares(sweep, names), "lost requests by device class (% of the class's)"
+            grid[1, 0],
+            names,
+            _percents(sweep, names, "by_device_class"),
+            "lost requests by device class (% of the class's)",
         )
-        _dots(grid[1, 1], names, _domain_shares(sweep, names), "groups lost by domain (% of the domain's)")
+        _dots(
+            grid[1, 1], names, _percents(sweep, names, "domains"), "groups lost by domain (% of the domain's)"
+        )
         for axes in grid.flat:
             axes.set_yticks(range(len(names)), names)
             axes.tick_params(axis="y", length=0)
@@ -55,19 +63,17 @@ def stress_why(sweep: Sweep) -> Figure | None:
 
 
 def _stack(axes: Axes, sweep: Sweep, names: Sequence[str], part: str, title: str) -> None:
-    totals: dict[str, int] = {}
-    for name in names:
-        for label, count in sweep.lost[name][part].items():
-            totals[label] = totals.get(label, 0) + count
+    found: list[Mapping[str, float]] = [sweep.lost[name]["shares"][part] for name in names]
+    totals: dict[str, float] = {}
+    for of_name in found:
+        for label, share in of_name.items():
+            totals[label] = totals.get(label, 0.0) + share
     ranked = sorted(totals, key=lambda label: (-totals[label], label))
     shown, others = ranked[: len(_COLOURS)], ranked[len(_COLOURS) :]
     left = [0.0] * len(names)
     for index, label in enumerate([*shown, *(["others"] if others else [])]):
         members = others if label == "others" and others else [label]
-        shares = [
-            _share(sum(sweep.lost[name][part].get(one, 0) for one in members), sweep.lost[name]["asked"])
-            for name in names
-        ]
+        shares = [100 * sum(of_name.get(one, 0.0) for one in members) for of_name in found]
         colour = _COLOURS[index] if index < len(_COLOURS) else GREY
         axes.barh(
             range(len(names)), shares, left=left, color=colour, height=0.66, label=_brief(label), linewidth=0
@@ -105,41 +111,16 @@ def _dots(axes: Axes, names: Sequence[str], shares: Mapping[str, Sequence[float 
     )
 
 
-def _class_shares(sweep: Sweep, names: Sequence[str]) -> dict[str, list[float | None]]:
-    classes = sorted({one for name in names for one in sweep.lost[name]["asked_by_class"]})
-    return {
-        one: [
-            _share_or_none(
-                sweep.lost[name]["by_device_class"].get(one, 0),
-                sweep.lost[name]["asked_by_class"].get(one, 0),
-            )
-            for name in names
-        ]
-        for one in classes
-    }
-
-
-def _domain_shares(sweep: Sweep, names: Sequence[str]) -> dict[str, list[float | None]]:
-    domains = sorted({one for name in names for one in sweep.lost[name]["domains"]})
-
-    def share(losses: Mapping[str, Any], domain: str) -> float | None:
-        counts = losses["domains"].get(domain, {"lost": 0, "groups": 0})
-        return _share_or_none(counts["lost"], counts["groups"])
-
-    return {domain: [share(sweep.lost[name], domain) for name in names] for domain in domains}
+def _percents(sweep: Sweep, names: Sequence[str], part: str) -> dict[str, list[float | None]]:
+    """Per class or domain, its share under each name in percent; None where a name never asked it."""
+    found: list[Mapping[str, float]] = [sweep.lost[name]["shares"][part] for name in names]
+    labels = sorted({label for shares in found for label in shares})
+    return {label: [100 * shares[label] if label in shares else None for shares in found] for label in labels}
 
 
 def _below(axes: Axes) -> Transform:
     """The axes' own coordinates, moved down past the numbers under them."""
     return axes.transAxes + ScaledTranslation(0, -0.2, axes.figure.dpi_scale_trans)
-
-
-def _share(part: int, whole: int) -> float:
-    return 100 * part / whole if whole else 0.0
-
-
-def _share_or_none(part: int, whole: int) -> float | None:
-    return 100 * part / whole if whole else None
 
 
 def _brief(label: str, most: int = 34) -> str:

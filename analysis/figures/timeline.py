@@ -71,7 +71,7 @@ def device_timeline(run: Run) -> Figure | None:
     with styled():
         figure = new_figure(1.0 + 0.36 * len(shown))
         axes = figure.subplots()
-        unit_s, unit = time_scale(end_s)
+        unit_s, unit = time_scale(end_s - start_s)
         for row, device in enumerate(shown):
             _draw_device(axes, row, device, (start_s, end_s), unit_s)
         axes.set_xlim(start_s / unit_s, end_s / unit_s)

@@ -141,7 +141,8 @@ def read_trace(path: Path) -> list[list[Span]]:
             raise DataFileError(f"{path}: {path.stat().st_size} bytes; must be at most {MAX_FILE_BYTES}")
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataFileError(f"{path}: cannot read the trace: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataFileError(f"{path}: cannot read the trace: {reason}").at("availability", "file") from None
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = next(reader, [])

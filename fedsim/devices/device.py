@@ -45,7 +45,7 @@ class Pausable(Protocol):
 
 
 class Crashes(Protocol):
-    """When devices lie dead (`fedsim.faults.Faults`)."""
+    """When devices lie dead (`fedsim.faults.plan.Faults`)."""
 
     def cause(self, client_id: int, at_s: float) -> str | None:
         """Why a fault keeps the client away at this instant, or None."""

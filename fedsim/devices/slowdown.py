@@ -15,8 +15,8 @@ A task of nominal length W that starts at t0 on client k ends at the first t wit
 ``on_off`` is an alternating renewal process that is stationary from time 0 on. ``background`` maps the stationary AR(1)
 level z of `fedsim.levels` to ``U = Phi(z)``; loads near 0 are then the most frequent for a mean m below one half, uniform at
 one half. ``v_k`` is piecewise constant, so both directions of the integral are sums over pieces. A device that hangs
-(`fedsim.faults`) has speed 0 meanwhile. Draws are keyed by the kind, its place among the laws of that kind, and the client or
-the task, so that a law more or less changes no other's luck, and a higher ``share`` or lower ``shape`` only slows tasks down.
+(`fedsim.faults.plan`) has speed 0 meanwhile. Draws are keyed by the kind, its place among the laws of that kind, and the client
+or the task, so that a law more or less changes no other's luck, and a higher ``share`` or lower ``shape`` only slows tasks.
 
 Left out: slow-downs that devices share, heat that depends on what the device computed, and spells of any other law.
 
@@ -210,7 +210,7 @@ def _check_classes(configs: Sequence[SlowdownConfig], classes_of_clients: Sequen
             if name not in known:
                 raise ScenarioError(
                     f"slowdowns.{index}.classes names {name!r}, of which there is no client (there are: {', '.join(known)})"
-                )
+                ).at("slowdowns", index, "classes")
 
 
 def _task_law(config: FixedConfig | ParetoConfig | LognormalConfig, key: _Key) -> _TaskLaw:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from fedsim import streams
-from fedsim.config import StrictModel
+from fedsim.config import SettingError, StrictModel
 from fedsim.devices.profile import DeviceProfile
 from fedsim.errors import DataFileError, ScenarioError
 from fedsim.network.link import Timeline
@@ -88,6 +88,11 @@ class EdgesConfig(StrictModel):
             raise ValueError("give either a file or edges, not both")
         if self.file is None and not edges:
             raise ValueError("no edges; write at least one, or leave network.edges out")
+        if SERVER in edges:
+            raise SettingError(
+                f"an edge cannot be called {SERVER}: that is the server itself; give its link under network.server_link",
+                SERVER,
+            )
         for name, edge in edges.items():
             if edge.parent is not None and edge.parent not in edges:
                 known = ", ".join(other for other in edges if other != name) or "there is no other"
@@ -169,14 +174,14 @@ def edge_tree(
         if not 0 <= client_id < len(classes_of_clients):
             raise ScenarioError(
                 f"network.edges.{name}.clients: there is no client {client_id}; ids are 0 to {len(classes_of_clients) - 1}"
-            )
+            ).at("network", "edges", name, "clients")
     known = list(dict.fromkeys(classes_of_clients))
     for name, edge in edges.items():
         for device_class in edge.classes or ():
             if device_class not in known:
                 raise ScenarioError(
                     f"network.edges.{name}.classes: there is no client of class {device_class!r} ({', '.join(known)})"
-                )
+                ).at("network", "edges", name, "classes")
     shares = {device_class: _shares(device_class, edges) for device_class in known}
     for client_id, device_class in enumerate(classes_of_clients):
         if client_id not in homes:
@@ -222,7 +227,7 @@ def _shares(device_class: str, edges: Mapping[str, EdgeConfig]) -> list[tuple[st
     if given > 1 + 1e-9:
         raise ScenarioError(
             f"network.edges: shares of class {device_class!r} sum to {given:g} ({', '.join(takers)}); must be at most 1"
-        )
+        ).at("network", "edges")
     num_open = sum(share is None for share in takers.values())
     until, ends = 0.0, []
     for name, share in takers.items():
@@ -240,7 +245,9 @@ def _read(path: Path) -> EdgesConfig:
         graph = nx.read_graphml(path)
         return edges_from_graph(graph)
     except OSError as error:
-        raise DataFileError(f"{path}: cannot be read: {error.strerror}") from error
+        raise DataFileError(f"{path}: cannot be read: {error.strerror}").at(
+            "network", "edges", "file"
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

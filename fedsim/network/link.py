@@ -104,7 +104,9 @@ class SharedLink:
         self._now_s = timeline.time()
         self._num_flows = 0
         self._num_open = 0
-        self._closed_bytes = 0.0
+        # What ended: whole bytes, which are exact however many there are, and the parts of bytes of flows that were cut.
+        self._whole_bytes = 0
+        self._parts_bytes = 0.0
         # Own-limited clients: sum of C_k, largest C_k / n_k first, earliest finish first.
         self._own_units = 0
         self._own_by_rate = _Heap(own=True)
@@ -136,14 +138,18 @@ class SharedLink:
 
     @property
     def carried_bytes(self) -> float:
-        """All bytes carried so far: of finished, cut and open flows. Costs O(open flows)."""
+        """All bytes carried so far: of finished, cut and open flows. Costs O(open flows).
+
+        Finished flows of whole bytes are added up as integers: their sum has no rounding error below 2^53 bytes.
+        """
         self._advance()
-        return self._closed_bytes + math.fsum(
+        open_bytes = math.fsum(
             self._served(client, flow)
             for client in self._clients.values()
             for _, _, flow in client.marks
             if flow.is_open
         )
+        return self._whole_bytes + (self._parts_bytes + open_bytes)
 
     def rate_bytes_per_s(self, flow: Flow) -> float:
         """The rate at which a flow runs now; 0 when it is stalled or has ended."""
@@ -386,7 +392,9 @@ class SharedLink:
         flow._sent_bytes = sent_bytes
         flow._client.num_open -= 1
         self._num_open -= 1
-        self._closed_bytes += sent_bytes
+        whole_bytes = int(sent_bytes)
+        self._whole_bytes += whole_bytes
+        self._parts_bytes += sent_bytes - whole_bytes
 
 
 class ClientFlows:

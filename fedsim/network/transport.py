@@ -10,8 +10,9 @@ Each sending of a segment is lost with probability p, independently, so a segmen
 average; the repeats are counted apart. They go in rounds: of k_0 = n segments k_1 ~ Bin(k_0, p) are lost and sent again
 a round trip later, of these k_2 ~ Bin(k_1, p), until none is; a message waits one round trip for each round. Slow
 start and the rate that losses allow are in `fedsim.network.tcp`. All these waits pass before the bytes flow.
-Connections are open before the run (``keep_alive``, as a fleet behind NAT needs anyway) or opened for each request
-(``per_request``: one round trip for TCP, one for TLS 1.3).
+Connections are open before the run (``keep_alive``, as a fleet behind NAT needs anyway) or opened by the device for each
+request (``per_request``: one round trip for TCP, one for TLS 1.3). A handshake's bytes go up, then down, in each round trip,
+over the same links as all others, and none of the message goes before them.
 
 Left out: pure acknowledgements (about 2% of the bytes, the other way) and link-layer framing. A round of retransmissions
 costs exactly one round trip: less where later segments are still to be sent, more where only a time-out notices the loss.
@@ -31,11 +32,9 @@ from fedsim.network import tcp
 from fedsim.network.config import NetworkConfig
 
 TLS_RECORD_BYTES = 16_384
-# One TCP handshake and one TLS 1.3 handshake with a certificate chain of about 2.5 kB, headers included: SYN,
-# ACK and ClientHello up with the client's Finished; SYN-ACK and ServerHello ... Finished down.
-HANDSHAKE_UP_BYTES = 60 + 52 + (52 + 322) + (52 + 80)
-HANDSHAKE_DOWN_BYTES = 60 + (3 * 52 + 2_900)
-HANDSHAKE_ROUND_TRIPS = 2
+# Bytes up and down of each round trip, headers included. TCP: SYN, SYN-ACK. TLS 1.3 with a certificate chain of about
+# 2.5 kB: ACK and ClientHello up, with the client's Finished; ServerHello ... Finished down.
+HANDSHAKE_ROUNDS = ((60, 60), (52 + (52 + 322) + (52 + 80), 3 * 52 + 2_900))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +63,32 @@ class TransferPlan:
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """Opening a connection: bytes each way, and round trips before the first byte of a message may go."""
+    """Opening a connection: what goes up, and then down, in each round trip before the first byte of a message may go.
 
-    up_bytes: int
-    down_bytes: int
-    round_trips: int
+    Attributes:
+        rounds: (bytes up, bytes down) of each round trip, in order.
+    """
+
+    rounds: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def up_bytes(self) -> int:
+        """All that goes from the device to the server."""
+        return sum(up_bytes for up_bytes, _ in self.rounds)
+
+    @property
+    def down_bytes(self) -> int:
+        """All that goes from the server to the device."""
+        return sum(down_bytes for _, down_bytes in self.rounds)
+
+    @property
+    def round_trips(self) -> int:
+        """How often it waits for the other side."""
+        return len(self.rounds)
 
 
-NO_HANDSHAKE = Handshake(0, 0, 0)
+NO_HANDSHAKE = Handshake()
+_HANDSHAKE = Handshake(HANDSHAKE_ROUNDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +106,7 @@ class Transport:
         """What every request pays to open its connection; nothing for ``ideal`` and ``keep_alive``."""
         if self.config.transport == "ideal" or self.config.connection == "keep_alive":
             return NO_HANDSHAKE
-        return Handshake(HANDSHAKE_UP_BYTES, HANDSHAKE_DOWN_BYTES, HANDSHAKE_ROUND_TRIPS)
+        return _HANDSHAKE
 
     def num_segments(self, message_bytes: int) -> int:
         """TCP segments of a message; an empty one needs none."""

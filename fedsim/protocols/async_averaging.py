@@ -45,7 +45,7 @@ from fedsim.protocols.server_steps import (
 from fedsim.request import Subject
 from fedsim.roles import UpdateStats, Weights
 from fedsim.states import ServerState
-from fedsim.stragglers import Stragglers
+from fedsim.stragglers.policies import Stragglers
 from fedsim.world import Hurry
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from fedsim.roles import Draw, FloatArray
 from fedsim.selection.confidence_graph import ConfidenceGraph, mean_correct
 from fedsim.selection.experts import all_experts, best_experts, competent_enough, random_experts
 from fedsim.states import ClientState, ServerState
-from fedsim.stragglers import StragglerConfig, Stragglers, refuse_impossible
+from fedsim.stragglers.policies import StragglerConfig, Stragglers, refuse_impossible
 
 BoolArray = npt.NDArray[np.bool_]
 

@@ -25,7 +25,8 @@ from fedsim.protocols.rollouts import QuestionStream
 from fedsim.request import Handler, Reply, Subject
 from fedsim.roles import Draw
 from fedsim.states import ClientState, ServerState
-from fedsim.stragglers import Stragglers
+from fedsim.stragglers.config import refuse_rules_for_rewards
+from fedsim.stragglers.policies import Stragglers
 from fedsim.tasks.questions import Question
 
 
@@ -38,11 +39,8 @@ class Config(PolicyConfig, ExpertsConfig):
     questions_per_update: int = Field(96, ge=1, description="questions in one round (count)")
 
     @model_validator(mode="after")
-    def _answers_come_whole(self) -> Config:
-        if self.stragglers.partial:
-            raise ValueError(
-                "stragglers.partial is for rewards: an answer has no part that is done before it is"
-            )
+    def _answers_are_no_rewards(self) -> Config:
+        refuse_rules_for_rewards(self.stragglers, "an answer")
         return self
 
 

@@ -86,9 +86,11 @@ async def run(federation: Federation, config: Config, state: ServerState) -> Non
     replies = await gather(federation, wire.SyntheticRequest(wire.pack_id(0)), config)
     rows = received_rows(replies.values(), "synthetic")
     if not rows:
+        num_asked, num_answered = len(federation.clients), len(replies)
         raise FederationError(
-            "no synthetic row came: every client that answered has fewer rows than protocol.synthesis.minimum_rows, or "
-            "wrote malformed rows only"
+            f"no synthetic row came: of {num_asked} clients asked, {num_asked - num_answered} were lost or too late, and "
+            f"{num_answered} answered, each with no row (it has fewer rows than protocol.synthesis.minimum_rows, or wrote "
+            "malformed rows only)"
         )
     await learn_from_rows(federation, config, state, rows, config.objective)
 

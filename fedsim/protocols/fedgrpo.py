@@ -48,7 +48,7 @@ from fedsim.protocols.trust import FusionConfig, Trust
 from fedsim.request import Handler, Reply, Subject
 from fedsim.roles import Group
 from fedsim.states import ClientState, ServerState
-from fedsim.stragglers import Stragglers, seated
+from fedsim.stragglers.policies import Stragglers, seated
 from fedsim.tasks.matching import AnswerRule
 from fedsim.world import Hurry
 

@@ -68,7 +68,8 @@ from fedsim.protocols.server_steps import AveragingConfig
 from fedsim.request import Handler, Reply, Subject
 from fedsim.roles import LocalUpdate, UpdateStats, Weights
 from fedsim.states import ClientState, ServerState
-from fedsim.stragglers import StragglerConfig, Stragglers, refuse_impossible
+from fedsim.stragglers.config import StragglerConfig, refuse_impossible, refuse_rules_for_rewards
+from fedsim.stragglers.policies import Stragglers
 from fedsim.world import Hurry
 
 CLIENT_RUNS = "server"
@@ -104,10 +105,7 @@ class Config(LocalTrainingConfig):
     def _fits_together(self) -> Config:
         if self.averaging == "product" and self.module == "full":
             raise ValueError("averaging product needs module lora: full weights have no factors")
-        if self.stragglers.missing != "mask":
-            raise ValueError("stragglers.missing must be mask: a module that did not come is not averaged")
-        if self.stragglers.partial:
-            raise ValueError("stragglers.partial is for rewards: a module that is half trained is not sent")
+        refuse_rules_for_rewards(self.stragglers, "a trained module")
         key = "clients_per_round" if self.clients_per_round else "clients_per_round (not set)"
         refuse_impossible(self.stragglers, self.cohort_size, key)
         return self

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from fedsim.config import StrictModel
+from fedsim.config import SettingError, StrictModel
 from fedsim.errors import ClientOffline, FederationError, RequestError
 from fedsim.federation import Client, Federation
 from fedsim.network import wire
 from fedsim.request import Subject
-from fedsim.stragglers import StragglerConfig, Stragglers, refuse_impossible
+from fedsim.stragglers.config import StragglerConfig, refuse_impossible, refuse_rules_for_rewards
+from fedsim.stragglers.policies import Stragglers
 
 
 class GatheringConfig(StrictModel):
@@ -25,12 +26,12 @@ class GatheringConfig(StrictModel):
 
     @model_validator(mode="after")
     def _everybody_is_asked_once(self) -> GatheringConfig:
-        if self.stragglers.missing != "mask":
-            raise ValueError("stragglers.missing must be mask: rows that did not come are not learned from")
-        if self.stragglers.partial:
-            raise ValueError("stragglers.partial is for rewards: rows come all together")
+        refuse_rules_for_rewards(self.stragglers, "what was asked of everybody")
         if self.stragglers.policy == "adaptive":
-            raise ValueError("stragglers.policy adaptive needs a history, but everybody is asked once")
+            raise SettingError(
+                "stragglers.policy adaptive needs a history, but everybody is asked once",
+                *("stragglers", "policy"),
+            )
         refuse_impossible(self.stragglers, self.cohort_size, "the one collection of this protocol")
         return self
 

@@ -12,6 +12,7 @@ which changes no result, because a group is a pure function of (weights, draw).
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -34,7 +35,7 @@ from fedsim.states import ServerState
 from fedsim.tasks.questions import Question
 
 HOPELESS_GROUPS = 2000
-"""So many question groups in a row without any reward end the run with an error."""
+"""So many question groups in a row that cannot be learned from end the run with an error."""
 
 
 class GroupRelativeConfig(PolicyConfig):
@@ -147,7 +148,7 @@ class Learner:
         self._state = state
         self._judge = judge
         self._shares = domain_shares(question.domain for question in questions)
-        self._unrewarded_in_a_row = 0
+        self._lost_in_a_row: Counter[str] = Counter()
 
     def staleness(self, final: Final) -> int:
         """How many policy versions ago the group was sampled."""
@@ -157,7 +158,7 @@ class Learner:
         """Have a group scored; None if it cannot be learned from (its record says why).
 
         Raises:
-            FederationError: so many groups in a row brought no reward that waiting will not help.
+            FederationError: so many groups in a row could not be learned from that waiting will not help.
         """
         dispatched_at_s = self._federation.now_s()
         judgement = await self._judge(group)
@@ -169,9 +170,9 @@ class Learner:
         final = Final(group, signal, judgement, dispatched_at_s, self._federation.now_s())
         if drop or not np.isfinite(signal).any():
             self.record(final, "no_rewards" if judgement.num_experts else "no_experts")
-            self._give_up_when_hopeless()
+            self._give_up_when_hopeless(judgement, drop=drop)
             return None
-        self._unrewarded_in_a_row = 0
+        self._lost_in_a_row.clear()
         return final
 
     def _signal(self, group: Group, given: FloatArray, judgement: Judgement) -> Signal:
@@ -240,10 +241,19 @@ class Learner:
         passes = self._config.inner_passes * (4 / 3 if self._config.loss == "disco_constrained" else 1)
         return Work(passes * one_pass.flop, passes * one_pass.memory_bytes)
 
-    def _give_up_when_hopeless(self) -> None:
-        self._unrewarded_in_a_row += 1
-        if self._unrewarded_in_a_row >= HOPELESS_GROUPS:
+    def _give_up_when_hopeless(self, judgement: Judgement, *, drop: bool) -> None:
+        if not judgement.num_experts:
+            why = "had no expert (nobody was there, or competent enough)"
+        elif not np.isfinite(judgement.rewards).any():
+            why = "had no reward (every expert was away, gave up, missed the deadline, or sent no number)"
+        elif drop:
+            why = "lacked a reward and were left out (protocol.stragglers.missing: drop_group, where one is enough)"
+        else:
+            why = "had rewards that make no advantage"
+        self._lost_in_a_row[why] += 1
+        num_lost = self._lost_in_a_row.total()
+        if num_lost >= HOPELESS_GROUPS:
+            counts = ", ".join(f"{count} {why}" for why, count in sorted(self._lost_in_a_row.items()))
             raise FederationError(
-                f"{HOPELESS_GROUPS} question groups in a row brought no usable reward "
-                "(every expert was away, gave up, or missed the deadline); see the outcomes in the run folder"
+                f"{num_lost} question groups in a row could not be learned from: {counts}; see the outcomes in the run folder"
             )

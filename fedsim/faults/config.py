@@ -1,4 +1,4 @@
-"""Settings of faults: what breaks, on whom, and when (`fedsim.faults` plays them).
+"""Settings of faults: what breaks, on whom, and when (`fedsim.faults.plan` plays them).
 
 faults:
   - {kind: crash, at: 60 s, for: 30 s, clients: [0, 3]}
@@ -219,4 +219,4 @@ def check_server_link(faults: Sequence[OnDevices], rates: ServerLinkConfig) -> N
                 raise ScenarioError(
                     f"faults.{place} slows the server's link {direction}, but network.server_link.{direction} is "
                     "unlimited; give it a rate, or strike the devices' links"
-                )
+                ).at("faults", place)

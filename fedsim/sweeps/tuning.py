@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedsim.comparison_file import Comparison, PlannedRun
 from fedsim.errors import FedsimError
 from fedsim.runfolder import write_atomically, write_json
+from fedsim.sweeps.comparison_file import Comparison, PlannedRun
 
 JSON, TABLE = "tuning.json", "tuning.md"
 MEASURE = "validation.greedy.final"
@@ -121,7 +121,7 @@ def own_value(run: PlannedRun, key: str) -> Any:
 
 def write_tuning(folder: Path, comparison: Comparison, choices: Sequence[Choice]) -> list[Path]:
     """Write ``tuning.json`` and ``tuning.md``: every value with its validation accuracy, and what was chosen."""
-    from fedsim.comparison import interval
+    from fedsim.sweeps.comparison import interval
 
     assert comparison.tune is not None  # there are choices
     by_name = {choice.variant: choice for choice in choices}

@@ -30,7 +30,7 @@ from typing import Protocol
 from fedsim import streams
 from fedsim.clock import VirtualLoop
 from fedsim.devices.availability import Availability
-from fedsim.fault_config import (
+from fedsim.faults.config import (
     REWARD_KINDS,
     CorruptRewardConfig,
     CrashConfig,
@@ -44,8 +44,8 @@ from fedsim.fault_config import (
     SlowLinkConfig,
     WrongLengthConfig,
 )
-from fedsim.fault_replies import ReplyFault
-from fedsim.fault_windows import MOST_CHANGES, AnyOf, Schedule, targets_of
+from fedsim.faults.replies import ReplyFault
+from fedsim.faults.windows import MOST_CHANGES, AnyOf, Schedule, targets_of
 from fedsim.network import wire
 from fedsim.network.config import ServerLinkConfig
 from fedsim.records import SERVER_ID, Direction

@@ -1,7 +1,7 @@
 """Comparison files: a base scenario, variants of it and seeds, resolved into runs before anything starts.
 
 A file may also say what accuracy counts as reached (``target``) and which settings are chosen how (``tune``): one grid of
-values and seeds for every method, judged on validation questions alone (`fedsim.tuning`).
+values and seeds for every method, judged on validation questions alone (`fedsim.sweeps.tuning`).
 
 Every run has a key: the hash of its resolved scenario and of the files it names, of the code that decides results (syntax
 trees without docstrings) and of the platform. Under it a finished run is kept, so a change that cannot change a result
@@ -29,7 +29,7 @@ from fedsim.scenario import Scenario, find_scenario, read_scenario
 from fedsim.scenario_errors import nearest, scenario_error
 from fedsim.scenario_yaml import assign, parse
 from fedsim.source import code_fingerprint
-from fedsim.target import TargetConfig
+from fedsim.sweeps.target import TargetConfig
 
 _NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 _WITH_FILE = ("tasks", "clients", "availability")  # sections that may name a file, by the key `file`
@@ -285,34 +285,22 @@ def _content(scenario: Scenario, file: str | None) -> str | None:
 _WITHOUT_RESULTS = {
     "__main__.py",
     "cli.py",
-    "comparison.py",
-    "comparison_file.py",
-    "estimate.py",
-    "outlook.py",
     "progress.py",
     "scenario_docs.py",
     "scenario_errors.py",
     "show.py",
     "source.py",
-    "stress.py",
-    "stress_file.py",
-    "stress_pages.py",
-    "stress_rows.py",
-    "sweep.py",
-    "target.py",
-    "tuning.py",
-    "worker.py",
-    "workers.py",
 }
+_ROOMS_WITHOUT_RESULTS = ("foresight/", "sweeps/")
 
 
 @cache
-def result_code_hash(root: Path = Path(__file__).parent) -> str:
+def result_code_hash(root: Path = Path(__file__).parents[1]) -> str:
     """Hash of the package's code without docstrings and comments, but for files that only show results."""
     state = blake2b(digest_size=16)
     for path in sorted(root.rglob("*.py")):
         name = path.relative_to(root).as_posix()
-        if name not in _WITHOUT_RESULTS:
+        if name not in _WITHOUT_RESULTS and not name.startswith(_ROOMS_WITHOUT_RESULTS):
             state.update(f"{name}\0{code_fingerprint(path.read_text(encoding='utf-8'))}\0".encode())
     for path in sorted((root / "presets").glob("*.*")):
         if path.suffix in (".yaml", ".csv", ".json"):

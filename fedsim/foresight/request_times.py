@@ -1,7 +1,7 @@
 """What one request will take on every device, before anything is run; and deadlines that no device could meet.
 
-Messages of the protocol are heard (`fedsim.listening`) and put to every client's handler: what each costs there, and how long
-the reply is. For client k, with means over the messages,
+Messages of the protocol are heard (`fedsim.foresight.listening`) and put to every client's handler: what each costs there,
+and how long the reply is. For client k, with means over the messages,
 
     down    w + (bytes down) / r + rtt / 2      r: the slowest link on the way, w: what passes before bytes flow
     compute overhead + max(FLOP / peak, bytes / bandwidth)
@@ -28,7 +28,7 @@ from fedsim import streams
 from fedsim.devices.cost import NO_WORK, Work, compute_jitter, duration_s
 from fedsim.devices.profile import DeviceProfile
 from fedsim.errors import ScenarioError
-from fedsim.listening import Listening, listen
+from fedsim.foresight.listening import Listening, listen
 from fedsim.models.config import HubModel
 from fedsim.network.edges import way_up
 from fedsim.network.transport import TransferPlan
@@ -120,7 +120,7 @@ def check_deadline(scenario: Scenario) -> None:
             f"client {fastest.client_id} ({device_class}), takes about {format_seconds(fastest.total_s)} (down "
             f"{format_seconds(fastest.down_s)}, compute {format_seconds(fastest.compute_s)}, up "
             f"{format_seconds(fastest.up_s)}); must be longer"
-        )
+        ).at("protocol", "stragglers", "deadline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,13 +252,17 @@ class Foresight:
         rate_bytes_per_s = min(access, self._shared_rate(client_id, direction))
         if not rate_bytes_per_s:
             return math.inf
-        handshake = transport.handshake
         wait_s = transport.wait_s(plan, profile, lambda: access)
-        if direction == "down":
+        handshake, sent_bytes = transport.handshake, plan.total_bytes
+        if direction == "down" and handshake.round_trips:  # it is over before the question, both ways
+            up_bytes_per_s = world.rates.bytes_per_s(profile, client_id, "up", at_s)
+            up_bytes_per_s = min(up_bytes_per_s, self._shared_rate(client_id, "up"))
+            if not up_bytes_per_s:
+                return math.inf
             wait_s += handshake.round_trips * (profile.rtt_s + transport.config.extra_rtt)
-        setup_bytes = handshake.down_bytes if direction == "down" else handshake.up_bytes
-        sending_s = (plan.total_bytes + setup_bytes) / rate_bytes_per_s
-        return wait_s + sending_s + transport.one_way_s(profile, key)
+            wait_s += handshake.up_bytes / up_bytes_per_s
+            sent_bytes += handshake.down_bytes
+        return wait_s + sent_bytes / rate_bytes_per_s + transport.one_way_s(profile, key)
 
     def _shared_rate(self, client_id: int, direction: Direction) -> float:
         """The slowest link between a client's access and the server, bytes/s: of its edges and the server's own."""

@@ -23,17 +23,18 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fedsim import streams
-from fedsim.comparison_file import run_key
-from fedsim.config import StrictModel
+from fedsim.config import SettingError, StrictModel
 from fedsim.errors import ScenarioError
 from fedsim.scenario import Scenario, find_scenario, read_scenario
 from fedsim.scenario_errors import scenario_error
-from fedsim.scenario_yaml import assign, parse
+from fedsim.scenario_yaml import Document, Override, assign, parse
+from fedsim.scenario_yaml import Path as KeyPath
+from fedsim.sweeps.comparison_file import run_key
 
 NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 MOST_RUNS = 100_000
@@ -130,8 +131,9 @@ class Stress(StrictModel):
     def _can_be_swept(self) -> Stress:
         for name, axis in self.axes.items():
             if self.random is None and axis.levels is None:
-                raise ValueError(
-                    f"axis {name} is a range, which a grid cannot have; add random: {{runs: ...}}"
+                raise SettingError(
+                    f"axis {name} is a range, which a grid cannot have; add random: {{runs: ...}}",
+                    *("axes", name, "low"),
                 )
         if self.num_runs > MOST_RUNS:
             raise ValueError(f"{self.num_runs:,} runs; a sweep may have at most {MOST_RUNS:,}")
@@ -163,13 +165,22 @@ class StressRun:
         return ", ".join([*(f"{axis} {level}" for axis, level in self.levels.items()), f"seed {self.seed}"])
 
 
+class Setting(NamedTuple):
+    """One override of a point, and where in the sweep's file its value and its key stand."""
+
+    assignment: str
+    place: KeyPath
+    key_place: KeyPath
+
+
 @dataclass(frozen=True, slots=True)
 class StressFile:
-    """A sweep as read, and the base scenario that its runs are made from."""
+    """A sweep as read, the base scenario that its runs are made from, and the file's lines."""
 
     path: Path
     base: Path
     stress: Stress
+    document: Document
 
     def runs(self) -> list[StressRun]:
         """Every point with every seed.
@@ -181,21 +192,29 @@ class StressFile:
         return list(self._runs())
 
     def _runs(self) -> Iterator[StressRun]:
-        shared = [_assignment(key, value) for key, value in self.stress.set.items()]
+        shared = [self._override(setting) for setting in _settings(self.stress.set, ("set",))]
         for point, settings in enumerate(points(self.stress)):
             levels = {axis: name for axis, (name, _) in settings.items()}
-            own = [one for _, assignments in settings.values() for one in assignments]
+            own = [self._override(setting) for _, chosen in settings.values() for setting in chosen]
             for seed in self.stress.seeds:
                 try:
                     scenario = read_scenario(self.base, [*shared, *own], seed).anchored()
                 except ScenarioError as error:
+                    if str(error).startswith(f"{self.path}:"):
+                        raise  # it names a line of this file
                     where = ", ".join(f"{axis} {level}" for axis, level in levels.items())
                     raise ScenarioError(f"{self.path}: {where}: {error}") from None
                 yield StressRun(point, levels, seed, scenario, run_key(scenario))
 
+    def _override(self, setting: Setting) -> Override:
+        return Override(setting.assignment, self._told(setting.place), self._told(setting.key_place))
 
-def points(stress: Stress) -> Iterator[dict[str, tuple[str, list[str]]]]:
-    """Each point: per axis, the level's name and its overrides as ``--set`` assignments.
+    def _told(self, place: KeyPath) -> str:
+        return f"{self.document.origin(place)}: {'.'.join(map(str, place))}"
+
+
+def points(stress: Stress) -> Iterator[dict[str, tuple[str, list[Setting]]]]:
+    """Each point: per axis, the level's name and its overrides.
 
     A drawn value is ``low + u (high - low)``, or ``low (high / low)^u`` on a log scale, with u uniform in [0, 1), a
     function of (``random.seed``, the axis's name, the point's number): adding an axis moves no other.
@@ -205,7 +224,8 @@ def points(stress: Stress) -> Iterator[dict[str, tuple[str, list[str]]]]:
             yield {name: _drawn(name, axis, stress.random.seed, number) for name, axis in stress.axes.items()}
         return
     choices = [
-        [(name, _setting(axis, level)) for level in axis.levels or ()] for name, axis in stress.axes.items()
+        [(name, _chosen(name, axis, number)) for number in range(len(axis.levels or ()))]
+        for name, axis in stress.axes.items()
     ]
     for chosen in itertools.product(*choices):
         yield dict(chosen)
@@ -220,21 +240,30 @@ def level_name(level: Any) -> str:
     return f"{level:g}" if isinstance(level, float) else str(level)
 
 
-def _drawn(name: str, axis: Axis, seed: int, number: int) -> tuple[str, list[str]]:
+def _drawn(name: str, axis: Axis, seed: int, number: int) -> tuple[str, list[Setting]]:
     u = streams.uniform(seed, "stress axis", name, number)
     if axis.levels is not None:
-        return _setting(axis, axis.levels[int(u * len(axis.levels))])
+        return _chosen(name, axis, int(u * len(axis.levels)))
     low, high = float(axis.low or 0.0), float(axis.high or 0.0)
     drawn = low * (high / low) ** u if axis.scale == "log" else low + u * (high - low)
     value = round(drawn) if axis.whole else float(f"{drawn:.{_DIGITS}g}")
     written = value if axis.unit is None else f"{value:g} {axis.unit}"
-    return f"{value:g}", [_assignment(str(axis.key), written)]
+    place = ("axes", name)
+    return f"{value:g}", [Setting(_assignment(str(axis.key), written), place, (*place, "key"))]
 
 
-def _setting(axis: Axis, level: Any) -> tuple[str, list[str]]:
+def _chosen(name: str, axis: Axis, number: int) -> tuple[str, list[Setting]]:
+    level = (axis.levels or ())[number]
+    place = ("axes", name, "levels", number)
     if isinstance(level, Level):
-        return level.name, [_assignment(key, value) for key, value in level.set.items()]
-    return level_name(level), [_assignment(str(axis.key), level)]
+        return level.name, _settings(level.set, (*place, "set"))
+    return level_name(level), [Setting(_assignment(str(axis.key), level), place, ("axes", name, "key"))]
+
+
+def _settings(overrides: Mapping[str, Any], place: KeyPath) -> list[Setting]:
+    return [
+        Setting(_assignment(key, value), (*place, key), (*place, key)) for key, value in overrides.items()
+    ]
 
 
 def _assignment(key: str, value: Any) -> str:
@@ -264,4 +293,8 @@ def open_stress(source: Path | str, seeds: Sequence[int] | None = None) -> Stres
     except ValidationError as error:
         raise scenario_error(error, document, Stress) from None
     beside = path.parent / stress.base
-    return StressFile(path, find_scenario(beside if beside.is_file() else stress.base), stress)
+    try:
+        base = find_scenario(beside if beside.is_file() else stress.base)
+    except ScenarioError as error:
+        raise ScenarioError(f"{document.origin(('base',))}: base: {error}") from None
+    return StressFile(path, base, stress, document)

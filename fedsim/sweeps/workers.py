@@ -1,4 +1,4 @@
-"""Running many planned runs in a few lasting processes (`fedsim.worker`), and keeping what each came to.
+"""Running many planned runs in a few lasting processes (`fedsim.sweeps.worker`), and keeping what each came to.
 
 A run's folder lies in the store under its key as soon as its run has ended, well or not: a run that failed inside is as
 reproducible as one that finished. `ENDING` in it says how it ended; a folder without it is torn and is made again.
@@ -22,7 +22,7 @@ from fedsim.errors import FedsimError
 from fedsim.progress import Progress
 from fedsim.runfolder import write_atomically, write_json
 from fedsim.scenario import Scenario
-from fedsim.sweep import asked_to_end, end_children
+from fedsim.sweeps.sweep import asked_to_end, end_children
 
 ENDING = "ending.json"
 _LOOK_S = 0.2  # how often a signal to end is looked for while nothing happens
@@ -173,7 +173,7 @@ class _Process:
     def __init__(self, log: Path, environment: Mapping[str, str], *, lasting: bool) -> None:
         with log.open("wb") as stderr:
             self.child = subprocess.Popen(
-                [sys.executable, "-m", "fedsim.worker"],
+                [sys.executable, "-m", "fedsim.sweeps.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,

@@ -12,17 +12,19 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedsim.comparison import Interval, interval, show
 from fedsim.runfolder import write_atomically, write_json
-from fedsim.stress_file import Stress, StressRun
-from fedsim.stress_rows import Row
-from fedsim.sweep import RUNS
+from fedsim.sweeps.comparison import Interval, interval, show
+from fedsim.sweeps.stress_file import Stress, StressRun
+from fedsim.sweeps.stress_losses import counted, line, losses, why_lines
+from fedsim.sweeps.stress_rows import Row
+from fedsim.sweeps.sweep import RUNS
 from fedsim.units import format_bytes, format_seconds
 
 Runs = Sequence[tuple[StressRun, Row]]
@@ -81,13 +83,14 @@ def document(stress: Stress, runs: Runs) -> dict[str, Any]:
                 "low": axis.low,
                 "high": axis.high,
                 "scale": axis.scale,
+                "unit": axis.unit,
             }
             for name, axis in stress.axes.items()
         },
         "random": stress.random is not None,
         "layout": {"x": shape.x, "y": shape.y, "panels": shape.panels},
         "points": [_point(group) for group in _by_point(runs)],
-        "lost": {name: _losses(group) for name, group in _by_panel(stress, runs).items()},
+        "lost": {name: losses([row for _, row in group]) for name, group in _by_panel(stress, runs).items()},
     }
 
 
@@ -109,30 +112,6 @@ def measure(row: Row, name: str) -> float | None:
         up, down = row.numbers.get("wire_up_bytes"), row.numbers.get("wire_down_bytes")
         return None if up is None or down is None else float(up + down)
     return row.numbers.get(name)
-
-
-def _losses(runs: Runs) -> dict[str, Any]:
-    """Requests asked and lost, and the lost ones by cause, phase and device class; groups by domain."""
-    asked: Counter[str] = Counter()
-    found: dict[str, Counter[str]] = {"cause": Counter(), "phase": Counter(), "device_class": Counter()}
-    for _, row in runs:
-        asked.update(row.asked)
-        for (cause, _, phase, device_class), count in row.lost.items():
-            found["cause"][cause] += count
-            found["phase"][phase] += count
-            found["device_class"][device_class] += count
-    domains: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for _, row in runs:
-        for domain, (groups, lost) in row.domains.items():
-            domains[domain][0] += groups
-            domains[domain][1] += lost
-    return {
-        "asked": asked.total(),
-        "asked_by_class": dict(sorted(asked.items())),
-        "lost": found["cause"].total(),
-        **{f"by_{name}": dict(counts.most_common()) for name, counts in found.items()},
-        "domains": {domain: {"groups": pair[0], "lost": pair[1]} for domain, pair in sorted(domains.items())},
-    }
 
 
 # ----------------------------------------------------------------------------------------------------- tidy tables
@@ -173,7 +152,7 @@ def _why_rows(stress: Stress, runs: Runs) -> Iterator[dict[str, Any]]:
 
 def _domain_rows(runs: Runs) -> Iterator[dict[str, Any]]:
     for group in _by_point(runs):
-        for domain, counts in _losses(group)["domains"].items():
+        for domain, counts in losses([row for _, row in group])["domains"].items():
             share = counts["lost"] / counts["groups"]
             yield {
                 "point": group[0][0].point,
@@ -201,16 +180,16 @@ def page(stress: Stress, runs: Runs) -> Iterator[str]:
     """``stress.md``, line by line."""
     shape = layout(stress)
     statuses = Counter(row.numbers["status"] for _, row in runs)
-    counted = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in sorted(statuses.items()))
-    axes = " x ".join(
-        f"{len(axis.names) if axis.names else 'drawn'} {name}" for name, axis in stress.axes.items()
-    )
+    endings = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in sorted(statuses.items()))
+    axes = " x ".join(f"{len(axis.names or ())} {name}" for name, axis in stress.axes.items())
+    if stress.random is not None:
+        axes = f"{counted(stress.random.runs, 'random point')} of {', '.join(stress.axes)}"
     yield f"# Stress sweep {stress.name}\n"
-    yield f"{len(runs)} runs ({axes}, seeds {', '.join(map(str, stress.seeds))}): {counted}.\n"
+    yield f"{counted(len(runs), 'run')} ({axes}, {named_seeds(stress.seeds)}): {endings}.\n"
     paying = shape.panels or shape.y
     if paying is not None and stress.axes[paying].names is not None:
         yield f"## What each {paying} pays\n"
-        yield from _paid(paying, _by_level(stress, runs, paying))
+        yield from _paid(paying, _by_level(stress, runs, paying), has_pairs=stress.random is None)
     yield "## Where it breaks\n"
     yield from _broken(stress, runs)
     if stress.random is None:
@@ -220,20 +199,22 @@ def page(stress: Stress, runs: Runs) -> Iterator[str]:
                 yield from _grid(stress, shape, runs, name, write)
 
 
-def _paid(axis: str, panels: Mapping[str, Runs]) -> Iterator[str]:
-    """One line per level: how much it takes against the first level, at the same point and seed, and what it loses."""
+def _paid(axis: str, panels: Mapping[str, Runs], *, has_pairs: bool) -> Iterator[str]:
+    """One line per level: how much it takes against the first level, at the same point and seed, and what it loses.
+
+    Points drawn at random have no such pairs: no two differ in one axis alone.
+    """
     first_name, first = next(iter(panels.items()))
     has_accuracy = any(measure(row, "greedy_final") is not None for _, row in first)
     head = [
         axis,
         "finished",
-        "time, ratio",
-        "bytes, ratio",
+        *(["time, ratio", "bytes, ratio"] * has_pairs),
         "rewards that came",
         "wasted bytes",
         "groups lost",
     ]
-    yield _line(head + ["greedy accuracy"] * has_accuracy)
+    yield line(head + ["greedy accuracy"] * has_accuracy)
     yield "|---" * (len(head) + has_accuracy) + "|"
     for name, runs in panels.items():
         means = [
@@ -241,18 +222,24 @@ def _paid(axis: str, panels: Mapping[str, Runs]) -> Iterator[str]:
             for key in ("rewards_share", "wasted_share", "groups_lost_share")
         ]
         finished = sum(row.numbers["status"] == "finished" for _, row in runs)
-        yield _line(
+        yield line(
             [
                 name,
                 f"{finished} of {len(runs)}",
                 *(
                     "1" if name == first_name else show(ratio(runs, first, axis, key))
-                    for key in ("time_s", "wire_bytes")
+                    for key in ("time_s", "wire_bytes") * has_pairs
                 ),
                 *means,
                 *([show(interval([measure(row, "greedy_final") for _, row in runs]))] * has_accuracy),
             ]
         )
+    if not has_pairs:
+        yield (
+            f"\nColumns are means over the runs of that {axis}, each of which weighs alike. Its points are its own draws, "
+            "so a difference may also come from the other axes.\n"
+        )
+        return
     yield (
         f"\nRatios are to {first_name} at the same point and seed where both finished: the geometric mean, with its 95% "
         "interval over seeds. The other columns are means over all points; they weigh every point of the grid alike.\n"
@@ -286,7 +273,7 @@ def _pair_key(run: StressRun, axis: str) -> tuple[object, ...]:
 
 
 def _broken(stress: Stress, runs: Runs) -> Iterator[str]:
-    """Points where a seed did not finish, and why."""
+    """What ended the runs that did not finish, how often, and at which points."""
     found = [
         (group, [row.numbers for _, row in group if row.numbers["status"] != "finished"])
         for group in _by_point(runs)
@@ -295,17 +282,52 @@ def _broken(stress: Stress, runs: Runs) -> Iterator[str]:
     if not broken:
         yield "Every run finished.\n"
         return
-    yield _line([*stress.axes, "seeds", "how", "why"])
+    kinds: dict[tuple[str, str], list[tuple[StressRun, Row]]] = defaultdict(list)
+    for run, row in runs:
+        if row.numbers["status"] != "finished":
+            kinds[_way(row.numbers)].append((run, row))
+    marks = {kind: f"{place}" for place, kind in enumerate(sorted(kinds), 1)}
+    yield line(["", "how", "why", "runs", "one of them"])
+    yield "|---" * 5 + "|"
+    for kind in sorted(kinds):
+        why = _short(_common([_reason(row.numbers) for _, row in kinds[kind]]))
+        yield line([marks[kind], kind[0], why, len(kinds[kind]), f"{RUNS}/{kinds[kind][0][0].key}"])
+    yield "\nNumbers that differ between the runs of a line are left out (…); the whole message stands in the run's folder.\n"
+    yield line([*stress.axes, "seeds", "how", "why"])
     yield "|---" * (len(stress.axes) + 3) + "|"
     for group, numbers in broken[:_MOST_BROKEN]:
-        how = ", ".join(sorted({one["status"].replace("_", " ") for one in numbers}))
-        why = "; ".join(
-            sorted({_short(one["reason"] or f"stopped by {one['stopped_by']}") for one in numbers})
+        ways = sorted({_way(one) for one in numbers})
+        how = ", ".join(dict.fromkeys(status for status, _ in ways))
+        yield line(
+            [
+                *group[0][0].levels.values(),
+                f"{len(numbers)} of {len(group)}",
+                how,
+                ", ".join(f"({marks[way]})" for way in ways),
+            ]
         )
-        yield _line([*group[0][0].levels.values(), f"{len(numbers)} of {len(group)}", how, why])
     if len(broken) > _MOST_BROKEN:
-        yield f"\n{len(broken) - _MOST_BROKEN} more points stand in stress.csv."
+        yield f"\n{counted(len(broken) - _MOST_BROKEN, 'more point')} in stress.csv."
     yield ""
+
+
+_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
+
+
+def _reason(numbers: Mapping[str, Any]) -> str:
+    return str(numbers["reason"] or f"stopped by {numbers['stopped_by']}")
+
+
+def _way(numbers: Mapping[str, Any]) -> tuple[str, str]:
+    """How a run ended, and the reason without its numbers: runs that agree in both ended in the same way."""
+    return str(numbers["status"]).replace("_", " "), _NUMBER.sub("…", _reason(numbers))
+
+
+def _common(reasons: Sequence[str]) -> str:
+    """One text for reasons that differ in their numbers only; a number that all share stays."""
+    found = [_NUMBER.findall(reason) for reason in reasons]
+    shared = iter(same[0] if len(set(same)) == 1 else "…" for same in zip(*found, strict=True))
+    return _NUMBER.sub(lambda _: next(shared), reasons[0])
 
 
 def _short(text: str, most: int = 160) -> str:
@@ -315,13 +337,13 @@ def _short(text: str, most: int = 160) -> str:
 def _grid(stress: Stress, shape: Layout, runs: Runs, name: str, write: Any) -> Iterator[str]:
     columns = stress.axes[shape.x].names or ()
     side = [axis for axis in (shape.panels, shape.y) if axis is not None]
-    yield _line([*side, *(f"{shape.x} {column}" for column in columns)])
+    yield line([*side, *(f"{shape.x} {column}" for column in columns)])
     yield "|---" * (len(side) + len(columns)) + "|"
     cells: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for run, row in runs:
         cells[*(run.levels[axis] for axis in side), run.levels[shape.x]].append(row)
     for place in dict.fromkeys(key[:-1] for key in cells):
-        yield _line([*place, *(_cell(cells[*place, column], name, write) for column in columns)])
+        yield line([*place, *(_cell(cells[*place, column], name, write) for column in columns)])
     yield ""
 
 
@@ -333,53 +355,9 @@ def _cell(rows: Sequence[Row], name: str, write: Any) -> str:
 
 def why_page(stress: Stress, runs: Runs) -> Iterator[str]:
     """``why.md``, line by line: lost requests by cause, phase and device class, and groups lost by domain."""
-    shape = layout(stress)
-    panels = {name: _losses(group) for name, group in _by_panel(stress, runs).items()}
-    total = _losses(runs)
     yield f"# Why rewards were lost: {stress.name}\n"
-    if not total["asked"]:
-        yield "No request for rewards is on record.\n"
-        return
-    yield (
-        f"{total['lost']:,} of {total['asked']:,} requests brought no reward ({total['lost'] / total['asked']:.1%}). Counted "
-        "are requests of groups on record, summed over seeds; superfluous ones (over-selected, or the slower of a pair) are in "
-        "neither number. Columns are shares of the requests that were asked.\n"
-    )
-    head = shape.panels or "sweep"
-    for part, title in (("cause", "By cause"), ("phase", "By phase"), ("device_class", "By device class")):
-        names = list(total[f"by_{part}"])
-        yield f"## {title}\n"
-        yield _line([head, "asked", "lost", *names])
-        yield "|---" * (len(names) + 3) + "|"
-        for name, losses in panels.items():
-            yield _line([name, f"{losses['asked']:,}", *_shares(losses, part, names)])
-        if len(panels) > 1:
-            yield _line(["all", f"{total['asked']:,}", *_shares(total, part, names)])
-        yield ""
-    if "".join(total["by_device_class"]):
-        yield "By device class, shares are of the requests asked of that class.\n"
-    yield "## Share of groups lost, by domain\n"
-    domains = list(total["domains"])
-    yield _line([head, *domains])
-    yield "|---" * (len(domains) + 1) + "|"
-    for name, losses in panels.items():
-        yield _line([name, *(_domain_share(losses, domain) for domain in domains)])
-    yield ""
-
-
-def _shares(losses: Mapping[str, Any], part: str, names: Sequence[str]) -> list[str]:
-    asked = losses["asked"]
-    if not asked:
-        return ["-"] * (len(names) + 1)
-    of = [losses["asked_by_class"].get(name, 0) if part == "device_class" else asked for name in names]
-    counts = [losses[f"by_{part}"].get(name, 0) for name in names]
-    shares = [f"{count / base:.1%}" if base else "-" for count, base in zip(counts, of, strict=True)]
-    return [f"{losses['lost'] / asked:.1%}", *shares]
-
-
-def _domain_share(losses: Mapping[str, Any], domain: str) -> str:
-    counts = losses["domains"].get(domain)
-    return "-" if not counts else f"{counts['lost'] / counts['groups']:.1%}"
+    panels = {name: [row for _, row in group] for name, group in _by_panel(stress, runs).items()}
+    yield from why_lines(layout(stress).panels or "sweep", panels)
 
 
 # ----------------------------------------------------------------------------------------------------------- shared
@@ -407,8 +385,9 @@ def _by_level(stress: Stress, runs: Runs, axis: str) -> dict[str, Runs]:
     return {name: group for name, group in found.items() if group}
 
 
-def _line(cells: Iterable[object]) -> str:
-    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+def named_seeds(seeds: Sequence[int], colon: str = "") -> str:
+    """``seed 0``, ``seeds 0, 1``."""
+    return f"seed{'' if len(seeds) == 1 else 's'}{colon} {', '.join(map(str, seeds))}"
 
 
 def _percent(found: Interval) -> str:

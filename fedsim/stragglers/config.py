@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from fedsim.config import StrictModel
+from fedsim.config import SettingError, StrictModel
+from fedsim.errors import ScenarioError
 from fedsim.units import PositiveSeconds, Seconds, format_seconds
 
 Policy = Literal["wait_all", "deadline", "quorum", "over_select", "hedged", "replace", "adaptive"]
@@ -152,32 +153,61 @@ def refuse_impossible(config: StragglerConfig, cohort: int | None, key: str) -> 
         key: the setting that says so, for the message.
 
     Raises:
-        ValueError: more replies suffice than clients are asked, or spares are needed where everybody is asked.
+        SettingError: more replies suffice than clients are asked, or spares are needed where everybody is asked.
     """
     if cohort is not None and config.quorum is not None and config.quorum > cohort:
-        raise ValueError(
-            f"stragglers.quorum is {config.quorum}, but {key} asks {cohort} clients; must be at most {cohort}"
+        raise SettingError(
+            f"stragglers.quorum is {config.quorum}, but {key} asks {cohort} clients; must be at most {cohort}",
+            *("stragglers", "quorum"),
         )
     if cohort is None and config.policy in _USES_SPARES:
-        raise ValueError(
-            f"stragglers.policy {config.policy} needs clients that were not asked yet, but {key} asks everybody"
+        raise SettingError(
+            f"stragglers.policy {config.policy} needs clients that were not asked yet, but {key} asks everybody",
+            *("stragglers", "policy"),
         )
 
 
-def shortage(config: StragglerConfig, cohort: int | None, num_clients: int) -> str | None:
-    """Why these clients are too few for the policy; None when they are enough."""
+def refuse_rules_for_rewards(config: StragglerConfig, reply: str) -> None:
+    """Refuse what only rewards can do; for the validator of a protocol whose clients send something else.
+
+    Args:
+        config: the policy.
+        reply: what a client sends, for the message: ``an answer``.
+
+    Raises:
+        SettingError: ``missing`` says what a missing reward counts, or ``partial`` asks for the rewards that are there.
+    """
+    if config.missing != "mask":
+        raise SettingError(
+            f"stragglers.missing must be mask: {reply} that did not come is left out; {config.missing} is for rewards",
+            *("stragglers", "missing"),
+        )
+    if config.partial:
+        raise SettingError(
+            f"stragglers.partial is for rewards: {reply} has no part that is done before it is",
+            *("stragglers", "partial"),
+        )
+
+
+def refuse_shortage(config: StragglerConfig, cohort: int | None, num_clients: int) -> None:
+    """Refuse a policy for which a run's clients are too few.
+
+    Raises:
+        ScenarioError: more replies suffice than clients are asked, or nobody is left to be a spare.
+    """
     wanted = num_clients if cohort is None else min(cohort, num_clients)
     if config.quorum is not None and config.quorum > wanted:
-        return f"protocol.stragglers.quorum is {config.quorum}, but {wanted} clients are asked; must be at most {wanted}"
+        raise ScenarioError(
+            f"protocol.stragglers.quorum is {config.quorum}, but {wanted} clients are asked; must be at most {wanted}"
+        ).at("protocol", "stragglers", "quorum")
     if config.policy not in _USES_SPARES:
-        return None
+        return
     spares = config.extra or 1
     if wanted + spares > num_clients:
-        return (
+        raise ScenarioError(
             f"protocol.stragglers.policy {config.policy} asks {wanted} clients and {spares} more, but there are "
             f"{num_clients}; give more clients, or ask fewer"
-        )
-    return None
+        ).at("protocol", "stragglers", "policy" if config.extra is None else "extra")
 
 
 def _description(key: str) -> str:

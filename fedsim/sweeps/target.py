@@ -143,7 +143,7 @@ def describe(seeds: Sequence[int], ways: Sequence[Way | None]) -> dict[str, Any]
     median of each over all n (`censored_median`); ``censored`` lists the seeds of the others, with the amounts at which the
     target had not been reached yet.
     """
-    from fedsim.comparison import interval
+    from fedsim.sweeps.comparison import interval
 
     known = [(seed, way) for seed, way in zip(seeds, ways, strict=True) if way is not None]
     if not known:

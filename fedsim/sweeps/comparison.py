@@ -19,7 +19,7 @@ from scipy import stats
 
 from fedsim.errors import RunFolderError
 from fedsim.runfolder import write_atomically, write_json
-from fedsim.target import Target, TargetConfig, Way, describe, median_way, resolve, way_to
+from fedsim.sweeps.target import Target, TargetConfig, Way, describe, median_way, resolve, way_to
 from fedsim.units import format_seconds
 
 Interval = dict[str, float | int | None]
@@ -83,8 +83,8 @@ def write_comparison(
 
     In ``comparison.json`` each of ``variants`` has ``name``, ``protocol``, ``leaves`` (what leaves the clients), ``billed``,
     ``tuned``, ``gain``, every number of the summaries under its own key, ``minus_first`` (differences to the first variant,
-    paired by seed; null for the first itself) and ``to_target`` (see `fedsim.target.describe`). Beside them stand ``target``,
-    the validation accuracy that counts as reached (null where there is none), and ``target_origin``, where it comes from.
+    paired by seed; null for the first itself) and ``to_target`` (see `fedsim.sweeps.target.describe`). Beside them stand
+    ``target``, the validation accuracy that counts as reached (null where there is none), and ``target_origin``, its source.
 
     Args:
         folder: where to write.
@@ -200,7 +200,7 @@ def table(
     """A Markdown table for a paper: one line per variant, means over seeds, sizes in MiB.
 
     ``wasted`` is the share of the wire's bytes, both ways, whose fate is not ``useful``; bytes to the target are the wire's,
-    both ways, as the censored median (`fedsim.target.censored_median`). ``promised`` has the epsilons of a variant's
+    both ways, as the censored median (`fedsim.sweeps.target.censored_median`). ``promised`` has the epsilons of a variant's
     synthetic rows.
     """
     reference = next(iter(summaries.values()))

@@ -6,6 +6,7 @@ Everything is read from the run's folder: its summary, and the tables of outcome
   ``stop.virtual``); None for one that failed or ran out of time, whose time is not less than ``virtual_s``.
 * ``wasted_share``: share of the wire's bytes, both ways, whose fate is not ``useful``.
 * ``groups_lost_share``: share of the groups on record that were not trained on (no rewards, no experts, or too stale).
+* ``reason``: an error's name and its first clause (`first_clause`); the whole message stands in the run's folder.
 * ``rewards_share``: rewards that came, of those that were wanted (experts times groups).
 * A request is *lost* if it belongs to a group on record (in a protocol without groups: if it was sent and ended while the
   protocol played), carries no status ``ok``, and was not merely superfluous (``over_selected``).
@@ -14,17 +15,18 @@ Everything is read from the run's folder: its summary, and the tables of outcome
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fedsim.comparison import wasted_share
 from fedsim.errors import RunFolderError
 from fedsim.monitor import StopConfig
 from fedsim.runfolder import RECORDS, SUMMARY
-from fedsim.workers import Ending
+from fedsim.sweeps.comparison import wasted_share
+from fedsim.sweeps.workers import Ending
 
 if TYPE_CHECKING:
     import polars as pl
@@ -68,7 +70,7 @@ def read_row(folder: Path, ending: Ending, stop: StopConfig) -> Row:
     try:
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     except FileNotFoundError:  # refused before it began, or failed before there was anything to sum up
-        return Row({"status": ending.status, "reason": ending.reason, "wall_s": ending.wall_s})
+        return Row({"status": ending.status, "reason": first_clause(ending.reason), "wall_s": ending.wall_s})
     except ValueError:
         raise RunFolderError(f"{folder / SUMMARY} is damaged; remove the folder and sweep again") from None
     outcomes, groups = _table(folder, "outcomes", _OUTCOME), _table(folder, "groups", _GROUP)
@@ -82,7 +84,7 @@ def read_row(folder: Path, ending: Ending, stop: StopConfig) -> Row:
     }
     numbers = {
         "status": status,
-        "reason": ending.reason,
+        "reason": first_clause(ending.reason),
         "stopped_by": summary["stopped_by"],
         "virtual_s": summary["virtual_s"],
         "time_s": summary["virtual_s"] if status == "finished" else None,
@@ -132,6 +134,37 @@ def _status(summary: Mapping[str, Any], ending: Ending, stop: StopConfig) -> Sta
     return ending.status
 
 
+def first_clause(message: str) -> str:
+    """An error's name, or where its setting stands, and what it says first; folders of this machine are left out.
+
+    >>> first_clause("Deadlock: at 20 s 27 tasks wait (2 daemon events are left): main: run at /home/me/a.py:18 waits")
+    'Deadlock: at 20 s 27 tasks wait'
+    >>> first_clause("/home/me/crowd.yaml:4: stop is missing; add updates")
+    'crowd.yaml:4: stop is missing'
+    """
+    found = _HEAD.match(_FOLDERS.sub("", message))
+    assert found is not None  # every part of it may be empty
+    head, rest = found["head"] or "", found["rest"]
+    return head + _CLAUSE_END.split(rest, maxsplit=1)[0].rstrip(" .")
+
+
+_FOLDERS = re.compile(r"(?<![\w.)])/(?:[^/\s:]+/)+")
+_HEAD = re.compile(r"(?P<head>(?:[A-Z]\w+: |--set \S+?=[^:]*: |\S+:\d+: )*)(?P<rest>.*)", re.DOTALL)
+_CLAUSE_END = re.compile(r"[:;] | \(")
+
+
+def kind_of(cause: str) -> str:
+    """A cause without what differs from reply to reply: ``rejected: 7 rewards for 8 candidates`` is ``rejected``.
+
+    A fault that is named with it stays: its kind is what a table of causes is read for.
+    """
+    kind, colon, details = cause.partition(": ")
+    if not colon or kind != "rejected":
+        return cause
+    fault = details.rfind(" (fault: ")
+    return kind if fault < 0 else kind + details[fault:]
+
+
 def _trained_reward(groups: pl.DataFrame) -> float | None:
     """Mean reward of the groups that were trained on."""
     trained = groups.filter(groups["fate"] == "trained")["reward_mean"].to_list()
@@ -152,7 +185,8 @@ def _lost(
     asked = Counter(wanted["device_class"].to_list())
     lost = wanted.filter(pl.col("status") != "ok")
     rows = zip(*(lost[name].to_list() for name in ("cause", "status", "phase", "device_class")), strict=True)
-    return dict(sorted(asked.items())), dict(sorted(Counter(rows).items()))
+    kinds = Counter((kind_of(cause), status, phase, of) for cause, status, phase, of in rows)
+    return dict(sorted(asked.items())), dict(sorted(kinds.items()))
 
 
 def _domains(groups: pl.DataFrame) -> dict[str, tuple[int, int]]:

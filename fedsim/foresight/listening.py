@@ -23,6 +23,7 @@ from fedsim.errors import FedsimError, InputError
 from fedsim.network import wire
 from fedsim.progress import SilentProgress
 from fedsim.records import RecordLog
+from fedsim.scenario_errors import located
 from fedsim.states import ClientState
 from fedsim.world import Handler
 
@@ -84,6 +85,7 @@ class Listening(experiment.Play):
         return work(state, message)
 
 
+@located
 def listen(scenario: Scenario, num_messages: int) -> Listening:
     """A scenario's world at time 0, and messages of its protocol's typical request (none if it asks clients nothing).
 

@@ -1,7 +1,7 @@
 """What a comparison would take, before it is run: how many runs, how many are kept already, and a rough estimate of each.
 
-Virtual figures come from playing the first updates of one seed of every variant with stand-ins (`fedsim.estimate`). Real time
-cannot be foreseen for real models; where runs are kept already, theirs is extrapolated.
+Virtual figures come from playing the first updates of one seed of every variant with stand-ins (`foresight.estimate`). Real
+time cannot be foreseen for real models; where runs are kept already, theirs is extrapolated.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedsim.comparison_file import PlannedRun, open_comparison
 from fedsim.errors import FedsimError
-from fedsim.estimate import Estimate, estimate
+from fedsim.foresight.estimate import Estimate, estimate
 from fedsim.runfolder import SUMMARY
-from fedsim.sweep import RUNS, is_finished
+from fedsim.sweeps.comparison_file import PlannedRun, open_comparison
+from fedsim.sweeps.sweep import RUNS, is_finished
 
 BUDGET_S = 60.0
 """Real seconds for all estimates together; a variant whose turn comes later is not estimated."""

@@ -14,9 +14,9 @@ from pathlib import Path
 from fedsim.errors import FedsimError, ScenarioError
 from fedsim.progress import Progress
 from fedsim.runfolder import write_atomically
-from fedsim.stress_file import StressFile, StressRun, open_stress
-from fedsim.sweep import FIGURES, LOCK, RUNS, taken
-from fedsim.workers import ending, run_in_workers
+from fedsim.sweeps.stress_file import StressFile, StressRun, open_stress
+from fedsim.sweeps.sweep import FIGURES, LOCK, RUNS, taken
+from fedsim.sweeps.workers import ending, run_in_workers
 
 MARKER = "stress.yaml"
 _OURS = {RUNS, LOCK, MARKER, FIGURES}
@@ -50,8 +50,8 @@ def stress(
         RunFolderError: the folder holds something else, or another sweep is running in it.
         FedsimError: a run broke (a bug, or a file that cannot be read); the others are kept.
     """
-    from fedsim.stress_pages import write_stress
-    from fedsim.stress_rows import read_row
+    from fedsim.sweeps.stress_pages import write_stress
+    from fedsim.sweeps.stress_rows import read_row
 
     opened = open_stress(source, seeds)
     planned = opened.runs()
@@ -127,20 +127,25 @@ def outlook_lines(
 
 
 def _axis_lines(opened: StressFile) -> Iterator[str]:
+    from fedsim.sweeps.stress_losses import counted
+    from fedsim.sweeps.stress_pages import named_seeds
+
     stress = opened.stress
     if stress.random is not None:
-        yield f"{stress.random.runs} random points x {len(stress.seeds)} seeds"
+        yield f"{counted(stress.random.runs, 'random point')} x {counted(len(stress.seeds), 'seed')}"
     for name, axis in stress.axes.items():
         shown = (
-            f"{axis.low:g} to {axis.high:g}, {axis.scale}" if axis.names is None else ", ".join(axis.names)
+            f"{axis.low:g} to {axis.high:g}{f' {axis.unit}' if axis.unit else ''}, {axis.scale}"
+            if axis.names is None
+            else ", ".join(axis.names)
         )
         yield f"  {name}: {shown}"
-    yield f"  seeds: {', '.join(map(str, stress.seeds))}"
+    yield f"  {named_seeds(stress.seeds, colon=':')}"
 
 
 def _tried(missing: Sequence[StressRun]) -> Iterator[str]:
     """Points spread over the sweep, the first and the last among them, each estimated, until the time is up."""
-    from fedsim.estimate import estimate
+    from fedsim.foresight.estimate import estimate
     from fedsim.progress import format_stats
 
     until_s = time.monotonic() + _BUDGET_S

@@ -15,7 +15,7 @@ from functools import cached_property
 
 from fedsim import streams
 from fedsim.errors import ScenarioError
-from fedsim.fault_config import FaultConfig, OnLinks
+from fedsim.faults.config import FaultConfig, OnLinks
 from fedsim.records import SERVER_ID
 
 MOST_CHANGES = 100_000
@@ -137,7 +137,7 @@ def targets_of(
             raise ScenarioError(
                 f"faults.{place}.clients names client {client_id}, "
                 f"but there are {num_clients} clients; must be 0 to {num_clients - 1}"
-            )
+            ).at("faults", place, "clients")
     if config.clients is not None:
         return sorted(config.clients)
     known = sorted(set(classes_of_clients))
@@ -145,7 +145,7 @@ def targets_of(
         if name not in known:
             raise ScenarioError(
                 f"faults.{place}.classes names {name!r}, but no client is one; must be one of {', '.join(known)}"
-            )
+            ).at("faults", place, "classes")
     wanted = frozenset(config.classes if config.classes is not None else known)
     devices = [client_id for client_id, name in enumerate(classes_of_clients) if name in wanted]
     if config.share is None:

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fedsim.errors import RunFolderError
-from fedsim.foresight import Foresight, RequestTimes
-from fedsim.heterogeneity import Heterogeneity, expected_reply_s, heterogeneity
-from fedsim.listening import Listening
+from fedsim.foresight.heterogeneity import Heterogeneity, expected_reply_s, heterogeneity
+from fedsim.foresight.listening import Listening
+from fedsim.foresight.request_times import Foresight, RequestTimes
 from fedsim.runfolder import write_atomically, write_json
 from fedsim.units import format_bytes
 

@@ -13,6 +13,7 @@ from fedsim.clock import run as run_on_virtual_time
 from fedsim.devices import population
 from fedsim.progress import SilentProgress
 from fedsim.records import Outcome, RecordLog, Transfer, Update
+from fedsim.scenario_errors import located
 
 if TYPE_CHECKING:
     from fedsim.scenario import Scenario
@@ -40,6 +41,7 @@ class Estimate:
     expected_staleness: float | None
 
 
+@located
 def estimate(scenario: Scenario) -> Estimate:
     """Play the first updates with stand-ins (no torch) and extrapolate to where the scenario stops.
 

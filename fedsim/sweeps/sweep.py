@@ -21,11 +21,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from fedsim import tuning
-from fedsim.comparison_file import Comparison, PlannedRun, open_comparison
 from fedsim.errors import FedsimError, RunFolderError, ScenarioError
 from fedsim.progress import Progress
 from fedsim.runfolder import MANIFEST, SUMMARY, write_atomically
+from fedsim.sweeps import tuning
+from fedsim.sweeps.comparison_file import Comparison, PlannedRun, open_comparison
 
 RUNS, LOCK, MARKER, FIGURES = "runs", ".comparison.lock", "comparison.yaml", "figures"
 _OURS = {
@@ -63,7 +63,7 @@ def compare(
         RunFolderError: the folder holds something else, or another comparison is running in it.
         FedsimError: a run failed; the finished ones are kept.
     """
-    from fedsim.comparison import write_comparison
+    from fedsim.sweeps.comparison import write_comparison
 
     opened = open_comparison(source, seeds)
     comparison, grid, planned = opened.comparison, opened.grid(), opened.runs()

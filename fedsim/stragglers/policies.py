@@ -33,10 +33,10 @@ from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from fedsim.errors import RequestError
-from fedsim.straggler_config import StragglerConfig, refuse_impossible, shortage
+from fedsim.stragglers.config import StragglerConfig, refuse_impossible
 from fedsim.world import Hurry
 
-__all__ = ["ReplyTimes", "StragglerConfig", "Stragglers", "refuse_impossible", "seated", "shortage"]
+__all__ = ["ReplyTimes", "StragglerConfig", "Stragglers", "refuse_impossible", "seated"]
 
 T = TypeVar("T")
 Ask = Callable[[int, Hurry | None], Coroutine[Any, Any, T]]

@@ -1,0 +1,1 @@
+"""What breaks on purpose: settings, windows of time, struck replies, and the plan of a run."""

@@ -1,0 +1,1 @@
+"""How long a server waits for its clients: settings and policies."""

@@ -1,0 +1,1 @@
+"""Many runs: comparisons, tuning, stress sweeps, and the processes that run them."""
