@@ -24,13 +24,13 @@ from fedsim.devices.config import DropoutConfig
 from fedsim.devices.cost import ModelSpec
 from fedsim.devices.dropout import Dropout
 from fedsim.devices.profile import DeviceProfile
-from fedsim.experiment import _raise_plainly
 from fedsim.federation import Federation
 from fedsim.models.config import PolicyConfig
 from fedsim.monitor import EvaluationConfig, Monitor, StopConfig
 from fedsim.network import wire
 from fedsim.network.link import SharedLink
 from fedsim.network.transport import Transport
+from fedsim.play import raise_plainly
 from fedsim.progress import SilentProgress
 from fedsim.records import Group as GroupRow
 from fedsim.records import Outcome, RecordLog, Transfer, Update
@@ -327,7 +327,7 @@ async def perform(on: Stage, config: PolicyConfig) -> Stage:
     )
     if playing.done():
         stopping.cancel()
-        _raise_plainly(playing)
+        raise_plainly(playing)
     on.ended_at_s = asyncio.get_running_loop().time()
     for task in (playing, stopping):
         task.cancel()

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sample_run import carried_bytes, sample_log
 
 from fedsim.errors import InvariantViolation
-from fedsim.experiment import limits_of
 from fedsim.invariants import Limits, check
+from fedsim.play import limits_of
 from fedsim.records import Compute, Fault, Group, Outcome, Presence, RecordLog, Transfer, Update
 
 

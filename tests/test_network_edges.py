@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from fedsim import streams
 from fedsim.errors import DataFileError, ScenarioError
-from fedsim.experiment import edges_of
 from fedsim.network.config import NetworkConfig
 from fedsim.network.edges import EdgesConfig, edge_tree, edges_from_graph
+from fedsim.play import edges_of
 from fedsim.scenario import read_scenario, scenario_from
 from tests.worlds import ROUND
 

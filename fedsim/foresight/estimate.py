@@ -11,6 +11,7 @@ import numpy as np
 from fedsim import casting, experiment
 from fedsim.clock import run as run_on_virtual_time
 from fedsim.devices import population
+from fedsim.play import Play, faults_of
 from fedsim.progress import SilentProgress
 from fedsim.records import Outcome, RecordLog, Transfer, Update
 from fedsim.scenario_errors import located
@@ -55,7 +56,7 @@ def estimate(scenario: Scenario) -> Estimate:
     """
     devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
     experiment.check(scenario, len(devices))
-    experiment.faults_of(scenario, devices)
+    faults_of(scenario, devices)
     if scenario.fidelity == "real" and scenario.tasks.file is not None:
         casting.questions(scenario, len(devices))  # so that a wrong line of an own file is told before a run
     cast = casting.stand_ins(scenario, len(devices))
@@ -63,7 +64,7 @@ def estimate(scenario: Scenario) -> Estimate:
     wanted = scenario.stop.updates
     stop = scenario.stop.model_copy(update={"updates": min(_num_played(scenario), wanted or _MOST_UPDATES)})
     with SilentProgress().phase("estimate") as phase:
-        play = experiment.Play(
+        play = Play(
             scenario.model_copy(update={"stop": stop, "fidelity": "timing"}),
             devices,
             cast,

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fedsim import casting, experiment, protocols
+from fedsim import casting, protocols
 from fedsim.clock import VirtualLoop
 from fedsim.clock import run as run_on_virtual_time
 from fedsim.devices import population
@@ -21,6 +21,7 @@ from fedsim.devices.config import AlwaysConfig, DropoutConfig
 from fedsim.devices.cost import Work
 from fedsim.errors import FedsimError, InputError
 from fedsim.network import wire
+from fedsim.play import Play
 from fedsim.progress import SilentProgress
 from fedsim.records import RecordLog
 from fedsim.scenario_errors import located
@@ -34,7 +35,7 @@ _MOST_EVENTS = 500_000
 _OCCASIONAL = ("probe", "setup", "cancel")
 
 
-class Listening(experiment.Play):
+class Listening(Play):
     """A run that ends as soon as enough of its typical messages to clients have been heard.
 
     Attributes:
