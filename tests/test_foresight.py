@@ -211,7 +211,7 @@ def test_without_a_deadline_nothing_is_played() -> None:
 
 def test_foreseeing_imports_neither_torch_nor_scipy_nor_matplotlib() -> None:
     code = (
-        "import sys; from fedsim.scenario import read_scenario; from fedsim import population_table as p; "
+        "import sys; from fedsim.scenario import read_scenario; from fedsim.foresight import population_table as p; "
         "t = p.population_table(read_scenario('quickstart')); list(p.lines(t)); "
         "print([m for m in ('torch', 'transformers', 'scipy', 'matplotlib', 'polars') if m in sys.modules])"
     )
