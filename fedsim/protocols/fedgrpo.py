@@ -139,7 +139,7 @@ async def run(federation: Federation, config: Config, state: ServerState) -> Non
         async def judge(group: Group) -> Judgement:
             chosen = await experts.choose(group.draw)
             spares = experts.spares(group.draw, chosen)
-            scores = await ask(federation, config, stragglers, trust, group, chosen, spares)
+            scores = await ask(federation, config, stragglers, group, chosen, spares, trust)
             seats = seated(chosen, scores)
             competence = experts.weights(group.draw, seats)
             judgement = judged(config, group, seats, scores, state.data.answers)
@@ -160,17 +160,21 @@ async def ask(
     federation: Federation,
     config: Config,
     stragglers: Stragglers,
-    trust: Trust,
     group: Group,
     chosen: Sequence[int],
     spares: Iterable[int] = (),
+    trust: Trust | None = None,
 ) -> dict[int, wire.Message]:
-    """Ask the experts and await what they return under the straggler policy (Algorithm 1, step 5), by client id."""
+    """Ask the experts and await what they return under the straggler policy (Algorithm 1, step 5), by client id.
+
+    ``trust`` remembers how each of them behaved.
+    """
     message = question_message(config, group)
     subject = Subject(group.draw.index, group.draw.question.question_id, group.draw.epoch)
 
     def request(client_id: int, hurry: Hurry | None) -> Coroutine[Any, Any, wire.Message]:
-        return trust.ask(client_id, federation.clients[client_id].request(message, subject, hurry))
+        asking = federation.clients[client_id].request(message, subject, hurry)
+        return asking if trust is None else trust.ask(client_id, asking)
 
     return await stragglers.collect(request, chosen, spares)
 
