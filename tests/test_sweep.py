@@ -97,6 +97,28 @@ def test_what_is_wrong_anywhere_is_one_line_before_anything_is_written(write, tm
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("variants", "said"),
+    [
+        (
+            "  - name: b\n    set:\n      protocol.grop_size: 6\n",
+            "variant b: protocol.grop_size is not a key",
+        ),
+        (
+            "  - name: b\n    set:\n      protocol.group_size: 0\n",
+            "variant b: protocol.group_size is 0; must be",
+        ),
+    ],
+)
+def test_a_mistake_in_a_variant_names_its_own_line_and_no_override_that_nobody_typed(write, variants, said):
+    text = HEAD + "variants:\n  - {name: a}\n" + variants
+    line = len(text.splitlines())
+    with pytest.raises(ScenarioError) as error:
+        read_comparison(path := write(text))
+    assert str(error.value).startswith(f"{path}:{line}: {said}")
+    assert "--set" not in str(error.value)
+
+
 def test_another_protocol_keeps_the_settings_that_both_have_and_takes_its_own_defaults(write):
     path = write(
         HEAD + "variants:\n  - {name: a, protocol: central_grpo, set: {protocol.temperature: 0.5}}\n"

@@ -80,7 +80,7 @@ def test_no_value_has_a_higher_mean_than_the_chosen_one(measured):
         (HEAD + GRID.replace("[100, 101]", "[100, 100]") + VARIANTS, "a value stands twice"),
         (HEAD + GRID.replace("1.0e-5", "1.0e-3") + VARIANTS, "a value stands twice"),
         (HEAD + GRID.replace(", 1.0e-5, 1.0e-4", "") + VARIANTS, "tune.values"),
-        (HEAD + GRID.replace("1.0e-5", "-1.0e-5") + VARIANTS, "variant rewards: --set protocol.learning_rate=-1e-05"),
+        (HEAD + GRID.replace("1.0e-5", "-1.0e-5") + VARIANTS, ": variant rewards: protocol.learning_rate is -1e-05"),
         (HEAD + GRID + VARIANTS.replace("fit_learning", "fit_lerning"), "did you mean 'fit_learning_rate'"),
         (HEAD + GRID + VARIANTS + "  - {name: t, set: {fidelity: timing}, tune: protocol.learning_rate}\n", "fidelity timing"),
     ],

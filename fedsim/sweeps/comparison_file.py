@@ -27,7 +27,8 @@ from fedsim.models.config import is_config_file
 from fedsim.runfolder import FORMAT_VERSION, platform_facts
 from fedsim.scenario import Scenario, find_scenario, read_scenario
 from fedsim.scenario_errors import nearest, scenario_error
-from fedsim.scenario_yaml import assign, parse
+from fedsim.scenario_yaml import Document, Override, assign, parse
+from fedsim.scenario_yaml import Path as KeyPath
 from fedsim.source import code_fingerprint
 from fedsim.sweeps.target import TargetConfig
 
@@ -140,6 +141,7 @@ class ComparisonFile:
     path: Path
     base: Path
     comparison: Comparison
+    document: Document
 
     def runs(self, chosen: Mapping[str, float] | None = None) -> list[PlannedRun]:
         """Every variant with every seed; ``chosen`` are tuned values by variant.
@@ -183,9 +185,16 @@ class ComparisonFile:
     def _runs(
         self, variant: Variant, seeds: Sequence[int], value: float | None, *more: str
     ) -> list[PlannedRun]:
-        assignments = [f"{key}={json.dumps(setting)}" for key, setting in variant.set.items()]
+        place: KeyPath = ("variants", self.comparison.variants.index(variant))
+        told = f": variant {variant.name}"
+        assignments: list[str | Override] = []
+        for key, setting in variant.set.items():
+            where = self.document.origin((*place, "set", key)) + told
+            assignments.append(Override(f"{key}={json.dumps(setting)}", where, where))
         if value is not None:
-            assignments.append(f"{variant.tune}={json.dumps(value)}")
+            tried = self.document.origin(("tune", "values")) + told
+            key_place = self.document.origin((*place, "tune")) + told
+            assignments.append(Override(f"{variant.tune}={json.dumps(value)}", tried, key_place))
         planned = []
         try:
             if variant.protocol is not None:
@@ -194,6 +203,8 @@ class ComparisonFile:
                 scenario = read_scenario(self.base, [*assignments, *more], seed).anchored()
                 planned.append(PlannedRun(variant.name, seed, scenario, run_key(scenario), value))
         except ScenarioError as error:
+            if str(error).startswith(f"{self.path}:"):
+                raise  # it names a line of this file
             raise ScenarioError(f"{self.path}: variant {variant.name}: {error}") from None
         return planned
 
@@ -219,7 +230,8 @@ def open_comparison(source: Path | str, seeds: Sequence[int] | None = None) -> C
     except ValidationError as error:
         raise scenario_error(error, document, Comparison) from None
     beside = path.parent / comparison.base
-    return ComparisonFile(path, find_scenario(beside if beside.is_file() else comparison.base), comparison)
+    base = find_scenario(beside if beside.is_file() else comparison.base)
+    return ComparisonFile(path, base, comparison, document)
 
 
 def read_comparison(
