@@ -17,12 +17,12 @@ from matplotlib.figure import Figure
 
 from analysis.command_line import write_page
 from analysis.comparison_runs import ComparisonRuns, Method, read
+from analysis.figure_page import draw_figures
 from analysis.figures.compare_axes import said_of_all
 from analysis.figures.compare_bytes import compare_bytes
 from analysis.figures.compare_curves import compare_curves_bytes, compare_curves_time
 from analysis.figures.compare_front import compare_front
 from analysis.figures.compare_target import compare_target
-from analysis.style import save
 from fedsim.runfolder import write_atomically
 from fedsim.sweeps.comparison import interval, show
 from fedsim.units import format_bytes, format_seconds
@@ -88,21 +88,7 @@ def write_comparison_report(folder: Path | str) -> list[Path]:
     """
     comparison = read(folder)
     target = comparison.folder / "figures"
-    written: list[Path] = []
-    sections: list[str] = []
-    for spec in COMPARISON_FIGURES:
-        figure = spec.draw(comparison)
-        caption = html.escape(spec.caption)
-        if figure is None:
-            for suffix in (".png", ".svg"):
-                (target / (spec.name + suffix)).unlink(missing_ok=True)
-            sections.append(f"<p><em>Left out, {html.escape(spec.missing)}:</em> {caption}</p>")
-            continue
-        written += save(figure, target / spec.name)
-        sections.append(
-            f'<figure><img src="{spec.name}.png" alt="{caption}" style="max-width:100%">'
-            f'<figcaption>{caption} (<a href="{spec.name}.svg">SVG</a>)</figcaption></figure>'
-        )
+    written, sections = draw_figures(COMPARISON_FIGURES, comparison, target)
     return [*written, write_atomically(target / "index.html", _page(comparison, sections).encode())]
 
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from analysis.command_line import write_page
+from analysis.figure_page import draw_figures
 from analysis.figures.stress_maps import stress_map
 from analysis.figures.stress_why import stress_why
 from analysis.stress_runs import Sweep, read_sweep
-from analysis.style import save
 from fedsim.runfolder import write_atomically
 
 
@@ -63,21 +63,7 @@ def write_stress_report(folder: Path | str) -> list[Path]:
     """
     sweep = read_sweep(folder)
     target = sweep.folder / "figures"
-    written: list[Path] = []
-    sections: list[str] = []
-    for spec in STRESS_FIGURES:
-        figure = spec.draw(sweep)
-        caption = html.escape(spec.caption)
-        if figure is None:
-            for suffix in (".png", ".svg"):
-                (target / (spec.name + suffix)).unlink(missing_ok=True)
-            sections.append(f"<p><em>Left out, {html.escape(spec.missing)}:</em> {caption}</p>")
-            continue
-        written += save(figure, target / spec.name)
-        sections.append(
-            f'<figure><img src="{spec.name}.png" alt="{caption}" style="max-width:100%">'
-            f'<figcaption>{caption} (<a href="{spec.name}.svg">SVG</a>)</figcaption></figure>'
-        )
+    written, sections = draw_figures(STRESS_FIGURES, sweep, target)
     return [*written, write_atomically(target / "index.html", _page(sweep, sections).encode())]
 
 

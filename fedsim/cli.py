@@ -268,9 +268,9 @@ def list_() -> None:
     """List protocols, device, link, model, text and world presets, and shipped scenarios."""
     from fedsim.devices.presets import architectures, device_presets, link_names
     from fedsim.models.config import PRESETS
+    from fedsim.named_worlds import world_descriptions
     from fedsim.scenario import protocol_settings, shipped_comparisons, shipped_scenarios, shipped_sweeps
     from fedsim.text_lengths import length_presets
-    from fedsim.worlds import world_descriptions
 
     protocols = {
         name: model.model_fields["name"].description or "" for name, model in protocol_settings().items()

@@ -176,7 +176,8 @@ def _summary(
 
 def privacy_of(scenario: Scenario, states: Sequence[ClientState]) -> dict[str, Any] | None:
     """What a run's wire variant lets out, and what the noise promises for the whole run; None where no boundary is declared."""
-    boundary = BOUNDARIES.get(getattr(scenario.protocol, "wire", None))  # type: ignore[arg-type]
+    variant: Any = getattr(scenario.protocol, "wire", None)
+    boundary = BOUNDARIES.get(variant)
     if boundary is None:
         return None
     noises = [state.noise for state in states if state.noise is not None]

@@ -32,6 +32,14 @@ _NORMAL = NormalDist()
 _REMEMBERED_SLOTS, _REMEMBERED_BLOCKS = 1 << 14, 1 << 15
 
 
+def slot_at(at_s: float, period_s: float) -> int:
+    """The slot n with ``n T <= at_s < (n + 1) T`` for a period T, in floating point."""
+    number = math.floor(at_s / period_s)
+    if number * period_s > at_s:
+        return number - 1
+    return number + 1 if (number + 1) * period_s <= at_s else number
+
+
 class Levels:
     """Levels of many keys with one memory a in [0, 1); 0 means independent from slot to slot."""
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError, create_model, field_validator, model_validator
 
-from fedsim import protocols, worlds
+from fedsim import named_worlds, protocols
 from fedsim.config import SettingError, StrictModel
 from fedsim.correlate import CorrelateConfig, refuse_nothing_to_order
 from fedsim.devices.config import (
@@ -259,7 +259,7 @@ def scenario_from(data: Mapping[str, Any], folder: Path | str = ".") -> Scenario
 
 
 def _validate(document: Document, folder: Path) -> Scenario:
-    worlds.expand(document)
+    named_worlds.expand(document)
     model = _scenario_model(_protocol_name(document))
     try:
         scenario = model.model_validate_json(json.dumps(document.data))

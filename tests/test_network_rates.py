@@ -67,7 +67,7 @@ def test_along_one_clients_time_the_rates_keep_their_memory_and_come_back_to_the
 def test_what_the_moving_average_leaves_out_is_below_a_thousandth():
     for memory in (0.3, 0.5, 0.8, 0.99):
         source = rates(rate_memory=memory)
-        assert memory ** len(source._weights) <= 1e-3 < memory ** (len(source._weights) - 1)
+        assert memory ** len(source._levels._weights) <= 1e-3 < memory ** (len(source._levels._weights) - 1)
         assert math.fsum(weight**2 for weight in source._weights) == pytest.approx(1.0)
     assert rates(rate_memory=0.0)._weights == [1.0]
 

@@ -47,7 +47,7 @@ from fedsim.devices.slowdown_config import (
     SlowdownConfig,
 )
 from fedsim.errors import ScenarioError
-from fedsim.levels import Levels
+from fedsim.levels import Levels, slot_at
 
 _NORMAL = NormalDist()
 _Key = tuple[streams.Part, ...]
@@ -295,15 +295,8 @@ class _Background:
         self.mean = 1 - config.mean_load
 
     def speed(self, client_id: int, at_s: float) -> float:
-        level = self._levels.level((*self._key, client_id), self._slot(at_s))
+        level = self._levels.level((*self._key, client_id), slot_at(at_s, self._period_s))
         return float(_NORMAL.cdf(level) ** self._exponent)
 
     def next_change(self, client_id: int, at_s: float) -> float:
-        return (self._slot(at_s) + 1) * self._period_s
-
-    def _slot(self, at_s: float) -> int:
-        """The slot n with ``n T <= at_s < (n + 1) T``, in floating point."""
-        number = math.floor(at_s / self._period_s)
-        if number * self._period_s > at_s:
-            return number - 1
-        return number + 1 if (number + 1) * self._period_s <= at_s else number
+        return (slot_at(at_s, self._period_s) + 1) * self._period_s

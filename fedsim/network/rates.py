@@ -2,51 +2,33 @@
 
 Time is cut into slots of ``rate_period`` T. In slot n, ``[nT, (n+1)T)``, a client's link runs at its nominal rate times
 
-    f_n = exp(sigma z_n - sigma^2 / 2),    z_n = c sum_{j=0}^{J-1} a^j e_{n-j},    c^2 = (1 - a^2) / (1 - a^{2J})
+    f_n = exp(sigma z_n - sigma^2 / 2)
 
-with e_n independent standard normal draws keyed by (seed, direction, client, n), a = ``rate_memory`` and sigma the link's
-jitter. So f_n is lognormal with mean 1, and z_n is the stationary AR(1) process ``z_n = a z_{n-1} + sqrt(1 - a^2) e_n``
-written as a moving average and cut where ``a^J`` falls below 1e-3: corr(z_n, z_{n+h}) lies below a^h by less than
-``a^(2J - h)``, so by less than 1e-3 at every lag. Nothing is carried from slot to slot, so that any order of asking gives
-the same numbers, and two protocols that ask the same client at the same instant find the same link. A link without jitter
-draws nothing.
+with sigma the link's jitter and z_n the level of the slot (`fedsim.levels`), of memory ``rate_memory`` and keyed by (seed,
+direction, client): a stationary AR(1) process of standard normals. So f_n is lognormal with mean 1. Nothing is carried from
+slot to slot: any order of asking gives the same numbers, and two protocols that ask the same client at the same instant
+find the same link. A link without jitter draws nothing.
 
 What else slows a link (a partition, a link made slow by a fault) multiplies it: `LinkFactors` are functions of (client,
 direction, virtual time) as well, and a factor of 0 stalls the client's transfers until it changes.
 
 Left out: links that share a cause (two phones behind one access point), and a period of its own for each client: all links
 change at the same instants, each by its own draw.
-
-References:
-    Brockwell and Davis, Time Series: Theory and Methods (1991), section 3.1 (the causal AR(1) process as an infinite
-    moving average).
 """
 
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Callable
-from functools import lru_cache
-from operator import mul
-from statistics import NormalDist
 from typing import Protocol
 
-from fedsim import streams
 from fedsim.clock import Scheduled, VirtualLoop
 from fedsim.devices.profile import DeviceProfile
+from fedsim.levels import Levels, slot_at
 from fedsim.network import tcp
 from fedsim.network.config import NetworkConfig
 from fedsim.network.link import Flow, SharedLink
 from fedsim.records import Direction
-
-TRUNCATION = 1e-3
-"""Weight at which the moving average is cut."""
-
-_BLOCK = 16
-_WORDS = struct.Struct(f"<{_BLOCK}I")
-_NORMAL = NormalDist()
-_REMEMBERED_SLOTS, _REMEMBERED_BLOCKS = 1 << 14, 1 << 15
 
 
 class LinkFactors(Protocol):
@@ -67,27 +49,17 @@ class AccessRates:
     """
 
     def __init__(self, config: NetworkConfig, seed: int, factors: LinkFactors | None = None) -> None:
-        memory = config.rate_memory
         self.factors = factors
         self._loss = config.loss if config.transport == "tcp" else 0.0
         self._segment_bytes = config.segment_payload + config.segment_header
         self._extra_rtt_s = config.extra_rtt
         self._period_s = config.rate_period
         self._seed = seed
-        self._length = max(1, math.ceil(math.log(TRUNCATION) / math.log(memory))) if memory else 1
-        weights = [memory**age for age in range(self._length)]
-        scale = math.sqrt(math.fsum(map(mul, weights, weights)))
-        self._weights = [weight / scale for weight in reversed(weights)]  # the oldest slot first
-        # Pure functions of their arguments: what is remembered changes no number.
-        self._level = lru_cache(_REMEMBERED_SLOTS)(self._level_of)
-        self._block = lru_cache(_REMEMBERED_BLOCKS)(self._block_of)
+        self._levels = Levels(config.rate_memory)
 
     def slot(self, at_s: float) -> int:
         """The slot n with ``n T <= at_s < (n + 1) T``, in floating point."""
-        number = math.floor(at_s / self._period_s)
-        if number * self._period_s > at_s:
-            return number - 1
-        return number + 1 if (number + 1) * self._period_s <= at_s else number
+        return slot_at(at_s, self._period_s)
 
     def next_change(self, at_s: float) -> float:
         """The first instant after ``at_s`` at which rates change: the end of its slot."""
@@ -95,7 +67,7 @@ class AccessRates:
 
     def level(self, client_id: int, direction: Direction, at_s: float) -> float:
         """The state z at an instant: standard normal over clients and time."""
-        return self._level(client_id, direction, self.slot(at_s))
+        return self._levels.level((self._seed, "access", direction, client_id), self.slot(at_s))
 
     def bytes_per_s(self, profile: DeviceProfile, client_id: int, direction: Direction, at_s: float) -> float:
         """The access link's rate at an instant, bytes/s: nominal rate times f, times the client's factor.
@@ -115,19 +87,6 @@ class AccessRates:
             segments_per_s = tcp.loss_limited_segments_per_s(self._loss, profile.rtt_s + self._extra_rtt_s)
             rate_bytes_per_s = min(rate_bytes_per_s, segments_per_s * self._segment_bytes)
         return rate_bytes_per_s
-
-    def _level_of(self, client_id: int, direction: Direction, slot: int) -> float:
-        oldest = slot - self._length + 1
-        first = oldest // _BLOCK
-        draws: list[float] = []
-        for block in range(first, slot // _BLOCK + 1):
-            draws += self._block(client_id, direction, block)
-        return math.fsum(map(mul, self._weights, draws[oldest - first * _BLOCK :]))
-
-    def _block_of(self, client_id: int, direction: Direction, block: int) -> tuple[float, ...]:
-        """The draws e of 16 slots from one hash: 32 bits each, so that none lies beyond 6.4 deviations."""
-        raw = streams.digest(self._seed, "access", direction, client_id, block, size=_WORDS.size)
-        return tuple([_NORMAL.inv_cdf((word + 0.5) / 2**32) for word in _WORDS.unpack(raw)])
 
 
 class AccessLinks:

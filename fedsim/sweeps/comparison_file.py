@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -31,6 +31,8 @@ from fedsim.scenario_yaml import Document, Override, assign, parse
 from fedsim.scenario_yaml import Path as KeyPath
 from fedsim.source import code_fingerprint
 from fedsim.sweeps.target import TargetConfig
+
+M = TypeVar("M", bound=StrictModel)
 
 _NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 _WITH_FILE = ("tasks", "clients", "availability")  # sections that may name a file, by the key `file`
@@ -223,15 +225,35 @@ def open_comparison(source: Path | str, seeds: Sequence[int] | None = None) -> C
         raise ScenarioError(
             f"{path} is one scenario; give it to fedsim run (a comparison has name, base, seeds, variants)"
         )
+    comparison = validated(Comparison, document, seeds)
+    return ComparisonFile(path, base_of(document, path, comparison.base), comparison, document)
+
+
+def validated(kind: type[M], document: Document, seeds: Sequence[int] | None) -> M:
+    """What a document with ``seeds`` holds; given ones replace its own.
+
+    Raises:
+        ScenarioError: it is wrong; one line says where.
+    """
     if seeds is not None:
         assign(document, f"seeds={json.dumps(list(seeds))}", origin="--seeds")
     try:
-        comparison = Comparison.model_validate_json(json.dumps(document.data))
+        return kind.model_validate_json(json.dumps(document.data))
     except ValidationError as error:
-        raise scenario_error(error, document, Comparison) from None
-    beside = path.parent / comparison.base
-    base = find_scenario(beside if beside.is_file() else comparison.base)
-    return ComparisonFile(path, base, comparison, document)
+        raise scenario_error(error, document, kind) from None
+
+
+def base_of(document: Document, path: Path, base: str) -> Path:
+    """The scenario that the key ``base`` of a file means: one beside the file, else a path or a shipped one's name.
+
+    Raises:
+        ScenarioError: there is none; the message names the key's line.
+    """
+    beside = path.parent / base
+    try:
+        return find_scenario(beside if beside.is_file() else base)
+    except ScenarioError as error:
+        raise ScenarioError(f"{document.origin(('base',))}: base: {error}") from None
 
 
 def read_comparison(

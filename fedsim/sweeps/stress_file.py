@@ -25,16 +25,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fedsim import streams
 from fedsim.config import SettingError, StrictModel
 from fedsim.errors import ScenarioError
 from fedsim.scenario import Scenario, find_scenario, read_scenario
-from fedsim.scenario_errors import scenario_error
-from fedsim.scenario_yaml import Document, Override, assign, parse
+from fedsim.scenario_yaml import Document, Override, parse
 from fedsim.scenario_yaml import Path as KeyPath
-from fedsim.sweeps.comparison_file import run_key
+from fedsim.sweeps.comparison_file import base_of, run_key, validated
 
 NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 MOST_RUNS = 100_000
@@ -286,15 +285,5 @@ def open_stress(source: Path | str, seeds: Sequence[int] | None = None) -> Stres
         raise ScenarioError(
             f"{path} has no axes to sweep over; give it to fedsim {other} (a sweep has name, base, seeds, axes)"
         )
-    if seeds is not None:
-        assign(document, f"seeds={json.dumps(list(seeds))}", origin="--seeds")
-    try:
-        stress = Stress.model_validate_json(json.dumps(document.data))
-    except ValidationError as error:
-        raise scenario_error(error, document, Stress) from None
-    beside = path.parent / stress.base
-    try:
-        base = find_scenario(beside if beside.is_file() else stress.base)
-    except ScenarioError as error:
-        raise ScenarioError(f"{document.origin(('base',))}: base: {error}") from None
-    return StressFile(path, base, stress, document)
+    stress = validated(Stress, document, seeds)
+    return StressFile(path, base_of(document, path, stress.base), stress, document)

@@ -12,9 +12,9 @@ from fedsim.cli import main
 from fedsim.devices.availability import expected_share
 from fedsim.devices.slowdown import Slowdowns
 from fedsim.errors import ScenarioError
+from fedsim.named_worlds import expand, world_descriptions, world_names, world_settings
 from fedsim.scenario import Scenario, read_scenario, scenario_from
 from fedsim.scenario_yaml import parse
-from fedsim.worlds import expand, world_descriptions, world_names, world_settings
 
 WORLDS = ("mild", "middle", "severe")
 SECTIONS = {"network", "availability", "dropout", "slowdowns"}
