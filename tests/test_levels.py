@@ -46,3 +46,11 @@ def test_levels_forget_by_the_memory_in_every_slot(memory: float, lag: int) -> N
     correlation = statistics.correlation(now, later)
     allowed = 3.3 / math.sqrt(n - 3) + TRUNCATION / (1 - memory**2)
     assert abs(math.atanh(correlation) - math.atanh(memory**lag)) < allowed
+
+
+def test_what_the_moving_average_leaves_out_is_below_a_thousandth():
+    for memory in (0.3, 0.5, 0.8, 0.99):
+        weights = Levels(memory)._weights
+        assert memory ** len(weights) <= 1e-3 < memory ** (len(weights) - 1)
+        assert math.fsum(weight**2 for weight in weights) == pytest.approx(1.0)
+    assert Levels(0.0)._weights == [1.0]

@@ -64,14 +64,6 @@ def test_along_one_clients_time_the_rates_keep_their_memory_and_come_back_to_the
     assert abs(statistics.fmean(series)) < 3.5 * math.sqrt(9 / 20_000)
 
 
-def test_what_the_moving_average_leaves_out_is_below_a_thousandth():
-    for memory in (0.3, 0.5, 0.8, 0.99):
-        source = rates(rate_memory=memory)
-        assert memory ** len(source._levels._weights) <= 1e-3 < memory ** (len(source._levels._weights) - 1)
-        assert math.fsum(weight**2 for weight in source._weights) == pytest.approx(1.0)
-    assert rates(rate_memory=0.0)._weights == [1.0]
-
-
 def test_clients_directions_and_seeds_have_nothing_in_common():
     source, other = rates(), rates(seed=8)
     up = [source.level(k, "up", 5.0) for k in range(MANY)]
