@@ -12,7 +12,7 @@ from fedsim.sweeps.comparison_file import read_comparison
 SCENARIOS = Path(__file__).parents[1] / "scenarios"
 
 
-@pytest.mark.parametrize("name", ["async", "async_bytes"])
+@pytest.mark.parametrize("name", ["async", "async_averaging", "async_bytes"])
 def test_every_run_is_another_one_in_the_world_middle(name):
     comparison, planned = read_comparison(SCENARIOS / f"{name}.yaml", seeds=[0])
     assert len({run.key for run in planned}) == len(planned) == len(comparison.variants)
@@ -26,7 +26,7 @@ def test_all_schedules_of_rewards_have_the_same_limit_of_questions_and_the_same_
     updates = [run.scenario.protocol.update for run in planned if run.scenario.protocol.name == "fedgrpo"]
     assert {update.most_asked for update in updates} == {96}
     assert {update.schedule for update in updates} == {"barrier", "group", "buffer"}
-    assert {run.scenario.stop.virtual for run in planned} == {120.0}
+    assert {run.scenario.stop.virtual for run in planned} == {90.0}
 
 
 def test_bytes_are_equal_within_a_family():
