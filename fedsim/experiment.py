@@ -142,6 +142,12 @@ def check(scenario: Scenario, num_clients: int) -> None:
         raise ScenarioError(
             f"protocol.num_experts is {wanted}, but there are {num_clients} clients; must be at most {num_clients}"
         ).at("protocol", "num_experts")
+    partition = scenario.tasks.partition
+    if partition.kind == "shared" and partition.holders > num_clients:
+        raise ScenarioError(
+            f"tasks.partition.holders is {partition.holders}, but there are {num_clients} clients; must be at most "
+            f"{num_clients}"
+        ).at("tasks", "partition", "holders")
     roles_of(scenario.hostile, num_clients, scenario.seed, protocols.handlers(scenario.protocol))
     policy = getattr(scenario.protocol, "stragglers", None)
     if isinstance(policy, StragglerConfig):

@@ -52,8 +52,10 @@ def task_data(config: TasksConfig, num_clients: int, seed: int) -> TaskData:
 
     clients: list[list[Question]] = [[] for _ in range(num_clients)]
     for name in names:
-        for owner in dealt.owners[name]:
-            clients[owner].append(question(name))
+        for owners in dealt.owners[name]:
+            row = question(name)
+            for owner in owners:
+                clients[owner].append(row)
     pool = split(sizes.pool)
     return TaskData(
         domains=names,

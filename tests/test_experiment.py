@@ -364,3 +364,15 @@ def test_expected_staleness_is_that_of_the_schedule():
     barrier = {"schedule": "barrier", "groups_per_update": 8}
     assert estimate(scenario(protocol__update=barrier)).expected_staleness == 0.0
     assert estimate(scenario(protocol={"name": "zero_shot"})).expected_staleness is None
+
+
+def test_more_holders_of_a_domain_than_clients_are_refused_before_the_run(tmp_path):
+    with pytest.raises(
+        ScenarioError, match=r"tasks\.partition\.holders is 9, but there are 8 clients; must be at most 8"
+    ):
+        fedsim.run(
+            fedsim.read_scenario(
+                "quickstart", ["fidelity=timing", "tasks.partition={kind: shared, holders: 9}"]
+            ),
+            out=tmp_path / "run",
+        )

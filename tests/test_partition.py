@@ -31,7 +31,7 @@ def test_every_row_is_dealt_exactly_once(config, num_rows, num_clients, seed):
     for column, (domain, count) in enumerate(num_rows.items()):
         owners = dealt.owners[domain]
         assert len(owners) == count
-        assert np.bincount(owners, minlength=num_clients).tolist() == dealt.table[:, column].tolist()
+        assert np.bincount(owners.ravel(), minlength=num_clients).tolist() == dealt.table[:, column].tolist()
     np.testing.assert_allclose(dealt.weights.sum(axis=0), 1.0)
 
 
@@ -110,3 +110,21 @@ def test_owners_are_drawn_in_proportion_to_the_weights():
 def test_nobody_to_deal_to_is_an_error():
     with pytest.raises(FederationError, match="0 clients"):
         deal(PartitionConfig(), {"a": 3}, 0, 0)
+
+
+@given(rows, st.integers(1, 9), st.data())
+def test_shared_rows_lie_whole_at_every_holder_and_holdings_are_balanced(num_rows, num_clients, data):
+    holders = data.draw(st.integers(1, num_clients))
+    dealt = deal(PartitionConfig(kind="shared", holders=holders), num_rows, num_clients, 3)
+    holds = dealt.weights > 0
+    assert holds.sum(axis=0).tolist() == [holders] * len(num_rows)
+    assert np.ptp(holds.sum(axis=1)) <= 1
+    np.testing.assert_array_equal(dealt.table, holds * np.array(list(num_rows.values())))
+    for column, (domain, count) in enumerate(num_rows.items()):
+        expected = np.tile(np.flatnonzero(holds[:, column]), (count, 1))
+        np.testing.assert_array_equal(dealt.owners[domain], expected)
+
+
+def test_more_holders_than_clients_are_refused():
+    with pytest.raises(FederationError, match="at least 4 must be there"):
+        deal(PartitionConfig(kind="shared", holders=4), {"a": 3}, 3, 0)

@@ -94,9 +94,10 @@ class PublicErrorsConfig(StrictModel):
 class PartitionConfig(StrictModel):
     """How private rows are dealt to the clients."""
 
-    kind: Literal["iid", "dirichlet"] = Field(
+    kind: Literal["iid", "dirichlet", "shared"] = Field(
         "dirichlet",
-        description="`iid`: equal shares of every domain; `dirichlet`: skewed shares; default dirichlet",
+        description="`iid`: equal shares of every domain; `dirichlet`: skewed shares; `shared`: every row of a domain lies at "
+        "each of its `holders`; default dirichlet",
     )
     over: Literal["clients", "domains"] = Field(
         "clients",
@@ -105,6 +106,9 @@ class PartitionConfig(StrictModel):
     )
     beta: float = Field(
         0.1, gt=0, le=1e6, description="dirichlet concentration [no unit]; small is skewed; default 0.1"
+    )
+    holders: int = Field(
+        4, ge=1, description="shared only: clients that hold a domain, all of its rows each; default 4"
     )
 
 

@@ -18,7 +18,7 @@ from fedsim.tasks.config import TasksConfig
 from fedsim.tasks.files import FileRow, read_questions
 from fedsim.tasks.matching import AnswerRule
 from fedsim.tasks.mistakes import corrupt, mistake
-from fedsim.tasks.partition import Deal, deal, draw_owners
+from fedsim.tasks.partition import Deal, count_rows, deal, draw_owners
 from fedsim.tasks.questions import Question, TaskData
 
 SPLITS = ("public", "private", "auxiliary", "pool", "validation", "test")
@@ -71,8 +71,9 @@ def build(config: TasksConfig, num_clients: int, seed: int) -> TaskData:
     clients: list[list[Question]] = [[] for _ in range(num_clients)]
     for name in names:
         questions = _number(config, private[name], counter)
-        for owner, question in zip(dealt.owners[name], questions, strict=True):
-            clients[owner].append(question)
+        for owners, question in zip(dealt.owners[name], questions, strict=True):
+            for owner in owners:
+                clients[owner].append(question)
     auxiliary, pool, validation, test = (_number(config, splits[name], counter) for name in SPLITS[2:])
     return TaskData(
         domains=names,
@@ -158,11 +159,10 @@ def _spoil(config: TasksConfig, names: Sequence[str], public: Sequence[_Raw], se
 
 def _deal_by_file(names: Sequence[str], own: Sequence[tuple[int, _Raw]], num_clients: int) -> Deal:
     owners = {
-        name: np.array([client for client, row in own if row.domain == name], dtype=np.int64)
+        name: np.array([[client] for client, row in own if row.domain == name], dtype=np.int64).reshape(-1, 1)
         for name in names
     }
-    counts = [np.bincount(owners[name], minlength=num_clients) for name in names]
-    table = np.stack(counts, axis=1).astype(np.int64)
+    table = count_rows(owners, num_clients)
     # A domain without private rows has no owner: its trusted answers then go to anybody.
     weights = np.where(table.sum(axis=0) > 0, table, 1).astype(np.float64)
     return Deal(owners=owners, weights=weights / weights.sum(axis=0), table=table)

@@ -1,7 +1,8 @@
-"""Dealing rows to clients: IID, or skewed by a Dirichlet distribution over clients or over domains.
+"""Dealing rows to clients: IID, skewed by a Dirichlet distribution over clients or over domains, or shared by several.
 
-Every row is dealt exactly once and a client may end up with no rows at all. Draws are keyed by domain (or by
-client), so adding a domain, a client's worth of rows, or a row at the end changes no earlier draw.
+Every row is dealt exactly once, or (``shared``) to each of its domain's holders; a client may end up with no rows at all.
+Draws are keyed by domain (or by client), so adding a domain, a client's worth of rows, or a row at the end changes no earlier
+draw.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Deal:
     """Who got what.
 
     Attributes:
-        owners: per domain, the client of each row, int64 ``[rows]``.
+        owners: per domain, the clients of each row, int64 ``[rows, H]``; H is 1 but where rows are shared.
         weights: the distribution the rows were dealt by, ``[K, D]``; each column sums to 1.
         table: rows per client and domain, int64 ``[K, D]``.
     """
@@ -42,12 +43,15 @@ def deal(config: PartitionConfig, num_rows: Mapping[str, int], num_clients: int,
       that client sizes differ by one row at most.
     - ``dirichlet`` over clients: p_d ~ Dir(beta 1_K) for each domain d, each row's owner ~ p_d.
     - ``dirichlet`` over domains: q_k ~ Dir(beta 1_D) for each client k, each row's owner ~ q_kd / sum_k q_kd.
+    - ``shared``: each domain's rows all go to each of H clients, those that hold the fewest domains
+      so far (ties by keyed draw).
 
     Raises:
-        FederationError: ``num_clients`` is less than one.
+        FederationError: ``num_clients`` is less than one, or than H.
     """
-    if num_clients < 1:
-        raise FederationError(f"cannot deal rows to {num_clients} clients; at least 1 is needed")
+    least = config.holders if config.kind == "shared" else 1
+    if num_clients < least:
+        raise FederationError(f"cannot deal rows to {num_clients} clients; at least {least} must be there")
     domains = list(num_rows)
     weights = _weights(config, domains, num_clients, seed)
     owners: dict[str, IntArray] = {}
@@ -55,12 +59,19 @@ def deal(config: PartitionConfig, num_rows: Mapping[str, int], num_clients: int,
     for column, domain in enumerate(domains):
         rows = num_rows[domain]
         if config.kind == "iid":
-            owners[domain] = (np.arange(rows, dtype=np.int64) + offset) % num_clients
+            owners[domain] = ((np.arange(rows, dtype=np.int64) + offset) % num_clients)[:, None]
             offset += rows
+        elif config.kind == "shared":
+            owners[domain] = np.tile(np.flatnonzero(weights[:, column]), (rows, 1))
         else:
-            owners[domain] = draw_owners(weights[:, column], rows, seed, "row owner", domain)
-    table = np.stack([np.bincount(owners[domain], minlength=num_clients) for domain in domains], axis=1)
-    return Deal(owners=owners, weights=weights, table=table.astype(np.int64))
+            owners[domain] = draw_owners(weights[:, column], rows, seed, "row owner", domain)[:, None]
+    return Deal(owners=owners, weights=weights, table=count_rows(owners, num_clients))
+
+
+def count_rows(owners: Mapping[str, IntArray], num_clients: int) -> IntArray:
+    """Rows per client and domain, int64 ``[K, D]``, from the owners of each domain's rows."""
+    counts = [np.bincount(rows.ravel(), minlength=num_clients) for rows in owners.values()]
+    return np.stack(counts, axis=1).astype(np.int64)
 
 
 def draw_owners(weights: FloatArray, rows: int, seed: int, *key: str) -> IntArray:
@@ -74,6 +85,8 @@ def draw_owners(weights: FloatArray, rows: int, seed: int, *key: str) -> IntArra
 def _weights(config: PartitionConfig, domains: list[str], num_clients: int, seed: int) -> FloatArray:
     if config.kind == "iid":
         return np.full((num_clients, len(domains)), 1.0 / num_clients)
+    if config.kind == "shared":
+        return _shared_weights(config.holders, domains, num_clients, seed)
     if config.over == "clients":
         columns = [_log_gammas(config.beta, num_clients, seed, domain) for domain in domains]
         return np.stack([_softmax(column) for column in columns], axis=1)
@@ -83,6 +96,16 @@ def _weights(config: PartitionConfig, domains: list[str], num_clients: int, seed
     log_mix = np.array(rows)
     log_mix -= np.logaddexp.reduce(log_mix, axis=1, keepdims=True)
     return np.stack([_softmax(column) for column in log_mix.T], axis=1)
+
+
+def _shared_weights(holders: int, domains: list[str], num_clients: int, seed: int) -> FloatArray:
+    """1 / H where a client holds a domain, ``[K, D]``; a domain later in the list moves no earlier one."""
+    weights = np.zeros((num_clients, len(domains)))
+    for column, domain in enumerate(domains):
+        luck = streams.generator(seed, "holders", domain).random(num_clients)
+        chosen = np.lexsort((luck, (weights > 0).sum(axis=1)))[:holders]
+        weights[chosen, column] = 1.0 / holders
+    return weights
 
 
 def _log_gammas(beta: float, size: int, seed: int, *key: str | int) -> FloatArray:
