@@ -22,6 +22,7 @@ class Compared:
     """A finished comparison: its summaries by variant in the order of the seeds, and where the runs lie.
 
     Attributes:
+        folder: of the comparison.
         scenarios: each variant's resolved scenario (of its first seed).
         tuned: per variant the setting that was tuned, None where there is none.
         made_by: the commits of this repository that made the runs, in words.
@@ -32,6 +33,7 @@ class Compared:
     summaries: Mapping[str, Sequence[Mapping[str, Any]]]
     folders: Mapping[str, Sequence[Path]]
     made_by: str
+    folder: Path
     scenarios: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tuned: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
 
@@ -57,6 +59,7 @@ def read(folder: Path) -> Compared:
             summaries=summaries,
             folders=folders,
             made_by=commits(one for found in manifests.values() for one in found),
+            folder=folder,
             scenarios={name: found[0].get("scenario") or {} for name, found in manifests.items()},
             tuned={one["name"]: one.get("tuned") for one in document.get("variants", ())},
         )
