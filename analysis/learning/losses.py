@@ -1,4 +1,4 @@
-"""The section on losses: what each makes of the same rewards, and what stale samples were worth, from one finished comparison."""
+"""The section on losses: what each makes of the same rewards, and what stale samples were worth."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def lines(compared: Compared, stale: Mapping[str, Sequence[Stale]]) -> Iterator[
     """The section, line by line; ``stale`` as `read_stale` gives it."""
     first = next(iter(compared.summaries))
     yield (
-        f"Looked for: which loss makes the most of the same rewards (against `{first}`, paired by seed), and what clipping around "
-        "an old policy costs where samples are stale."
+        f"Looked for: which loss makes the most of the same rewards (against `{first}`, paired by seed), and what clipping "
+        "around an old policy costs where samples are stale."
     )
     yield from ["", provenance.made(compared), ""]
     updates, gaps = provenance.updates_of(compared), provenance.unmeasured(compared)
@@ -126,14 +126,14 @@ def _verdict(compared: Compared) -> Iterator[str]:
     if known:
         best = max(known, key=lambda name: known[name])
         if best == first:
-            yield f"* The highest mean is that of `{first}` itself: no other loss makes more of the same rewards. NOT met."
+            yield f"* The highest mean is that of `{first}` itself: no loss makes more of the same rewards. NOT met."
         else:
             sure = "the difference is sure" if best in better else "the difference may be luck, so NOT met"
             yield f"* The highest mean is that of `{best}` ({known[best]:.3f}); {sure}."
     if not any(setting and setting["by"] == "tuning" for setting in compared.tuned.values()):
         yield (
-            "* All variants ran with the rates that the file gives them. Losses scale their gradients differently, so a ranking "
-            "at one rate is of loss and rate together."
+            "* All variants ran with the rates that the file gives them. Losses scale their gradients differently, so a "
+            "ranking at one rate is of loss and rate together."
         )
 
 
@@ -142,9 +142,9 @@ def _stale_table(stale: Mapping[str, Sequence[Stale]]) -> Iterator[str]:
         yield "No variant recorded ratios."
         return
     yield (
-        "Staleness in policy versions. Effective share: (sum w)^2 / (n sum w^2) of the ratios of the policy that is stepped from to "
-        "the one that sampled; clipped: share of tokens without gradient; divergence: token mean of log pi_behaviour - log "
-        "pi_start; beyond the cap: share of tokens whose weight was cut. Means over tokens in a run, then over seeds."
+        "Staleness in policy versions. Effective share: (sum w)^2 / (n sum w^2) of the ratios of the policy that is stepped "
+        "from to the one that sampled; clipped: share of tokens without gradient; divergence: token mean of log pi_behaviour - "
+        "log pi_start; beyond the cap: share of tokens whose weight was cut. Means over tokens in a run, then over seeds."
     )
     yield ""
     yield from head(

@@ -81,7 +81,7 @@ def ratios(
     ours: Sequence[ScheduleRun], theirs: Sequence[ScheduleRun], share: float, amount: Amount
 ) -> list[Ratio | None]:
     """Ratios seed by seed to a share of the reference's (``theirs``) gain; None for a seed in which it gained nothing."""
-    found = []
+    found: list[Ratio | None] = []
     for one, other in zip(ours, theirs, strict=True):
         whole = gain(other)
         if whole is None or whole <= 0:

@@ -70,16 +70,14 @@ def _family(compared: Compared, family: Family) -> Iterator[str]:
 
 def _noise(family: Family) -> str:
     """How noisy one look at the validation questions is."""
-    found = [
-        (run.looks[-1].greedy, run.summary["validation"]["num_questions"])
-        for run in family.runs[family.reference]
-        if run.looks
-    ]
-    if not found or not all(count for _, count in found):
+    looked = [run for run in family.runs[family.reference] if run.looks]
+    counts = {int(run.summary["validation"]["num_questions"]) for run in looked}
+    if len(counts) != 1 or 0 in counts:
         return ""
-    error = mean(math.sqrt(greedy * (1 - greedy) / count) for greedy, count in found)
+    (count,) = counts
+    error = mean(math.sqrt(run.looks[-1].greedy * (1 - run.looks[-1].greedy) / count) for run in looked)
     return (
-        f" One look at {found[0][1]:.0f} validation questions has a standard error of {error:.3f} (other questions would have been "
+        f" One look at {count} validation questions has a standard error of {error:.3f} (other questions would have been "
         "others; between two looks of a run, at the same questions, it is smaller)."
     )
 
