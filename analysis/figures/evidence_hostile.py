@@ -31,8 +31,8 @@ def hostile_map(grid: HostileGrid) -> Figure | None:
         figure = figure_with_footer(
             _CELL_IN * len(levels) + _AROUND_IN,
             [
-                f"Share of the oracle's gain in pass@1 on the test questions, mean over seeds; below {WANTED:g} bold. In brackets "
-                "how many seeds, where fewer than elsewhere. Grey: not measured."
+                f"Share of the oracle's gain in pass@1 on the test questions, mean over seeds; below {WANTED:g} bold. In "
+                "brackets how many seeds, where fewer than elsewhere. Grey: not measured."
             ],
         )
         axes = figure.subplots()

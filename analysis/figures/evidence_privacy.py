@@ -31,9 +31,9 @@ def privacy_map(compared: Compared, leaks: Mapping[str, Leaks]) -> Figure | None
         figure = figure_with_footer(
             3.2,
             [
-                "Across: the highest AUC of any attack on training rows of that variant (0.5: chance); up: gain in pass@1 on the "
-                "test questions. Whiskers: 95% intervals, over seeds where there are several, else bootstrap over records. The "
-                "highest of several AUCs is a little above what the best attack would show on new runs."
+                "Across: the highest AUC of any attack on training rows of that variant (0.5: chance); up: gain in pass@1 on "
+                "the test questions. Whiskers: 95% intervals, over seeds where there are several, else bootstrap over records. "
+                "The highest of several AUCs is a little above what the best attack would show on new runs."
             ],
         )
         axes = figure.subplots()
