@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from analysis.labels import figure_with_footer, method_style
 from analysis.learning.schedule_runs import Family, Look, ScheduleRun, at_most
+from analysis.learning.provenance import ENOUGH_SEEDS
 from analysis.style import byte_scale, light_grid, styled, time_scale
 from fedsim.sweeps.comparison import Interval, interval
 
@@ -31,16 +32,16 @@ def schedule_curves(families: Sequence[Family]) -> Figure | None:
         figure = figure_with_footer(
             _ROW_IN * len(drawn),
             [
-                "Lines: mean over seeds of the last look at the validation questions up to there, from all seeds' start to the "
-                "earliest end of a seed; bands: 95% Student-t intervals over seeds of the reference (bold in the legend by its "
-                "star) and of those that do not wait. Curves rise in steps, because accuracy is known at looks alone."
+                "Lines: mean over seeds of what the last look at the validation questions found, less the same seed's start, up to "
+                "the earliest end of a seed. Bands (three seeds or more): 95% Student-t intervals over seeds, of the reference (*) "
+                "and of those that do not wait. Curves go in steps, since accuracy is known at looks alone."
             ],
         )
         grid = figure.subplots(len(drawn), 3, squeeze=False, width_ratios=[1.0, 1.0, 0.42])
         for (time, size, names), family in zip(grid.tolist(), drawn, strict=True):
             for axes, (title, amount, scale) in zip((time, size), _COSTS, strict=True):
                 _draw(axes, family, title, amount, scale)
-            time.set_ylabel(f"{family.title.lower()}:\ngreedy accuracy, validation")
+            time.set_ylabel(f"{family.title.lower()}:\ngreedy, validation, above start")
             names.axis("off")
             handles, labels = time.get_legend_handles_labels()
             names.legend(handles, labels, loc="center left", bbox_to_anchor=(-0.15, 0.5))
@@ -50,11 +51,18 @@ def schedule_curves(families: Sequence[Family]) -> Figure | None:
 def stepped(
     runs: Sequence[ScheduleRun], amount: Callable[[Look], float], grid: Sequence[float]
 ) -> list[Interval]:
-    """Accuracy of the last look within every amount of a grid, as an interval over the seeds."""
+    """What the last look within every amount of a grid found, less the run's first: intervals over the seeds."""
     found = []
     for place in grid:
         looks = [at_most(run.looks, amount, float(place)) for run in runs]
-        found.append(interval([None if look is None else look.greedy for look in looks]))
+        found.append(
+            interval(
+                [
+                    None if look is None else look.greedy - run.looks[0].greedy
+                    for run, look in zip(runs, looks, strict=True)
+                ]
+            )
+        )
     return found
 
 
@@ -76,7 +84,7 @@ def _draw(
         axes.plot(
             where, means, color=style.colour, linestyle=style.line, drawstyle="steps-post", label=name + mark
         )
-        if name != family.reference and name in family.waits:
+        if len(runs) < ENOUGH_SEEDS or (name != family.reference and name in family.waits):
             continue
         ends = [(one["low"], one["high"]) for one in steps]
         if all(low is not None and high is not None for low, high in ends):
