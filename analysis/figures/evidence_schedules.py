@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.labels import figure_with_footer, method_style
-from analysis.learning.schedule_runs import Family, Look, ScheduleRun, at_most
 from analysis.learning.provenance import ENOUGH_SEEDS
+from analysis.learning.schedule_runs import Family, Look, ScheduleRun, at_most
 from analysis.style import byte_scale, light_grid, styled, time_scale
 from fedsim.sweeps.comparison import Interval, interval
 
@@ -32,9 +32,9 @@ def schedule_curves(families: Sequence[Family]) -> Figure | None:
         figure = figure_with_footer(
             _ROW_IN * len(drawn),
             [
-                "Lines: mean over seeds of what the last look at the validation questions found, less the same seed's start, up to "
-                "the earliest end of a seed. Bands (three seeds or more): 95% Student-t intervals over seeds, of the reference (*) "
-                "and of those that do not wait. Curves go in steps, since accuracy is known at looks alone."
+                "Lines: mean over seeds of what the last look at the validation questions found, less the same seed's start, up "
+                "to the earliest end of a seed. Bands (three seeds or more): 95% Student-t intervals over seeds, of the "
+                "reference (*) and of those that do not wait. Curves go in steps, since accuracy is known at looks alone."
             ],
         )
         grid = figure.subplots(len(drawn), 3, squeeze=False, width_ratios=[1.0, 1.0, 0.42])
