@@ -36,8 +36,7 @@ def hostile_map(grid: HostileGrid) -> Figure | None:
             ],
         )
         axes = figure.subplots()
-        colours = colormaps["PuOr"].copy()
-        colours.set_bad(PALE)
+        colours = colormaps["PuOr"].with_extremes(bad=PALE)
         image = axes.imshow(
             np.ma.masked_invalid(means), cmap=colours, norm=TwoSlopeNorm(WANTED, _LOW, _HIGH), aspect="auto"
         )

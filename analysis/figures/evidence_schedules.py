@@ -32,7 +32,7 @@ def schedule_curves(families: Sequence[Family]) -> Figure | None:
         figure = figure_with_footer(
             _ROW_IN * len(drawn),
             [
-                "Lines: mean over seeds of what the last look at the validation questions found, less the same seed's start, up "
+                "Lines: mean over seeds of what the last look at the validation questions found, less that seed's start, up "
                 "to the earliest end of a seed. Bands (three seeds or more): 95% Student-t intervals over seeds, of the "
                 "reference (*) and of those that do not wait. Curves go in steps, since accuracy is known at looks alone."
             ],

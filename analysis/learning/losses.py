@@ -34,7 +34,7 @@ def lines(compared: Compared, stale: Mapping[str, Sequence[Stale]]) -> Iterator[
     """The section, line by line; ``stale`` as `read_stale` gives it."""
     first = next(iter(compared.summaries))
     yield (
-        f"Looked for: which loss makes the most of the same rewards (against `{first}`, paired by seed), and what clipping "
+        f"Looked for: a loss that makes more of the same rewards than `{first}` (pass@1, paired by seed), and what clipping "
         "around an old policy costs where samples are stale."
     )
     yield from ["", provenance.made(compared), ""]
@@ -128,7 +128,11 @@ def _verdict(compared: Compared) -> Iterator[str]:
         if best == first:
             yield f"* The highest mean is that of `{first}` itself: no loss makes more of the same rewards. NOT met."
         else:
-            sure = "the difference is sure" if best in better else "the difference may be luck, so NOT met"
+            sure = (
+                "its difference lies above 0 with its whole interval: met"
+                if best in better
+                else "the interval of its difference holds 0: NOT met"
+            )
             yield f"* The highest mean is that of `{best}` ({known[best]:.3f}); {sure}."
     if not any(setting and setting["by"] == "tuning" for setting in compared.tuned.values()):
         yield (
