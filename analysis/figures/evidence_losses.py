@@ -46,7 +46,8 @@ def loss_figure(compared: Compared, stale: Mapping[str, Sequence[Stale]]) -> Fig
         for axes, (key, title) in zip(right, _PANELS.items(), strict=True):
             _draw_stale(axes, stale, order, key, title)
         if stale:
-            right[0].legend()
+            handles, labels = right[0].get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
     return figure
 
 
