@@ -3,8 +3,9 @@
 A target is a share of what the reference gains with the same seed, above that seed's start: ``start_s + share * gain_s``. One
 accuracy for all seeds would lie below some starts and above what other seeds ever reach, since a seed redraws the models. The
 reference reaches its own gain by construction, so at the full share censoring strikes the others alone: that is severe with
-them. An amount is that of the first look at or above the target, so it is rounded up to the next look. A run that never
-shows it is censored at its last look.
+them. A seed in which the reference gains less than two standard errors of a look says nothing and is left out: noise alone
+crosses such a target, and soon. An amount is that of the first look at or above the target, so it is rounded up to the next
+look. A run that never shows it is censored at its last look.
 
 A ratio of which one side is censored is a bound: ``< x`` where the reference never came there, ``> x`` where ours did not.
 Per seed the logarithm of a time is a sum, exactly:
@@ -26,6 +27,9 @@ Amount = Literal["at_s", "wire_bytes", "trained"]
 Sense = Literal["=", "<", ">"]
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
+
+NOISE_FACTOR = 2.0
+"""How many standard errors of a look the reference has to gain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,20 @@ def gain(run: ScheduleRun) -> float | None:
     return run.looks[-1].greedy - run.looks[0].greedy if run.looks else None
 
 
+def noise(run: ScheduleRun) -> float:
+    """Standard error of the last look, sqrt(p (1 - p) / questions); 0 where the number of questions is not known."""
+    count = run.summary["validation"]["num_questions"]
+    if not run.looks or not count:
+        return 0.0
+    return math.sqrt(run.looks[-1].greedy * (1 - run.looks[-1].greedy) / count)
+
+
+def climbs(run: ScheduleRun) -> bool:
+    """Whether a run gains so much on validation questions that times to shares of it mean something."""
+    whole = gain(run)
+    return whole is not None and whole > max(0.0, NOISE_FACTOR * noise(run))
+
+
 def passage(run: ScheduleRun, climb: float) -> Passage | None:
     """When a run first stands ``climb`` above its start; None for one that was never looked at."""
     if not run.looks:
@@ -80,11 +98,11 @@ def ratio(ours: Passage | None, theirs: Passage | None, amount: Amount) -> Ratio
 def ratios(
     ours: Sequence[ScheduleRun], theirs: Sequence[ScheduleRun], share: float, amount: Amount
 ) -> list[Ratio | None]:
-    """Ratios seed by seed to a share of the reference's (``theirs``) gain; None for a seed in which it gained nothing."""
+    """Ratios seed by seed to a share of the reference's (``theirs``) gain; None for a seed in which it does not climb."""
     found: list[Ratio | None] = []
     for one, other in zip(ours, theirs, strict=True):
         whole = gain(other)
-        if whole is None or whole <= 0:
+        if whole is None or not climbs(other):
             found.append(None)
         else:
             found.append(ratio(passage(one, share * whole), passage(other, share * whole), amount))
@@ -111,27 +129,30 @@ def geometric(found: Sequence[Ratio | None]) -> Interval:
 def bound(found: Sequence[Ratio | None]) -> Ratio | None:
     """The geometric mean with bounds in the place of what was censored: itself a bound if all are of one kind.
 
-    None where bounds point both ways, where a seed tells nothing, or where nothing is censored.
+    Seeds that say nothing are left out. None where bounds point both ways, or where nothing is censored.
     """
     known = [one for one in found if one is not None]
     kinds = {one.sense for one in known} - {"="}
-    if len(known) < len(found) or len(kinds) != 1:
+    if len(kinds) != 1:
         return None
     value = math.exp(sum(math.log(one.value) for one in known) / len(known))
     return Ratio(value, kinds.pop())
 
 
 def shown(found: Sequence[Ratio | None]) -> str:
-    """A cell: the geometric mean with its interval, and how many seeds it does not hold.
+    """A cell: the geometric mean with its interval, and how many of the seeds that say something it does not hold.
 
-    >>> shown([Ratio(0.5, "="), Ratio(0.5, "="), Ratio(3.0, ">")])
+    >>> shown([Ratio(0.5, "="), Ratio(0.5, "="), Ratio(3.0, ">"), None])
     '0.50 [0.50, 0.50]; 2 of 3 seeds; all: > 0.91'
     """
-    exact = geometric(found)
-    if exact["n"] == len(found):
+    known = [one for one in found if one is not None]
+    if not known:
+        return "no seed"
+    exact = geometric(known)
+    if exact["n"] == len(known):
         return show(exact, digits=2)
     parts = [show(exact, digits=2)] if exact["n"] else []
-    whole = bound(found)
+    whole = bound(known)
     return "; ".join(
-        [*parts, f"{exact['n']} of {len(found)} seeds", *([f"all: {whole}"] if whole is not None else [])]
+        [*parts, f"{exact['n']} of {len(known)} seeds", *([f"all: {whole}"] if whole is not None else [])]
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from analysis.finished import head, mean, row
-from analysis.learning.passages import SHARES, Amount, gain, ratios, shown
+from analysis.learning.passages import SHARES, Amount, climbs, ratios, shown
 from analysis.learning.schedule_runs import Family, ScheduleRun, at_most
 from fedsim.sweeps.comparison import interval, paired, show
 from fedsim.units import format_bytes
@@ -64,14 +64,9 @@ def why(family: Family) -> Iterator[str]:
         )
 
 
-def gained(family: Family) -> bool:
-    """Whether the reference gained anything on validation questions with some seed."""
-    return any((gain(run) or 0.0) > 0 for run in family.runs[family.reference])
-
-
 def ratio_table(family: Family, amount: Amount) -> Iterator[str]:
-    """Ratios to the reference for every share of its gain; nothing where it gained nothing."""
-    if not gained(family):
+    """Ratios to the reference for every share of its gain; nothing where it climbs with no seed."""
+    if not any(climbs(run) for run in family.runs[family.reference]):
         return
     reference = family.runs[family.reference]
     what = "virtual time" if amount == "at_s" else "bytes on the wire"

@@ -7,16 +7,15 @@ and candidates, settings chosen on validation questions of other seeds.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from analysis.finished import Compared, head, mean, read, row
+from analysis.finished import Compared, head, listed, mean, read, row
 from analysis.learning import passages, provenance, schedule_tables
 from analysis.learning.passages import SHARES, geometric, ratios, shown
 from analysis.learning.schedule_runs import Family, ScheduleRun, read_families
 from fedsim.errors import RunFolderError
-from fedsim.sweeps.comparison import Interval, interval, show
+from fedsim.sweeps.comparison import Interval, interval, paired, show
 from fedsim.sweeps.tuning import JSON, TABLE
 
 WANTED_RATIO = 0.5
@@ -70,14 +69,11 @@ def _family(compared: Compared, family: Family) -> Iterator[str]:
 
 def _noise(family: Family) -> str:
     """How noisy one look at the validation questions is."""
-    looked = [run for run in family.runs[family.reference] if run.looks]
-    counts = {int(run.summary["validation"]["num_questions"]) for run in looked}
-    if len(counts) != 1 or 0 in counts:
+    errors = [passages.noise(run) for run in family.runs[family.reference] if run.looks]
+    if not errors or not all(errors):
         return ""
-    (count,) = counts
-    error = mean(math.sqrt(run.looks[-1].greedy * (1 - run.looks[-1].greedy) / count) for run in looked)
     return (
-        f" One look at {count} validation questions has a standard error of {error:.3f} (other questions would have been "
+        f" One look at the validation questions has a standard error of {mean(errors):.3f} (other questions would have been "
         "others; between two looks of a run, at the same questions, it is smaller)."
     )
 
@@ -131,14 +127,18 @@ def _tuning(folder: Path) -> Iterator[str]:
 def _times(family: Family) -> Iterator[str]:
     reference = family.runs[family.reference]
     gains = [passages.gain(run) for run in reference]
-    if not schedule_tables.gained(family):
-        yield f"No time to a target: `{family.reference}` gained nothing on validation questions, or was not measured."
-        return
+    said = ", ".join("not measured" if one is None else f"{one:+.3f}" for one in gains)
     yield (
-        f"Virtual time to a share of what the reference gains on validation questions with the same seed "
-        f"({', '.join('not measured' if one is None else f'{one:+.3f}' for one in gains)}; by seed), above that seed's start, "
-        "over the reference's: geometric mean over the seeds in which both came there, 95% Student-t on logarithms. A seed in "
-        "which only one came there is a bound (`<`: the reference never did, `>`: this one never did)."
+        f"`{family.reference}` gains {said} on validation questions, by seed. "
+        + _left_out([run.seed for run in reference if not passages.climbs(run)], len(reference))
+    )
+    if not any(map(passages.climbs, reference)):
+        return
+    yield ""
+    yield (
+        "Virtual time to a share of that gain, with the same seed and above that seed's start, over the reference's: geometric "
+        "mean over the seeds in which both came there, 95% Student-t on logarithms. A seed in which only one came there is a "
+        "bound (`<`: the reference never did, `>`: this one never did)."
     )
     yield from ["", *schedule_tables.ratio_table(family, "at_s"), ""]
     yield from head("variant", *(f"seed {run.seed}, full gain" for run in reference))
@@ -147,13 +147,25 @@ def _times(family: Family) -> Iterator[str]:
         yield row([name, *("no gain" if one is None else str(one) for one in found)])
 
 
+def _left_out(seeds: Sequence[int], total: int) -> str:
+    if not seeds:
+        return "Every seed can be judged."
+    which = (
+        "every seed"
+        if len(seeds) == total
+        else f"seed {listed(seeds)}"
+        if len(seeds) == 1
+        else f"seeds {listed(seeds)}"
+    )
+    return f"Left out: {which}, where that is less than {passages.NOISE_FACTOR:g} standard errors of a look, so noise."
+
+
 def _verdict(family: Family) -> Iterator[str]:
     """For everybody who does not wait: is it half of the time, and of what is the ratio made?"""
-    if not schedule_tables.gained(family):
-        return
     reference = family.runs[family.reference]
     for name in family.others:
-        yield f"* **{name}**: {_judged(family.runs[name], reference)}{_made_of(family, name)}"
+        ours = family.runs[name]
+        yield f"* **{name}**: {_judged(ours, reference)}{_made_of(family, name)}{_at_the_end(ours, reference)}"
     yield (
         f"* What there is to win: under `{family.reference}` the server computes {_busy(reference, 'server_idle')} and the "
         f"busiest device {_busy(reference, 'busiest_idle')} of the time. If a question cost that device the same computing "
@@ -163,17 +175,36 @@ def _verdict(family: Family) -> Iterator[str]:
 
 
 def _judged(ours: Sequence[ScheduleRun], theirs: Sequence[ScheduleRun]) -> str:
-    found = ratios(ours, theirs, 1.0, "at_s")
+    """Whether it is half of the time: in the mean of at least `ENOUGH_SEEDS` seeds, with an interval below 1."""
+    found = [one for one in ratios(ours, theirs, 1.0, "at_s") if one is not None]
+    if not found:
+        return "no seed can be judged, so NOT met."
     exact, whole = geometric(found), passages.bound(found)
     said = f"{shown(found)} of the time to the full gain. Wanted: at most {WANTED_RATIO:g}; "
-    if exact["n"] == len(found) and exact["mean"] is not None:
-        met = "met" if exact["mean"] <= WANTED_RATIO else "NOT met"
-        return f"{said}{met}.{_sure(exact)}"
-    if whole is not None and whole.sense == "<" and whole.value <= WANTED_RATIO:
-        return f"{said}met."
-    if whole is not None and whole.sense == ">" and whole.value > WANTED_RATIO:
-        return f"{said}NOT met."
-    return f"{said}NOT met, since not every seed can be judged."
+    central = (
+        exact["mean"] if exact["n"] == len(found) else whole.value if whole and whole.sense == "<" else None
+    )
+    if central is None:
+        lowest = whole is not None and whole.value > WANTED_RATIO
+        return f"{said}NOT met{'.' if lowest else ', since some seed never came there.'}"
+    if central > WANTED_RATIO:
+        return f"{said}NOT met.{_sure(exact)}"
+    if len(found) < provenance.ENOUGH_SEEDS:
+        return f"{said}it is, but {len(found)} seeds are too few to say so: NOT met."
+    if exact["high"] is None or exact["high"] >= 1:
+        return f"{said}it is in the mean, but the interval reaches 1: NOT met."
+    return f"{said}met.{_sure(exact)}"
+
+
+def _at_the_end(ours: Sequence[ScheduleRun], theirs: Sequence[ScheduleRun]) -> str:
+    """The other way to compare: accuracy where the runs end."""
+    found = paired([run.test("pass_at_1") for run in ours], [run.test("pass_at_1") for run in theirs])
+    if found["mean"] is None:
+        return ""
+    told = ""
+    if found["low"] is not None and found["high"] is not None:
+        told = ", better" if found["low"] > 0 else ", worse" if found["high"] < 0 else ", not told apart"
+    return f" At the end of the runs: {show(found, signed=True)} pass@1 on test questions{told}."
 
 
 def _sure(exact: Interval) -> str:
@@ -191,7 +222,8 @@ def _made_of(family: Family, name: str) -> str:
     ours, theirs = family.runs[name], family.runs[family.reference]
     for share in reversed(SHARES):
         times, works = (ratios(ours, theirs, share, amount) for amount in ("at_s", "trained"))
-        if all(one is not None and one.sense == "=" for one in times):
+        known = [one for one in times if one is not None]
+        if known and all(one.sense == "=" for one in known):
             each = passages.s_per_trained_ratios(ours, theirs, share)
             return (
                 f" To {share:g} of the gain it took {shown(times)} of the time: {shown(works)} times the {family.unit}, at "
