@@ -55,6 +55,15 @@ def test_an_oracle_that_gained_nothing_gives_no_share(tmp_path):
     assert found.by_seed == {0: None, 1: pytest.approx(0.5)} and found.interval["n"] == 1
 
 
+def test_an_oracle_whose_gain_is_noise_gives_no_share(tmp_path):
+    """.215 of 2,000 questions has a standard error of .0092: a gain of .015 is within two of it, one of .03 is not."""
+    folder = sweep(tmp_path / "s", places(mean__excluded_2=[0.015, 0.03], mean__inverted_2=[0.05, 0.03]))
+    found = retained(read_grid([folder]), "mean", "inverted_2", "pass_at_1")
+    assert found.by_seed == {0: None, 1: pytest.approx(1.0)}
+    noise = sweep(tmp_path / "t", places(mean__excluded_2=[0.015], mean__inverted_2=[0.05]))
+    assert "| inverted_2 | no oracle |" in page(noise)
+
+
 def test_one_rule_that_keeps_enough_under_every_attack_is_named(tmp_path):
     """Median: inverted_2 (1, .95) mean .975; lazy_2 (.95, .93) mean .94: the worst."""
     text = page(sweep(tmp_path / "s", FULL))

@@ -9,7 +9,7 @@ from analysis.finished import head, listed, row
 from analysis.learning import provenance
 from analysis.learning.hostile_detection import detection_lines
 from analysis.learning.hostile_noise import noise_lines
-from analysis.learning.hostile_runs import MEASURES, PLAIN, HostileGrid, Level, retained
+from analysis.learning.hostile_runs import MEASURES, NOISE_FACTOR, PLAIN, HostileGrid, Level, retained
 from fedsim.sweeps.comparison import Interval, interval, show
 
 WANTED = 0.9
@@ -59,7 +59,8 @@ def _table(grid: HostileGrid, measure: str) -> Iterator[str]:
     """Attacks by rules; below the bound in bold."""
     yield (
         f"Bold: below {WANTED:g}. Mean over seeds, 95% Student-t where there are several (n: how many seeds, where fewer than "
-        f"elsewhere). †: the oracle of some seed has fewer excluded clients, or is not `{PLAIN}`."
+        f"elsewhere). †: the oracle of some seed has fewer excluded clients, or is not `{PLAIN}`. A seed whose oracle gained "
+        f"less than {NOISE_FACTOR:g} standard errors is in no share (no oracle: none is left)."
     )
     yield ""
     yield from head("attack", *grid.rules, f"best but `{PLAIN}`")
@@ -86,7 +87,8 @@ def _cell(grid: HostileGrid, rule: str, level: str, measure: str) -> str:
     found = retained(grid, rule, level, measure)
     share = found.interval
     if share["mean"] is None:
-        return "not measured" if found.by_seed else ""
+        gains = [grid.gain(rule, level, seed, measure) for seed in found.by_seed]
+        return "" if not gains else "not measured" if None in gains else "no oracle"
     text = show(share, digits=2)
     if share["mean"] < WANTED:
         text = f"**{text}**"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from analysis.finished import mean
-from analysis.learning.hostile_runs import MEASURES, PLAIN, HostileGrid, retained
+from analysis.learning.hostile_runs import MEASURES, PLAIN, HostileGrid, retained, standard_error
 
 
 def noise_lines(grid: HostileGrid) -> Iterator[str]:
@@ -49,10 +49,10 @@ def sampling_error(grid: HostileGrid, measure: str, samples: int) -> tuple[float
     for (rule, level, seed), summary in grid.summaries.items():
         if not grid.levels[level].is_oracle or rule != PLAIN:
             continue
-        found, final = grid.gain(rule, level, seed, measure), summary["accuracy"][measure]["final"]
+        found = grid.gain(rule, level, seed, measure)
         if found is not None:
             gains.append(found)
-            errors.append(math.sqrt(final * (1 - final) / summary["accuracy"]["num_questions"]))
+            errors.append(standard_error(summary, measure))
     if not gains or mean(gains) <= 0:
         return math.nan, math.nan, None
     high = math.sqrt(2) * mean(errors) / mean(gains)

@@ -4,7 +4,8 @@
 
 The oracle is the rule ``mean`` where as many clients take no part at all (``excluded``); of nobody hostile, ``mean`` itself.
 Where no run has exactly as many excluded, the nearest with fewer stands in: it learns from more honest clients, which is
-stricter. Where ``mean`` was not run there, the rule itself does.
+stricter. Where ``mean`` was not run there, the rule itself does. An oracle that gains less than two standard errors of an
+accuracy over that many questions (all samples of a question falling alike) gives no share: a ratio to noise means nothing.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ ABSENT = "excluded"
 
 MEASURES = {"pass_at_1": "pass@1", "greedy": "greedy"}
 """Accuracies that are judged; pass@1 has less sampling noise."""
+
+NOISE_FACTOR = 2.0
+"""How many standard errors of an accuracy an oracle has to gain."""
 
 Place = tuple[str, str, int]
 """Rule, level of hostility, seed."""
@@ -101,7 +105,7 @@ class Retained:
     """What a rule keeps of the oracle's gain in one cell.
 
     Attributes:
-        by_seed: ratio by seed; None where the oracle gained nothing or is not there.
+        by_seed: ratio by seed; None where the oracle gained no more than noise or is not there.
         stand_in: whether the oracle of some seed is not exactly ``mean`` with as many excluded.
     """
 
@@ -120,7 +124,7 @@ def retained(grid: HostileGrid, rule: str, level: str, measure: str) -> Retained
     stand_in = False
     for seed in grid.seeds_of(rule, level):
         ours, oracle = grid.gain(rule, level, seed, measure), _oracle(grid, rule, level, seed, measure)
-        if ours is None or oracle is None or oracle[0] <= 0:
+        if ours is None or oracle is None:
             found[seed] = None
             continue
         found[seed] = ours / oracle[0]
@@ -129,7 +133,7 @@ def retained(grid: HostileGrid, rule: str, level: str, measure: str) -> Retained
 
 
 def _oracle(grid: HostileGrid, rule: str, level: str, seed: int, measure: str) -> tuple[float, bool] | None:
-    """The oracle's gain, and whether it is the one that was wanted."""
+    """The oracle's gain, and whether it is the one that was wanted; None if there is none, or its gain is noise."""
     count = grid.levels[level].count
     oracles = sorted(
         (one for one in grid.levels.values() if one.is_oracle and one.count <= count),
@@ -139,8 +143,17 @@ def _oracle(grid: HostileGrid, rule: str, level: str, seed: int, measure: str) -
         for by in dict.fromkeys((PLAIN, rule)):
             found = grid.gain(by, one.name, seed, measure)
             if found is not None:
-                return found, one.count == count and by == PLAIN
+                error = standard_error(grid.summaries[by, one.name, seed], measure)
+                wanted = one.count == count and by == PLAIN
+                return (found, wanted) if found > NOISE_FACTOR * error else None
     return None
+
+
+def standard_error(summary: Mapping[str, Any], measure: str) -> float:
+    """Of the final accuracy over the test questions, sqrt(p (1 - p) / n), as if all samples of a question fell alike."""
+    accuracy = summary["accuracy"]
+    final = float(accuracy[measure]["final"])
+    return math.sqrt(final * (1 - final) / accuracy["num_questions"])
 
 
 def read_grid(folders: Sequence[Path]) -> HostileGrid:
