@@ -30,10 +30,10 @@ def said(epsilon, mechanism="laplace", noise=0.5):
     }
 
 
-def runs(*ends, epsilon=None, **said_of):
+def runs(*ends, epsilon=None, leaves=("scalars",), **said_of):
     """Runs from .2 to these greedy accuracies on test questions (pass@1 gains as much)."""
     summary = {} if epsilon is None else said(epsilon, **said_of)
-    return [Made(test=(0.2, end), summary=summary) for end in ends]
+    return [Made(test=(0.2, end), summary={"leaves": leaves, **summary}) for end in ends]
 
 
 def estimate(value, half=0.05):
@@ -78,10 +78,10 @@ def test_the_worst_epsilon_of_every_seed_is_told_and_from_ten_on_called_vacuous(
                    "strong": runs(0.25, 0.26, epsilon=7.5), "adapters": runs(0.5, 0.5)},
     )  # fmt: skip
     text = page(found)
-    assert "| plain | nothing | none | inf (nothing promised) |  |" in text
-    assert "| weak | nothing | laplace 0.5 | 900 to 1200 (VACUOUS) | 1e-05 |" in text
-    assert "| strong | nothing | laplace 0.5 | 7.5 | 1e-05 |" in text
-    assert "| adapters | nothing | none | inf (nothing promised) |" in text
+    assert "| plain | scalars | none | inf (nothing promised) |  |" in text
+    assert "| weak | scalars | laplace 0.5 | 900 to 1200 (VACUOUS) | 1e-05 |" in text
+    assert "| strong | scalars | laplace 0.5 | 7.5 | 1e-05 |" in text
+    assert "| adapters | scalars | none | inf (nothing promised) |" in text
     assert "* Promises that are VACUOUS: weak (epsilon 1200)." in text
 
 
@@ -105,6 +105,9 @@ def test_a_promise_that_means_something_needs_a_gain_that_is_sure(tmp_path):
     assert "whose interval lies above 0: met." in good
     luck = page(comparison(tmp_path / "b", base | {"strong": runs(0.25, 0.15, 0.27, epsilon=7.5)}))
     assert "`strong` (epsilon 7.5) is not shown to gain" in luck and "lies above 0: NOT met." in luck
+    rows = runs(0.25, 0.26, 0.27, epsilon=7.5, leaves=("synthetic rows",))
+    synthetic = page(comparison(tmp_path / "d", base | {"rows": rows}))
+    assert "`rows` (epsilon 7.5) gains" in synthetic and "lies above 0: NOT met." in synthetic, "not rewards"
     none = page(comparison(tmp_path / "c", base | {"weak": runs(0.4, 0.4, 0.4, epsilon=99.0)}))
     assert "No variant has an epsilon below 10: NOT met." in none
 
@@ -112,7 +115,7 @@ def test_a_promise_that_means_something_needs_a_gain_that_is_sure(tmp_path):
 def test_costs_are_paired_with_the_first(tmp_path):
     text = page(comparison(tmp_path, {"plain": runs(0.4, 0.5), "noisy": runs(0.35, 0.44, epsilon=50.0)}))
     # Two steps of 1,000 bytes down; -.05 and -.06 in pass@1.
-    line = row(text, "| noisy | nothing")
+    line = row(text, "| noisy | scalars")
     assert "| -0.055 [-0.119, +0.009] |" in line and line.endswith("| 0 B | 2.0 KiB |")
 
 

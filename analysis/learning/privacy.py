@@ -20,9 +20,9 @@ WANTED_SEEDS = 3
 def lines(compared: Compared, promises: Mapping[str, Promise], leaks: Mapping[str, Leaks]) -> Iterator[str]:
     """The section, line by line."""
     yield (
-        f"Looked for: noise on rewards with a promise that is not vacuous (epsilon below {VACUOUS_EPSILON:g}) under which the "
-        "server still gains accuracy; and rewards that tell an attacker less about training rows than adapters or synthetic "
-        "rows do."
+        f"Looked for: rewards with a promise that is not vacuous (epsilon below {VACUOUS_EPSILON:g}; by noise on them or by "
+        "DP-SGD evaluators) under which the server still gains accuracy; and rewards that tell an attacker less about training "
+        "rows than adapters or synthetic rows do."
     )
     yield from ["", provenance.made(compared), ""]
     short = [
@@ -117,11 +117,12 @@ def _noise_verdict(compared: Compared, promises: Mapping[str, Promise]) -> Itera
     for name, promise in private.items():
         found = interval([gain(run, "pass_at_1") for run in compared.summaries[name]])
         gains = found["low"] is not None and found["low"] > 0
-        if gains:
+        if gains and leaving(compared.summaries[name]) == ["scalars"]:
             good.append(name)
         said = "gains" if gains else "is not shown to gain"
         yield f"* `{name}` (epsilon {epsilon_cell(promise)}) {said}: {show(found, signed=True)} pass@1."
-    yield f"* A promise that is not vacuous, with a gain whose interval lies above 0: {'met' if good else 'NOT met'}."
+    met = "met" if good else "NOT met"
+    yield f"* Rewards with a promise that is not vacuous, and a gain whose interval lies above 0: {met}."
 
 
 def _membership(leaks: Mapping[str, Leaks]) -> Iterator[str]:
