@@ -16,7 +16,7 @@ export OMP_NUM_THREADS ?= 1
 
 .PHONY: help
 help:  ## print this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(STAMP)  ## make .venv and install fedsim with pinned dependencies
@@ -60,6 +60,30 @@ evidence: $(STAMP)  ## controls, baselines and dropout over five seeds with real
 	$(BIN)/fedsim compare scenarios/dropout_policies.yaml --out .evidence/dropout_policies
 	$(BIN)/fedsim compare scenarios/dropout.yaml --out .evidence/dropout
 	$(BIN)/python -m analysis.dropout_page .evidence/dropout_policies .evidence/dropout docs/dropout.md
+
+.PHONY: evidence-learning
+evidence-learning: $(STAMP)  ## schedules, losses, hostile experts, privacy with real models (days; resumable, any part may be left out)
+	$(BIN)/fedsim compare scenarios/async.yaml --tune --out .evidence/async
+	$(BIN)/fedsim compare scenarios/async_averaging.yaml --tune --out .evidence/async_averaging
+	$(BIN)/fedsim compare scenarios/async_bytes.yaml --out .evidence/async_bytes
+	$(BIN)/fedsim compare scenarios/losses.yaml --out .evidence/losses
+	$(BIN)/fedsim stress scenarios/byzantine.yaml --out .evidence/byzantine
+	$(BIN)/fedsim compare scenarios/privacy.yaml --out .evidence/privacy
+	for run in .evidence/privacy/runs/*/; do [ -e "$$run/leakage.json" ] || $(BIN)/fedsim leakage "$$run"; done
+	$(MAKE) learning-page
+
+# An option with the folders of those files that are there: a section without a finished folder says so in the page.
+finished = $(if $(2),$(1) $(patsubst %/,%,$(dir $(2))))
+.PHONY: learning-page
+learning-page: $(STAMP)  ## write docs/learning_evidence.md from what evidence-learning has finished (byzantine_hard*: experts are scarce)
+	$(BIN)/python -m analysis.learning_page --page docs/learning_evidence.md \
+	  $(call finished,--async,$(wildcard .evidence/async/comparison.json .evidence/async_averaging/comparison.json)) \
+	  $(call finished,--async-tune,$(wildcard .evidence/async*/tuning.json)) \
+	  $(call finished,--async-bytes,$(wildcard .evidence/async_bytes/comparison.json)) \
+	  $(call finished,--losses,$(wildcard .evidence/losses/comparison.json)) \
+	  $(call finished,--byzantine,$(filter-out .evidence/byzantine_hard%,$(wildcard .evidence/byzantine*/stress.json))) \
+	  $(call finished,--byzantine-hard,$(wildcard .evidence/byzantine_hard*/stress.json)) \
+	  $(call finished,--privacy,$(wildcard .evidence/privacy/comparison.json))
 
 .PHONY: bench
 bench: $(STAMP)  ## run the benchmarks

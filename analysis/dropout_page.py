@@ -6,56 +6,19 @@ The first (``scenarios/dropout_policies.yaml``) chose the straggler policy on va
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from analysis.overhead_page import commit
+from analysis.finished import Compared, listed, mean, read
 from fedsim.errors import RunFolderError
 from fedsim.results import load
-from fedsim.runfolder import MANIFEST, SUMMARY, write_atomically
+from fedsim.runfolder import write_atomically
 from fedsim.sweeps.comparison import Interval, interval, paired, show, wasted_share
 
 BOUND = 0.03
 """What may be lost at most at 30% independent dropout: the upper end of the 95% interval of the mean loss over seeds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """A finished comparison: its summaries by variant in the order of the seeds, and where the runs lie."""
-
-    name: str
-    seeds: tuple[int, ...]
-    summaries: Mapping[str, Sequence[Mapping[str, Any]]]
-    folders: Mapping[str, Sequence[Path]]
-    made_by: str
-
-
-def read(folder: Path) -> Compared:
-    """Read a comparison's folder.
-
-    Raises:
-        RunFolderError: it is not one, or one of its runs is missing.
-    """
-    try:
-        document = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
-        folders: dict[str, list[Path]] = {}
-        for run in document["runs"]:
-            folders.setdefault(run["variant"], []).append(folder / run["folder"])
-        summaries = {
-            name: [json.loads((place / SUMMARY).read_text(encoding="utf-8")) for place in places]
-            for name, places in folders.items()
-        }
-        first = next(iter(folders.values()))[0]
-        manifest = json.loads((first / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, StopIteration) as error:
-        raise RunFolderError(f"{folder} is not a finished comparison ({error!r})") from None
-    return Compared(document["name"], tuple(document["seeds"]), summaries, folders, commit(manifest))
 
 
 def lines(policies: Compared, dropout: Compared) -> list[str]:
@@ -69,14 +32,14 @@ def lines(policies: Compared, dropout: Compared) -> list[str]:
         "",
         "## The policy, chosen on validation questions",
         "",
-        f"`fedsim compare {policies.name}`, seeds {_listed(policies.seeds)}, code of {policies.made_by}. These runs never look "
+        f"`fedsim compare {policies.name}`, seeds {listed(policies.seeds)}, code of {policies.made_by}. These runs never look "
         "at a test question.",
         "",
         *_policies(policies),
         "",
         "## What is lost",
         "",
-        f"`fedsim compare {dropout.name}`, seeds {_listed(dropout.seeds)}, code of {dropout.made_by}. Greedy accuracy on "
+        f"`fedsim compare {dropout.name}`, seeds {listed(dropout.seeds)}, code of {dropout.made_by}. Greedy accuracy on "
         f"{_first(dropout)['accuracy']['num_questions']} test questions.",
         "",
         *_losses(dropout),
@@ -98,10 +61,10 @@ def _policies(compared: Compared) -> Iterator[str]:
         cells = [
             name,
             show(interval([run["validation"]["greedy"]["final"] for run in runs])),
-            f"{_mean([run['updates'] for run in runs]):.0f}",
-            f"{_mean([_came(run) for run in runs]):.1%}",
-            f"{_mean([_groups_lost(run) for run in runs]):.1%}",
-            f"{_mean([wasted_share(run) or 0.0 for run in runs]):.1%}",
+            f"{mean([run['updates'] for run in runs]):.0f}",
+            f"{mean([_came(run) for run in runs]):.1%}",
+            f"{mean([_groups_lost(run) for run in runs]):.1%}",
+            f"{mean([wasted_share(run) or 0.0 for run in runs]):.1%}",
         ]
         yield "| " + " | ".join(cells) + " |"
 
@@ -115,10 +78,10 @@ def _losses(compared: Compared) -> Iterator[str]:
             name,
             show(interval(_greedy(runs))),
             "" if runs is reference else show(paired(_greedy(runs), _greedy(reference)), signed=True),
-            f"{_mean([run['updates'] for run in runs]):.0f}",
-            f"{_mean([_came(run) for run in runs]):.1%}",
-            f"{_mean([_groups_lost(run) for run in runs]):.1%}",
-            f"{_mean([wasted_share(run) or 0.0 for run in runs]):.1%}",
+            f"{mean([run['updates'] for run in runs]):.0f}",
+            f"{mean([_came(run) for run in runs]):.1%}",
+            f"{mean([_groups_lost(run) for run in runs]):.1%}",
+            f"{mean([wasted_share(run) or 0.0 for run in runs]):.1%}",
         ]
         yield "| " + " | ".join(cells) + " |"
 
@@ -181,14 +144,6 @@ def _final(runs: Sequence[Mapping[str, Any]], domain: str) -> list[float]:
 
 def _first(compared: Compared) -> Mapping[str, Any]:
     return next(iter(compared.summaries.values()))[0]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values))
-
-
-def _listed(seeds: Sequence[int]) -> str:
-    return ", ".join(map(str, seeds))
 
 
 def main(arguments: list[str] | None = None) -> int:

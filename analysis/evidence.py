@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from analysis import overhead_page
+from analysis.finished import commit
 from fedsim.errors import RunFolderError
 from fedsim.runfolder import MANIFEST, SUMMARY, write_atomically
 from fedsim.sweeps.comparison import Interval, gain, interval, paired, show
@@ -85,7 +86,7 @@ def _page(
         f"Accuracies are on {first['accuracy']['num_questions']} test questions that no setting was chosen on. "
         "Intervals are 95% Student-t over seeds; differences are paired by seed.",
         "",
-        f"Controls: code of {overhead_page.commit(manifest)}. "
+        f"Controls: code of {commit(manifest)}. "
         f"Platform: {manifest.get('platform', {}).get('cpu', 'unknown CPU')}, "
         + ", ".join(
             f"{name} {manifest['versions'].get(name)}" for name in ("python", "torch", "transformers")

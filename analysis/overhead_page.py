@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from analysis.finished import commit
 from fedsim.runfolder import MANIFEST
 from fedsim.sweeps.comparison import MEDIAN, PRIVACY
 from fedsim.sweeps.target import median_way, way_to
@@ -52,12 +53,6 @@ def lines(folder: Path) -> list[str]:
         "",
         *_values(folder, comparison),
     ]
-
-
-def commit(manifest: Mapping[str, Any]) -> str:
-    """Which commit of this repository made a run, short."""
-    made_by = manifest.get("git_commit")
-    return f"commit {made_by[:10]}" if made_by else "an unknown commit"
 
 
 def _to_target(folder: Path, comparison: Mapping[str, Any]) -> Iterator[str]:

@@ -84,16 +84,27 @@ def settle(figure: Figure) -> Figure:
     return figure
 
 
+_UNDATED: dict[str, dict[str, None]] = {".png": {"Software": None}, ".svg": {"Date": None, "Creator": None}}
+
+
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
     """Write ``stem.png`` (200 dpi) and ``stem.svg``; undated, so that equal runs give equal files."""
     with styled():
         settle(figure)
-        paths = []
-        for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None, "Creator": None})):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=suffix[1:], dpi=200, metadata=metadata)
-            paths.append(write_atomically(stem.with_name(stem.name + suffix), buffer.getvalue()))
-    return paths[0], paths[1]
+        return _write(figure, stem, ".png"), _write(figure, stem, ".svg")
+
+
+def save_png(figure: Figure, stem: Path) -> Path:
+    """Write ``stem.png`` alone, for a page that shows it; the same bytes as `save` gives."""
+    with styled():
+        settle(figure)
+        return _write(figure, stem, ".png")
+
+
+def _write(figure: Figure, stem: Path, suffix: str) -> Path:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=suffix[1:], dpi=200, metadata=_UNDATED[suffix])
+    return write_atomically(stem.with_name(stem.name + suffix), buffer.getvalue())
 
 
 def light_grid(axes: Axes, axis: str = "y") -> None:

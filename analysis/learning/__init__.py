@@ -1,0 +1,1 @@
+"""The sections of ``docs/learning_evidence.md``: schedules, losses, hostile experts, privacy."""
