@@ -93,17 +93,24 @@ def _stand_in_synthesiser(scenario: Scenario) -> Synthesiser | None:
 
 
 def real_models(
-    scenario: Scenario, num_clients: int, cache_dir: Path | str | None, progress: Progress
+    scenario: Scenario,
+    num_clients: int,
+    cache_dir: Path | str | None,
+    progress: Progress,
+    data: TaskData | None = None,
 ) -> Cast:
     """The cast of a run with real models: trains what the cache lacks, with a progress phase for each.
+
+    ``data`` are the run's questions, where they have been made already.
 
     Raises:
         InputError: a named model, or an own question file, cannot be used.
     """
     with progress.phase("imports", None):
         from fedsim.models import bundle
-    with progress.phase("questions", None):
-        data = questions(scenario, num_clients)
+    if data is None:
+        with progress.phase("questions", None):
+            data = questions(scenario, num_clients)
     training = _TrainingProgress(progress)
     try:
         loaded = bundle.load_models(

@@ -7,18 +7,26 @@ that need them, so that ``fedsim --help`` answers at once.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import enum
 import json
 import os
+import shlex
+import signal
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fedsim import __version__
-from fedsim.errors import FedsimError, InputError, InvariantViolation
+from fedsim.errors import FedsimError, InputError, InvariantViolation, RunInterrupted
+
+if TYPE_CHECKING:
+    from fedsim.progress import Progress
+    from fedsim.results import Run
 
 app = typer.Typer(
     help="Simulate federated learning of language models: real small models, simulated devices and networks.",
@@ -37,6 +45,10 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override path.to.key with a YAML value; repeatable."),
 ]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(envvar="FEDSIM_CACHE", help="Where trained models are kept; else the user's cache."),
+]
 SeedOption = Annotated[int | None, typer.Option(help="Override the scenario's seed.")]
 
 
@@ -48,10 +60,7 @@ def run(
     out: Annotated[
         Path | None, typer.Option(help="The run folder itself; by default runs/<name>-<seed>-<n>.")
     ] = None,
-    cache_dir: Annotated[
-        Path | None,
-        typer.Option(envvar="FEDSIM_CACHE", help="Where trained models are kept; else the user's cache."),
-    ] = None,
+    cache_dir: CacheOption = None,
     figures: Annotated[bool, typer.Option(help="Draw figures/ into the run folder.")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
@@ -60,16 +69,69 @@ def run(
 
     settings = read_scenario(scenario, assignments or (), seed)
     from fedsim import experiment
-    from fedsim.progress import SilentProgress, progress_for
 
-    progress = SilentProgress() if quiet else progress_for(sys.stderr)
-    try:
+    with _shown(quiet) as progress:
         finished = experiment.run(settings, out=out, cache_dir=cache_dir, progress=progress, figures=figures)
-    finally:
-        progress.close()
-    for line in headline(finished.summary):
+    _print_run(finished)
+
+
+@app.command()
+def resume(
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="The folder of a run that was interrupted or killed.")
+    ],
+    cache_dir: CacheOption = None,
+    figures: Annotated[bool, typer.Option(help="Draw figures/ into the run folder.")] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+) -> None:
+    """Go on with a run to the very end it would have had; the last line printed is the run folder."""
+    from fedsim.results import read_manifest
+
+    if read_manifest(folder)["status"] == "finished":
+        print(f"{folder} has finished; there is nothing to resume")
+        return
+    from fedsim.replay import resume as resuming
+
+    with _shown(quiet) as progress:
+        finished = resuming.resume(folder, cache_dir=cache_dir, progress=progress, figures=figures)
+    _print_run(finished)
+
+
+class How(enum.StrEnum):
+    """How a run is verified."""
+
+    RECOMPUTED = "recomputed"
+    REPLAYED = "replayed"
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    how: Annotated[
+        How | None,
+        typer.Option(
+            help="By default recomputed where program and machine are the run's own, else replayed."
+        ),
+    ] = None,
+    cache_dir: CacheOption = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+) -> None:
+    """Repeat a finished run and compare every record; exit code 1 if one differs. Nothing is written into the folder."""
+    from fedsim.replay import verify as verifying
+
+    with _shown(quiet) as progress:
+        verdict = verifying.verify(
+            folder, how=None if how is None else how.value, cache_dir=cache_dir, progress=progress
+        )
+    if verdict.why is not None:
+        print(f"replayed, not recomputed: {verdict.why}")
+    for line in (*verdict.drift, *verdict.differences):
         print(line)
-    print(finished.folder)
+    if verdict.differences:
+        print(f"{folder} does NOT repeat")
+        raise typer.Exit(1)
+    what = "records, summary and final policy" if verdict.how == "recomputed" else "records and summary"
+    print(f"{folder} repeats: {what} are the same, {verdict.how}")
 
 
 @app.command()
@@ -98,10 +160,7 @@ def compare(
     check_only: Annotated[
         bool, typer.Option("--check", help="Run nothing; say how many runs there are and what they take.")
     ] = False,
-    cache_dir: Annotated[
-        Path | None,
-        typer.Option(envvar="FEDSIM_CACHE", help="Where trained models are kept; else the user's cache."),
-    ] = None,
+    cache_dir: CacheOption = None,
     figures: Annotated[bool, typer.Option(help="Draw figures/ into the comparison's folder.")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
@@ -153,10 +212,7 @@ def stress(
     check_only: Annotated[
         bool, typer.Option("--check", help="Run nothing; say how many runs there are and what they take.")
     ] = False,
-    cache_dir: Annotated[
-        Path | None,
-        typer.Option(envvar="FEDSIM_CACHE", help="Where trained models are kept; else the user's cache."),
-    ] = None,
+    cache_dir: CacheOption = None,
     figures: Annotated[bool, typer.Option(help="Draw heat maps into the sweep's folder.")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
@@ -220,10 +276,7 @@ def leakage(
     rows: Annotated[
         int, typer.Option(min=1, help="Most rows of a client that are attacked, and as many others.")
     ] = 200,
-    cache_dir: Annotated[
-        Path | None,
-        typer.Option(envvar="FEDSIM_CACHE", help="Where trained models are kept; else the user's cache."),
-    ] = None,
+    cache_dir: CacheOption = None,
 ) -> None:
     """Attack a finished run: membership inference and disclosed answers; the last line printed is leakage.json."""
     from analysis.leakage import table
@@ -336,6 +389,8 @@ def main(argv: list[str] | None = None) -> int:
         exit_code = app(args=argv, prog_name="fedsim", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted", 130)
+    except _EndedError as ended:
+        return _say(str(ended), 130)
     except InvariantViolation:
         raise
     except InputError as error:
@@ -416,6 +471,35 @@ def _print_outlook(
 
     for line in outlook.lines(outlook.outlook(comparison, out, processes=processes, seeds=seeds)):
         print(line)
+
+
+class _EndedError(Exception):
+    """A run was interrupted; the message says how to go on with it."""
+
+
+@contextlib.contextmanager
+def _shown(quiet: bool) -> Iterator[Progress]:
+    """Progress for a command that works on one run; a signal to end it, Ctrl-C or SIGTERM, is said with what to do next."""
+    from fedsim.progress import SilentProgress, progress_for
+
+    progress = SilentProgress() if quiet else progress_for(sys.stderr)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield progress
+    except RunInterrupted as interrupted:
+        progress.close()
+        raise _EndedError(
+            f"interrupted; to go on: fedsim resume {shlex.quote(str(interrupted.folder))}"
+        ) from None
+    finally:
+        progress.close()
+
+
+def _print_run(finished: Run) -> None:
+    for line in headline(finished.summary):
+        print(line)
+    print(finished.folder)
 
 
 def _seeds(text: str | None) -> tuple[int, ...] | None:

@@ -446,23 +446,30 @@ def _unmask(error: BaseException, *, interrupted: bool) -> None:
 
 @contextlib.contextmanager
 def _interruptible(loop: VirtualLoop, task: asyncio.Task[Any]) -> Iterator[None]:
-    """Turn the first SIGINT into a cancellation of ``task`` between two events; a second quits at once."""
+    """Turn the first SIGINT (or SIGTERM) into a cancellation of ``task`` between two events; a second quits at once.
 
-    def on_sigint(_signum: int, _frame: FrameType | None) -> None:
+    SIGTERM only where somebody has asked for it to raise KeyboardInterrupt, as the command line does.
+    """
+
+    def on_signal(_signum: int, _frame: FrameType | None) -> None:
         if loop.interrupted:
             raise KeyboardInterrupt
         loop.interrupted = True
         loop.call_soon(task.cancel)
 
     in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    signal.signal(signal.SIGINT, on_sigint)
+    ours = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if in_main_thread and signal.getsignal(number) is signal.default_int_handler
+    ]
+    for number in ours:
+        signal.signal(number, on_signal)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in ours:
+            signal.signal(number, signal.default_int_handler)
 
 
 def _innermost_future(future: asyncio.Future[Any] | None) -> asyncio.Future[Any] | None:

@@ -16,11 +16,15 @@
     ├── LimitExceeded         the run's limit on virtual time or events was met
     └── InvariantViolation    the books do not balance: a bug in fedsim
 
+    KeyboardInterrupt
+    └── RunInterrupted        a signal ended a run; carries the run's folder, with which `fedsim resume` goes on
+
 Positional arguments only: SimPy rebuilds an exception from its ``args``.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Self
 
 
@@ -106,3 +110,11 @@ class LimitExceeded(FedsimError):
 
 class InvariantViolation(FedsimError):
     """A run-end check failed; the message holds the offending records."""
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """A run was ended by a signal; carries its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.folder = folder

@@ -5,26 +5,36 @@ Nothing heavy is imported before the run folder and its manifest exist; torch is
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedsim import accounts, casting, correlate, invariants, protocols
+from fedsim import accounts, correlate, invariants, protocols
 from fedsim.billing import statement
 from fedsim.casting import Cast, ClientAccuracy
 from fedsim.clock import run as run_on_virtual_time
 from fedsim.detection import detection_of, short
 from fedsim.devices import availability, population
-from fedsim.errors import Deadlock, FederationError, FedsimError, LimitExceeded, ScenarioError
+from fedsim.errors import (
+    Deadlock,
+    FederationError,
+    FedsimError,
+    LimitExceeded,
+    RunFolderError,
+    RunInterrupted,
+    ScenarioError,
+)
 from fedsim.hostile import roles_of
-from fedsim.play import Play, edges_of, faults_of, limits_of
+from fedsim.play import Ending, Play, edges_of, faults_of, limits_of
 from fedsim.privacy import reward_ledger
 from fedsim.progress import Progress, SilentProgress
 from fedsim.protocols.boundary import BOUNDARIES
 from fedsim.records import RecordLog
-from fedsim.runfolder import CONFIDENCE_GRAPH, DETECTION, RunFolder
+from fedsim.replay.book import Book
+from fedsim.runfolder import CONFIDENCE_GRAPH, DETECTION, RunFolder, source_hash
 from fedsim.scenario_errors import located
 from fedsim.states import ClientState
 from fedsim.stragglers.config import StragglerConfig, refuse_shortage
@@ -58,22 +68,37 @@ def run(
         InputError: the scenario names something that cannot be used, or the folder is taken.
         FederationError: the federation cannot do what the protocol asks.
         Deadlock, LimitExceeded, InvariantViolation: see ``fedsim.errors``.
-        KeyboardInterrupt: interrupted; what was recorded until then is in the folder.
+        RunInterrupted: interrupted; the folder holds what was recorded until then, and `fedsim.replay.resume` goes on with it.
     """
     folder = RunFolder.create(Path(out) if out is not None else None, scenario.name, scenario.seed)
-    folder.update(scenario=scenario.resolved())
-    scenario = scenario.anchored()
+    folder.update(scenario=scenario.resolved(), code=source_hash())
+    return perform(folder, scenario.anchored(), cache_dir, progress or SilentProgress(), figures)
+
+
+def perform(
+    folder: RunFolder, scenario: Scenario, cache_dir: Path | str | None, progress: Progress, figures: bool
+) -> Run:
+    """Run a scenario, with absolute paths, to its end in a folder that this process owns; see `run`."""
     try:
-        interrupted = _run_in(folder, scenario, cache_dir, progress or SilentProgress(), figures)
+        interrupted = _run_in(folder, scenario, cache_dir, progress, figures)
     except KeyboardInterrupt:
         folder.finish("interrupted")
+        raise RunInterrupted(folder.path) from None
+    except (RunFolderError, OSError) as error:
+        # The disk is full, or gone: the run is not at fault, and can be resumed. Where not even this can be written,
+        # the manifest says that it is running, which can be resumed as well.
+        with contextlib.suppress(OSError):
+            folder.finish("interrupted", error=str(error))
+        if isinstance(error, OSError):
+            where = error.filename or folder.path
+            raise RunFolderError(f"{where}: {error.strerror}; what was written before is whole") from error
         raise
     except BaseException as error:
         folder.finish("failed", error=f"{type(error).__name__}: {error}")
         raise
     if interrupted:
         folder.finish("interrupted")
-        raise KeyboardInterrupt
+        raise RunInterrupted(folder.path)
     folder.finish("finished")
     from fedsim.results import load
 
@@ -84,42 +109,57 @@ def _run_in(
     folder: RunFolder, scenario: Scenario, cache_dir: Path | str | None, progress: Progress, figures: bool
 ) -> bool:
     started_at_wall_s = time.monotonic()
+    devices = prepare(scenario)
+    if not folder.manifest["inputs"]:
+        folder.keep_inputs(scenario.input_files())
+    book = Book(folder, scenario, cache_dir, progress)
+    with contextlib.closing(book):
+        cast = book.cast(len(devices))
+        folder.write_partition(cast.data.domains, cast.data.partition.tolist())
+        log, accuracy = book.log, ClientAccuracy(cast)
+        with progress.phase("federation", scenario.stop.updates) as phase:
+            play = Play(scenario, devices, cast, log, phase, accuracy, book.seal)
+            try:
+                ending = play_out(play)
+            except FedsimError as error:
+                failed_at_s = play.federation.now_s()
+                in_the_world = isinstance(error, Deadlock | FederationError | LimitExceeded)
+                if in_the_world:
+                    play.federation.close_books(error)
+                play.federation.log_presence(failed_at_s)
+                play.log_faults(failed_at_s)
+                _write_results(folder, log, _summary(log, play, failed_at_s, "error", started_at_wall_s))
+                if in_the_world:
+                    invariants.check(log, play.federation.carried_bytes, limits=limits_of(scenario.protocol))
+                raise
+        invariants.check(log, play.federation.carried_bytes, limits=limits_of(scenario.protocol))
+        summary = _summary(log, play, ending.virtual_s, ending.stopped_by, started_at_wall_s)
+        with progress.phase("results", None):
+            _write(folder, log, summary, play, cast, accuracy, figures)
+    if not ending.interrupted:
+        book.drop()
+    return ending.interrupted
+
+
+def prepare(scenario: Scenario) -> population.Population:
+    """The devices of a scenario, after everything that can be refused before models are trained was looked at.
+
+    Raises:
+        InputError, FederationError: as for `run`.
+    """
     gc.set_threshold(100_000, 50, 100)
     devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
     check(scenario, len(devices))
     accounts.check_memory(scenario, devices)
     faults_of(scenario, devices)
     edges_of(scenario, devices)
-    if scenario.fidelity == "timing":
-        cast = casting.stand_ins(scenario, len(devices))
-    else:
-        cast = casting.real_models(scenario, len(devices), cache_dir, progress)
-    folder.update(model_hashes=dict(cast.hashes))
-    folder.write_partition(cast.data.domains, cast.data.partition.tolist())
-    log = RecordLog()
-    accuracy = ClientAccuracy(cast)
-    with progress.phase("federation", scenario.stop.updates) as phase:
-        play = Play(scenario, devices, cast, log, phase, accuracy)
-        try:
-            ending = run_on_virtual_time(
-                play.main, max_virtual_s=scenario.limits.virtual, max_events=scenario.limits.events
-            )
-        except FedsimError as error:
-            failed_at_s = play.federation.now_s()
-            in_the_world = isinstance(error, Deadlock | FederationError | LimitExceeded)
-            if in_the_world:
-                play.federation.close_books(error)
-            play.federation.log_presence(failed_at_s)
-            play.log_faults(failed_at_s)
-            _write_results(folder, log, _summary(log, play, failed_at_s, "error", started_at_wall_s))
-            if in_the_world:
-                invariants.check(log, play.federation.carried_bytes, limits=limits_of(scenario.protocol))
-            raise
-    invariants.check(log, play.federation.carried_bytes, limits=limits_of(scenario.protocol))
-    summary = _summary(log, play, ending.virtual_s, ending.stopped_by, started_at_wall_s)
-    with progress.phase("results", None):
-        _write(folder, log, summary, play, cast, accuracy, figures)
-    return ending.interrupted
+    return devices
+
+
+def play_out(play: Play) -> Ending:
+    """Play a run to its end on virtual time, within the scenario's limits."""
+    limits = play.scenario.limits
+    return run_on_virtual_time(play.main, max_virtual_s=limits.virtual, max_events=limits.events)
 
 
 def check(scenario: Scenario, num_clients: int) -> None:
@@ -156,6 +196,11 @@ def check(scenario: Scenario, num_clients: int) -> None:
     from fedsim.foresight import request_times  # it plays with stand-ins, so it stands above this module
 
     request_times.check_deadline(scenario)
+
+
+def summary_of(log: RecordLog, play: Play, ending: Ending) -> dict[str, Any]:
+    """The summary of a run that came to its end, without real time."""
+    return _summary(log, play, ending.virtual_s, ending.stopped_by, time.monotonic())
 
 
 def _summary(

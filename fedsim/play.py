@@ -6,7 +6,7 @@ Nothing here writes a file, and torch is only what the cast brings along.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -61,8 +61,10 @@ class Play:
         log: RecordLog,
         phase: Phase,
         accuracy: ClientAccuracy,
+        on_interrupt: Callable[[], None] = lambda: None,
     ) -> None:
         self.scenario = scenario
+        self._on_interrupt = on_interrupt
         self._devices = correlate.deal_devices(
             scenario.correlate, devices, cast.data.partition, cast.data.domains, scenario.seed
         )
@@ -101,12 +103,16 @@ class Play:
         except asyncio.CancelledError:
             if not loop.interrupted:  # a limit was met: the clock stands still
                 raise
+            self._on_interrupt()
             ending.stopped_by, ending.interrupted = "interrupt", True
         ending.virtual_s = loop.time()
         for task in (playing, stopping):
             task.cancel()
         await asyncio.wait({playing, stopping})
-        self.monitor.finish()
+        if (
+            not ending.interrupted
+        ):  # whoever interrupts a run does not want to wait for another look at the policy
+            self.monitor.finish()
         await self.federation.drain()
         self.federation.log_presence(ending.virtual_s)
         self.log_faults(ending.virtual_s)

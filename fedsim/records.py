@@ -7,11 +7,15 @@ they are added (``records_sha256``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import msgspec
+
+from fedsim.errors import RunFolderError
+from fedsim.frames import FrameWriter, read_frames
 
 Direction = Literal["down", "up"]
 Purpose = Literal[
@@ -239,20 +243,39 @@ R = TypeVar("R", bound=Record)
 
 
 class RecordLog:
-    """Append-only rows in the order of virtual time, with a running SHA-256 over their canonical encoding."""
+    """Append-only rows in the order of virtual time, with a running SHA-256 over their canonical encoding.
 
-    def __init__(self) -> None:
+    Args:
+        spool: a file that gets every row as well while the run goes on, so that a run that was killed leaves them; frames
+            of whole rows. What it held before is lost.
+        watch: handed the canonical bytes of whole rows, in order, after they were spooled.
+
+    Raises:
+        RunFolderError: the spool cannot be written.
+    """
+
+    def __init__(self, spool: Path | None = None, watch: Callable[[bytes], None] | None = None) -> None:
         self._rows: dict[type[Record], list[Record]] = {kind: [] for kind in RECORD_TYPES}
         self._encoder = msgspec.msgpack.Encoder()
         self._hash = sha256()
         self._buffer = bytearray()
+        self._num_buffered = 0
+        self._num_bytes = 0
+        self._spool = None if spool is None else FrameWriter(spool, start=_emptied(spool))
+        self._watch = watch
+
+    @property
+    def num_bytes(self) -> int:
+        """How many canonical bytes the rows so far have."""
+        return self._num_bytes + len(self._buffer)
 
     def add(self, record: Record) -> None:
         """Append one record."""
         self._rows[type(record)].append(record)
         self._encoder.encode_into(record, self._buffer, -1)
-        if len(self._buffer) > 1 << 16:
-            self._absorb()
+        self._num_buffered += 1
+        if len(self._buffer) > _CHUNK_BYTES:
+            self.flush()
 
     def of(self, kind: type[R]) -> list[R]:
         """All rows of one kind, in order (the log's own list: do not change it)."""
@@ -263,9 +286,57 @@ class RecordLog:
 
     def sha256(self) -> str:
         """Hex digest over every row so far, in the order of addition."""
-        self._absorb()
+        self.flush()
         return self._hash.hexdigest()
 
-    def _absorb(self) -> None:
-        self._hash.update(self._buffer)
+    def flush(self) -> None:
+        """Hand on what was added: to the hash, to whoever watches, and to the spool."""
+        if not self._num_buffered:
+            return
+        rows = bytes(self._buffer)
+        self._hash.update(rows)
+        if self._spool is not None:
+            self._spool.append(_ARRAY32 + self._num_buffered.to_bytes(4, "big") + rows)
+            self._spool.flush()
+        if self._watch is not None:
+            self._watch(rows)
+        self._num_bytes += len(rows)
         self._buffer.clear()
+        self._num_buffered = 0
+
+    def close(self) -> None:
+        """Hand on what is left and close the spool, also where that fails."""
+        try:
+            self.flush()
+        finally:
+            if self._spool is not None:
+                self._spool.close()
+
+
+def read_spool(path: Path) -> Iterator[list[Record]]:
+    """The rows in a spool, chunk by chunk, up to its last whole one.
+
+    Raises:
+        RunFolderError: the file cannot be read, or is damaged before its last chunk.
+    """
+    decoder = msgspec.msgpack.Decoder(list[_AnyRecord])
+    for _, frame in read_frames(path):
+        try:
+            yield decoder.decode(frame)  # type: ignore[misc]
+        except msgspec.DecodeError as error:
+            raise RunFolderError(
+                f"{path} holds something else than records of this version: {error}"
+            ) from None
+
+
+def _emptied(path: Path) -> int:
+    """Where a new spool begins, whatever stood in the file."""
+    path.unlink(missing_ok=True)
+    return 0
+
+
+_CHUNK_BYTES = 1 << 16
+_ARRAY32 = b"\xdd"  # msgpack's sign of an array whose length is the next four bytes
+_AnyRecord = (
+    Transfer | Compute | Outcome | Reward | Group | Update | Evaluation | Presence | Member | Fault | Ratio
+)

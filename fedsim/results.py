@@ -43,7 +43,7 @@ from fedsim.runfolder import (
 if TYPE_CHECKING:
     import polars as pl
 
-_FILES: dict[type[Record], str] = {
+FILES: dict[type[Record], str] = {
     Transfer: "transfers",
     Compute: "computes",
     Outcome: "outcomes",
@@ -56,6 +56,8 @@ _FILES: dict[type[Record], str] = {
     Fault: "faults",
     Ratio: "ratios",
 }
+"""The file (and the frame) of each kind of record."""
+
 _LATER = frozenset(
     {"ratios"}
 )  # kinds that runs of this format may lack: they are older than the kind, and had no such row
@@ -140,7 +142,7 @@ class Run:
 def write_results(folder: RunFolder, log: RecordLog, summary: Mapping[str, Any]) -> None:
     """Write the records, the metrics and the summary of a run into its folder."""
     for kind, rows in log:
-        _write_parquet(folder.path / RECORDS / f"{_FILES[kind]}.parquet", frame(kind, rows))
+        _write_parquet(folder.path / RECORDS / f"{FILES[kind]}.parquet", frame(kind, rows))
     _write_parquet(folder.path / METRICS, metrics_frame(log))
     folder.write_json(SUMMARY, summary)
 
@@ -157,7 +159,7 @@ def load(folder: Path | str) -> Run:
     try:
         summary = json.loads((path / SUMMARY).read_text())
         records = {
-            name: _read_records(path / RECORDS / f"{name}.parquet", kind) for kind, name in _FILES.items()
+            name: _read_records(path / RECORDS / f"{name}.parquet", kind) for kind, name in FILES.items()
         }
         metrics = _read_parquet(path / METRICS, METRIC_COLUMNS)
     except FileNotFoundError as error:
@@ -220,7 +222,7 @@ def _columns(kind: type[Record]) -> dict[str, Any]:
 
 
 def _read_records(path: Path, kind: type[Record]) -> pl.DataFrame:
-    if _FILES[kind] in _LATER and not path.exists():
+    if FILES[kind] in _LATER and not path.exists():
         return frame(kind, [])
     return _read_parquet(path, _columns(kind))
 

@@ -1,13 +1,12 @@
 """The run folder: one directory per run, whole files only, nothing outside it.
 
-Layout: ``manifest.json`` (there from the first second), ``summary.json``, ``metrics.parquet``, one Parquet
-    file
-per kind of record under ``records/``, and whatever the experiment adds by ``write_text`` or ``path``
-(``partition.csv``, ``confidence_graph.graphml``, ``figures/``, the final policy).
+Layout: ``manifest.json`` (there from the first second), ``summary.json``, ``metrics.parquet``, one Parquet file per kind of
+record under ``records/``, ``inputs/`` (copies of the files that the scenario names), and whatever the experiment adds by
+``write_text`` or ``path`` (``partition.csv``, ``confidence_graph.graphml``, ``figures/``, the final policy, the tape). A lock
+of the operating system on ``run.lock`` says that a process is at work in it; it dies with the process.
 
-Every file is written beside its final name and renamed, so that a reader never sees half of one. JSON holds
-no
-NaN: not-a-number and infinities become null.
+Every file is written beside its final name and renamed, so that a reader never sees half of one. JSON holds no NaN:
+not-a-number and infinities become null.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +36,8 @@ RECORDS = "records"
 PARTITION = "partition.csv"
 CONFIDENCE_GRAPH = "confidence_graph.graphml"
 DETECTION = "detection.json"
+INPUTS = "inputs"
+LOCK = "run.lock"
 
 RunStatus = Literal["running", "finished", "failed", "interrupted"]
 
@@ -61,10 +63,12 @@ class RunFolder:
     Attributes:
         path: the folder.
         manifest: what ``manifest.json`` holds; change it by ``update`` only.
+        lock: held while this process owns the folder.
     """
 
     path: Path
     manifest: dict[str, Any] = field(repr=False)
+    lock: Any = field(default=None, repr=False)
 
     @classmethod
     def create(cls, out: Path | None, name: str, seed: int, root: Path = Path("runs")) -> RunFolder:
@@ -78,11 +82,30 @@ class RunFolder:
         """
         try:
             path = _next_free(root, name, seed) if out is None else _take(out)
+            lock = _locked(path)
             manifest = _first_manifest(name, seed)
             write_json(path / MANIFEST, manifest)
         except OSError as error:
             raise RunFolderError(f"{out or root}: cannot make a run folder: {error.strerror}") from error
-        return cls(path, manifest)
+        return cls(path, manifest, lock)
+
+    @classmethod
+    def reopen(cls, path: Path) -> RunFolder:
+        """Own the folder of a run that another process began, with status ``running`` again.
+
+        Raises:
+            RunFolderError: it is no run folder of this format, another process is at work in it, or it cannot be written.
+        """
+        from fedsim.results import read_manifest
+
+        read_manifest(path)
+        try:
+            lock = _locked(path)
+            folder = cls(path, read_manifest(path), lock)
+            folder.update(status="running", finished_at=None)
+        except OSError as error:
+            raise RunFolderError(f"{path}: cannot be written: {error.strerror}") from error
+        return folder
 
     def update(self, **entries: Any) -> None:
         """Set entries of the manifest, e.g. ``scenario=...``, ``model_hashes=...``, ``cache_keys=...``."""
@@ -92,6 +115,9 @@ class RunFolder:
     def finish(self, status: RunStatus, **entries: Any) -> None:
         """Write the manifest for the last time, with its final status and the wall time."""
         self.update(status=status, finished_at=_now(), **entries)
+        if self.lock is not None:
+            self.lock.release()
+            (self.path / LOCK).unlink(missing_ok=True)
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a text file under the folder, whole or not at all."""
@@ -100,6 +126,26 @@ class RunFolder:
     def write_json(self, name: str, value: Any) -> Path:
         """Write a JSON file under the folder, whole or not at all."""
         return write_json(self._inside(name), value)
+
+    def keep_inputs(self, files: Mapping[str, Path]) -> None:
+        """Copy files that a run reads into ``inputs/``, so that the folder says and holds all that the run depends on.
+
+        Args:
+            files: each file by the key that names it, e.g. ``tasks.file``.
+
+        Raises:
+            RunFolderError: a file cannot be copied.
+        """
+        kept = {}
+        for key, source in files.items():
+            # A model is called after the folder of its config.json.
+            place = f"{INPUTS}/{key}/{_plain_name(source.parent.name)}/{_plain_name(source.name)}"
+            try:
+                write_atomically(self.path / place, source.read_bytes())
+            except OSError as error:
+                raise RunFolderError(f"{source}: cannot be copied to {self.path}: {error.strerror}") from None
+            kept[key] = place
+        self.update(inputs=kept)
 
     def write_partition(self, domains: Sequence[str], partition: Sequence[Sequence[int]]) -> Path:
         """Write ``partition.csv``: private rows per client (row) and domain (column), counts ``[K, D]``."""
@@ -180,6 +226,17 @@ def _versions() -> dict[str, str]:
     return found
 
 
+@cache
+def source_hash() -> str:
+    """Hash of every source and preset file of the package: two runs of one hash were made by the same program."""
+    state = blake2b(digest_size=16)
+    package = Path(__file__).resolve().parent
+    for path in sorted([*package.rglob("*.py"), *(package / "presets").glob("*.*")]):
+        state.update(f"{path.relative_to(package).as_posix()}\0".encode())
+        state.update(path.read_bytes())
+    return state.hexdigest()
+
+
 def git_commit(checkout: Path = _SOURCE) -> str | None:
     """Commit of the source checkout (``-dirty`` if tracked files differ); None when installed without git."""
     if not (checkout / ".git").exists():
@@ -209,11 +266,29 @@ def _first_manifest(name: str, seed: int) -> dict[str, Any]:
         "versions": versions(),
         "platform": platform_facts(),
         "git_commit": git_commit(),
+        "code": None,
+        "inputs": {},
         "model_hashes": {},
         "cache_keys": {},
         "started_at": _now(),
         "finished_at": None,
     }
+
+
+def _plain_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "file"
+
+
+def _locked(path: Path) -> Any:
+    """Hold the folder for this process."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunFolderError(f"{path}: another process is at work in it; wait for it to end") from None
+    return lock
 
 
 def _take(out: Path) -> Path:
@@ -233,7 +308,7 @@ def _take(out: Path) -> Path:
 
 
 def _next_free(root: Path, name: str, seed: int) -> Path:
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
+    stem = _plain_name(name)
     root.mkdir(parents=True, exist_ok=True)
     n = 0
     while True:

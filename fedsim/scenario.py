@@ -40,7 +40,7 @@ from fedsim.scenario_errors import nearest, scenario_error
 from fedsim.scenario_yaml import Document, Override, assign, parse, to_yaml
 from fedsim.tasks.config import TasksConfig
 from fedsim.text_lengths import TextConfig
-from fedsim.units import PositiveSeconds
+from fedsim.units import PositiveSeconds, Seconds
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
@@ -56,6 +56,11 @@ class ComputeConfig(StrictModel):
     """How the machine that runs the simulation computes; fixed here, because threads change bits."""
 
     threads: int = Field(1, ge=1, le=256, description="torch threads (count); others give other bits")
+    checkpoint_every: Seconds = Field(
+        5.0,
+        description="real time between two checkpoints of the policy, at least (with unit; 0 s: one at every update); changes "
+        "no record",
+    )
 
 
 class LimitsConfig(StrictModel):
@@ -183,6 +188,21 @@ class Scenario(StrictModel):
                 ),
             }
         )
+
+    def input_files(self) -> dict[str, Path]:
+        """The files that a run reads, by the key that names each; model folders are not among them."""
+        named = {
+            "tasks.file": self.tasks.file,
+            "clients.file": getattr(self.clients, "file", None),
+            "availability.file": getattr(self.availability, "file", None),
+            "network.edges.file": getattr(self.network.edges, "file", None),
+        }
+        named |= {
+            f"models.bill_as.{side}": architecture
+            for side, architecture in self.models.bill_as or ()
+            if is_config_file(architecture)
+        }
+        return {key: self._folder / file for key, file in named.items() if file is not None}
 
     def _anchor(self, settings: StrictModel, key: str) -> StrictModel:
         given = getattr(settings, key, None)

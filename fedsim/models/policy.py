@@ -92,6 +92,7 @@ class LanguagePolicy:
         self._optimizer = torch.optim.AdamW(
             self._weights, lr=config.learning_rate, weight_decay=config.weight_decay
         )
+        self._optimizers = {"update": self._optimizer, "fit": self._fit_optimizer}
         self._encoder = Encoder(initial, centre)
 
     @property
@@ -311,7 +312,7 @@ class LanguagePolicy:
 
     def save_state(self, folder: Path) -> None:
         """Write all that a resumed run needs: trainable weights, optimiser moments, version, remembered groups."""
-        save_learning_state(folder, self._weights, self._optimizer, self._memory())
+        save_learning_state(folder, self._weights, self._optimizers, self._memory())
 
     def restore_state(self, folder: Path) -> None:
         """Take up what ``save_state`` wrote, bit for bit.
@@ -319,7 +320,7 @@ class LanguagePolicy:
         Raises:
             ModelFileError: the folder is missing, torn, or of another model.
         """
-        memory = load_learning_state(folder, self._weights, self._optimizer)
+        memory = load_learning_state(folder, self._weights, self._optimizers)
         self._version = int(memory["version"])
         self._behaviours = {
             int(draw): _Behaviour(

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -38,22 +38,30 @@ def save_model(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fol
 
 
 def save_learning_state(
-    folder: Path, weights: Sequence[Tensor], optimizer: torch.optim.Optimizer, memory: Mapping[str, Any]
+    folder: Path,
+    weights: Sequence[Tensor],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    memory: Mapping[str, Any],
 ) -> None:
-    """Write trainable weights, the optimiser's tensors per weight, and a JSON memory."""
+    """Write trainable weights, every optimiser's tensors per weight, and a JSON memory.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"weight.{index}": weight.detach().contiguous().clone() for index, weight in enumerate(weights)
     }
-    for index, weight in enumerate(weights):
-        for name, value in optimizer.state.get(weight, {}).items():
-            tensors[f"moment.{index}.{name}"] = value.detach().contiguous().clone()
-    save_file(tensors, folder / _STATE)
+    for whose, optimizer in optimizers.items():
+        for index, weight in enumerate(weights):
+            for name, value in optimizer.state.get(weight, {}).items():
+                tensors[f"{whose}.{index}.{name}"] = value.detach().contiguous().clone()
+    (folder / _STATE).write_bytes(save(tensors))
     (folder / _MEMORY).write_text(json.dumps(memory), encoding="utf-8")
 
 
 def load_learning_state(
-    folder: Path, weights: Sequence[Tensor], optimizer: torch.optim.Optimizer
+    folder: Path, weights: Sequence[Tensor], optimizers: Mapping[str, torch.optim.Optimizer]
 ) -> dict[str, Any]:
     """Read back what ``save_learning_state`` wrote, in place, and return the memory.
 
@@ -71,10 +79,11 @@ def load_learning_state(
     for index, (weight, kept) in enumerate(zip(weights, stored, strict=True)):
         assert kept is not None
         weight.data.copy_(kept)
-        prefix = f"moment.{index}."
-        moments = {
-            name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
-        }
-        if moments:
-            optimizer.state[weight] = moments
+        for whose, optimizer in optimizers.items():
+            prefix = f"{whose}.{index}."
+            moments = {
+                name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
+            }
+            if moments:
+                optimizer.state[weight] = moments
     return memory

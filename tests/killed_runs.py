@@ -1,0 +1,200 @@
+"""Tiny real runs that are killed (SIGKILL) at chosen places of their tape, and resumed; prints what came out as JSON.
+
+python tests/killed_runs.py FOLDER            ten places
+python tests/killed_runs.py FOLDER SCENARIO N an own scenario, at N places spread over its tape
+
+One process imports torch and forks a child for every life of a run, which is what makes this quick. It must start no thread
+itself: torch and polars work in the children only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import reasoning_gym  # noqa: F401  (imported here, so that no child has to)
+from real_runs import tiny
+
+from fedsim import experiment
+from fedsim.frames import FrameWriter
+from fedsim.models import bundle  # noqa: F401  (imported here, so that no child has to)
+from fedsim.replay import checkpoints, tape
+from fedsim.replay.resume import resume
+from fedsim.scenario import Scenario, read_scenario, scenario_from
+
+Death = Callable[[FrameWriter, bytes], None]
+"""Called before every frame of the tape: may kill the process."""
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def after(offset: int) -> Death:
+    """Dies when the tape has grown past an offset, between two frames."""
+
+    def death(writer: FrameWriter, _: bytes) -> None:
+        if writer.path.stat().st_size >= offset:
+            die()
+
+    return death
+
+
+def torn(offset: int) -> Death:
+    """Dies in the middle of the frame that would reach over an offset."""
+
+    def death(writer: FrameWriter, payload: bytes) -> None:
+        size = writer.path.stat().st_size
+        if size + len(payload) >= offset:
+            with writer.path.open("ab") as stream:
+                stream.write((len(payload)).to_bytes(4, "little") + payload[: len(payload) // 2])
+            die()
+
+    return death
+
+
+def before_update(number: int) -> Death:
+    """Dies when the step with this number (from 1) has been computed and is not yet on the tape."""
+    seen = 0
+
+    def death(_: FrameWriter, payload: bytes) -> None:
+        nonlocal seen
+        seen += tape.entry_kind(payload) == "update"
+        if seen == number:
+            die()
+
+    return death
+
+
+def mortal(death: Death) -> type[FrameWriter]:
+    class Mortal(FrameWriter):
+        def append(self, payload: bytes | bytearray) -> int:
+            death(self, bytes(payload))
+            return super().append(payload)
+
+    return Mortal
+
+
+def in_a_checkpoint(number: int, renamed: bool) -> type[checkpoints.Checkpoints]:
+    """Dies in the checkpoint with this number, before or after it is whole; never before the tape names it."""
+    seen = 0
+
+    class Mortal(checkpoints.Checkpoints):
+        def write(self, name: str, policy: Any) -> None:
+            nonlocal seen
+            seen += 1
+            if seen < number:
+                super().write(name, policy)
+            elif renamed:
+                super().write(name, policy)
+                die()
+            else:
+                partial = self.partial(name)
+                partial.mkdir(parents=True)
+                policy.save_state(partial)
+                next(partial.iterdir()).write_bytes(b"half")
+                die()
+
+    return Mortal
+
+
+def life(work: Callable[[], object]) -> int:
+    """Do something in a child of its own; returns its exit status, minus the signal that killed it."""
+    child = os.fork()
+    if child == 0:
+        work()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def killed(
+    scenario: Scenario,
+    out: Path,
+    cache: Path,
+    how: Death | type[checkpoints.Checkpoints],
+    begun: bool = False,
+) -> int:
+    """One life of a run (its first, unless it was ``begun``), ended at a place."""
+
+    def work() -> None:
+        if isinstance(how, type):
+            experiment_book().Checkpoints = how
+        else:
+            tape.FrameWriter = mortal(how)  # type: ignore[misc]
+        if begun:
+            resume(out, cache_dir=cache, figures=False)
+        else:
+            experiment.run(scenario, out=out, cache_dir=cache, figures=False)
+
+    return life(work)
+
+
+def experiment_book() -> Any:
+    from fedsim.replay import book
+
+    return book
+
+
+def told(out: Path) -> dict[str, Any]:
+    """All of a finished run that must repeat; read without polars, whose threads would not outlive a fork."""
+    manifest, summary = (json.loads((out / name).read_text()) for name in ("manifest.json", "summary.json"))
+    policy = out / "policy" / "model.safetensors"
+    return {
+        "status": manifest["status"],
+        "summary": {key: value for key, value in summary.items() if key != "wall_s"},
+        "metrics": (out / "metrics.parquet").read_bytes().hex(),
+        "policy": policy.read_bytes().hex() if policy.exists() else None,
+        "tape": (out / tape.TAPE).stat().st_size > 0 if (out / tape.TAPE).exists() else None,
+        "left": sorted(path.name for path in out.iterdir()),
+    }
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    cache = folder / "cache"
+    own = sys.argv[2:3]
+    scenario = read_scenario(own[0]) if own else scenario_from(tiny(compute={"checkpoint_every": "0 s"}))
+    whole = folder / "whole"
+    assert life(lambda: experiment.run(scenario, out=whole, cache_dir=cache, figures=False)) == 0
+    expected = told(whole)
+    size = (whole / tape.TAPE).stat().st_size
+    if len(sys.argv) > 3:
+        count = int(sys.argv[3])
+        cases: dict[str, list[Any]] = {
+            f"{n / count:.2f}": [torn(size * n // count) if n % 2 else after(size * n // count)]
+            for n in range(count)
+        }
+    else:
+        cases = {
+            "at the first result": [after(0)],
+            "before the first step": [after(size // 4)],
+            "in the middle": [after(size // 2)],
+            "near the end": [after(size - 200)],
+            "in the middle of a frame": [torn(size // 2)],
+            "in the middle of the last frames": [torn(size - 100)],
+            "inside a step": [before_update(2)],
+            "inside a checkpoint": [in_a_checkpoint(2, renamed=False)],
+            "between a checkpoint and its mark": [in_a_checkpoint(2, renamed=True)],
+            "twice": [after(size // 3), after(size * 3 // 4)],
+        }
+    results = {}
+    for number, (name, deaths) in enumerate(cases.items()):
+        out = folder / f"killed-{number}"
+        ends = [killed(scenario, out, cache, death, begun=place > 0) for place, death in enumerate(deaths)]
+        last = life(lambda out=out: resume(out, cache_dir=cache, figures=False))  # type: ignore[misc]
+        found = told(out) if last == 0 else {}
+        results[name] = {
+            "killed": ends,
+            "resumed": last,
+            "differing": [key for key, value in expected.items() if found.get(key) != value],
+        }
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
