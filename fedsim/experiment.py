@@ -17,7 +17,7 @@ from fedsim.casting import Cast, ClientAccuracy
 from fedsim.clock import run as run_on_virtual_time
 from fedsim.detection import detection_of, short
 from fedsim.devices import availability, population
-from fedsim.errors import Deadlock, FederationError, FedsimError, LimitExceeded, ScenarioError
+from fedsim.errors import Deadlock, FederationError, FedsimError, InputError, LimitExceeded, ScenarioError
 from fedsim.hostile import roles_of
 from fedsim.play import Play, edges_of, faults_of, limits_of
 from fedsim.privacy import reward_ledger
@@ -55,7 +55,7 @@ def run(
         figures: whether to draw ``figures/``.
 
     Raises:
-        InputError: the scenario names something that cannot be used, or the folder is taken.
+        InputError: the scenario names something that cannot be used, or the folder is taken; no folder is left behind.
         FederationError: the federation cannot do what the protocol asks.
         Deadlock, LimitExceeded, InvariantViolation: see ``fedsim.errors``.
         KeyboardInterrupt: interrupted; what was recorded until then is in the folder.
@@ -67,6 +67,9 @@ def run(
         interrupted = _run_in(folder, scenario, cache_dir, progress or SilentProgress(), figures)
     except KeyboardInterrupt:
         folder.finish("interrupted")
+        raise
+    except InputError:  # whoever corrects the scenario can give the same folder again
+        folder.withdraw()
         raise
     except BaseException as error:
         folder.finish("failed", error=f"{type(error).__name__}: {error}")
@@ -105,6 +108,8 @@ def _run_in(
                 play.main, max_virtual_s=scenario.limits.virtual, max_events=scenario.limits.events
             )
         except FedsimError as error:
+            if not hasattr(play, "federation"):  # the world could not be built: there are no books to close
+                raise
             failed_at_s = play.federation.now_s()
             in_the_world = isinstance(error, Deadlock | FederationError | LimitExceeded)
             if in_the_world:

@@ -18,6 +18,7 @@ import math
 import os
 import platform
 import re
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -92,6 +93,10 @@ class RunFolder:
     def finish(self, status: RunStatus, **entries: Any) -> None:
         """Write the manifest for the last time, with its final status and the wall time."""
         self.update(status=status, finished_at=_now(), **entries)
+
+    def withdraw(self) -> None:
+        """Take the folder away with all that this run wrote into it: its scenario was refused, and nothing was run."""
+        shutil.rmtree(self.path)
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a text file under the folder, whole or not at all."""
