@@ -138,7 +138,9 @@ class Play:
         absent = eligibility.too_small(needed, profiles) | set(excluded(self.roles))
         data, seed = cast.data, scenario.seed
         scores = correlate.presence_scores(scenario.correlate, data.partition, data.domains, seed)
-        self.stated = availability.availability(scenario.availability, seed, scenario.folder, scores)
+        self.stated = availability.availability(
+            scenario.availability, seed, scenario.folder, scores, scenario.limits.virtual
+        )
         present: availability.Availability = self.stated
         self.faults = faults = faults_of(scenario, self._devices)
         if faults is not None and faults.has_crashes:
