@@ -159,7 +159,7 @@ class Play:
             on_cut=scenario.availability.on_cut,
             handlers={**with_hostile(handlers, self.roles, seed), wire.BaseModel: _BASE_MODEL},
             sizes=accounts.sizes(scenario, cast.server_spec, lengths),
-            slowdowns=Slowdowns(scenario.slowdowns, seed, classes, hangs)
+            slowdowns=Slowdowns(scenario.slowdowns, seed, classes, hangs, scenario.limits.virtual)
             if scenario.slowdowns or hangs
             else None,
             factors=faults if faults is not None and faults.has_link_faults else None,
