@@ -4,6 +4,23 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+SHORTEST_CYCLE_S = 1.0
+"""What comes and goes by itself does so at most once a second on average: the records have a row for each time."""
+
+
+def refuse_flicker(cycle_s: float, what: str) -> None:
+    """Refuse what would come and go so often that a day of it holds millions of rows.
+
+    Args:
+        cycle_s: mean time from one beginning to the next, seconds.
+        what: the keys whose sum that is, for the message.
+
+    Raises:
+        ValueError: the cycle is shorter than `SHORTEST_CYCLE_S`.
+    """
+    if cycle_s < SHORTEST_CYCLE_S:
+        raise ValueError(f"{what} come to {cycle_s:g} s together; must be at least {SHORTEST_CYCLE_S:g} s")
+
 
 class SettingError(ValueError):
     """What the validator of a whole model raises to name the key below it that is to blame: the message gives its line.

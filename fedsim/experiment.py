@@ -22,6 +22,7 @@ from fedsim.errors import (
     Deadlock,
     FederationError,
     FedsimError,
+    InputError,
     LimitExceeded,
     RunFolderError,
     RunInterrupted,
@@ -65,7 +66,7 @@ def run(
         figures: whether to draw ``figures/``.
 
     Raises:
-        InputError: the scenario names something that cannot be used, or the folder is taken.
+        InputError: the scenario names something that cannot be used, or the folder is taken; no folder is left behind.
         FederationError: the federation cannot do what the protocol asks.
         Deadlock, LimitExceeded, InvariantViolation: see ``fedsim.errors``.
         RunInterrupted: interrupted; the folder holds what was recorded until then, and `fedsim.replay.resume` goes on with it.
@@ -92,6 +93,12 @@ def perform(
         if isinstance(error, OSError):
             where = error.filename or folder.path
             raise RunFolderError(f"{where}: {error.strerror}; what was written before is whole") from error
+        raise
+    except InputError as error:
+        if folder.manifest.get("lives", 1) > 1:  # what an earlier life has left is worth keeping
+            folder.finish("interrupted", error=str(error))
+        else:  # whoever corrects the scenario can give the same folder again
+            folder.withdraw()
         raise
     except BaseException as error:
         folder.finish("failed", error=f"{type(error).__name__}: {error}")
@@ -122,6 +129,10 @@ def _run_in(
             try:
                 ending = play_out(play)
             except FedsimError as error:
+                if not hasattr(
+                    play, "federation"
+                ):  # the world could not be built: there are no books to close
+                    raise
                 failed_at_s = play.federation.now_s()
                 in_the_world = isinstance(error, Deadlock | FederationError | LimitExceeded)
                 if in_the_world:

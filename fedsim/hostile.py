@@ -59,7 +59,7 @@ def roles_of(
         raise ScenarioError(
             "hostile names experts that score falsely, but under these settings no client of the protocol sends scores; "
             "choose a protocol with scores, e.g. fedgrpo with wire scores_up, or remove hostile"
-        )
+        ).at("hostile")
     roles: dict[int, HostileConfig] = {}
     for place, config in enumerate(configs):
         for client_id in config.clients or ():
@@ -67,11 +67,11 @@ def roles_of(
                 raise ScenarioError(
                     f"hostile.{place}.clients names {client_id}, but there are {num_clients} clients; "
                     f"must be below {num_clients}"
-                )
+                ).at("hostile", place, "clients")
             if client_id in roles:
                 raise ScenarioError(
                     f"hostile.{place}.clients names {client_id}, which an entry before does; one each"
-                )
+                ).at("hostile", place, "clients")
             roles[client_id] = config
     free = sorted(
         set(range(num_clients)) - set(roles),
@@ -84,7 +84,7 @@ def roles_of(
         if wanted > len(free):
             raise ScenarioError(
                 f"hostile.{place} wants {wanted} clients, but {len(free)} of {num_clients} are left; lower it"
-            )
+            ).at("hostile", place)
         roles |= dict.fromkeys(free[:wanted], config)
         del free[:wanted]
     return dict(sorted(roles.items()))

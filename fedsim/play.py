@@ -144,7 +144,9 @@ class Play:
         absent = eligibility.too_small(needed, profiles) | set(excluded(self.roles))
         data, seed = cast.data, scenario.seed
         scores = correlate.presence_scores(scenario.correlate, data.partition, data.domains, seed)
-        self.stated = availability.availability(scenario.availability, seed, scenario.folder, scores)
+        self.stated = availability.availability(
+            scenario.availability, seed, scenario.folder, scores, scenario.limits.virtual
+        )
         present: availability.Availability = self.stated
         self.faults = faults = faults_of(scenario, self._devices)
         if faults is not None and faults.has_crashes:
@@ -163,7 +165,7 @@ class Play:
             on_cut=scenario.availability.on_cut,
             handlers={**with_hostile(handlers, self.roles, seed), wire.BaseModel: _BASE_MODEL},
             sizes=accounts.sizes(scenario, cast.server_spec, lengths),
-            slowdowns=Slowdowns(scenario.slowdowns, seed, classes, hangs)
+            slowdowns=Slowdowns(scenario.slowdowns, seed, classes, hangs, scenario.limits.virtual)
             if scenario.slowdowns or hangs
             else None,
             factors=faults if faults is not None and faults.has_link_faults else None,

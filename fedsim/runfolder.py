@@ -17,6 +17,7 @@ import math
 import os
 import platform
 import re
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -115,6 +116,14 @@ class RunFolder:
     def finish(self, status: RunStatus, **entries: Any) -> None:
         """Write the manifest for the last time, with its final status and the wall time."""
         self.update(status=status, finished_at=_now(), **entries)
+        self._release()
+
+    def withdraw(self) -> None:
+        """Take the folder away with all that this run wrote into it: its scenario was refused, and nothing was run."""
+        self._release()
+        shutil.rmtree(self.path)
+
+    def _release(self) -> None:
         if self.lock is not None:
             self.lock.release()
             (self.path / LOCK).unlink(missing_ok=True)

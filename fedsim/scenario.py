@@ -17,7 +17,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PrivateAttr, ValidationError, create_model, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from fedsim import named_worlds, protocols
 from fedsim.config import SettingError, StrictModel
@@ -231,8 +239,8 @@ class Scenario(StrictModel):
         return self.model_dump(mode="json")
 
     def to_yaml(self) -> str:
-        """The resolved scenario as a scenario file, without the keys that are not set."""
-        return to_yaml(self.model_dump(mode="json", exclude_none=True))
+        """The resolved scenario as a scenario file, without the keys that are not set and would not be by default."""
+        return to_yaml(_without_unset(self, self.resolved()))
 
 
 def read_scenario(
@@ -303,6 +311,28 @@ def _protocol_name(document: Document) -> str:
     if given is None:
         raise ScenarioError(f"{where}: protocol.name is missing; {allowed}")
     raise ScenarioError(f"{where}: protocol.name is {given!r}; {allowed}{nearest(str(given), known)}")
+
+
+def _without_unset(settings: BaseModel, written: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's plain data without nulls, but for those that replace a default which is something."""
+    kept: dict[str, Any] = {}
+    fields = {info.alias or name: (name, info) for name, info in type(settings).model_fields.items()}
+    for key, plain in written.items():
+        name, info = fields.get(key, (key, None))
+        value = getattr(settings, name)
+        if plain is None:
+            if (
+                info is not None
+                and info.get_default(call_default_factory=True, validated_data={}) is not None
+            ):
+                kept[key] = None
+        elif isinstance(value, BaseModel):
+            kept[key] = _without_unset(value, plain)
+        elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+            kept[key] = [_without_unset(one, data) for one, data in zip(value, plain, strict=True)]
+        else:
+            kept[key] = plain
+    return kept
 
 
 @cache

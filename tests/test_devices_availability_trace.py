@@ -61,7 +61,7 @@ def sessions_of(draw):
 
 
 @settings(max_examples=60, deadline=None)
-@given(sessions_of(), st.sampled_from([0.1, 1.0, 1 / 3, 1234.567]), st.booleans())
+@given(sessions_of(), st.sampled_from([1.0, 7 / 3, 1234.567]), st.booleans())
 def test_states_and_changes_agree_whatever_the_rounding(tmp_path_factory, sessions, scale, away):
     path = tmp_path_factory.mktemp("trace")
     rows = "".join(f"0,{start * scale!r},{end * scale!r}\n" for start, end in sessions)

@@ -40,6 +40,24 @@ def test_a_conjunction_worked_by_hand():
     assert both.share_of(0) == 0.25
 
 
+def test_after_the_horizon_only_sources_are_asked_that_answer_at_once():
+    """Outages every second, asked for the day years later on which a device has its next session, are walked one by one."""
+
+    class Walks(Stated):
+        def is_on(self, client_id, at_s):
+            assert at_s <= 100, "walks beyond the horizon"
+            return super().is_on(client_id, at_s)
+
+    gone = Membership(None, 1.0, seed=0)
+    leaves_at_s = gone.stay(0)[1]
+    assert leaves_at_s < 50
+    walking, rare = Walks({0: [(0, 1e12)]}), Walks({0: [(60, 70), (1e9, 2e9)]})
+    assert AllOf([walking, rare], 100.0).next_change(0, 70.0) == 1e9
+    assert AllOf([gone, walking, rare], 100.0, num_quick=1).next_change(0, leaves_at_s) == math.inf
+    with pytest.raises(AssertionError, match="walks"):
+        AllOf([walking, rare]).next_change(0, 70.0)
+
+
 @st.composite
 def timetables(draw):
     instants = sorted(draw(st.sets(st.integers(0, 60), max_size=10)))

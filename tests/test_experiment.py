@@ -218,7 +218,6 @@ def failed(folder, error):
 def test_more_experts_than_clients_are_refused_before_anything_is_computed(tmp_path):
     with pytest.raises(ScenarioError, match=r"num_experts is 6, but there are 5 clients; must be at most 5"):
         run(tmp_path, protocol__num_experts=6)
-    failed(tmp_path / "run", "num_experts is 6")
     with pytest.raises(ScenarioError, match="num_experts"):
         estimate(scenario(protocol__num_experts=6))
     everybody = {"name": "fedgrpo", "experts": "all", "num_experts": 6, "update": {"groups_per_update": 8}}
@@ -357,6 +356,16 @@ def test_a_run_as_short_as_what_is_played_is_estimated_exactly(tmp_path):
     assert told.virtual_s == ran["virtual_s"]
     assert told.requests == ran["requests"]["total"]
     assert told.wire_up_bytes == ran["bytes"]["wire"]["uplink"]
+
+
+def test_an_estimate_keeps_to_the_runs_limits():
+    """Devices that are hardly ever there, asked for ever: the estimate ends where the run would."""
+    rare = {"kind": "sessions", "mean_on": "1 s", "mean_off": "100 day", "on_cut": "suspend"}
+    stuck = [{"kind": "partition", "at": "0 s"}]
+    with pytest.raises(LimitExceeded, match="24 h 00 min of virtual time"):
+        estimate(scenario(availability=rare, faults=stuck, limits={"virtual": "1 d"}))
+    with pytest.raises(LimitExceeded, match="limit of 300 steps"):
+        estimate(scenario(limits={"events": 300}))
 
 
 def test_expected_staleness_is_that_of_the_schedule():

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from fedsim import experiment, results
-from fedsim.errors import Deadlock, FederationError, InvariantViolation, LimitExceeded
+from fedsim.errors import Deadlock, FederationError, InvariantViolation, LimitExceeded, ScenarioError
 from fedsim.network.link import SharedLink
 from fedsim.protocols import group_relative
 from fedsim.request import NEVER_ENDS, RUN_FAILED, Exchange
@@ -128,3 +128,25 @@ def test_a_stop_in_virtual_time_still_says_what_could_never_have_ended(tmp_path)
     run = experiment.run(small({"kind": "hang", "at": "10 s"}), out=tmp_path / "run", figures=False)
     causes = set(run.records["outcomes"].filter(pl.col("status") != "ok")["cause"])
     assert causes == {"fault: hang"} and NEVER_ENDS not in causes
+
+
+def test_a_world_that_cannot_be_built_says_why(tmp_path):
+    """There are no books to close then, and nothing may hide the reason."""
+    with pytest.raises(FederationError, match="no device can hold the model"):
+        experiment.run(
+            small(clients={"phone": {"count": 4, "memory": "1 B"}}), out=tmp_path / "run", figures=False
+        )
+    devices = tmp_path / "devices.csv"
+    devices.write_text("class\nphone\nphone\nphone\nphone\n")
+    slow = [{"kind": "fixed", "share": 1, "factor": 2, "classes": ["laptop"]}]
+    scenario = small(clients={"file": str(devices)}, slowdowns=slow)
+    with pytest.raises(ScenarioError, match="laptop"):
+        experiment.run(scenario, out=tmp_path / "other", figures=False)
+
+
+def test_a_refused_run_leaves_no_folder_behind(tmp_path):
+    with pytest.raises(ScenarioError, match="num_experts is 60"):
+        experiment.run(
+            small(protocol={"name": "fedgrpo", "num_experts": 60}), out=tmp_path / "run", figures=False
+        )
+    assert not (tmp_path / "run").exists()

@@ -42,6 +42,8 @@ MISTAKES = [
     ("faults", "[{kind: crash, at: 1 s, clients: [99]}]", "faults.0.clients names client 99, but there are 4"),
     ("faults", "[{kind: crash, at: 1 s, classes: [tablet]}]", "faults.0.classes names 'tablet', but no client is one"),
     ("slowdowns", "[{kind: fixed, share: 1, factor: 2, classes: [tablet]}]", "slowdowns.0.classes names 'tablet', but clients"),
+    ("hostile", "[{kind: lazy, clients: [9]}]", "hostile.0.clients names 9, but there are 4 clients"),
+    ("hostile", "[{kind: lazy, count: 5}]", "hostile.0 wants 5 clients, but 4 of 4 are left"),
 ]  # fmt: skip
 
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -87,6 +89,36 @@ def test_a_shipped_scenario_is_valid_and_survives_being_resolved(name: str) -> N
 @pytest.mark.parametrize("name", sorted(shipped_scenarios()))
 def test_a_shipped_scenario_opens_with_a_comment_that_says_what_it_is_for(name: str) -> None:
     assert find_scenario(name).read_text().startswith("# ")
+
+
+def test_a_null_in_place_of_a_default_is_written_out() -> None:
+    disco = {"name": "fedgrpo", "loss": "disco_constrained", "grouping": "candidates", "disco": {"tau": None}}
+    scenario = scenario_from(plain(protocol=disco))
+    assert "tau: null" in scenario.to_yaml() and "quorum" not in scenario.to_yaml()
+    assert read_back(scenario).protocol.disco.tau is None
+
+
+ALTERNATING = {
+    "sessions": {"availability": {"kind": "sessions", "mean_on": "{s} ms", "mean_off": "{s} ms"}},
+    "outages": {
+        "availability": {"kind": "always", "outage": {"mean_between": "{s} ms", "mean_length": "{s} ms"}}
+    },
+    "slow spells": {
+        "slowdowns": [{"kind": "on_off", "factor": 2, "mean_fast": "{s} ms", "mean_slow": "{s} ms"}]
+    },
+    "faults": {"faults": [{"kind": "crash", "hazard": "1e9 /s", "for": "{twice} ms"}]},
+}
+
+
+@pytest.mark.parametrize("sections", ALTERNATING.values(), ids=ALTERNATING)
+def test_what_would_come_and_go_a_million_times_a_day_is_refused(sections: dict[str, Any]) -> None:
+    def written(half_ms: float) -> dict[str, Any]:
+        text = json.dumps(sections).replace("{s}", str(half_ms)).replace("{twice}", str(2 * half_ms))
+        return dict(json.loads(text))
+
+    with pytest.raises(ScenarioError, match=r"come to 0\.4.* s together; must be at least 1 s$"):
+        scenario_from(plain(**written(200)))
+    assert scenario_from(plain(**written(500))).name == "tiny"
 
 
 def quantities(numbers: st.SearchStrategy[float], *units: str) -> st.SearchStrategy[str]:

@@ -10,6 +10,7 @@ region has no outage, it has joined, and it has not left for good.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,7 +41,11 @@ __all__ = [
 
 
 def availability(
-    config: PresenceConfig, seed: int, folder: Path = Path(), scores: Sequence[float] | None = None
+    config: PresenceConfig,
+    seed: int,
+    folder: Path = Path(),
+    scores: Sequence[float] | None = None,
+    horizon_s: float = math.inf,
 ) -> StatedAvailability:
     """The availability that a scenario asks for.
 
@@ -49,6 +54,7 @@ def availability(
         seed: root of the draws.
         folder: where a relative trace file is looked up (the scenario's folder).
         scores: one standard normal score per client where ``correlate`` deals presence; the highest is there least.
+        horizon_s: the instant at which the run is over in any case.
 
     Raises:
         DataFileError: the trace file is missing or wrong.
@@ -56,10 +62,11 @@ def availability(
     sources: list[StatedAvailability] = []
     if config.join_within is not None or config.mean_stay is not None:
         sources.append(Membership(config.join_within, config.mean_stay, seed))
+    num_quick = len(sources)
     if config.outage is not None:
         sources.append(Outages(config.outage, seed))
     sources.append(_own(config, seed, folder, scores))
-    return sources[0] if len(sources) == 1 else AllOf(sources)
+    return sources[0] if len(sources) == 1 else AllOf(sources, horizon_s, num_quick)
 
 
 def differs(config: PresenceConfig) -> bool:

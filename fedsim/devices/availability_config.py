@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from fedsim.config import StrictModel
+from fedsim.config import SHORTEST_CYCLE_S, StrictModel, refuse_flicker
 from fedsim.units import PositiveSeconds, Seconds
 
 MAX_SPREAD = 5.0
@@ -23,6 +23,11 @@ class OutageConfig(StrictModel):
     )
     mean_between: PositiveSeconds = Field(description="Mean time between two outages of a region, seconds.")
     mean_length: PositiveSeconds = Field(description="Mean length of an outage, seconds.")
+
+    @model_validator(mode="after")
+    def _no_flicker(self) -> OutageConfig:
+        refuse_flicker(self.mean_between + self.mean_length, "mean_between and mean_length")
+        return self
 
 
 class JoinConfig(StrictModel):
@@ -104,12 +109,19 @@ class SessionsConfig(_Lengths):
     mean_on: PositiveSeconds = Field(description="Mean length of a session, seconds.")
     mean_off: PositiveSeconds = Field(description="Mean length of a gap, seconds.")
 
+    @model_validator(mode="after")
+    def _no_flicker(self) -> SessionsConfig:
+        refuse_flicker(self.mean_on + self.mean_off, "mean_on and mean_off")
+        return self
+
 
 class DailyConfig(_Lengths):
     """Devices come and go with the time of day: sessions that begin at the wrong hour are left out."""
 
     kind: Literal["daily"] = Field(description="Sessions with a daily cycle.")
-    mean_on: PositiveSeconds = Field(description="Mean length of a session, seconds.")
+    mean_on: PositiveSeconds = Field(
+        ge=SHORTEST_CYCLE_S, description="Mean length of a session, seconds (at least 1 s)."
+    )
     peak_share: float = Field(
         gt=0, le=0.99, description="Share of devices there at the peak, if sessions are short (0 to 1)."
     )

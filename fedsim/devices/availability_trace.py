@@ -20,6 +20,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedsim.config import SHORTEST_CYCLE_S
 from fedsim.devices.availability_config import TraceConfig
 from fedsim.devices.presence import spans
 from fedsim.errors import DataFileError
@@ -50,6 +51,10 @@ class Trace:
         self._length_s = last_s if config.length is None else config.length
         if last_s > self._length_s:
             raise DataFileError(f"{path}: a session ends at {last_s:g} s, after availability.length")
+        if config.at_end == "repeat" and last_s > 0 and self._length_s < SHORTEST_CYCLE_S:
+            raise DataFileError(
+                f"{path}: the trace repeats every {self._length_s:g} s; must be at least {SHORTEST_CYCLE_S:g} s"
+            )
         self._repeats = config.at_end == "repeat" and last_s > 0
         self._changes = [self._changes_of(spans_of) for spans_of in self._sessions]
         self._dealt = None if scores is None else self._deal(scores)

@@ -238,7 +238,8 @@ def _read_rows(path: Path) -> list[tuple[str, DeviceSettings]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataFileError(f"{path}: cannot read the device file: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataFileError(f"{path}: cannot read the device file: {reason}").at("clients", "file") from None
     reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", strict=True)
     try:
         _check_header(path, list(reader.fieldnames or []))

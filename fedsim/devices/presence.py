@@ -70,23 +70,36 @@ class AllOf:
 
     Sources are asked in order; what is cheap, or can end a client's presence for good, stands first. They are independent, so
     the share of time is the product of theirs.
+
+    Args:
+        sources: all of them.
+        horizon_s: nobody needs to know exactly what happens after this instant. A source that walks from one change to the
+            next would walk for ever to where another, years later, has its next one.
+        num_quick: so many of the first sources do not walk; they are asked whatever the instant is.
     """
 
-    def __init__(self, sources: Sequence[StatedAvailability]) -> None:
+    def __init__(
+        self, sources: Sequence[StatedAvailability], horizon_s: float = math.inf, num_quick: int = 0
+    ) -> None:
         self._sources = tuple(sources)
+        self._horizon_s = horizon_s
+        self._num_quick = num_quick
 
     def is_on(self, client_id: int, at_s: float) -> bool:
-        """Whether all sources say that the client is there."""
-        return all(source.is_on(client_id, at_s) for source in self._sources)
+        """Whether all sources say that the client is there (after the horizon: those that do not walk)."""
+        return all(source.is_on(client_id, at_s) for source in self._asked(at_s))
 
     def next_change(self, client_id: int, at_s: float) -> float:
-        """The first change of any source for a client that is there; else the first instant at which all agree that it is."""
+        """The first change of any source for a client that is there; else the first instant at which all agree that it is.
+
+        After the horizon it is an instant before which they do not agree.
+        """
         if self.is_on(client_id, at_s):
             return min(source.next_change(client_id, at_s) for source in self._sources)
         earliest_at_s = -math.inf
         while earliest_at_s != at_s and at_s < math.inf:
             earliest_at_s = at_s
-            for source in self._sources:  # each that is away now must come first
+            for source in self._asked(at_s):  # each that is away now must come first
                 if at_s < math.inf and not source.is_on(client_id, earliest_at_s):
                     at_s = max(at_s, source.next_change(client_id, earliest_at_s))
         return at_s
@@ -98,3 +111,6 @@ class AllOf:
     def share_of(self, client_id: int) -> float:
         """The product of the sources' shares."""
         return math.prod(source.share_of(client_id) for source in self._sources)
+
+    def _asked(self, at_s: float) -> tuple[StatedAvailability, ...]:
+        return self._sources if at_s <= self._horizon_s else self._sources[: self._num_quick]

@@ -93,6 +93,8 @@ class Slowdowns:
         seed: the scenario's seed.
         classes_of_clients: the device class of every client, by id.
         hangs: when devices hang; None = never.
+        horizon_s: nobody needs to know exactly what happens after this instant: a device has its own speed from then on,
+            or else the end of a computation of years would be looked for spell by spell.
 
     Raises:
         ScenarioError: a law is for a device class of which there is no client.
@@ -104,10 +106,12 @@ class Slowdowns:
         seed: int,
         classes_of_clients: Sequence[str],
         hangs: Hangs | None = None,
+        horizon_s: float = math.inf,
     ) -> None:
         _check_classes(configs, classes_of_clients)
         places: Counter[str] = Counter()
         self._hangs = hangs
+        self._horizon_s = horizon_s
         self._class_of = classes_of_clients
         self._task_laws: dict[str, list[_TaskLaw]] = {name: [] for name in classes_of_clients}
         self._speed_laws: dict[str, list[_SpeedLaw]] = {name: [] for name in classes_of_clients}
@@ -198,6 +202,9 @@ class Slowdowns:
         """Spans (start, end, speed) of constant speed, from an instant on; the last of them may never end."""
         from_s = start_at_s
         while from_s < math.inf:
+            if from_s > self._horizon_s:
+                yield from_s, math.inf, 1.0
+                return
             until_s = self.next_change(client_id, from_s)
             yield from_s, until_s, self.speed(client_id, from_s)
             from_s = until_s

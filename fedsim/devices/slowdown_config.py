@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from fedsim.config import StrictModel
+from fedsim.config import StrictModel, refuse_flicker
 from fedsim.devices.presets import device_presets, unknown_name
 from fedsim.units import PositiveSeconds
 
@@ -60,6 +60,11 @@ class OnOffConfig(StrictModel):
     mean_fast: PositiveSeconds = Field(description="Mean length of a fast spell, seconds.")
     mean_slow: PositiveSeconds = Field(description="Mean length of a slow spell, seconds.")
     classes: _Classes = ()
+
+    @model_validator(mode="after")
+    def _no_flicker(self) -> OnOffConfig:
+        refuse_flicker(self.mean_fast + self.mean_slow, "mean_fast and mean_slow")
+        return self
 
 
 class BackgroundConfig(StrictModel):

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from fedsim.config import StrictModel
+from fedsim.config import StrictModel, refuse_flicker
 from fedsim.errors import ScenarioError
 from fedsim.network.config import ServerLinkConfig
 from fedsim.units import PerSecond, PositiveSeconds, Seconds
@@ -74,6 +74,8 @@ class OnDevices(StrictModel):
             )
         if self.hazard is not None and self.lasts_s is None:
             raise ValueError("hazard needs for: how long each of them lasts, e.g. for: 30 s")
+        if self.hazard and self.lasts_s is not None:
+            refuse_flicker(1 / self.hazard + self.lasts_s, "1 / hazard and for")
         if self.clients is not None and (self.classes is not None or self.share is not None):
             raise ValueError("give either clients or classes and share, not both")
         return self

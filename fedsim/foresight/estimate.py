@@ -51,7 +51,8 @@ def estimate(scenario: Scenario) -> Estimate:
     virtual time tends to be underrated.
 
     Raises:
-        FederationError: already the first updates cannot happen.
+        FederationError, Deadlock: already the first updates cannot happen.
+        LimitExceeded: nor do they within the scenario's limits.
         InputError: a setting asks for the impossible, or an own question or device file is wrong.
     """
     devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
@@ -72,7 +73,10 @@ def estimate(scenario: Scenario) -> Estimate:
             phase,
             casting.ClientAccuracy(cast),
         )
-        ending = run_on_virtual_time(play.main, max_events=_MOST_EVENTS)
+        limits = scenario.limits
+        ending = run_on_virtual_time(
+            play.main, max_virtual_s=limits.virtual, max_events=min(limits.events, _MOST_EVENTS)
+        )
     ends_s = [row.at_s for row in log.of(Update)]
     played = _totals(log, np.inf) | {"virtual_s": ending.virtual_s}
     updates = float(len(ends_s))

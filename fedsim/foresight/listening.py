@@ -108,7 +108,10 @@ def _play(scenario: Scenario, num_messages: int) -> Listening:
     devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
     play = Listening(scenario, devices, casting.stand_ins(scenario, len(devices)), num_messages)
     try:
-        run_on_virtual_time(play.listen, max_virtual_s=scenario.limits.virtual, max_events=_MOST_EVENTS)
+        limits = scenario.limits
+        run_on_virtual_time(
+            play.listen, max_virtual_s=limits.virtual, max_events=min(limits.events, _MOST_EVENTS)
+        )
     except InputError:
         raise
     except FedsimError:
