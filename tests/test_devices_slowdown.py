@@ -64,7 +64,9 @@ def test_without_laws_a_task_takes_its_nominal_time():
 def test_spells_after_the_horizon_are_not_looked_for():
     source = Slowdowns([], 0, ["phone"], Hung((3.0, 5.0), (100.0, 200.0)), horizon_s=50.0)
     assert source.finish_at_s(0, (0, "x"), 0.0, 60.0) == 62.0  # what began before it is exact
-    assert source.finish_at_s(0, (0, "x"), 0.0, 120.0) == 122.0  # and not 222: later than anybody can see in any case
+    assert (
+        source.finish_at_s(0, (0, "x"), 0.0, 120.0) == 122.0
+    )  # and not 222: later than anybody can see in any case
     assert source.progress_s(0, (0, "x"), 0.0, 50.0) == 48.0
 
 
