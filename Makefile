@@ -12,6 +12,8 @@ STAMP := $(VENV)/.installed
 # tenth of the size of the CUDA one and all that this project needs. Empty: only the index pip is set up for.
 TORCH_INDEX ?=
 WORKERS ?= 2
+MINUTES ?= 5
+SEED ?=
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: help
@@ -40,6 +42,10 @@ test: $(STAMP)  ## run the tests (under 8 minutes on 2 cores)
 .PHONY: test-all
 test-all: $(STAMP)  ## run the tests, the slow ones too
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m ''
+
+.PHONY: fuzz
+fuzz: $(STAMP)  ## run random scenarios for MINUTES=5 and print the smallest one that breaks something
+	$(BIN)/python -m tests.fuzzing --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 .PHONY: check
 check: $(STAMP)  ## lint, format check, strict types

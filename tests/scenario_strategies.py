@@ -397,7 +397,7 @@ def scenarios(draw: st.DrawFn, protocol_name: str | None = None) -> Data:
         "protocol": protocol,
         "clients": draw(clients()),
         "tasks": _small_tasks(draw),
-        "limits": {"events": STEPS, "virtual": draw(st.sampled_from(["1 d", "1 h", "30 d"]))},
+        "limits": {"events": STEPS, "virtual": draw(st.sampled_from(["1 d", "1 h", "3 d"]))},
     }
     optional: Data = {}
     if draw(st.integers(0, 2)) == 2:
@@ -440,9 +440,9 @@ def _can_strike(law: Data, protocol_name: str) -> bool:
 
 def _on_those_present(law: Data, present: Data) -> Data:
     """Ids and classes that there are, mostly: a fault of nobody is refused, and refusals are cheap to find."""
-    if "classes" in law and "file" not in present:
+    if law.get("classes") and "file" not in present:
         law = law | {"classes": [name for name in law["classes"] if name in present] or list(present)[:1]}
-    if "clients" in law:
+    if law.get("clients"):
         law = law | {"clients": sorted({client_id % 2 for client_id in law["clients"]})}
     return law
 

@@ -39,7 +39,7 @@ def test_whatever_validates_runs_within_its_steps_and_balances_its_books(protoco
     runs()
 
 
-@settings(fixed, max_examples=60)
+@settings(fixed, max_examples=120)
 @given(st.sampled_from(protocols.names()).flatmap(spoiled))
 def test_what_does_not_belong_where_it_is_written_is_refused_in_one_line_or_runs(
     data: dict[str, Any],
