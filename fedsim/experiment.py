@@ -17,19 +17,21 @@ from fedsim.casting import Cast, ClientAccuracy
 from fedsim.clock import run as run_on_virtual_time
 from fedsim.detection import detection_of, short
 from fedsim.devices import availability, population
-from fedsim.errors import Deadlock, FederationError, FedsimError, LimitExceeded, ScenarioError
+from fedsim.devices.population import Population
+from fedsim.errors import Deadlock, FederationError, FedsimError, InputError, LimitExceeded, ScenarioError
 from fedsim.hostile import roles_of
 from fedsim.play import Play, edges_of, faults_of, limits_of
+from fedsim.preflight import beside, check_files
 from fedsim.privacy import reward_ledger
 from fedsim.progress import Progress, SilentProgress
 from fedsim.protocols.boundary import BOUNDARIES
 from fedsim.records import RecordLog
-from fedsim.runfolder import CONFIDENCE_GRAPH, DETECTION, RunFolder
+from fedsim.runfolder import CONFIDENCE_GRAPH, DETECTION, SUMMARY, RunFolder
 from fedsim.scenario_errors import located
 from fedsim.states import ClientState
 from fedsim.stragglers.config import StragglerConfig, refuse_shortage
 from fedsim.summary import SummaryContext, summarise
-from fedsim.tasks import domains
+from fedsim.tasks import dataset, domains
 
 if TYPE_CHECKING:
     from fedsim.results import Run
@@ -55,16 +57,23 @@ def run(
         figures: whether to draw ``figures/``.
 
     Raises:
-        InputError: the scenario names something that cannot be used, or the folder is taken.
+        InputError: the scenario names something that cannot be used, or the folder is taken; no folder is left behind.
         FederationError: the federation cannot do what the protocol asks.
         Deadlock, LimitExceeded, InvariantViolation: see ``fedsim.errors``.
         KeyboardInterrupt: interrupted; what was recorded until then is in the folder.
     """
+    devices = refuse_early(scenario)
+    anchored = scenario.anchored()
     folder = RunFolder.create(Path(out) if out is not None else None, scenario.name, scenario.seed)
     folder.update(scenario=scenario.resolved())
-    scenario = scenario.anchored()
     try:
-        interrupted = _run_in(folder, scenario, cache_dir, progress or SilentProgress(), figures)
+        interrupted = _run_in(folder, anchored, devices, cache_dir, progress or SilentProgress(), figures)
+    except InputError as error:
+        if (folder.path / SUMMARY).exists():
+            folder.finish("failed", error=f"{type(error).__name__}: {error}")
+        else:
+            folder.discard()  # it never began: nothing is lost, and nothing stands in the way of the next try
+        raise
     except KeyboardInterrupt:
         folder.finish("interrupted")
         raise
@@ -80,16 +89,34 @@ def run(
     return load(folder.path)
 
 
-def _run_in(
-    folder: RunFolder, scenario: Scenario, cache_dir: Path | str | None, progress: Progress, figures: bool
-) -> bool:
-    started_at_wall_s = time.monotonic()
-    gc.set_threshold(100_000, 50, 100)
+def refuse_early(scenario: Scenario) -> Population:
+    """The clients of a run, if it can begin: nothing is written before all that is cheap to know was looked at.
+
+    Raises:
+        InputError: the scenario, or a file that it names, asks for what cannot be.
+        FederationError: no device can hold the model that it is billed as.
+    """
+    check_files(scenario)
     devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
     check(scenario, len(devices))
     accounts.check_memory(scenario, devices)
     faults_of(scenario, devices)
     edges_of(scenario, devices)
+    if scenario.fidelity == "real" and scenario.tasks.file is not None:
+        dataset.build(beside(scenario.tasks, scenario.folder), len(devices), scenario.seed)
+    return devices
+
+
+def _run_in(
+    folder: RunFolder,
+    scenario: Scenario,
+    devices: Population,
+    cache_dir: Path | str | None,
+    progress: Progress,
+    figures: bool,
+) -> bool:
+    started_at_wall_s = time.monotonic()
+    gc.set_threshold(100_000, 50, 100)
     if scenario.fidelity == "timing":
         cast = casting.stand_ins(scenario, len(devices))
     else:

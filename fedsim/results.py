@@ -6,14 +6,16 @@ was cut short cannot be read at all. polars is imported on first use.
 
 from __future__ import annotations
 
+import errno
 import io
-import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from fedsim.errors import RunFolderError
+from fedsim.input_files import read_json, why
 from fedsim.metrics import METRIC_COLUMNS, metrics_frame
 from fedsim.records import (
     Compute,
@@ -37,6 +39,7 @@ from fedsim.runfolder import (
     RECORDS,
     SUMMARY,
     RunFolder,
+    RunStatus,
     write_atomically,
 )
 
@@ -155,7 +158,7 @@ def load(folder: Path | str) -> Run:
     path = Path(folder)
     manifest = read_manifest(path)
     try:
-        summary = json.loads((path / SUMMARY).read_text())
+        summary = _read_object(path / SUMMARY, "is damaged or cut short; run it again")
         records = {
             name: _read_records(path / RECORDS / f"{name}.parquet", kind) for kind, name in _FILES.items()
         }
@@ -163,10 +166,10 @@ def load(folder: Path | str) -> Run:
     except FileNotFoundError as error:
         missing = Path(error.filename).relative_to(path) if error.filename else "a file"
         hint = {"running": "the run has not ended yet", "finished": "the folder is not whole"}
-        why = hint.get(manifest["status"], f"the run {manifest['status']} before writing it")
-        raise RunFolderError(f"{path}: {missing} is missing; {why}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunFolderError(f"{path}: {SUMMARY} is damaged or cut short; run it again") from error
+        reason = hint.get(manifest["status"], f"the run {manifest['status']} before writing it")
+        raise RunFolderError(f"{path}: {missing} is missing; {reason}") from error
+    except OSError as error:
+        raise RunFolderError(f"{path}: cannot be read: {why(error)}") from None
     return Run(path, manifest, summary, metrics, records)
 
 
@@ -176,14 +179,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
     Raises:
         RunFolderError: it is missing, unreadable, foreign, or of another format.
     """
-    try:
-        manifest = json.loads((path / MANIFEST).read_text())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise RunFolderError(f"{path} is not a run folder: it has no {MANIFEST}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunFolderError(f"{path}: {MANIFEST} is damaged or cut short") from error
-    version = manifest.get("format_version") if isinstance(manifest, dict) else None
-    if not isinstance(version, int) or "status" not in manifest:
+    if not os.path.lexists(path / MANIFEST):
+        raise RunFolderError(f"{path} is not a run folder: it has no {MANIFEST}")
+    manifest = _read_object(path / MANIFEST, "is damaged or cut short")
+    version = manifest.get("format_version")
+    if type(version) is not int or version < 1 or manifest.get("status") not in get_args(RunStatus):
         raise RunFolderError(f"{path}: {MANIFEST} was not written by fedsim")
     if version > FORMAT_VERSION:
         raise RunFolderError(
@@ -194,6 +194,25 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{path} has run format {version}, which this fedsim (format {FORMAT_VERSION}) cannot read; run its scenario again"
         )
     return dict(manifest)
+
+
+def _read_object(path: Path, else_: str) -> dict[str, Any]:
+    """A JSON object of the run folder, which is the only thing that fedsim writes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        RunFolderError: it cannot be read, or holds something else.
+    """
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, "missing", str(path))
+    try:
+        found = read_json(path, RunFolderError)
+    except RunFolderError as error:
+        reason = str(error).removeprefix(f"{path}:").strip()
+        raise RunFolderError(f"{path} {else_} ({reason})") from None
+    if not isinstance(found, dict):
+        raise RunFolderError(f"{path} was not written by fedsim")
+    return found
 
 
 def frame(kind: type[Record], rows: list[Any]) -> pl.DataFrame:

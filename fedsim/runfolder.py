@@ -18,6 +18,7 @@ import math
 import os
 import platform
 import re
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,10 +62,12 @@ class RunFolder:
     Attributes:
         path: the folder.
         manifest: what ``manifest.json`` holds; change it by ``update`` only.
+        made: the folders that did not exist before, innermost first.
     """
 
     path: Path
     manifest: dict[str, Any] = field(repr=False)
+    made: tuple[Path, ...] = field(default=(), repr=False)
 
     @classmethod
     def create(cls, out: Path | None, name: str, seed: int, root: Path = Path("runs")) -> RunFolder:
@@ -76,13 +79,30 @@ class RunFolder:
         Raises:
             RunFolderError: ``out`` already holds a run or anything else, is a file, or cannot be written.
         """
+        wanted = root / name if out is None else out
         try:
+            absent = tuple(place for place in (wanted, *wanted.parents) if not place.exists())
             path = _next_free(root, name, seed) if out is None else _take(out)
             manifest = _first_manifest(name, seed)
             write_json(path / MANIFEST, manifest)
         except OSError as error:
-            raise RunFolderError(f"{out or root}: cannot make a run folder: {error.strerror}") from error
-        return cls(path, manifest)
+            in_the_way = "a file or a broken link is in its place"
+            reason = in_the_way if isinstance(error, FileExistsError) else error.strerror
+            raise RunFolderError(f"{out or root}: cannot make a run folder: {reason}") from error
+        return cls(path, manifest, (path, *absent[1:]) if out is None else absent)
+
+    def discard(self) -> None:
+        """Take away what was written, and the folders that were made for it: the run could not begin."""
+        for entry in self.path.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        for place in self.made:
+            try:
+                place.rmdir()
+            except OSError:  # another run has begun beside this one
+                return
 
     def update(self, **entries: Any) -> None:
         """Set entries of the manifest, e.g. ``scenario=...``, ``model_hashes=...``, ``cache_keys=...``."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -21,43 +21,45 @@ from typing import Any, TypeVar
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fedsim import protocols
-from fedsim.config import StrictModel
+from fedsim.config import KeyPath as KeyText
+from fedsim.config import PlainName, Seed, SettingError, StrictModel
 from fedsim.errors import DataFileError, ScenarioError
+from fedsim.input_limits import MAX_COMPARED_RUNS
 from fedsim.models.config import is_config_file
+from fedsim.preflight import CheckedFiles
 from fedsim.runfolder import FORMAT_VERSION, platform_facts
 from fedsim.scenario import Scenario, find_scenario, read_scenario
 from fedsim.scenario_errors import nearest, scenario_error
-from fedsim.scenario_yaml import Document, Override, assign, parse
+from fedsim.scenario_yaml import Document, Override, assign, read
 from fedsim.scenario_yaml import Path as KeyPath
 from fedsim.source import code_fingerprint
 from fedsim.sweeps.target import TargetConfig
 
 M = TypeVar("M", bound=StrictModel)
 
-_NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 _WITH_FILE = ("tasks", "clients", "availability")  # sections that may name a file, by the key `file`
 
 
 class Variant(StrictModel):
     """One column of a comparison: the base scenario with some keys set otherwise."""
 
-    name: str = Field(pattern=_NAME, description="what tables and figures call it")
+    name: PlainName = Field(description="what tables and figures call it")
     protocol: str | None = Field(
         None, description="another protocol, with its defaults and the base's shared keys"
     )
-    set: dict[str, Any] = Field(
+    set: dict[KeyText, Any] = Field(
         default_factory=dict,
         description="overrides, path.to.key: value, as --set; a mapping replaces what stood there",
     )
-    tune: str | None = Field(
-        None, min_length=1, description="path.to.key in which `fedsim compare --tune` tries the grid's values"
+    tune: KeyText | None = Field(
+        None, description="path.to.key in which `fedsim compare --tune` tries the grid's values"
     )
 
 
 class TuneConfig(StrictModel):
     """The grid in which every method's setting is chosen: the same values and seeds for all."""
 
-    seeds: tuple[int, ...] = Field(
+    seeds: tuple[Seed, ...] = Field(
         min_length=1, description="seeds of the grid's runs; none of the comparison's own"
     )
     values: tuple[int | float, ...] = Field(min_length=2, description="values tried in each variant's key")
@@ -73,11 +75,11 @@ class TuneConfig(StrictModel):
 class Comparison(StrictModel):
     """What is compared with what, over which seeds."""
 
-    name: str = Field(pattern=_NAME, description="name of the comparison and its folder")
+    name: PlainName = Field(description="name of the comparison and its folder")
     base: str = Field(
         description="scenario that every variant starts from: a path beside this file, or a shipped name"
     )
-    seeds: tuple[int, ...] = Field(
+    seeds: tuple[Seed, ...] = Field(
         min_length=1, description="seeds; each redraws partition, training and sampling"
     )
     variants: tuple[Variant, ...] = Field(
@@ -102,6 +104,15 @@ class Comparison(StrictModel):
         if len(set(seeds)) != len(seeds):
             raise ValueError("a seed stands twice; one run is one observation")
         return seeds
+
+    @model_validator(mode="after")
+    def _few_enough(self) -> Comparison:
+        num_runs = len(self.variants) * len(self.seeds)
+        if num_runs > MAX_COMPARED_RUNS:
+            raise SettingError(
+                f"{num_runs:,} runs; a comparison may have at most {MAX_COMPARED_RUNS:,}", "seeds"
+            )
+        return self
 
     @model_validator(mode="after")
     def _tuned_apart(self) -> Comparison:
@@ -144,6 +155,7 @@ class ComparisonFile:
     base: Path
     comparison: Comparison
     document: Document
+    _files: CheckedFiles = field(default_factory=CheckedFiles, compare=False, repr=False)
 
     def runs(self, chosen: Mapping[str, float] | None = None) -> list[PlannedRun]:
         """Every variant with every seed; ``chosen`` are tuned values by variant.
@@ -202,7 +214,9 @@ class ComparisonFile:
             if variant.protocol is not None:
                 assignments.insert(0, _other_protocol(self.base, variant.protocol))
             for seed in seeds:
-                scenario = read_scenario(self.base, [*assignments, *more], seed).anchored()
+                named = read_scenario(self.base, [*assignments, *more], seed)
+                scenario = named.anchored()
+                self._files.check(named)
                 planned.append(PlannedRun(variant.name, seed, scenario, run_key(scenario), value))
         except ScenarioError as error:
             if str(error).startswith(f"{self.path}:"):
@@ -218,7 +232,7 @@ def open_comparison(source: Path | str, seeds: Sequence[int] | None = None) -> C
         ScenarioError: the file is wrong, or there is none; one line says where.
     """
     path = find_scenario(source)
-    document = parse(path.read_bytes(), str(path))
+    document = read(path)
     if "axes" in document.data:
         raise ScenarioError(f"{path} is a sweep over axes; give it to fedsim stress")
     if not {"base", "seeds", "variants"} & document.data.keys():
@@ -277,7 +291,7 @@ def _other_protocol(base: Path, name: str) -> str:
         hint = nearest(name, known_names)
         raise ScenarioError(f"protocol is {name!r}; must be one of {', '.join(known_names)}{hint}")
     known = protocols.load(name).Config.model_fields
-    settings = parse(base.read_bytes(), str(base)).data.get("protocol", {})
+    settings = read(base).data.get("protocol", {})
     given = settings if isinstance(settings, dict) else {}
     kept = {key: value for key, value in given.items() if key in known}
     return f"protocol={json.dumps(kept | {'name': name})}"
