@@ -155,7 +155,9 @@ def check(scenario: Scenario, num_clients: int) -> None:
     Too few clients, an unknown domain, a stop that cannot come, a deadline that no device can meet.
     """
     stop = scenario.stop
-    if scenario.fidelity == "timing" and not any((stop.updates, stop.virtual, stop.wire_bytes, stop.wall)):
+    if scenario.fidelity == "timing" and all(
+        end is None for end in (stop.updates, stop.virtual, stop.wire_bytes, stop.wall)
+    ):
         raise ScenarioError(
             "stop.accuracy is never met with fidelity: timing; add another stop condition, e.g. updates"
         ).at("stop")

@@ -65,7 +65,7 @@ def read_json(path: Path, error: type[_E], most_bytes: int = MAX_JSON_BYTES) -> 
     try:
         return parse_json(text)
     except json.JSONDecodeError as reason:
-        raise error(f"{path}:{reason.lineno}: not JSON: {reason.msg} at column {reason.colno}") from None
+        raise error(f"{path}:{reason.lineno}: {not_json(reason)}") from None
     except ValueError as reason:
         raise error(f"{path}: not JSON: {reason}") from None
 
@@ -80,6 +80,11 @@ def parse_json(text: str, **hooks: Any) -> Any:
         return json.loads(text, parse_constant=_no_constant, parse_int=_integer, **hooks)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def not_json(error: json.JSONDecodeError) -> str:
+    """What a decoder complains of, and where in the line."""
+    return f"not JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
 
 
 def finite_decimal(text: str) -> float | None:

@@ -5,11 +5,13 @@ Nothing heavy is imported: weights are looked at by their headers, not loaded.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsim.devices import availability, population
 from fedsim.devices.cost import spec_from_file
+from fedsim.errors import ModelFileError
 from fedsim.models.config import FolderModel, is_config_file
 from fedsim.models.folder import check_folder
 from fedsim.network.edges import read_edges
@@ -75,12 +77,19 @@ def check_files(scenario: Scenario) -> None:
     bill_as = scenario.models.bill_as
     for side in ("server", "clients"):
         if bill_as is not None and is_config_file(getattr(bill_as, side)):
-            spec_from_file(folder / getattr(bill_as, side))
+            _told_at("bill_as", spec_from_file, folder / getattr(bill_as, side))
         source = getattr(scenario.models, side)
         if isinstance(source, FolderModel) and scenario.fidelity == "real":
-            check_folder(folder / source.path)
+            _told_at(side, check_folder, folder / source.path)
             if bill_as is None:
-                spec_from_file(folder / source.path / "config.json")
+                _told_at(side, spec_from_file, folder / source.path / "config.json")
+
+
+def _told_at(key: str, look: Callable[[Path], object], path: Path) -> None:
+    try:
+        look(path)
+    except ModelFileError as error:
+        raise error.at("models", key) from None
 
 
 def beside(tasks: TasksConfig, folder: Path) -> TasksConfig:

@@ -59,6 +59,7 @@ _FILES: dict[type[Record], str] = {
     Fault: "faults",
     Ratio: "ratios",
 }
+_MARKERS = ("comparison.yaml", "stress.yaml")  # of the folders of `fedsim compare` and `fedsim stress`
 _LATER = frozenset(
     {"ratios"}
 )  # kinds that runs of this format may lack: they are older than the kind, and had no such row
@@ -169,7 +170,7 @@ def load(folder: Path | str) -> Run:
         reason = hint.get(manifest["status"], f"the run {manifest['status']} before writing it")
         raise RunFolderError(f"{path}: {missing} is missing; {reason}") from error
     except OSError as error:
-        raise RunFolderError(f"{path}: cannot be read: {why(error)}") from None
+        raise RunFolderError(f"{error.filename or path}: cannot be read: {why(error)}") from None
     return Run(path, manifest, summary, metrics, records)
 
 
@@ -180,6 +181,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
         RunFolderError: it is missing, unreadable, foreign, or of another format.
     """
     if not os.path.lexists(path / MANIFEST):
+        if any(os.path.lexists(path / marker) for marker in _MARKERS):
+            raise RunFolderError(f"{path} holds many runs; give one of the folders in {path / 'runs'}")
         raise RunFolderError(f"{path} is not a run folder: it has no {MANIFEST}")
     manifest = _read_object(path / MANIFEST, "is damaged or cut short")
     version = manifest.get("format_version")
@@ -208,8 +211,9 @@ def _read_object(path: Path, else_: str) -> dict[str, Any]:
     try:
         found = read_json(path, RunFolderError)
     except RunFolderError as error:
-        reason = str(error).removeprefix(f"{path}:").strip()
-        raise RunFolderError(f"{path} {else_} ({reason})") from None
+        reason = str(error).removeprefix(f"{path}:")  # a line's number follows, or a blank
+        where = "" if reason.startswith(" ") else "line "
+        raise RunFolderError(f"{path} {else_} ({where}{reason.strip()})") from None
     if not isinstance(found, dict):
         raise RunFolderError(f"{path} was not written by fedsim")
     return found

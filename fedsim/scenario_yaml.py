@@ -300,6 +300,10 @@ class _Reader:
                 raise ScenarioError(f"{self._at(key_node)}: a key must be a word")
             key = self._text(key_node, "the key")
             where = ".".join(map(str, (*path, key)))
+            if key == "<<" and key_node.style is None:
+                raise ScenarioError(
+                    f"{self._at(key_node)}: merge keys (<<) are not supported; write the keys out"
+                )
             if key in mapping:
                 raise ScenarioError(
                     f"{self._at(key_node)}: {where} stands twice (first on line {lines[key]})"

@@ -12,18 +12,25 @@ from safetensors import SafetensorError, safe_open
 from fedsim.errors import ModelFileError
 from fedsim.input_files import read_json
 
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+
 
 def check_folder(folder: Path) -> None:
     """Refuse a folder without configuration, or whose weights are absent, pickled or not whole.
 
     Raises:
-        ModelFileError: no such folder, no ``config.json`` with a JSON object, no safetensors weights, or a file of them that is
-            torn or foreign.
+        ModelFileError: no such folder, no ``config.json``, a JSON file that is none, no tokenizer, no safetensors weights, or a
+            file of them that is torn or foreign.
     """
     if not (folder / "config.json").is_file():
         raise ModelFileError(f"{folder}: no config.json; a transformers model folder is needed")
-    if not isinstance(read_json(folder / "config.json", ModelFileError), dict):
-        raise ModelFileError(f"{folder / 'config.json'}: must be a JSON object with a model's configuration")
+    for path in sorted(folder.glob("*.json")):
+        if not isinstance(read_json(path, ModelFileError), dict | list):
+            raise ModelFileError(f"{path}: must be a JSON object")
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise ModelFileError(
+            f"{folder}: no tokenizer ({_TOKENIZERS[0]}); save it beside the model with save_pretrained"
+        )
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         pickles = sorted(path.name for suffix in ("*.bin", "*.pt", "*.pth") for path in folder.glob(suffix))

@@ -111,6 +111,8 @@ class WithoutAdapters:
 
 
 def _load(name: str, shown: str, **options: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # what does not fit is told below, in one line
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options)
         network, report = AutoModelForCausalLM.from_pretrained(
@@ -120,6 +122,8 @@ def _load(name: str, shown: str, **options: str) -> tuple[PreTrainedModel, PreTr
         )  # fmt: skip
     except Exception as error:  # a foreign file fails in any way it likes
         raise ModelFileError(f"{shown}: cannot be loaded: {_line(error)}") from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
     _check_tensors(network, report, shown)
     if tokenizer.eos_token_id is None:
         raise ModelFileError(f"{shown}: its tokenizer has no end token (eos_token)")

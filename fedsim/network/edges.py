@@ -208,6 +208,11 @@ def edges_from_graph(graph: nx.Graph[Any]) -> EdgesConfig:
     Raises:
         ValueError: the graph is undirected, has no server, or is no tree towards it; or settings are wrong.
     """
+    return EdgesConfig.model_validate_json(json.dumps(_settings_in(graph)))
+
+
+def _settings_in(graph: nx.Graph[Any]) -> dict[str, dict[str, Any]]:
+    """What a graph says of each edge, as a scenario would write it."""
     if not graph.is_directed() or graph.is_multigraph():
         raise ValueError("must be a directed graph without parallel arcs (edgedefault directed)")
     if SERVER not in graph:
@@ -226,7 +231,7 @@ def edges_from_graph(graph: nx.Graph[Any]) -> EdgesConfig:
             key: _listed(membership[key]) for key in ("classes", "clients") if key in membership
         }
         edges[str(name)] = {**membership, **lists, **graph.edges[name, parents[0]], **parent}
-    return EdgesConfig.model_validate_json(json.dumps(edges))
+    return edges
 
 
 def _shares(device_class: str, edges: Mapping[str, EdgeConfig]) -> list[tuple[str, float]]:
@@ -261,16 +266,23 @@ def read_edges(path: Path) -> EdgesConfig:
     _refuse_other_xml(text, path)
     import networkx as nx
 
+    document = Document({}, {}, str(path))
     try:
         graph = nx.read_graphml(io.BytesIO(text.encode()))
-        return edges_from_graph(graph)
-    except ValidationError as error:
-        raise DataFileError(str(scenario_error(error, Document({}, {}, str(path)), EdgesConfig))) from None
     except KeyError as error:  # networkx looks types up in a table
         raise DataFileError(
             f'{path}: {error} is not a type that GraphML has, e.g. attr.type="string"'
         ) from None
-    except (ValueError, nx.NetworkXError) as error:
+    except ValueError as error:
+        raise DataFileError(f"{path}: a <data> is not of its key's attr.type: {error}") from None
+    except nx.NetworkXError as error:
+        raise DataFileError(f"{path}: {error}") from None
+    try:
+        document.data.update(_settings_in(graph))
+        return EdgesConfig.model_validate_json(json.dumps(document.data))
+    except ValidationError as error:
+        raise DataFileError(str(scenario_error(error, document, EdgesConfig))) from None
+    except ValueError as error:
         raise DataFileError(f"{path}: {error}") from None
 
 

@@ -11,6 +11,7 @@ trees without docstrings) and of the platform. Under it a finished run is kept, 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -116,19 +117,21 @@ class Comparison(StrictModel):
 
     @model_validator(mode="after")
     def _tuned_apart(self) -> Comparison:
-        tuned = [variant.name for variant in self.variants if variant.tune is not None]
+        tuned = [place for place, variant in enumerate(self.variants) if variant.tune is not None]
         if self.tune is None and tuned:
-            raise ValueError(
-                f"variant {tuned[0]} names a key to tune, but there is no grid; "
-                "give tune: {seeds: [...], values: [...]}"
+            raise SettingError(
+                f"variant {self.variants[tuned[0]].name} names a key to tune, but there is no grid; "
+                "give tune: {seeds: [...], values: [...]}",
+                *("variants", tuned[0], "tune"),
             )
         if self.tune is not None:
             if not tuned:
-                raise ValueError("tune is a grid for no variant; give a variant tune: path.to.key")
+                raise SettingError("tune is a grid for no variant; give a variant tune: path.to.key", "tune")
             shared = sorted(set(self.tune.seeds) & set(self.seeds))
             if shared:
-                raise ValueError(
-                    f"seed {shared[0]} is both tuned on and compared on; a setting is judged on runs that it was not chosen by"
+                raise SettingError(
+                    f"seed {shared[0]} is both tuned on and compared on; a setting is judged on runs that it was not chosen by",
+                    *("tune", "seeds"),
                 )
         return self
 
@@ -202,6 +205,9 @@ class ComparisonFile:
         place: KeyPath = ("variants", self.comparison.variants.index(variant))
         told = f": variant {variant.name}"
         assignments: list[str | Override] = []
+        if variant.protocol is not None:
+            named_at = self.document.origin((*place, "protocol")) + told
+            assignments.append(_other_protocol(self.base, variant.protocol, named_at))
         for key, setting in variant.set.items():
             where = self.document.origin((*place, "set", key)) + told
             assignments.append(Override(f"{key}={json.dumps(setting)}", where, where))
@@ -211,8 +217,6 @@ class ComparisonFile:
             assignments.append(Override(f"{variant.tune}={json.dumps(value)}", tried, key_place))
         planned = []
         try:
-            if variant.protocol is not None:
-                assignments.insert(0, _other_protocol(self.base, variant.protocol))
             for seed in seeds:
                 named = read_scenario(self.base, [*assignments, *more], seed)
                 scenario = named.anchored()
@@ -265,7 +269,9 @@ def base_of(document: Document, path: Path, base: str) -> Path:
     """
     beside = path.parent / base
     try:
-        return find_scenario(beside if beside.is_file() else base)
+        return find_scenario(
+            beside if os.path.lexists(beside) else base
+        )  # unlike a Path's, this never raises
     except ScenarioError as error:
         raise ScenarioError(f"{document.origin(('base',))}: base: {error}") from None
 
@@ -284,12 +290,14 @@ def read_comparison(
     return opened.comparison, opened.runs()
 
 
-def _other_protocol(base: Path, name: str) -> str:
+def _other_protocol(base: Path, name: str, named_at: str) -> str:
     """The assignment that puts another protocol into the base scenario and keeps the settings both protocols have."""
     known_names = protocols.names()
     if name not in known_names:
         hint = nearest(name, known_names)
-        raise ScenarioError(f"protocol is {name!r}; must be one of {', '.join(known_names)}{hint}")
+        raise ScenarioError(
+            f"{named_at}: protocol is {name!r}; must be one of {', '.join(known_names)}{hint}"
+        )
     known = protocols.load(name).Config.model_fields
     settings = read(base).data.get("protocol", {})
     given = settings if isinstance(settings, dict) else {}

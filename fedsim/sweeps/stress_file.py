@@ -157,7 +157,7 @@ class Stress(StrictModel):
                     *("axes", name, "low"),
                 )
         if self.num_runs > MAX_SWEPT_RUNS:
-            raise ValueError(f"{self.num_runs:,} runs; a sweep may have at most {MAX_SWEPT_RUNS:,}")
+            raise SettingError(f"{self.num_runs:,} runs; a sweep may have at most {MAX_SWEPT_RUNS:,}", "axes")
         return self
 
     @property

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedsim.errors import DataFileError
-from fedsim.input_files import parse_json, read_text
+from fedsim.input_files import not_json, parse_json, read_text
 from fedsim.input_limits import MAX_CLIENT_ID, MAX_DATA_BYTES, MAX_LINE_CHARS
 
 KEYS = ("question", "answer", "domain", "client")
@@ -67,7 +67,7 @@ def _row(text: str, where: str, line: int) -> FileRow:
     try:
         item = parse_json(text, object_pairs_hook=_unique_keys)
     except json.JSONDecodeError as error:
-        raise DataFileError(f"{where}: not JSON: {error.msg} at column {error.colno}") from None
+        raise DataFileError(f"{where}: {not_json(error)}") from None
     except ValueError as error:
         raise DataFileError(f"{where}: not JSON: {error}") from None
     if not isinstance(item, dict):
@@ -79,7 +79,7 @@ def _row(text: str, where: str, line: int) -> FileRow:
             raise DataFileError(f"{where}: unknown key {key!r:.60}; must be one of {', '.join(KEYS)}")
     for key in ("question", "answer"):
         if key not in item:
-            raise DataFileError(f"{where}: {key} is missing")
+            raise DataFileError(f"{where}: {key} is missing; a line must have question and answer")
     return FileRow(
         question=_text(item["question"], "question", where),
         answer=_text(_number_as_text(item["answer"], where), "answer", where),
@@ -106,7 +106,7 @@ def _number_as_text(value: object, where: str) -> object:
 
 def _text(value: object, key: str, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise DataFileError(f"{where}: {key} is {value!r:.60}; must be a text that is not blank")
+        raise DataFileError(f"{where}: {key} is {json.dumps(value):.60}; must be a text that is not blank")
     if any("\ud800" <= char <= "\udfff" for char in value):
         raise DataFileError(f"{where}: {key} holds half a surrogate pair, which is not text")
     return value.strip()
