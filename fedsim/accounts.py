@@ -7,7 +7,6 @@ link (`fedsim.billing`) and of the devices' memory (`fedsim.eligibility`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fedsim import eligibility, standin
@@ -34,7 +33,7 @@ def spec_without_weights(scenario: Scenario, side: Literal["server", "clients"])
         ScenarioError: only loading could tell.
         ModelFileError: the file that says it cannot be used.
     """
-    return _billed(scenario, side) or _architecture(getattr(scenario.models, side), f"models.{side}")
+    return _billed(scenario, side) or _architecture(scenario, side)
 
 
 def spec_of(scenario: Scenario, side: Literal["server", "clients"], network: Any) -> ModelSpec:
@@ -91,8 +90,9 @@ def _billed(scenario: Scenario, side: Literal["server", "clients"]) -> ModelSpec
     return spec_from_file(scenario.folder / name) if is_config_file(name) else architecture(name)
 
 
-def _architecture(source: ModelSource, key: str) -> ModelSpec:
+def _architecture(scenario: Scenario, side: Literal["server", "clients"]) -> ModelSpec:
     """The architecture of a model that timing fidelity does not load."""
+    source: ModelSource = getattr(scenario.models, side)
     if isinstance(source, ScratchModel):
         return ModelSpec(
             num_layers=source.num_layers,
@@ -105,5 +105,7 @@ def _architecture(source: ModelSource, key: str) -> ModelSpec:
             tied=True,
         )
     if isinstance(source, FolderModel):
-        return spec_from_file(Path(source.path) / "config.json")
-    raise ScenarioError(f"{key}: a hub model needs fidelity: real; timing fidelity loads no model")
+        return spec_from_file(scenario.folder / source.path / "config.json")
+    raise ScenarioError(
+        f"models.{side}: a hub model needs fidelity: real; timing fidelity loads no model"
+    ).at("models", side)

@@ -23,6 +23,7 @@ import typer
 
 from fedsim import __version__
 from fedsim.errors import FedsimError, InputError, InvariantViolation, RunInterrupted
+from fedsim.input_limits import MAX_DIGITS, MAX_ECHO_CHARS, MAX_MESSAGE_CHARS, MAX_PROCESSES
 
 if TYPE_CHECKING:
     from fedsim.progress import Progress
@@ -47,7 +48,9 @@ SetOption = Annotated[
 ]
 CacheOption = Annotated[
     Path | None,
-    typer.Option(envvar="FEDSIM_CACHE", help="Where trained models are kept; else the user's cache."),
+    typer.Option(
+        envvar="FEDSIM_CACHE", file_okay=False, help="Where trained models are kept; else the user's cache."
+    ),
 ]
 SeedOption = Annotated[int | None, typer.Option(help="Override the scenario's seed.")]
 
@@ -149,7 +152,7 @@ def compare(
         ),
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Runs at a time; by default one per core.")
+        int | None, typer.Option(min=1, max=MAX_PROCESSES, help="Runs at a time; by default one per core.")
     ] = None,
     seeds: Annotated[
         str | None, typer.Option(metavar="N,N,...", help="Seeds instead of the file's, e.g. 0 or 0,1.")
@@ -204,7 +207,7 @@ def stress(
         typer.Option(help="The sweep's folder itself; by default runs/<name>. Finished runs in it are kept."),
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Runs at a time; by default one per core.")
+        int | None, typer.Option(min=1, max=MAX_PROCESSES, help="Runs at a time; by default one per core.")
     ] = None,
     seeds: Annotated[
         str | None, typer.Option(metavar="N,N,...", help="Seeds instead of the file's, e.g. 0 or 0,1.")
@@ -260,11 +263,12 @@ def check(scenario: ScenarioArgument, assignments: SetOption = None, seed: SeedO
         stress(scenario, check_only=True)
         return
     settings = read_scenario(scenario, assignments or (), seed)
-    print(settings.to_yaml())
     from fedsim.foresight.estimate import estimate
 
+    foreseen = estimate(settings)  # first of all: it also looks at the files that the scenario names
+    print(settings.to_yaml())
     print("# estimate")
-    for line in _figures(dataclasses.asdict(estimate(settings))):
+    for line in _figures(dataclasses.asdict(foreseen)):
         print(f"#   {line}")
 
 
@@ -351,8 +355,8 @@ def schema() -> None:
 @app.command()
 def show(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
-    request: Annotated[int | None, typer.Option(help="Tell the story of one request.")] = None,
-    client: Annotated[int | None, typer.Option(help="Tell the story of one client.")] = None,
+    request: Annotated[int | None, typer.Option(min=0, help="Tell the story of one request.")] = None,
+    client: Annotated[int | None, typer.Option(min=0, help="Tell the story of one client.")] = None,
 ) -> None:
     """Show a run's summary, or what happened to one request or client, line by line in virtual time."""
     from fedsim.results import load
@@ -507,8 +511,11 @@ def _seeds(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() for word in words):
-        raise InputError(f"--seeds {text}: must be whole numbers separated by commas, e.g. 0,1,2")
+    if not all(word.isascii() and word.isdecimal() and len(word) <= MAX_DIGITS for word in words):
+        raise InputError(
+            f"--seeds {text:.{MAX_ECHO_CHARS}}: must be whole numbers separated by commas, e.g. 0,1,2; at most "
+            f"{MAX_DIGITS} digits each"
+        )
     return tuple(int(word) for word in words)
 
 
@@ -518,5 +525,12 @@ def _first_comment(path: Path) -> str:
 
 
 def _say(text: str, exit_code: int) -> int:
-    print(f"fedsim: {text}" if exit_code != 2 else text, file=sys.stderr)
+    print(_one_line(f"fedsim: {text}" if exit_code != 2 else text), file=sys.stderr)
     return exit_code
+
+
+def _one_line(text: str) -> str:
+    """A message as one line that a terminal only shows: names from outside may hold anything."""
+    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    half = MAX_MESSAGE_CHARS // 2
+    return shown if len(shown) <= MAX_MESSAGE_CHARS else f"{shown[:half]} ... {shown[-half:]}"

@@ -2,7 +2,43 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from fedsim.input_limits import MAX_SEED
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+_KEY_PATH = re.compile(r"[^\s=.]+(?:\.[^\s=.]+)*")
+
+
+def plain_name(name: str) -> str:
+    """The name, if it can be that of a folder anywhere.
+
+    Raises:
+        ValueError: it has other characters (a path's separators among them), or too many.
+    """
+    if _NAME.fullmatch(name) is None:
+        allowed = "1 to 64 of a-z, 0-9, '.', '-' and '_', and start with a letter or digit"
+        raise ValueError(f"{name!r} must be {allowed}")
+    return name
+
+
+def key_path(key: str) -> str:
+    """The key, if it has the form of one.
+
+    Raises:
+        ValueError: it is not words with dots between them.
+    """
+    if _KEY_PATH.fullmatch(key) is None:
+        raise ValueError(f"{key!r} must look like path.to.key")
+    return key
+
+
+PlainName = Annotated[str, AfterValidator(plain_name)]
+KeyPath = Annotated[str, AfterValidator(key_path)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 
 SHORTEST_CYCLE_S = 1.0
 """What comes and goes by itself does so at most once a second on average: the records have a row for each time."""

@@ -30,6 +30,7 @@ from fedsim.errors import (
 )
 from fedsim.hostile import roles_of
 from fedsim.play import Ending, Play, edges_of, faults_of, limits_of
+from fedsim.preflight import beside, check_files
 from fedsim.privacy import reward_ledger
 from fedsim.progress import Progress, SilentProgress
 from fedsim.protocols.boundary import BOUNDARIES
@@ -40,7 +41,7 @@ from fedsim.scenario_errors import located
 from fedsim.states import ClientState
 from fedsim.stragglers.config import StragglerConfig, refuse_shortage
 from fedsim.summary import SummaryContext, summarise
-from fedsim.tasks import domains
+from fedsim.tasks import dataset, domains
 
 if TYPE_CHECKING:
     from fedsim.results import Run
@@ -71,17 +72,24 @@ def run(
         Deadlock, LimitExceeded, InvariantViolation: see ``fedsim.errors``.
         RunInterrupted: interrupted; the folder holds what was recorded until then, and `fedsim.replay.resume` goes on with it.
     """
+    devices = refuse_early(scenario)
+    anchored = scenario.anchored()
     folder = RunFolder.create(Path(out) if out is not None else None, scenario.name, scenario.seed)
     folder.update(scenario=scenario.resolved(), code=source_hash())
-    return perform(folder, scenario.anchored(), cache_dir, progress or SilentProgress(), figures)
+    return perform(folder, anchored, devices, cache_dir, progress or SilentProgress(), figures)
 
 
 def perform(
-    folder: RunFolder, scenario: Scenario, cache_dir: Path | str | None, progress: Progress, figures: bool
+    folder: RunFolder,
+    scenario: Scenario,
+    devices: population.Population,
+    cache_dir: Path | str | None,
+    progress: Progress,
+    figures: bool,
 ) -> Run:
-    """Run a scenario, with absolute paths, to its end in a folder that this process owns; see `run`."""
+    """Run a scenario, with absolute paths and its devices, to its end in a folder that this process owns; see `run`."""
     try:
-        interrupted = _run_in(folder, scenario, cache_dir, progress, figures)
+        interrupted = _run_in(folder, scenario, devices, cache_dir, progress, figures)
     except KeyboardInterrupt:
         folder.finish("interrupted")
         raise RunInterrupted(folder.path) from None
@@ -98,7 +106,7 @@ def perform(
         if folder.manifest.get("lives", 1) > 1:  # what an earlier life has left is worth keeping
             folder.finish("interrupted", error=str(error))
         else:  # whoever corrects the scenario can give the same folder again
-            folder.withdraw()
+            folder.discard()
         raise
     except BaseException as error:
         folder.finish("failed", error=f"{type(error).__name__}: {error}")
@@ -113,10 +121,14 @@ def perform(
 
 
 def _run_in(
-    folder: RunFolder, scenario: Scenario, cache_dir: Path | str | None, progress: Progress, figures: bool
+    folder: RunFolder,
+    scenario: Scenario,
+    devices: population.Population,
+    cache_dir: Path | str | None,
+    progress: Progress,
+    figures: bool,
 ) -> bool:
     started_at_wall_s = time.monotonic()
-    devices = prepare(scenario)
     if not folder.manifest["inputs"]:
         folder.keep_inputs(scenario.input_files())
     book = Book(folder, scenario, cache_dir, progress)
@@ -152,18 +164,21 @@ def _run_in(
     return ending.interrupted
 
 
-def prepare(scenario: Scenario) -> population.Population:
+def refuse_early(scenario: Scenario) -> population.Population:
     """The devices of a scenario, after everything that can be refused before models are trained was looked at.
 
     Raises:
         InputError, FederationError: as for `run`.
     """
     gc.set_threshold(100_000, 50, 100)
+    check_files(scenario)
     devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
     check(scenario, len(devices))
     accounts.check_memory(scenario, devices)
     faults_of(scenario, devices)
     edges_of(scenario, devices)
+    if scenario.fidelity == "real" and scenario.tasks.file is not None:
+        dataset.build(beside(scenario.tasks, scenario.folder), len(devices), scenario.seed)
     return devices
 
 
@@ -179,7 +194,9 @@ def check(scenario: Scenario, num_clients: int) -> None:
     Too few clients, an unknown domain, a stop that cannot come, a deadline that no device can meet.
     """
     stop = scenario.stop
-    if scenario.fidelity == "timing" and not any((stop.updates, stop.virtual, stop.wire_bytes, stop.wall)):
+    if scenario.fidelity == "timing" and all(
+        end is None for end in (stop.updates, stop.virtual, stop.wire_bytes, stop.wall)
+    ):
         raise ScenarioError(
             "stop.accuracy is never met with fidelity: timing; add another stop condition, e.g. updates"
         ).at("stop")

@@ -30,8 +30,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from fedsim import casting, protocols, streams
 from fedsim.billing import TokenizerCounts
 from fedsim.casting import Cast
-from fedsim.errors import RunFolderError
+from fedsim.errors import RunFolderError, ScenarioError
 from fedsim.network import wire
+from fedsim.preflight import check_files
 from fedsim.privacy.membership import (
     Estimate,
     Membership,
@@ -44,7 +45,7 @@ from fedsim.privacy.rewards import RewardNoise
 from fedsim.progress import Progress, SilentProgress
 from fedsim.protocols.modules import packed, unpacked
 from fedsim.roles import Draw, Evaluator, Group
-from fedsim.runfolder import write_json
+from fedsim.runfolder import MANIFEST, write_json
 from fedsim.states import ClientState
 from fedsim.tasks.questions import Question
 
@@ -116,9 +117,13 @@ def measure(
     run = load(folder)
     if run.manifest["status"] != "finished":
         raise RunFolderError(f"{folder} is {run.manifest['status']}; leakage is measured on a finished run")
-    scenario = scenario_from(run.manifest["scenario"], Path(folder))
+    try:
+        scenario = scenario_from(run.manifest.get("scenario"), Path(folder))  # type: ignore[arg-type]
+    except ScenarioError as error:
+        raise RunFolderError(f"{Path(folder) / MANIFEST}: {error}") from None
     if scenario.fidelity != "real":
         raise RunFolderError(f"{folder} ran on token counts (fidelity timing): there is nothing to attack")
+    check_files(scenario)
     shown = progress or SilentProgress()
     cast = casting.real_models(scenario, len(run.members), cache_dir, shown)
     rows = list(suspects(cast, scenario.seed, rows_per_client))

@@ -6,14 +6,16 @@ was cut short cannot be read at all. polars is imported on first use.
 
 from __future__ import annotations
 
+import errno
 import io
-import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from fedsim.errors import RunFolderError
+from fedsim.input_files import read_json, why
 from fedsim.metrics import METRIC_COLUMNS, metrics_frame
 from fedsim.records import (
     Compute,
@@ -37,6 +39,7 @@ from fedsim.runfolder import (
     RECORDS,
     SUMMARY,
     RunFolder,
+    RunStatus,
     write_atomically,
 )
 
@@ -58,6 +61,7 @@ FILES: dict[type[Record], str] = {
 }
 """The file (and the frame) of each kind of record."""
 
+_MARKERS = ("comparison.yaml", "stress.yaml")  # of the folders of `fedsim compare` and `fedsim stress`
 _LATER = frozenset(
     {"ratios"}
 )  # kinds that runs of this format may lack: they are older than the kind, and had no such row
@@ -157,7 +161,7 @@ def load(folder: Path | str) -> Run:
     path = Path(folder)
     manifest = read_manifest(path)
     try:
-        summary = json.loads((path / SUMMARY).read_text())
+        summary = _read_object(path / SUMMARY, "is damaged or cut short; run it again")
         records = {
             name: _read_records(path / RECORDS / f"{name}.parquet", kind) for kind, name in FILES.items()
         }
@@ -165,10 +169,10 @@ def load(folder: Path | str) -> Run:
     except FileNotFoundError as error:
         missing = Path(error.filename).relative_to(path) if error.filename else "a file"
         hint = {"running": "the run has not ended yet", "finished": "the folder is not whole"}
-        why = hint.get(manifest["status"], f"the run {manifest['status']} before writing it")
-        raise RunFolderError(f"{path}: {missing} is missing; {why}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunFolderError(f"{path}: {SUMMARY} is damaged or cut short; run it again") from error
+        reason = hint.get(manifest["status"], f"the run {manifest['status']} before writing it")
+        raise RunFolderError(f"{path}: {missing} is missing; {reason}") from error
+    except OSError as error:
+        raise RunFolderError(f"{error.filename or path}: cannot be read: {why(error)}") from None
     return Run(path, manifest, summary, metrics, records)
 
 
@@ -178,14 +182,13 @@ def read_manifest(path: Path) -> dict[str, Any]:
     Raises:
         RunFolderError: it is missing, unreadable, foreign, or of another format.
     """
-    try:
-        manifest = json.loads((path / MANIFEST).read_text())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise RunFolderError(f"{path} is not a run folder: it has no {MANIFEST}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunFolderError(f"{path}: {MANIFEST} is damaged or cut short") from error
-    version = manifest.get("format_version") if isinstance(manifest, dict) else None
-    if not isinstance(version, int) or "status" not in manifest:
+    if not os.path.lexists(path / MANIFEST):
+        if any(os.path.lexists(path / marker) for marker in _MARKERS):
+            raise RunFolderError(f"{path} holds many runs; give one of the folders in {path / 'runs'}")
+        raise RunFolderError(f"{path} is not a run folder: it has no {MANIFEST}")
+    manifest = _read_object(path / MANIFEST, "is damaged or cut short")
+    version = manifest.get("format_version")
+    if type(version) is not int or version < 1 or manifest.get("status") not in get_args(RunStatus):
         raise RunFolderError(f"{path}: {MANIFEST} was not written by fedsim")
     if version > FORMAT_VERSION:
         raise RunFolderError(
@@ -196,6 +199,26 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{path} has run format {version}, which this fedsim (format {FORMAT_VERSION}) cannot read; run its scenario again"
         )
     return dict(manifest)
+
+
+def _read_object(path: Path, else_: str) -> dict[str, Any]:
+    """A JSON object of the run folder, which is the only thing that fedsim writes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        RunFolderError: it cannot be read, or holds something else.
+    """
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, "missing", str(path))
+    try:
+        found = read_json(path, RunFolderError)
+    except RunFolderError as error:
+        reason = str(error).removeprefix(f"{path}:")  # a line's number follows, or a blank
+        where = "" if reason.startswith(" ") else "line "
+        raise RunFolderError(f"{path} {else_} ({where}{reason.strip()})") from None
+    if not isinstance(found, dict):
+        raise RunFolderError(f"{path} was not written by fedsim")
+    return found
 
 
 def frame(kind: type[Record], rows: list[Any]) -> pl.DataFrame:

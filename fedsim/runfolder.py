@@ -65,11 +65,13 @@ class RunFolder:
         path: the folder.
         manifest: what ``manifest.json`` holds; change it by ``update`` only.
         lock: held while this process owns the folder.
+        made: the folders that did not exist before, innermost first.
     """
 
     path: Path
     manifest: dict[str, Any] = field(repr=False)
     lock: Any = field(default=None, repr=False)
+    made: tuple[Path, ...] = field(default=(), repr=False)
 
     @classmethod
     def create(cls, out: Path | None, name: str, seed: int, root: Path = Path("runs")) -> RunFolder:
@@ -81,14 +83,18 @@ class RunFolder:
         Raises:
             RunFolderError: ``out`` already holds a run or anything else, is a file, or cannot be written.
         """
+        wanted = root / name if out is None else out
         try:
+            absent = tuple(place for place in (wanted, *wanted.parents) if not place.exists())
             path = _next_free(root, name, seed) if out is None else _take(out)
             lock = _locked(path)
             manifest = _first_manifest(name, seed)
             write_json(path / MANIFEST, manifest)
         except OSError as error:
-            raise RunFolderError(f"{out or root}: cannot make a run folder: {error.strerror}") from error
-        return cls(path, manifest, lock)
+            in_the_way = "a file or a broken link is in its place"
+            reason = in_the_way if isinstance(error, FileExistsError) else error.strerror
+            raise RunFolderError(f"{out or root}: cannot make a run folder: {reason}") from error
+        return cls(path, manifest, lock, (path, *absent[1:]) if out is None else absent)
 
     @classmethod
     def reopen(cls, path: Path) -> RunFolder:
@@ -108,6 +114,20 @@ class RunFolder:
             raise RunFolderError(f"{path}: cannot be written: {error.strerror}") from error
         return folder
 
+    def discard(self) -> None:
+        """Take away what was written, and the folders that were made for it: the run could not begin."""
+        self._release()
+        for entry in self.path.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        for place in self.made:
+            try:
+                place.rmdir()
+            except OSError:  # another run has begun beside this one
+                return
+
     def update(self, **entries: Any) -> None:
         """Set entries of the manifest, e.g. ``scenario=...``, ``model_hashes=...``, ``cache_keys=...``."""
         self.manifest.update(entries)
@@ -117,11 +137,6 @@ class RunFolder:
         """Write the manifest for the last time, with its final status and the wall time."""
         self.update(status=status, finished_at=_now(), **entries)
         self._release()
-
-    def withdraw(self) -> None:
-        """Take the folder away with all that this run wrote into it: its scenario was refused, and nothing was run."""
-        self._release()
-        shutil.rmtree(self.path)
 
     def _release(self) -> None:
         if self.lock is not None:
@@ -284,8 +299,8 @@ def _first_manifest(name: str, seed: int) -> dict[str, Any]:
     }
 
 
-def _plain_name(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "file"
+def _plain_name(name: str, otherwise: str = "file") -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or otherwise
 
 
 def _locked(path: Path) -> Any:
@@ -317,7 +332,7 @@ def _take(out: Path) -> Path:
 
 
 def _next_free(root: Path, name: str, seed: int) -> Path:
-    stem = _plain_name(name)
+    stem = _plain_name(name, "run")
     root.mkdir(parents=True, exist_ok=True)
     n = 0
     while True:

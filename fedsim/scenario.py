@@ -9,7 +9,6 @@ entry point). Nothing heavy is imported: a scenario is checked without torch.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -27,8 +26,8 @@ from pydantic import (
     model_validator,
 )
 
-from fedsim import named_worlds, protocols
-from fedsim.config import SettingError, StrictModel
+from fedsim import input_files, named_worlds, protocols, scenario_migrations
+from fedsim.config import PlainName, Seed, SettingError, StrictModel
 from fedsim.correlate import CorrelateConfig, refuse_nothing_to_order
 from fedsim.devices.config import (
     AlwaysConfig,
@@ -41,16 +40,15 @@ from fedsim.devices.slowdown_config import SlowdownConfig
 from fedsim.errors import ScenarioError
 from fedsim.faults.config import FaultConfig
 from fedsim.hostile_config import HostileConfig
+from fedsim.input_limits import MAX_YAML_BYTES
 from fedsim.models.config import BillAs, ModelsConfig, is_config_file
 from fedsim.monitor import EvaluationConfig, StopConfig
 from fedsim.network.config import NetworkConfig
 from fedsim.scenario_errors import nearest, scenario_error
-from fedsim.scenario_yaml import Document, Override, assign, parse, to_yaml
+from fedsim.scenario_yaml import Document, Override, assign, read, to_yaml
 from fedsim.tasks.config import TasksConfig
 from fedsim.text_lengths import TextConfig
 from fedsim.units import PositiveSeconds, Seconds
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +79,8 @@ class LimitsConfig(StrictModel):
 class Scenario(StrictModel):
     """Everything that decides a run: one resolved scenario on one platform gives one set of records."""
 
-    name: str = Field(description="name of the run and its folder: a-z, 0-9, dot, dash and underscore")
-    seed: int = Field(0, ge=0, lt=2**53, description="root of every random draw (whole number)")
+    name: PlainName = Field(description="name of the run and its folder: a-z, 0-9, dot, dash and underscore")
+    seed: Seed = Field(0, description="root of every random draw (whole number)")
     fidelity: Literal["real", "timing"] = Field(
         "real",
         description="real: models compute; timing: token counts alone (time and bytes, no torch)",
@@ -121,14 +119,6 @@ class Scenario(StrictModel):
 
     _folder: Path = PrivateAttr(default_factory=Path)
     _marks: _Marks | None = PrivateAttr(default=None)
-
-    @field_validator("name")
-    @classmethod
-    def _plain_name(cls, name: str) -> str:
-        if _NAME.fullmatch(name) is None:
-            allowed = "1 to 64 of a-z, 0-9, '.', '-' and '_', and start with a letter or digit"
-            raise ValueError(f"{name!r} must be {allowed}")
-        return name
 
     @field_validator("stop")
     @classmethod
@@ -216,7 +206,14 @@ class Scenario(StrictModel):
         given = getattr(settings, key, None)
         if given is None:
             return settings
-        return settings.model_copy(update={key: str((self._folder / given).resolve())})
+        return settings.model_copy(update={key: self._absolute(given)})
+
+    def _absolute(self, given: str) -> str:
+        path = self._folder / given
+        try:
+            return str(path.resolve())
+        except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a null byte
+            raise ScenarioError(f"{path}: cannot be read: {input_files.why(error)}") from None
 
     def _anchored_network(self, network: NetworkConfig) -> NetworkConfig:
         if network.edges is None:
@@ -228,7 +225,7 @@ class Scenario(StrictModel):
             return None
         return bill_as.model_copy(
             update={
-                side: str((self._folder / architecture).resolve())
+                side: self._absolute(architecture)
                 for side, architecture in bill_as
                 if is_config_file(architecture)
             }
@@ -257,11 +254,7 @@ def read_scenario(
         ScenarioError: something is wrong; the message is one line that says where, what, and what is allowed.
     """
     path = find_scenario(source)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ScenarioError(f"{path}: cannot be read: {error.strerror}") from error
-    document = parse(content, str(path))
+    document = read(path)
     if "variants" in document.data:
         raise ScenarioError(f"{path} is a comparison of several runs; give it to fedsim compare")
     if "axes" in document.data:
@@ -281,14 +274,18 @@ def scenario_from(data: Mapping[str, Any], folder: Path | str = ".") -> Scenario
     """
     try:
         plain = json.loads(json.dumps(data, allow_nan=False))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ScenarioError(f"scenario: must be plain data, as in YAML: {error}") from error
+    if not isinstance(plain, dict):
+        raise ScenarioError(f"scenario: is {plain!s:.60}; must be a mapping")
     return _validate(Document(plain, {}, "scenario"), Path(folder))
 
 
 def _validate(document: Document, folder: Path) -> Scenario:
     named_worlds.expand(document)
-    model = _scenario_model(_protocol_name(document))
+    name = _protocol_name(document)
+    scenario_migrations.refuse_old_keys(document, name)
+    model = _scenario_model(name)
     try:
         scenario = model.model_validate_json(json.dumps(document.data))
     except ValidationError as error:
@@ -380,12 +377,17 @@ def find_scenario(source: str | Path) -> Path:
         ScenarioError: there is no such file and nothing shipped under that name.
     """
     path, shipped = Path(source), _shipped_files()
-    if path.is_file():
-        return path
-    if str(source) in shipped:
-        return shipped[str(source)]
-    if path.is_dir():
-        raise ScenarioError(f"{source} is a folder; give a scenario file")
+    try:
+        if path.is_file():
+            return path
+        if str(source) in shipped:
+            return shipped[str(source)]
+        if path.is_dir():
+            raise ScenarioError(f"{path} is a folder; give a scenario file")
+        if path.exists():
+            raise ScenarioError(f"{path}: cannot be read: not a regular file")
+    except OSError as error:  # e.g. a name that is too long
+        raise ScenarioError(f"{path}: cannot be read: {error.strerror}") from None
     hint = nearest(path.with_suffix("").as_posix(), shipped) or nearest(path.stem, shipped)
     raise ScenarioError(f"{source}: no such file{hint} (shipped: {_listed(shipped)})")
 
@@ -409,11 +411,7 @@ def is_sweep(source: str | Path) -> bool:
 
 
 def _kind_of(source: str | Path) -> str:
-    path = find_scenario(source)
-    try:
-        return _kind(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"{path}: cannot be read: {error}") from None
+    return _kind(find_scenario(source))
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -430,7 +428,8 @@ def _shipped_files() -> dict[str, Path]:
 
 
 def _kind(path: Path) -> Literal["scenario", "comparison", "sweep"]:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    content = input_files.read_bytes(path, MAX_YAML_BYTES, ScenarioError)
+    lines = content.decode(errors="replace").splitlines()  # whoever reads the file names a wrong byte's line
     if any(line.startswith("variants:") for line in lines):
         return "comparison"
     return "sweep" if any(line.startswith("axes:") for line in lines) else "scenario"

@@ -53,6 +53,9 @@ _REQUIREMENTS = {
 }
 
 
+_KINDS = {"Comparison": "a comparison", "Stress": "a sweep"}
+
+
 @dataclass(frozen=True, slots=True)
 class _Problem:
     path: Path
@@ -126,6 +129,9 @@ def _must(details: ErrorDetails) -> str:
     """What the value must be, from pydantic's own sentence where we have no better one."""
     if details["type"] in _REQUIREMENTS:
         return f"must be {_REQUIREMENTS[details['type']]}"
+    if details["type"] == "too_short":
+        fewest = details["ctx"]["min_length"]
+        return f"must hold at least {fewest} value{'s' if fewest > 1 else ''}"
     _, should, rest = details["msg"].partition(" should ")
     rest = rest.replace("greater than or equal to", "at least").replace("less than or equal to", "at most")
     return f"must {rest}" if should else details["msg"]
@@ -143,7 +149,7 @@ def _own_words(path: Path, value: object, words: str) -> str:
 
 
 def _unknown_key(path: Path, document: Document, model: type[BaseModel]) -> str:
-    owner = _name(path[:-1]) or "a scenario"
+    owner = _name(path[:-1]) or _KINDS.get(model.__name__, "a scenario")
     allowed = _allowed_keys(model, path[:-1], str(path[-1]), document.data)
     listed = f" (allowed: {', '.join(allowed)})" if allowed else ""
     hint = nearest(str(path[-1]), allowed)

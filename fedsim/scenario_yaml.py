@@ -5,12 +5,13 @@ A safe subset, read by PyYAML's parser with our own rules on top:
 * ``true`` and ``false`` are the only booleans, so ``no``, ``on`` and ``yes`` stay words; ``1e6`` is a number;
   ``1:30`` is text, not 90; ``0123`` is text, not octal; dates are text.
 * A key that stands twice, a tag (``!!python/...``), an anchor, an alias, ``.nan`` and ``.inf`` are refused.
-* A file has at most `MAX_BYTES`, `MAX_NODES` and `MAX_DEPTH`, so that no file can exhaust the machine.
+* Bytes, values and depth of a file are limited (`fedsim.input_limits`), so that no file can exhaust the machine.
 """
 
 from __future__ import annotations
 
 import math
+import pathlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,18 +19,18 @@ from typing import Any
 
 import yaml
 
+from fedsim import input_files
 from fedsim.errors import ScenarioError
-
-MAX_BYTES = 256 * 1024
-MAX_NODES = 20_000
-MAX_DEPTH = 32
-MAX_DIGITS = 18
+from fedsim.input_limits import MAX_DEPTH, MAX_DIGITS, MAX_ECHO_CHARS, MAX_YAML_BYTES, MAX_YAML_VALUES
 
 Path = tuple[str | int, ...]
 
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*(?:_[0-9]+)*)")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_INDEX = re.compile(rf"[0-9]{{1,{MAX_DIGITS}}}")
 _OCTAL = re.compile(r"[-+]?0[0-9]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_BYTE_ORDER_MARK = "\ufeff"
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _CONSTANTS: dict[str, Any] = {
     "": None, "~": None, "null": None, "Null": None, "NULL": None,
@@ -80,19 +81,28 @@ class Override:
     key_origin: str
 
 
+def read(path: pathlib.Path) -> Document:
+    """Read a YAML file; see `parse`.
+
+    Raises:
+        ScenarioError: it cannot be read, or as for `parse`.
+    """
+    return parse(input_files.read_bytes(path, MAX_YAML_BYTES, ScenarioError), str(path))
+
+
 def parse(content: bytes, source: str) -> Document:
     """Read one YAML document whose top level is a mapping.
 
     Raises:
         ScenarioError: it is too large, is not UTF-8, is not YAML, or uses what the module docstring refuses.
     """
-    if len(content) > MAX_BYTES:
-        raise ScenarioError(f"{source} has {len(content):,} bytes; a scenario may have at most {MAX_BYTES:,}")
+    if len(content) > MAX_YAML_BYTES:
+        raise ScenarioError(f"{source}: has {len(content):,} bytes; must have at most {MAX_YAML_BYTES:,}")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise ScenarioError(f"{source}:{line}: the file is not UTF-8 text") from None
+        raise ScenarioError(f"{source}:{line}: not UTF-8 text") from None
     node = _compose(text, source)
     if not isinstance(node, yaml.MappingNode):
         raise ScenarioError(f"{source} must hold a mapping at its top level (lines like `name: my-run`)")
@@ -107,7 +117,7 @@ def parse_value(text: str, origin: str, path: Path = ()) -> Any:
     Raises:
         ScenarioError: as for `parse`.
     """
-    node = _compose(text, origin)
+    node = _compose(text, origin, numbered=False)
     return None if node is None else _Reader(origin, {}, numbered=False).value(node, path)
 
 
@@ -118,13 +128,15 @@ def assign(document: Document, assignment: str | Override, origin: str | None = 
         ScenarioError: there is no ``=``, no key, or the path runs through something that holds no keys.
     """
     if not isinstance(assignment, Override):
-        origin = origin or f"--set {assignment}"
+        origin = origin or f"--set {_echo(assignment)}"
         assignment = Override(assignment, origin, origin)
     origin, key_origin = assignment.origin, assignment.key_origin
     path_text, separator, value_text = assignment.assignment.partition("=")
     keys = path_text.strip().split(".")
     if not separator or not all(keys):
         raise ScenarioError(f"{key_origin}: must look like path.to.key=value")
+    if len(keys) > MAX_DEPTH:
+        raise ScenarioError(f"{key_origin}: names {len(keys)} keys, one in the other; at most {MAX_DEPTH}")
     value = parse_value(value_text, origin, tuple(keys))
     place: Any = document.data
     path: Path = ()
@@ -148,9 +160,16 @@ def _step(place: Any, key: str, name: str, origin: str) -> str | int:
         return key
     if not isinstance(place, list):
         raise ScenarioError(f"{origin}: {name} is {place!r}, which has no keys; set {name} itself")
-    if not key.isdecimal() or int(key) >= len(place):
-        raise ScenarioError(f"{origin}: {name} is a list; {key} must be an index from 0 to {len(place) - 1}")
-    return int(key)
+    index = int(key) if _INDEX.fullmatch(key) else -1
+    if not 0 <= index < len(place):
+        allowed = f"must be an index from 0 to {len(place) - 1}" if place else "it holds nothing"
+        raise ScenarioError(f"{origin}: {name} is a list; {_echo(key)} {allowed}")
+    return index
+
+
+def _echo(text: str) -> str:
+    """What a message repeats of a word on the command line."""
+    return text if len(text) <= MAX_ECHO_CHARS else f"{text[: MAX_ECHO_CHARS - 3]}..."
 
 
 def to_yaml(data: Mapping[str, Any]) -> str:
@@ -174,8 +193,8 @@ class _Composer(yaml.SafeLoader):
             raise _refused(event, f"tags are not supported ({event.tag}); write the plain value")
         self.nodes += 1
         self.depth += 1
-        if self.nodes > MAX_NODES:
-            raise _refused(event, f"the file holds more than {MAX_NODES:,} values")
+        if self.nodes > MAX_YAML_VALUES:
+            raise _refused(event, f"the file holds more than {MAX_YAML_VALUES:,} values")
         if self.depth > MAX_DEPTH:
             raise _refused(event, f"values are nested more than {MAX_DEPTH} deep")
         node: yaml.Node | None = super().compose_node(parent, index)
@@ -187,19 +206,69 @@ def _refused(event: yaml.Event, problem: str) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)  # type: ignore[arg-type]
 
 
-def _compose(text: str, source: str) -> yaml.Node | None:
+def _compose(text: str, source: str, *, numbered: bool = True) -> yaml.Node | None:
+    def at(line: int) -> str:
+        return f"{source}:{line + 1}" if numbered else source
+
+    if _BYTE_ORDER_MARK in text:
+        line = text[: text.index(_BYTE_ORDER_MARK)].count("\n")
+        raise ScenarioError(f"{at(line)}: the character U+FEFF (a byte order mark) is not allowed")
     try:
         loader = _Composer(text)
+    except yaml.reader.ReaderError as error:
+        line = text[: error.position].count("\n")
+        raise ScenarioError(f"{at(line)}: the character U+{error.character:04X} is not allowed") from None
+    try:
         return loader.get_single_node()
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
-        problem = " ".join(part for part in (error.problem, error.context) if part)
-        raise ScenarioError(f"{source}:{line}: {_one_line(problem)}") from None
-    except yaml.reader.ReaderError as error:
-        line = text[: error.position].count("\n") + 1
-        raise ScenarioError(
-            f"{source}:{line}: the character U+{error.character:04X} is not allowed"
-        ) from None
+        line, problem = _in_words(error)
+        raise ScenarioError(f"{at(line)}: {problem}") from None
+    except (ValueError, OverflowError):  # PyYAML asks chr() for what "\UFFFFFFFF" is
+        problem = "an escape (\\x, \\u, \\U) names no character; Unicode ends at \\U0010FFFF"
+        raise ScenarioError(f"{at(loader.line)}: {problem}") from None
+
+
+def _in_words(error: yaml.MarkedYAMLError) -> tuple[int, str]:
+    """The line (from 0) of a syntax error and what to do about it; PyYAML's own words where we have no better ones.
+
+    Where something was opened and never closed, the line is that of its beginning.
+    """
+    problem, context = error.problem or "", error.context or ""
+    line = 0 if error.problem_mark is None else error.problem_mark.line
+    opened = line if error.context_mark is None else error.context_mark.line
+    found = problem.partition("got ")[2] or problem.partition("found ")[2]
+    if "'\\t'" in problem:
+        return line, "a tab stands where YAML allows only spaces; indent with spaces"
+    if problem.startswith("found character"):
+        return line, f"a value cannot start with {found.split()[1]}; write it in quotes"
+    if problem == "mapping values are not allowed here":
+        return (
+            line,
+            "a key cannot stand here; keys of one mapping stand in one column, and text with ': ' in quotes",
+        )
+    if "flow sequence" in context:
+        return opened, "a list that starts with '[' on this line is not closed; close it with ']'"
+    if "flow mapping" in context:
+        return opened, "a mapping that starts with '{' on this line is not closed; close it with '}'"
+    if "quoted scalar" in context and "end of stream" in problem:
+        return opened, "a quote that opens on this line is never closed"
+    if problem.startswith("could not find expected ':'"):
+        return opened, "a key without its value; write `key: value`, with a space after the colon"
+    if problem.startswith("but found another document"):
+        return line, "a second document starts here (---); a file holds one"
+    if problem.startswith("expected '<document start>'"):
+        return line, "this does not belong to the document above; check brackets, indentation and `...`"
+    if problem.startswith("expected <block end>"):
+        return (
+            line,
+            "this does not fit the lines above; keys of one mapping stand in one column, as do dashes of a list",
+        )
+    if problem.startswith("found unknown escape character"):
+        return (
+            line,
+            f"the escape \\{problem.split()[-1][1:-1]} in double quotes is unknown; single quotes keep backslashes",
+        )
+    return line, _one_line(" ".join(part for part in (problem, context) if part))
 
 
 def _one_line(text: str) -> str:
@@ -229,8 +298,12 @@ class _Reader:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode) or key_node.value == "":
                 raise ScenarioError(f"{self._at(key_node)}: a key must be a word")
-            key = key_node.value
+            key = self._text(key_node, "the key")
             where = ".".join(map(str, (*path, key)))
+            if key == "<<" and key_node.style is None:
+                raise ScenarioError(
+                    f"{self._at(key_node)}: merge keys (<<) are not supported; write the keys out"
+                )
             if key in mapping:
                 raise ScenarioError(
                     f"{self._at(key_node)}: {where} stands twice (first on line {lines[key]})"
@@ -245,12 +318,12 @@ class _Reader:
         return self.value(node, path)
 
     def _scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
-        text: str = node.value
+        where = ".".join(map(str, path)) or "the value"
+        text = self._text(node, where)
         if node.style is not None:  # quoted, or a block: always text
             return text
         if text in _CONSTANTS:
             return _CONSTANTS[text]
-        where = ".".join(map(str, path)) or "the value"
         if _NOT_FINITE.fullmatch(text):
             raise self._not_finite(node, where)
         if _INTEGER.fullmatch(text):
@@ -266,8 +339,14 @@ class _Reader:
             return float(text)
         return text
 
+    def _text(self, node: yaml.ScalarNode, where: str) -> str:
+        text: str = node.value
+        if _SURROGATE.search(text):  # from an escape such as "\\ud800"
+            raise ScenarioError(f"{self._at(node)}: {where} holds half a surrogate pair, which is not text")
+        return text
+
     def _not_finite(self, node: yaml.ScalarNode, where: str) -> ScenarioError:
-        return ScenarioError(f"{self._at(node)}: {where} is {node.value}; must be a finite number")
+        return ScenarioError(f"{self._at(node)}: {where} is {_echo(node.value)}; must be a finite number")
 
     def _at(self, node: yaml.Node) -> str:
         return f"{self._source}:{node.start_mark.line + 1}" if self._numbered else self._source

@@ -204,6 +204,8 @@ def _by(rows: list[_Row], column: str) -> dict[int, list[_Row]]:
 
 def _rows(table: pl.DataFrame, **wanted: int) -> list[_Row]:
     for column, value in wanted.items():
+        if not -(2**63) <= value < 2**63:  # no column holds it, and polars cannot compare with it
+            return []
         table = table.filter(table[column] == value)
     return table.to_dicts()  # type: ignore[return-value]
 

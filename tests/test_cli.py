@@ -151,7 +151,7 @@ def test_ctrl_c_ends_a_run_with_exit_code_130_and_says_so_in_the_manifest(
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
     assert process.returncode == 130
-    assert rest.splitlines()[-1] == "fedsim: interrupted"
+    assert rest.splitlines()[-1] == f"fedsim: interrupted; to go on: fedsim resume {out}"
     assert "Traceback" not in rest
     assert json.loads((out / "manifest.json").read_text())["status"] == "interrupted"
 

@@ -25,7 +25,7 @@ def test_given_folder_is_exactly_that_folder_and_holds_a_manifest_at_once(tmp_pa
     assert manifest["format_version"] == FORMAT_VERSION
     assert manifest["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
     assert manifest["finished_at"] is None
-    assert everything_under(tmp_path) == ["a", "a/b", "a/b/manifest.json", "a/b/records"]
+    assert everything_under(tmp_path) == ["a", "a/b", "a/b/manifest.json", "a/b/records", "a/b/run.lock"]
 
 
 def test_unnamed_folders_are_numbered_and_the_name_is_made_safe(tmp_path):

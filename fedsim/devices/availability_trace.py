@@ -24,9 +24,10 @@ from fedsim.config import SHORTEST_CYCLE_S
 from fedsim.devices.availability_config import TraceConfig
 from fedsim.devices.presence import spans
 from fedsim.errors import DataFileError
+from fedsim.input_files import finite_decimal, read_text
+from fedsim.input_limits import MAX_DATA_BYTES
 
 COLUMNS = ("client", "start", "end")
-MAX_FILE_BYTES = 256 * 2**20
 
 Span = tuple[float, float]
 
@@ -50,7 +51,9 @@ class Trace:
         last_s = max((end for spans_of in self._sessions for _, end in spans_of), default=0.0)
         self._length_s = last_s if config.length is None else config.length
         if last_s > self._length_s:
-            raise DataFileError(f"{path}: a session ends at {last_s:g} s, after availability.length")
+            raise DataFileError(
+                f"availability.length is {self._length_s:g} s; must be at least {last_s:g} s, the end of {path}'s last session"
+            ).at("availability", "length")
         if config.at_end == "repeat" and last_s > 0 and self._length_s < SHORTEST_CYCLE_S:
             raise DataFileError(
                 f"{path}: the trace repeats every {self._length_s:g} s; must be at least {SHORTEST_CYCLE_S:g} s"
@@ -142,12 +145,9 @@ def read_trace(path: Path) -> list[list[Span]]:
     sessions: list[list[Span]] = []
     never: set[int] = set()
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise DataFileError(f"{path}: {path.stat().st_size} bytes; must be at most {MAX_FILE_BYTES}")
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise DataFileError(f"{path}: cannot read the trace: {reason}").at("availability", "file") from None
+        text = read_text(path, MAX_DATA_BYTES, DataFileError)
+    except DataFileError as error:
+        raise error.at("availability", "file") from None
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = next(reader, [])
@@ -194,18 +194,22 @@ def _add_row(sessions: list[list[Span]], never: set[int], cells: Sequence[str], 
 
 def _client(cell: str, num_clients: int, where: str) -> int:
     expected = f"{num_clients - 1} or {num_clients}" if num_clients else "0"
-    if not (cell.isascii() and cell.isdecimal()) or int(cell) not in (num_clients - 1, num_clients):
-        raise DataFileError(
-            f"{where}: client is {cell!r}; must be {expected}: clients are numbered from 0 in the order of the file"
-        )
-    return int(cell)
+    for client_id in (num_clients - 1, num_clients):
+        if client_id >= 0 and cell == str(client_id):
+            return client_id
+    raise DataFileError(
+        f"{where}: client is {_shown(cell)}; must be {expected}: clients are numbered from 0 in the order of the file"
+    )
 
 
 def _seconds(name: str, cell: str, where: str) -> float:
-    try:
-        seconds = float(cell)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise DataFileError(f"{where}: {name} is {cell!r}; must be seconds, zero or more")
+    seconds = finite_decimal(cell)
+    if seconds is None or seconds < 0:
+        raise DataFileError(
+            f"{where}: {name} is {_shown(cell)}; must be a finite number of seconds, zero or more"
+        )
     return seconds
+
+
+def _shown(cell: str) -> str:
+    return repr(cell) if len(cell) <= 60 else f"{cell[:57]!r}..."

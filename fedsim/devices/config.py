@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import (
@@ -25,6 +26,7 @@ from fedsim.devices.availability_config import (
     TraceConfig,
 )
 from fedsim.devices.presets import DeviceSettings, device_presets, link_names, unknown_name
+from fedsim.input_limits import MAX_CLIENTS
 from fedsim.units import PerSecond, resolved
 
 __all__ = [
@@ -56,11 +58,18 @@ class _NamedLink(DeviceSettings):
 class ClassSettings(_NamedLink):
     """Devices of one class: how many, and what differs from the preset. A bare integer is a count."""
 
-    count: int = Field(ge=0, le=1_000_000, description="Number of devices of this class.")
+    count: int = Field(ge=0, le=MAX_CLIENTS, description="Number of devices of this class.")
 
 
 def _count_or_keys(value: Any) -> Any:
-    return {"count": value} if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return {"count": value}
+    if not isinstance(value, Mapping | ClassSettings):
+        shown = "empty" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+        raise ValueError(
+            f"{shown} must be a whole number of devices, or a mapping, e.g. {{count: 3, link: lte}}"
+        )
+    return value
 
 
 class ClientsConfig(StrictModel):

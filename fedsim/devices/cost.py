@@ -19,7 +19,6 @@ References:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,6 +29,7 @@ from fedsim import streams
 from fedsim.devices.presets import architectures, unknown_name
 from fedsim.devices.profile import DeviceProfile
 from fedsim.errors import ModelFileError, ScenarioError
+from fedsim.input_files import read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,12 +256,7 @@ def spec_from_file(path: Path) -> ModelSpec:
     Raises:
         ModelFileError: the file cannot be read or is not such a configuration.
     """
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path}: is not JSON: {error}") from None
+    config = read_json(path, ModelFileError)
     if not isinstance(config, dict):
         raise ModelFileError(f"{path}: must be a JSON object with a model's configuration")
     try:

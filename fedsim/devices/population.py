@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -35,6 +36,10 @@ from fedsim.devices.presets import (
 )
 from fedsim.devices.profile import NUMERIC_FIELDS, DeviceProfile
 from fedsim.errors import DataFileError
+from fedsim.input_files import finite_decimal, read_text
+from fedsim.input_limits import MAX_CLIENTS, MAX_DATA_BYTES
+from fedsim.scenario_errors import scenario_error
+from fedsim.scenario_yaml import Document
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -235,19 +240,21 @@ def _draw_rows(rows: list[tuple[str, DeviceSettings]], seed: int) -> Population:
 
 
 def _read_rows(path: Path) -> list[tuple[str, DeviceSettings]]:
+    """The devices of a file: the preset and what differs from it, a row each."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise DataFileError(f"{path}: cannot read the device file: {reason}").at("clients", "file") from None
+        text = read_text(path, MAX_DATA_BYTES, DataFileError)
+    except DataFileError as error:
+        raise error.at("clients", "file") from None
     reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", strict=True)
     try:
         _check_header(path, list(reader.fieldnames or []))
-        rows = [_read_row(path, reader.line_num, row) for row in reader]
+        rows = [_read_row(path, reader.line_num, row) for row in islice(reader, MAX_CLIENTS + 1)]
     except csv.Error as error:
         raise DataFileError(f"{path}:{reader.line_num}: not CSV: {error}") from None
     if not rows:
         raise DataFileError(f"{path}:1: the file has a header and no device; add one row per device")
+    if len(rows) > MAX_CLIENTS:
+        raise DataFileError(f"{path}:{reader.line_num}: more than {MAX_CLIENTS:,} devices; that is the most")
     return rows
 
 
@@ -273,9 +280,8 @@ def _read_row(path: Path, line: int, row: dict[str, Any]) -> tuple[str, DeviceSe
     try:
         return name, ClassSettings.model_validate({"count": 1, **keys})
     except ValidationError as error:
-        first = error.errors()[0]
-        reason = first["msg"].removeprefix("Value error, ")
-        raise DataFileError(f"{path}:{line}: {first['loc'][0]} is {first['input']!r}: {reason}") from None
+        told = scenario_error(error, Document(keys, {}, f"{path}:{line}"), ClassSettings)
+        raise DataFileError(str(told)) from None
 
 
 _PLAIN_NUMBERS = frozenset(
@@ -288,7 +294,5 @@ def _number(key: str, value: str) -> float | str:
     """A CSV cell is text; numbers without a unit become floats, and the model refuses what is left."""
     if key not in _PLAIN_NUMBERS:
         return value
-    try:
-        return float(value)
-    except ValueError:
-        return value
+    number = finite_decimal(value)
+    return value if number is None else number

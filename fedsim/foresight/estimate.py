@@ -10,8 +10,7 @@ import numpy as np
 
 from fedsim import casting, experiment
 from fedsim.clock import run as run_on_virtual_time
-from fedsim.devices import population
-from fedsim.play import Play, faults_of
+from fedsim.play import Play
 from fedsim.progress import SilentProgress
 from fedsim.records import Outcome, RecordLog, Transfer, Update
 from fedsim.scenario_errors import located
@@ -55,11 +54,7 @@ def estimate(scenario: Scenario) -> Estimate:
         LimitExceeded: nor do they within the scenario's limits.
         InputError: a setting asks for the impossible, or an own question or device file is wrong.
     """
-    devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
-    experiment.check(scenario, len(devices))
-    faults_of(scenario, devices)
-    if scenario.fidelity == "real" and scenario.tasks.file is not None:
-        casting.questions(scenario, len(devices))  # so that a wrong line of an own file is told before a run
+    devices = experiment.refuse_early(scenario)
     cast = casting.stand_ins(scenario, len(devices))
     log = RecordLog()
     wanted = scenario.stop.updates

@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 
 from fedsim.config import StrictModel
 from fedsim.devices.presets import architectures, unknown_name
+from fedsim.input_limits import MAX_BATCH, MAX_GROUP_SIZE, MAX_LAYERS, MAX_TOKENS, MAX_WIDTH
 from fedsim.privacy.config import EvaluatorPrivacyConfig
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -62,12 +63,14 @@ class ScratchModel(StrictModel):
     """A Llama trained from random weights: architecture and training budget."""
 
     preset: str = Field("custom", description="name of the preset that the other keys override (no unit)")
-    hidden_size: int = Field(ge=8, description="width of the residual stream (numbers)")
-    intermediate_size: int = Field(ge=8, description="width of the feed-forward layers (numbers)")
-    num_layers: int = Field(ge=1, description="transformer layers (count)")
-    num_heads: int = Field(ge=1, description="attention heads per layer (count)")
+    hidden_size: int = Field(ge=8, le=MAX_WIDTH, description="width of the residual stream (numbers)")
+    intermediate_size: int = Field(
+        ge=8, le=MAX_WIDTH, description="width of the feed-forward layers (numbers)"
+    )
+    num_layers: int = Field(ge=1, le=MAX_LAYERS, description="transformer layers (count)")
+    num_heads: int = Field(ge=1, le=MAX_LAYERS, description="attention heads per layer (count)")
     steps: int = Field(ge=0, description="most optimiser steps of the training from scratch (count)")
-    batch_size: int = Field(64, ge=1, description="rows per optimiser step (count)")
+    batch_size: int = Field(64, ge=1, le=MAX_BATCH, description="rows per optimiser step (count)")
     warmup_steps: int = Field(
         30, ge=0, description="steps of linear warm-up, then linear decay to zero (count)"
     )
@@ -96,7 +99,7 @@ class ScratchModel(StrictModel):
 class LoraConfig(StrictModel):
     """Low-rank adapters, so that a big server model can learn: only they are trained."""
 
-    rank: int = Field(8, ge=1, description="rank of the adapters (count)")
+    rank: int = Field(8, ge=1, le=MAX_LAYERS, description="rank of the adapters (count)")
     alpha: float = Field(
         16.0, gt=0, description="scale of the adapters' output, divided by the rank (factor)"
     )
@@ -154,7 +157,7 @@ class DpTuning(StrictModel):
     """Supervised fine-tuning of the server on its own labelled set Dp before the run (``start: dp_tuned``)."""
 
     steps: int = Field(40, ge=1, description="optimiser steps (count)")
-    batch_size: int = Field(32, ge=1, description="rows per step (count)")
+    batch_size: int = Field(32, ge=1, le=MAX_BATCH, description="rows per step (count)")
     learning_rate: float = Field(3e-4, gt=0, description="AdamW learning rate (per step)")
 
 
@@ -278,9 +281,11 @@ class DiscriminativeConfig(StrictModel):
 class PolicyConfig(StrictModel):
     """How the server samples candidates and learns from their advantages (GRPO)."""
 
-    group_size: int = Field(8, ge=1, description="G, candidates per question (count)")
+    group_size: int = Field(8, ge=1, le=MAX_GROUP_SIZE, description="G, candidates per question (count)")
     temperature: float = Field(1.0, gt=0, description="sampling temperature (factor)")
-    max_new_tokens: int = Field(8, ge=1, description="longest answer, end token included (tokens)")
+    max_new_tokens: int = Field(
+        8, ge=1, le=MAX_TOKENS, description="longest answer, end token included (tokens)"
+    )
     learning_rate: float = Field(1.5e-4, gt=0, description="AdamW learning rate after warm-up (per update)")
     warmup_updates: int = Field(10, ge=0, description="updates of linear warm-up (count)")
     weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay (per update, times the rate)")
@@ -289,7 +294,7 @@ class PolicyConfig(StrictModel):
     clip_high: float = Field(0.3, gt=0, description="upper clip range of the probability ratio (factor)")
     kl_weight: float = Field(0.0, ge=0, description="beta, weight of the KL to the initial policy (factor)")
     inner_passes: int = Field(
-        1, ge=1, description="optimisation passes over the groups of one update (count)"
+        1, ge=1, le=MAX_BATCH, description="optimisation passes over the groups of one update (count)"
     )
     loss: Literal["grpo", "dr_grpo", "bnpo", "disco_constrained"] = Field(
         "grpo",
@@ -303,6 +308,7 @@ class PolicyConfig(StrictModel):
     bnpo_groups: int = Field(
         8,
         ge=1,
+        le=MAX_BATCH,
         description="question groups in a local batch, whose tokens are averaged together (bnpo; count)",
     )
     disco: DiscriminativeConfig = Field(
@@ -323,12 +329,15 @@ class PolicyConfig(StrictModel):
     questions_per_pass: int = Field(
         128,
         ge=1,
+        le=MAX_BATCH,
         description="most questions that are sampled or back-propagated at once (count; memory, not results)",
     )
     fit_learning_rate: float = Field(
         5e-4, gt=0, description="AdamW rate of supervised fine-tuning (per step; every SFT at the server)"
     )
-    fit_batch_size: int = Field(32, ge=1, description="rows per step of supervised fine-tuning (count)")
+    fit_batch_size: int = Field(
+        32, ge=1, le=MAX_BATCH, description="rows per step of supervised fine-tuning (count)"
+    )
 
     @model_validator(mode="after")
     def _loss_reads_its_settings(self) -> PolicyConfig:

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from fedsim import streams
 from fedsim.devices.adapters import LINEAR_LAYERS, Shape, full_shapes, lora_shapes
 from fedsim.devices.cost import ModelSpec
+from fedsim.input_limits import MAX_BATCH
 from fedsim.models.config import LoraConfig, PolicyConfig
 from fedsim.tasks.questions import Question
 
@@ -35,19 +36,22 @@ class LocalTrainingConfig(PolicyConfig):
     local_epochs: int | None = Field(
         None,
         ge=1,
+        le=MAX_BATCH,
         description="passes over the client's rows in one round (count; 1 unless local_steps is given)",
     )
     local_steps: int | None = Field(
-        None, ge=1, description="optimiser steps in one round, instead of whole passes (count)"
+        None, ge=1, le=MAX_BATCH, description="optimiser steps in one round, instead of whole passes (count)"
     )
     fewest_local_steps: int | None = Field(
         None,
         ge=1,
+        le=MAX_BATCH,
         description="a client does between so many and all of its local steps, a keyed draw each time (count; default all)",
     )
     local_batch_size: int = Field(
         32,
         ge=1,
+        le=MAX_BATCH,
         description="rows (sft) or questions with G candidates each (grpo) in one local step (count)",
     )
     local_learning_rate: float = Field(

@@ -6,6 +6,7 @@ Weights are read from safetensors only: a pickle can run code, so it is refused,
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from fedsim.errors import ModelFileError
 from fedsim.models.config import FolderModel, HubModel, LoraConfig, ScratchModel
+from fedsim.models.folder import check_folder
 
 _LONGEST = 512
 
@@ -67,14 +69,7 @@ def load_folder(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
     Raises:
         ModelFileError: see ``load_source``.
     """
-    if not (folder / "config.json").is_file():
-        raise ModelFileError(f"{folder}: no config.json; a transformers model folder is needed")
-    if not any(folder.glob("*.safetensors")):
-        pickles = sorted(path.name for suffix in ("*.bin", "*.pt", "*.pth") for path in folder.glob(suffix))
-        found = f" (found {pickles[0]}, which can run code when read)" if pickles else ""
-        raise ModelFileError(
-            f"{folder}: no *.safetensors weights{found}; save them with save_pretrained(safe_serialization=True)"
-        )
+    check_folder(folder)
     return _load(str(folder), str(folder))
 
 
@@ -116,22 +111,44 @@ class WithoutAdapters:
 
 
 def _load(name: str, shown: str, **options: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # what does not fit is told below, in one line
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options)
         network, report = AutoModelForCausalLM.from_pretrained(
             name, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that they are told below, in our words
             **options,
         )  # fmt: skip
     except Exception as error:  # a foreign file fails in any way it likes
         raise ModelFileError(f"{shown}: cannot be loaded: {_line(error)}") from error
-    missing = sorted(report["missing_keys"])
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    _check_tensors(network, report, shown)
+    if tokenizer.eos_token_id is None:
+        raise ModelFileError(f"{shown}: its tokenizer has no end token (eos_token)")
+    return network.eval(), tokenizer
+
+
+def _check_tensors(network: PreTrainedModel, report: Mapping[str, Any], shown: str) -> None:
+    """Refuse weights that are not those of the configuration: a model that is half random would only be a bad model."""
+    missing, foreign = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
+    if report["mismatched_keys"]:
+        name, found, wanted = min(report["mismatched_keys"])
+        raise ModelFileError(
+            f"{shown}: the tensor {name} has shape {list(found)}; config.json asks for {list(wanted)}"
+        )
     if missing:
         raise ModelFileError(
             f"{shown}: {len(missing)} tensors are missing from the weights, first {missing[0]}"
         )
-    if tokenizer.eos_token_id is None:
-        raise ModelFileError(f"{shown}: its tokenizer has no end token (eos_token)")
-    return network.eval(), tokenizer
+    if foreign:
+        raise ModelFileError(
+            f"{shown}: {len(foreign)} tensors of the weights have no place in the model of config.json, first {foreign[0]}"
+        )
+    for name, weight in network.named_parameters():
+        if not bool(torch.isfinite(weight).all()):
+            raise ModelFileError(f"{shown}: the tensor {name} holds a number that is not finite")
 
 
 def _line(error: Exception) -> str:

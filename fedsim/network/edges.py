@@ -16,11 +16,14 @@ sum to less than 1, the others stand at the server's link itself.
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
@@ -28,9 +31,13 @@ from fedsim import streams
 from fedsim.config import SettingError, StrictModel
 from fedsim.devices.profile import DeviceProfile
 from fedsim.errors import DataFileError, ScenarioError
+from fedsim.input_files import read_text
+from fedsim.input_limits import MAX_DIGITS, MAX_GRAPH_BYTES
 from fedsim.network.link import Timeline
 from fedsim.network.tree import TreeEdge, TreeLink
 from fedsim.records import Direction
+from fedsim.scenario_errors import scenario_error
+from fedsim.scenario_yaml import Document
 from fedsim.units import LinkRate, Seconds
 
 if TYPE_CHECKING:
@@ -38,6 +45,8 @@ if TYPE_CHECKING:
 
 SERVER = "server"
 """The node of a graph that is the server."""
+
+_NUMBER = re.compile(rf"[0-9]{{1,{MAX_DIGITS}}}")
 
 
 class EdgeConfig(StrictModel):
@@ -168,7 +177,7 @@ def edge_tree(
     """
     if config is None:
         return None
-    edges = config.edges if config.file is None else _read(folder / config.file).edges
+    edges = config.edges if config.file is None else read_edges(folder / config.file).edges
     homes = {client_id: name for name, edge in edges.items() for client_id in edge.clients}
     for client_id, name in homes.items():
         if not 0 <= client_id < len(classes_of_clients):
@@ -199,6 +208,11 @@ def edges_from_graph(graph: nx.Graph[Any]) -> EdgesConfig:
     Raises:
         ValueError: the graph is undirected, has no server, or is no tree towards it; or settings are wrong.
     """
+    return EdgesConfig.model_validate_json(json.dumps(_settings_in(graph)))
+
+
+def _settings_in(graph: nx.Graph[Any]) -> dict[str, dict[str, Any]]:
+    """What a graph says of each edge, as a scenario would write it."""
     if not graph.is_directed() or graph.is_multigraph():
         raise ValueError("must be a directed graph without parallel arcs (edgedefault directed)")
     if SERVER not in graph:
@@ -217,7 +231,7 @@ def edges_from_graph(graph: nx.Graph[Any]) -> EdgesConfig:
             key: _listed(membership[key]) for key in ("classes", "clients") if key in membership
         }
         edges[str(name)] = {**membership, **lists, **graph.edges[name, parents[0]], **parent}
-    return EdgesConfig.model_validate_json(json.dumps(edges))
+    return edges
 
 
 def _shares(device_class: str, edges: Mapping[str, EdgeConfig]) -> list[tuple[str, float]]:
@@ -238,24 +252,58 @@ def _shares(device_class: str, edges: Mapping[str, EdgeConfig]) -> list[tuple[st
     return ends
 
 
-def _read(path: Path) -> EdgesConfig:
+def read_edges(path: Path) -> EdgesConfig:
+    """The edges of a GraphML file.
+
+    Raises:
+        DataFileError: it cannot be read, is no GraphML with one graph, has a document type declaration (whose entities can make
+            a small file large), or holds no tree of edges.
+    """
+    try:
+        text = read_text(path, MAX_GRAPH_BYTES, DataFileError)
+    except DataFileError as error:
+        raise error.at("network", "edges", "file") from None
+    _refuse_other_xml(text, path)
     import networkx as nx
 
+    document = Document({}, {}, str(path))
     try:
-        graph = nx.read_graphml(path)
-        return edges_from_graph(graph)
-    except OSError as error:
-        raise DataFileError(f"{path}: cannot be read: {error.strerror}").at(
-            "network", "edges", "file"
-        ) from error
+        graph = nx.read_graphml(io.BytesIO(text.encode()))
+    except KeyError as error:  # networkx looks types up in a table
+        raise DataFileError(
+            f'{path}: {error} is not a type that GraphML has, e.g. attr.type="string"'
+        ) from None
+    except ValueError as error:
+        raise DataFileError(f"{path}: a <data> is not of its key's attr.type: {error}") from None
+    except nx.NetworkXError as error:
+        raise DataFileError(f"{path}: {error}") from None
+    try:
+        document.data.update(_settings_in(graph))
+        return EdgesConfig.model_validate_json(json.dumps(document.data))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise DataFileError(f"{path}: {where}{': ' if where else ''}{first['msg']}") from None
-    except (ValueError, nx.NetworkXError, SyntaxError) as error:  # ElementTree's ParseError is a SyntaxError
-        raise DataFileError(f"{path}: {error}") from error
+        raise DataFileError(str(scenario_error(error, document, EdgesConfig))) from None
+    except ValueError as error:
+        raise DataFileError(f"{path}: {error}") from None
+
+
+def _refuse_other_xml(text: str, path: Path) -> None:
+    for line, content in enumerate(text.splitlines(), start=1):
+        if "<!DOCTYPE" in content or "<!ENTITY" in content:
+            raise DataFileError(
+                f"{path}:{line}: document type declarations (<!DOCTYPE) are not supported; leave it out"
+            )
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        reason = str(error).partition(": line")[0]
+        raise DataFileError(f"{path}:{error.position[0]}: not XML: {reason}") from None
+    except ValueError as error:  # an encoding that is none
+        raise DataFileError(f"{path}:1: not XML: {error}") from None
+    num_graphs = sum(element.tag.rpartition("}")[2] == "graph" for element in root)
+    if root.tag.rpartition("}")[2] != "graphml" or num_graphs != 1:
+        raise DataFileError(f"{path}: holds {num_graphs} graphs; must be GraphML with one <graph>")
 
 
 def _listed(text: Any) -> list[Any]:
     words = [word.strip() for word in str(text).split(",") if word.strip()]
-    return [int(word) if word.isdecimal() else word for word in words]
+    return [int(word) if _NUMBER.fullmatch(word) else word for word in words]

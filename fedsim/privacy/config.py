@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fedsim.config import StrictModel
+from fedsim.input_limits import MAX_BATCH
 
 Mechanism = Literal["none", "dp_sgd", "private_evolution"]
 
@@ -33,7 +34,7 @@ class GeneratorConfig(StrictModel):
     steps: int = Field(
         1500, ge=1, description="optimiser steps of the training from scratch on the public corpus (count)"
     )
-    batch_size: int = Field(64, ge=1, description="rows per step of that training (count)")
+    batch_size: int = Field(64, ge=1, le=MAX_BATCH, description="rows per step of that training (count)")
     temperature: float = Field(
         1.0, gt=0, description="sampling temperature, of public and of tuned generators (factor)"
     )
@@ -49,7 +50,10 @@ class TuningConfig(StrictModel):
 
     steps: int = Field(400, ge=1, description="optimiser steps (count)")
     batch_size: int = Field(
-        64, ge=1, description="expected rows per step, each drawn independently (Poisson sampling; rows)"
+        64,
+        ge=1,
+        le=MAX_BATCH,
+        description="expected rows per step, each drawn independently (Poisson sampling; rows)",
     )
     learning_rate: float = Field(3e-3, gt=0, description="AdamW rate, falling linearly to zero (per step)")
     clip_norm: float = Field(

@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from fedsim.devices.cost import Work, generate_work, training_work
 from fedsim.errors import FederationError
 from fedsim.federation import Federation
+from fedsim.input_limits import MAX_UNDER_WAY
 from fedsim.models.config import PolicyConfig
 from fedsim.network import wire
 from fedsim.protocols.competence import PROBE_HANDLERS, Experts, ExpertsConfig
@@ -36,7 +37,9 @@ class Config(PolicyConfig, ExpertsConfig):
     name: Literal["distil"] = Field(
         "distil", description="control: SFT on the experts' own answers (not scalar-only)"
     )
-    questions_per_update: int = Field(96, ge=1, description="questions in one round (count)")
+    questions_per_update: int = Field(
+        96, ge=1, le=MAX_UNDER_WAY, description="questions in one round (count)"
+    )
 
     @model_validator(mode="after")
     def _answers_are_no_rewards(self) -> Config:

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from fedsim.config import StrictModel
+from fedsim.input_limits import MAX_UNDER_WAY
 from fedsim.protocols.rollouts import Rollouts
 
 if TYPE_CHECKING:
@@ -47,14 +48,20 @@ class ScheduleConfig(StrictModel):
         "buffer, and ask no question that could only be trained too late",
     )
     groups_per_update: int = Field(
-        96, ge=1, description="question groups in one optimiser step (the round, under barrier)"
+        96,
+        ge=1,
+        le=MAX_UNDER_WAY,
+        description="question groups in one optimiser step (the round, under barrier)",
     )
     buffer: int | None = Field(
         None,
         ge=1,
+        le=MAX_UNDER_WAY,
         description="schedule buffer: n, questions that are final before a step (count; default groups_per_update)",
     )
-    in_flight: int = Field(192, ge=1, description="questions under way at once (group and buffer)")
+    in_flight: int = Field(
+        192, ge=1, le=MAX_UNDER_WAY, description="questions under way at once (group and buffer)"
+    )
     max_staleness: int = Field(
         4, ge=0, description="groups more policy versions behind than this are dropped and counted"
     )

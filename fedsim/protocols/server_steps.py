@@ -32,6 +32,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from fedsim.config import StrictModel
+from fedsim.input_limits import MAX_UNDER_WAY
 from fedsim.protocols.aggregation import FloatArray, factor_mean
 from fedsim.roles import Weights
 
@@ -61,11 +62,15 @@ class AveragingConfig(StrictModel):
         "same with AMSGrad at the server",
     )
     buffer: int | None = Field(
-        None, ge=1, description="buffered, client_centric: modules in one step (count; default 5)"
+        None,
+        ge=1,
+        le=MAX_UNDER_WAY,
+        description="buffered, client_centric: modules in one step (count; default 5)",
     )
     in_flight: int | None = Field(
         None,
         ge=1,
+        le=MAX_UNDER_WAY,
         description="buffered, client_centric: clients that train at once (count; default everybody who is there)",
     )
     max_staleness: int | None = Field(

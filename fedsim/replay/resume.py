@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsim.errors import RunFolderError
-from fedsim.experiment import perform
+from fedsim.experiment import perform, refuse_early
 from fedsim.progress import Progress, SilentProgress
 from fedsim.replay.again import other_platform, other_program, scenario_of
 from fedsim.runfolder import RunFolder
@@ -54,6 +54,7 @@ def resume(
         raise RunFolderError(
             f"{path}: the run cannot go on to the same end here: {why}; run its scenario again"
         )
+    devices = refuse_early(scenario)
     own = RunFolder.reopen(path)
     own.update(lives=own.manifest.get("lives", 1) + 1)
-    return perform(own, scenario, cache_dir, progress or SilentProgress(), figures)
+    return perform(own, scenario, devices, cache_dir, progress or SilentProgress(), figures)

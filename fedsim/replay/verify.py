@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from fedsim import casting
 from fedsim.casting import Cast, ClientAccuracy
 from fedsim.errors import RunFolderError
-from fedsim.experiment import play_out, prepare, summary_of
+from fedsim.experiment import play_out, refuse_early, summary_of
 from fedsim.models.local_config import LocalTrainingConfig
 from fedsim.play import Play
 from fedsim.progress import Progress, SilentProgress
@@ -91,7 +91,7 @@ def verify(
 def _recomputed(
     run: Run, scenario: Scenario, cache_dir: Path | str | None, progress: Progress
 ) -> Iterator[str]:
-    devices = prepare(scenario)
+    devices = refuse_early(scenario)
     if scenario.fidelity == "timing":
         cast = casting.stand_ins(scenario, len(devices))
     else:
@@ -148,7 +148,7 @@ def _cast(stage: Stage, scenario: Scenario, run: Run) -> Cast:
 def _played(scenario: Scenario, cast: Cast, progress: Progress) -> tuple[RecordLog, dict[str, Any]]:
     log, accuracy = RecordLog(), ClientAccuracy(cast)
     with progress.phase("verification", scenario.stop.updates) as phase:
-        play = Play(scenario, prepare(scenario), cast, log, phase, accuracy)
+        play = Play(scenario, refuse_early(scenario), cast, log, phase, accuracy)
         ending = play_out(play)
     accuracy()  # a run asks for it at its end
     return log, summary_of(log, play, ending)

@@ -11,8 +11,9 @@ trees without docstrings) and of the platform. Under it a finished run is kept, 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -21,43 +22,45 @@ from typing import Any, TypeVar
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fedsim import protocols
-from fedsim.config import StrictModel
+from fedsim.config import KeyPath as KeyText
+from fedsim.config import PlainName, Seed, SettingError, StrictModel
 from fedsim.errors import DataFileError, ScenarioError
+from fedsim.input_limits import MAX_COMPARED_RUNS
 from fedsim.models.config import is_config_file
+from fedsim.preflight import CheckedFiles
 from fedsim.runfolder import FORMAT_VERSION, platform_facts
 from fedsim.scenario import Scenario, find_scenario, read_scenario
 from fedsim.scenario_errors import nearest, scenario_error
-from fedsim.scenario_yaml import Document, Override, assign, parse
+from fedsim.scenario_yaml import Document, Override, assign, read
 from fedsim.scenario_yaml import Path as KeyPath
 from fedsim.source import code_fingerprint
 from fedsim.sweeps.target import TargetConfig
 
 M = TypeVar("M", bound=StrictModel)
 
-_NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 _WITH_FILE = ("tasks", "clients", "availability")  # sections that may name a file, by the key `file`
 
 
 class Variant(StrictModel):
     """One column of a comparison: the base scenario with some keys set otherwise."""
 
-    name: str = Field(pattern=_NAME, description="what tables and figures call it")
+    name: PlainName = Field(description="what tables and figures call it")
     protocol: str | None = Field(
         None, description="another protocol, with its defaults and the base's shared keys"
     )
-    set: dict[str, Any] = Field(
+    set: dict[KeyText, Any] = Field(
         default_factory=dict,
         description="overrides, path.to.key: value, as --set; a mapping replaces what stood there",
     )
-    tune: str | None = Field(
-        None, min_length=1, description="path.to.key in which `fedsim compare --tune` tries the grid's values"
+    tune: KeyText | None = Field(
+        None, description="path.to.key in which `fedsim compare --tune` tries the grid's values"
     )
 
 
 class TuneConfig(StrictModel):
     """The grid in which every method's setting is chosen: the same values and seeds for all."""
 
-    seeds: tuple[int, ...] = Field(
+    seeds: tuple[Seed, ...] = Field(
         min_length=1, description="seeds of the grid's runs; none of the comparison's own"
     )
     values: tuple[int | float, ...] = Field(min_length=2, description="values tried in each variant's key")
@@ -73,11 +76,11 @@ class TuneConfig(StrictModel):
 class Comparison(StrictModel):
     """What is compared with what, over which seeds."""
 
-    name: str = Field(pattern=_NAME, description="name of the comparison and its folder")
+    name: PlainName = Field(description="name of the comparison and its folder")
     base: str = Field(
         description="scenario that every variant starts from: a path beside this file, or a shipped name"
     )
-    seeds: tuple[int, ...] = Field(
+    seeds: tuple[Seed, ...] = Field(
         min_length=1, description="seeds; each redraws partition, training and sampling"
     )
     variants: tuple[Variant, ...] = Field(
@@ -104,20 +107,31 @@ class Comparison(StrictModel):
         return seeds
 
     @model_validator(mode="after")
+    def _few_enough(self) -> Comparison:
+        num_runs = len(self.variants) * len(self.seeds)
+        if num_runs > MAX_COMPARED_RUNS:
+            raise SettingError(
+                f"{num_runs:,} runs; a comparison may have at most {MAX_COMPARED_RUNS:,}", "seeds"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _tuned_apart(self) -> Comparison:
-        tuned = [variant.name for variant in self.variants if variant.tune is not None]
+        tuned = [place for place, variant in enumerate(self.variants) if variant.tune is not None]
         if self.tune is None and tuned:
-            raise ValueError(
-                f"variant {tuned[0]} names a key to tune, but there is no grid; "
-                "give tune: {seeds: [...], values: [...]}"
+            raise SettingError(
+                f"variant {self.variants[tuned[0]].name} names a key to tune, but there is no grid; "
+                "give tune: {seeds: [...], values: [...]}",
+                *("variants", tuned[0], "tune"),
             )
         if self.tune is not None:
             if not tuned:
-                raise ValueError("tune is a grid for no variant; give a variant tune: path.to.key")
+                raise SettingError("tune is a grid for no variant; give a variant tune: path.to.key", "tune")
             shared = sorted(set(self.tune.seeds) & set(self.seeds))
             if shared:
-                raise ValueError(
-                    f"seed {shared[0]} is both tuned on and compared on; a setting is judged on runs that it was not chosen by"
+                raise SettingError(
+                    f"seed {shared[0]} is both tuned on and compared on; a setting is judged on runs that it was not chosen by",
+                    *("tune", "seeds"),
                 )
         return self
 
@@ -144,6 +158,7 @@ class ComparisonFile:
     base: Path
     comparison: Comparison
     document: Document
+    _files: CheckedFiles = field(default_factory=CheckedFiles, compare=False, repr=False)
 
     def runs(self, chosen: Mapping[str, float] | None = None) -> list[PlannedRun]:
         """Every variant with every seed; ``chosen`` are tuned values by variant.
@@ -190,6 +205,9 @@ class ComparisonFile:
         place: KeyPath = ("variants", self.comparison.variants.index(variant))
         told = f": variant {variant.name}"
         assignments: list[str | Override] = []
+        if variant.protocol is not None:
+            named_at = self.document.origin((*place, "protocol")) + told
+            assignments.append(_other_protocol(self.base, variant.protocol, named_at))
         for key, setting in variant.set.items():
             where = self.document.origin((*place, "set", key)) + told
             assignments.append(Override(f"{key}={json.dumps(setting)}", where, where))
@@ -199,10 +217,10 @@ class ComparisonFile:
             assignments.append(Override(f"{variant.tune}={json.dumps(value)}", tried, key_place))
         planned = []
         try:
-            if variant.protocol is not None:
-                assignments.insert(0, _other_protocol(self.base, variant.protocol))
             for seed in seeds:
-                scenario = read_scenario(self.base, [*assignments, *more], seed).anchored()
+                named = read_scenario(self.base, [*assignments, *more], seed)
+                scenario = named.anchored()
+                self._files.check(named)
                 planned.append(PlannedRun(variant.name, seed, scenario, run_key(scenario), value))
         except ScenarioError as error:
             if str(error).startswith(f"{self.path}:"):
@@ -218,7 +236,7 @@ def open_comparison(source: Path | str, seeds: Sequence[int] | None = None) -> C
         ScenarioError: the file is wrong, or there is none; one line says where.
     """
     path = find_scenario(source)
-    document = parse(path.read_bytes(), str(path))
+    document = read(path)
     if "axes" in document.data:
         raise ScenarioError(f"{path} is a sweep over axes; give it to fedsim stress")
     if not {"base", "seeds", "variants"} & document.data.keys():
@@ -251,7 +269,9 @@ def base_of(document: Document, path: Path, base: str) -> Path:
     """
     beside = path.parent / base
     try:
-        return find_scenario(beside if beside.is_file() else base)
+        return find_scenario(
+            beside if os.path.lexists(beside) else base
+        )  # unlike a Path's, this never raises
     except ScenarioError as error:
         raise ScenarioError(f"{document.origin(('base',))}: base: {error}") from None
 
@@ -270,14 +290,16 @@ def read_comparison(
     return opened.comparison, opened.runs()
 
 
-def _other_protocol(base: Path, name: str) -> str:
+def _other_protocol(base: Path, name: str, named_at: str) -> str:
     """The assignment that puts another protocol into the base scenario and keeps the settings both protocols have."""
     known_names = protocols.names()
     if name not in known_names:
         hint = nearest(name, known_names)
-        raise ScenarioError(f"protocol is {name!r}; must be one of {', '.join(known_names)}{hint}")
+        raise ScenarioError(
+            f"{named_at}: protocol is {name!r}; must be one of {', '.join(known_names)}{hint}"
+        )
     known = protocols.load(name).Config.model_fields
-    settings = parse(base.read_bytes(), str(base)).data.get("protocol", {})
+    settings = read(base).data.get("protocol", {})
     given = settings if isinstance(settings, dict) else {}
     kept = {key: value for key, value in given.items() if key in known}
     return f"protocol={json.dumps(kept | {'name': name})}"

@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fedsim.errors import FedsimError, ScenarioError
+from fedsim.errors import FederationError, FedsimError, ScenarioError
+from fedsim.experiment import refuse_early
 from fedsim.progress import Progress
 from fedsim.runfolder import write_atomically
 from fedsim.sweeps.stress_file import StressFile, StressRun, open_stress
@@ -20,6 +21,7 @@ from fedsim.sweeps.workers import ending, run_in_workers
 
 MARKER = "stress.yaml"
 _OURS = {RUNS, LOCK, MARKER, FIGURES}
+_LOOKS = 100  # runs that are looked at before the first begins, at most
 _TRIED, _BUDGET_S = 6, 20.0  # runs that --check plays, at most, and the real seconds for them
 
 
@@ -55,6 +57,7 @@ def stress(
 
     opened = open_stress(source, seeds)
     planned = opened.runs()
+    _refuse_all(opened.path, planned)
     folder = out or Path("runs") / opened.stress.name
     with taken(folder, "sweep", MARKER, _OURS):
         write_atomically(folder / MARKER, opened.path.read_bytes())
@@ -77,6 +80,23 @@ def stress(
         if figures:
             _draw(folder, progress)
     return folder
+
+
+def _refuse_all(path: Path, planned: Sequence[StressRun]) -> None:
+    """Refuse a sweep of which no run can begin while nothing is written: mostly the first look finds one that can."""
+    reasons: dict[str, ScenarioError] = {}
+    for run in planned[:_LOOKS]:
+        try:
+            refuse_early(run.scenario)
+        except ScenarioError as error:
+            reasons[run.name] = error
+        except FederationError:
+            return  # of one's own making: a result
+        else:
+            return
+    if len(reasons) == len({run.name for run in planned}):
+        name, reason = next(iter(reasons.items()))
+        raise ScenarioError(f"{path}: every run was refused; {name}: {reason}") from None
 
 
 def _at_once(planned: Sequence[StressRun]) -> int:

@@ -20,31 +20,51 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from fedsim import streams
-from fedsim.config import SettingError, StrictModel
+from fedsim.config import KeyPath as KeyText
+from fedsim.config import PlainName, Seed, SettingError, StrictModel
 from fedsim.errors import ScenarioError
+from fedsim.input_limits import MAX_SWEPT_RUNS
+from fedsim.preflight import CheckedFiles
 from fedsim.scenario import Scenario, find_scenario, read_scenario
-from fedsim.scenario_yaml import Document, Override, parse
+from fedsim.scenario_yaml import Document, Override, read
 from fedsim.scenario_yaml import Path as KeyPath
 from fedsim.sweeps.comparison_file import base_of, run_key, validated
 
-NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
-MOST_RUNS = 100_000
+_AXIS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_. -]{0,63}")
 _DIGITS = 6  # significant digits of a drawn value: enough to tell points apart, few enough to read
+
+
+def axis_name(name: str) -> str:
+    """The name, if it can head a column and be part of a file's name.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if _AXIS.fullmatch(name) is None:
+        raise ValueError(
+            f"the axis {name!r} must be called by 1 to 64 letters, digits, '.', '-', '_' or blanks"
+        )
+    return name
+
+
+AxisName = Annotated[str, AfterValidator(axis_name)]
 
 
 class Level(StrictModel):
     """A named setting of an axis."""
 
-    name: str = Field(pattern=NAME, description="what tables and figures call it")
-    set: dict[str, Any] = Field(
+    name: PlainName = Field(description="what tables and figures call it")
+    set: dict[KeyText, Any] = Field(
         default_factory=dict,
         description="overrides, path.to.key: value, as --set; a mapping replaces what stood there",
     )
@@ -53,7 +73,7 @@ class Level(StrictModel):
 class Axis(StrictModel):
     """One thing that is varied: a list of levels, or (random sweeps) a range."""
 
-    key: str | None = Field(None, min_length=1, description="path.to.key that a level or a drawn value sets")
+    key: KeyText | None = Field(None, description="path.to.key that a level or a drawn value sets")
     levels: tuple[Level | bool | int | float | str, ...] | None = Field(
         None, description="values for the key, or named levels with their own `set`"
     )
@@ -74,6 +94,8 @@ class Axis(StrictModel):
             raise ValueError("low and high need the key that they are drawn for")
         elif self.low is None or self.high is None or not self.low < self.high:
             raise ValueError("low and high must both be given, low below high")
+        elif not math.isfinite(self.high - self.low):
+            raise ValueError("low and high are too far apart to draw between them")
         elif self.scale == "log" and self.low <= 0:
             raise ValueError("scale log needs low above 0")
         return self
@@ -98,22 +120,22 @@ class Axis(StrictModel):
 class RandomConfig(StrictModel):
     """Points drawn at random instead of a grid."""
 
-    runs: int = Field(ge=1, le=MOST_RUNS, description="points drawn; each is run with every seed")
-    seed: int = Field(0, ge=0, lt=2**53, description="root of the draws of points (not of the runs)")
+    runs: int = Field(ge=1, le=MAX_SWEPT_RUNS, description="points drawn; each is run with every seed")
+    seed: Seed = Field(0, description="root of the draws of points (not of the runs)")
 
 
 class Stress(StrictModel):
     """What is varied, over which seeds."""
 
-    name: str = Field(pattern=NAME, description="name of the sweep and its folder")
+    name: PlainName = Field(description="name of the sweep and its folder")
     base: str = Field(
         description="scenario that every run starts from: a path beside this file, or a shipped name"
     )
-    seeds: tuple[int, ...] = Field(min_length=1, description="seeds; each redraws devices, data and luck")
-    set: dict[str, Any] = Field(
+    seeds: tuple[Seed, ...] = Field(min_length=1, description="seeds; each redraws devices, data and luck")
+    set: dict[KeyText, Any] = Field(
         default_factory=dict, description="overrides for every run, before the axes' own"
     )
-    axes: dict[str, Axis] = Field(
+    axes: dict[AxisName, Axis] = Field(
         min_length=1,
         description="what is varied, in order; figures have the first across, the second up, the third as panels",
     )
@@ -134,8 +156,8 @@ class Stress(StrictModel):
                     f"axis {name} is a range, which a grid cannot have; add random: {{runs: ...}}",
                     *("axes", name, "low"),
                 )
-        if self.num_runs > MOST_RUNS:
-            raise ValueError(f"{self.num_runs:,} runs; a sweep may have at most {MOST_RUNS:,}")
+        if self.num_runs > MAX_SWEPT_RUNS:
+            raise SettingError(f"{self.num_runs:,} runs; a sweep may have at most {MAX_SWEPT_RUNS:,}", "axes")
         return self
 
     @property
@@ -191,13 +213,16 @@ class StressFile:
         return list(self._runs())
 
     def _runs(self) -> Iterator[StressRun]:
+        files = CheckedFiles()
         shared = [self._override(setting) for setting in _settings(self.stress.set, ("set",))]
         for point, settings in enumerate(points(self.stress)):
             levels = {axis: name for axis, (name, _) in settings.items()}
             own = [self._override(setting) for _, chosen in settings.values() for setting in chosen]
             for seed in self.stress.seeds:
                 try:
-                    scenario = read_scenario(self.base, [*shared, *own], seed).anchored()
+                    named = read_scenario(self.base, [*shared, *own], seed)
+                    scenario = named.anchored()
+                    files.check(named)
                 except ScenarioError as error:
                     if str(error).startswith(f"{self.path}:"):
                         raise  # it names a line of this file
@@ -276,10 +301,7 @@ def open_stress(source: Path | str, seeds: Sequence[int] | None = None) -> Stres
         ScenarioError: the file is wrong, or there is none; one line says where.
     """
     path = find_scenario(source)
-    try:
-        document = parse(path.read_bytes(), str(path))
-    except OSError as error:
-        raise ScenarioError(f"{path}: cannot be read: {error.strerror}") from error
+    document = read(path)
     if "axes" not in document.data:
         other = "compare" if "variants" in document.data else "run"
         raise ScenarioError(

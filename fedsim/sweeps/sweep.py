@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any
 
 from fedsim.errors import FedsimError, RunFolderError, ScenarioError
+from fedsim.experiment import refuse_early
 from fedsim.progress import Progress
 from fedsim.runfolder import MANIFEST, SUMMARY, write_atomically
 from fedsim.sweeps import tuning
@@ -71,6 +72,7 @@ def compare(
         raise ScenarioError(
             f"{opened.path}: there is no grid to tune by; give tune: {{seeds: [...], values: [...]}}"
         )
+    _refuse_early(opened.path, [*planned, *grid])
     folder = out or Path("runs") / comparison.name
     threads = max(run.scenario.compute.threads for run in planned)
     at_once = processes or max(1, (os.cpu_count() or 1) // threads)
@@ -104,6 +106,19 @@ def compare(
         if figures:
             _draw(folder, progress)
     return folder
+
+
+def _refuse_early(path: Path, planned: Sequence[PlannedRun]) -> None:
+    """Refuse a variant that can never begin while nothing is written: one seed of each stands for the others."""
+    seen: set[str] = set()
+    for run in planned:
+        if run.variant in seen:
+            continue
+        seen.add(run.variant)
+        try:
+            refuse_early(run.scenario)
+        except ScenarioError as error:
+            raise ScenarioError(f"{path}: variant {run.variant}: {error}") from None
 
 
 def settings(comparison: Comparison, planned: Sequence[PlannedRun]) -> dict[str, dict[str, Any] | None]:
@@ -183,7 +198,7 @@ def taken(
 def _check_ours(folder: Path, kind: str, marker: str, ours: Collection[str]) -> None:
     if not folder.is_dir():
         raise RunFolderError(f"{folder} is a file; --out must be a new folder or a {kind}'s")
-    if (folder / marker).is_file():
+    if (folder / marker).is_file() and (folder / LOCK).is_file():
         return
     strangers = sorted(path.name for path in folder.iterdir() if path.name not in ours)
     if strangers:

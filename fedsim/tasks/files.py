@@ -7,16 +7,16 @@ split by ``tasks.sizes``.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedsim.errors import DataFileError
+from fedsim.input_files import not_json, parse_json, read_text
+from fedsim.input_limits import MAX_CLIENT_ID, MAX_DATA_BYTES, MAX_LINE_CHARS
 
-MAX_FILE_BYTES = 256 * 2**20
-MAX_LINE_CHARS = 100_000
-MAX_CLIENT_ID = 10_000_000
 KEYS = ("question", "answer", "domain", "client")
 DEFAULT_DOMAIN = "own"
 
@@ -43,30 +43,21 @@ def read_questions(path: str | Path) -> list[FileRow]:
     rows: list[FileRow] = []
     first_line: dict[str, int] = {}
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise DataFileError(f"{path}: {path.stat().st_size} bytes; must be at most {MAX_FILE_BYTES}")
-        with path.open(encoding="utf-8-sig", newline="\n") as lines:
-            number = 0
-            while text := lines.readline(MAX_LINE_CHARS + 1):
-                number += 1
-                if len(text) > MAX_LINE_CHARS:
-                    raise DataFileError(
-                        f"{path}:{number}: the line has more than {MAX_LINE_CHARS} characters"
-                    )
-                if not text.strip():
-                    continue
-                row = _row(text, f"{path}:{number}", number)
-                if row.question in first_line:
-                    raise DataFileError(
-                        f"{path}:{number}: the question of line {first_line[row.question]} stands here "
-                        "again; keep one of them"
-                    )
-                first_line[row.question] = number
-                rows.append(row)
-    except UnicodeDecodeError as error:
-        raise DataFileError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except OSError as error:
-        raise DataFileError(f"{path}: cannot be read: {error.strerror or error}") from None
+        content = read_text(path, MAX_DATA_BYTES, DataFileError)
+    except DataFileError as error:
+        raise error.at("tasks", "file") from None
+    for number, text in enumerate(io.StringIO(content, newline="\n"), start=1):
+        if len(text) > MAX_LINE_CHARS:
+            raise DataFileError(f"{path}:{number}: the line has more than {MAX_LINE_CHARS:,} characters")
+        if not text.strip():
+            continue
+        row = _row(text, f"{path}:{number}", number)
+        if row.question in first_line:
+            raise DataFileError(
+                f"{path}:{number}: the question of line {first_line[row.question]} stands here again; keep one of them"
+            )
+        first_line[row.question] = number
+        rows.append(row)
     if not rows:
         raise DataFileError(f"{path}: holds no question; needs one JSON object per line")
     return rows
@@ -74,17 +65,21 @@ def read_questions(path: str | Path) -> list[FileRow]:
 
 def _row(text: str, where: str, line: int) -> FileRow:
     try:
-        item = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
-    except (ValueError, RecursionError) as error:
+        item = parse_json(text, object_pairs_hook=_unique_keys)
+    except json.JSONDecodeError as error:
+        raise DataFileError(f"{where}: {not_json(error)}") from None
+    except ValueError as error:
         raise DataFileError(f"{where}: not JSON: {error}") from None
     if not isinstance(item, dict):
-        raise DataFileError(f"{where}: a {type(item).__name__}; must be an object with question and answer")
+        raise DataFileError(
+            f'{where}: holds {item!s:.60}; must be an object, e.g. {{"question": "1 + 1", "answer": "2"}}'
+        )
     for key in item:
         if key not in KEYS:
-            raise DataFileError(f"{where}: unknown key {key!r}; must be one of {', '.join(KEYS)}")
+            raise DataFileError(f"{where}: unknown key {key!r:.60}; must be one of {', '.join(KEYS)}")
     for key in ("question", "answer"):
         if key not in item:
-            raise DataFileError(f"{where}: {key} is missing")
+            raise DataFileError(f"{where}: {key} is missing; a line must have question and answer")
     return FileRow(
         question=_text(item["question"], "question", where),
         answer=_text(_number_as_text(item["answer"], where), "answer", where),
@@ -94,14 +89,12 @@ def _row(text: str, where: str, line: int) -> FileRow:
     )
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a value")
-
-
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    item = dict(pairs)
-    if len(item) != len(pairs):
-        raise ValueError("a key stands twice")
+    item: dict[str, object] = {}
+    for key, value in pairs:
+        if key in item:
+            raise ValueError(f"the key {key!r:.60} stands twice")
+        item[key] = value
     return item
 
 
@@ -113,7 +106,7 @@ def _number_as_text(value: object, where: str) -> object:
 
 def _text(value: object, key: str, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise DataFileError(f"{where}: {key} is {value!r:.60}; must be a text that is not blank")
+        raise DataFileError(f"{where}: {key} is {json.dumps(value):.60}; must be a text that is not blank")
     if any("\ud800" <= char <= "\udfff" for char in value):
         raise DataFileError(f"{where}: {key} holds half a surrogate pair, which is not text")
     return value.strip()
@@ -123,5 +116,7 @@ def _client(value: object, where: str) -> int | None:
     if value is None:
         return None
     if type(value) is not int or not 0 <= value <= MAX_CLIENT_ID:
-        raise DataFileError(f"{where}: client is {value!r:.60}; must be an integer from 0")
+        raise DataFileError(
+            f"{where}: client is {value!r:.60}; must be a whole number from 0 to {MAX_CLIENT_ID:,}"
+        )
     return value
