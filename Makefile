@@ -68,12 +68,14 @@ evidence: $(STAMP)  ## controls, baselines and dropout over five seeds with real
 	$(BIN)/python -m analysis.dropout_page .evidence/dropout_policies .evidence/dropout docs/dropout.md
 
 .PHONY: evidence-learning
-evidence-learning: $(STAMP)  ## schedules, losses, hostile experts, privacy with real models (days; resumable, any part may be left out)
+evidence-learning: $(STAMP)  ## schedules, losses, hostile experts, privacy with real models (hours; resumable, any part may be left out)
+	$(BIN)/fedsim compare scenarios/async_policies.yaml --tune --out .evidence/async_policies
 	$(BIN)/fedsim compare scenarios/async.yaml --tune --out .evidence/async
 	$(BIN)/fedsim compare scenarios/async_averaging.yaml --tune --out .evidence/async_averaging
 	$(BIN)/fedsim compare scenarios/async_bytes.yaml --out .evidence/async_bytes
 	$(BIN)/fedsim compare scenarios/losses.yaml --out .evidence/losses
-	$(BIN)/fedsim stress scenarios/byzantine.yaml --out .evidence/byzantine
+	for name in byzantine byzantine_oracle byzantine_best byzantine_count byzantine_hard; do \
+	  $(BIN)/fedsim stress scenarios/$$name.yaml --out .evidence/$$name; done
 	$(BIN)/fedsim compare scenarios/privacy.yaml --out .evidence/privacy
 	for run in .evidence/privacy/runs/*/; do [ -e "$$run/leakage.json" ] || $(BIN)/fedsim leakage "$$run"; done
 	$(MAKE) learning-page
