@@ -25,11 +25,13 @@ from fedsim import protocols, units
 from fedsim.config import StrictModel
 from fedsim.devices.config import ClientsConfig, ServerConfig, TraceConfig
 from fedsim.devices.presets import DeviceSettings, architectures, device_presets, link_names
-from fedsim.faults.config import REWARD_KINDS
+from fedsim.faults.config import REWARD_KINDS, OnDevices
+from fedsim.hostile_config import OnExperts
 from fedsim.models.config import PRESETS, ModelsConfig, ScratchModel
 from fedsim.monitor import EvaluationConfig
 from fedsim.network.config import NetworkConfig
 from fedsim.network.edges import EdgeConfig, EdgesConfig
+from fedsim.privacy.rewards import RewardNoiseConfig
 from fedsim.protocols.server_steps import AveragingConfig
 from fedsim.scenario import Scenario, _scenario_model
 from fedsim.scenario_errors import branches
@@ -99,6 +101,12 @@ def _numbers(low: float, high: float) -> st.SearchStrategy[float]:
     )
 
 
+@st.composite
+def _mostly(draw: st.DrawFn, common: st.SearchStrategy[Any], rare: st.SearchStrategy[Any]) -> Any:
+    """One time in eight the rare one (``one_of`` counts alternatives that are the same only once)."""
+    return draw(rare) if draw(st.integers(0, 7)) == 7 else draw(common)
+
+
 def quantities(example: str) -> st.SearchStrategy[str]:
     """Quantities of the kind of an example: ``35 ms``; mostly ordinary ones."""
     common = st.sampled_from(_COMMON.get(example, list(_UNITS[example])))
@@ -110,7 +118,7 @@ def quantities(example: str) -> st.SearchStrategy[str]:
         st.sampled_from(sorted(_UNITS[example])),
     )
     words = [st.just("unlimited")] if example == "1 Gbit/s" else []
-    return st.one_of(*[ordinary] * 6, odd, *words)
+    return _mostly(ordinary, st.one_of(odd, *words))
 
 
 def _bounds(metadata: list[Any]) -> tuple[float | None, float | None]:
@@ -145,7 +153,9 @@ def values(annotation: Any, metadata: list[Any]) -> st.SearchStrategy[Any]:
         plain = st.sampled_from(arguments)
     elif origin in (Union, type(int | str)):
         forms = [values(part, []) for part in arguments if part is not type(None)]
-        plain = st.one_of(*forms * 3, *([st.none()] if type(None) in arguments else []))
+        plain = st.one_of(*forms)
+        if type(None) in arguments:
+            plain = _mostly(plain, st.none())
     elif origin is tuple:
         plain = st.lists(values(arguments[0], []), max_size=3)
     elif origin is dict:
@@ -190,6 +200,8 @@ def settings_of(draw: st.DrawFn, model: type[BaseModel]) -> Data:
 def _rarity(model: type[BaseModel], info: FieldInfo) -> int:
     if model in _DENSE:
         return 1
+    if issubclass(model, OnDevices | OnExperts):  # each must say when and whom, in one of several ways
+        return 5
     return 5 if _DENSE & set(branches(info.annotation)) else 9
 
 
@@ -364,6 +376,9 @@ _DENSE: frozenset[Any] = frozenset({StragglerConfig, AveragingConfig})
 
 _BY_HAND: Mapping[tuple[Any, str], Callable[[], st.SearchStrategy[Any]]] = {
     (ClientsConfig, "file"): lambda: st.just("devices.csv"),
+    (StragglerConfig, "quorum"): lambda: st.integers(1, 2),
+    (StragglerConfig, "extra"): lambda: st.integers(1, 2),
+    (RewardNoiseConfig, "noise"): lambda: st.sampled_from([0.1, 1e-6, 0.49, 2]),
     (DeviceSettings, "link"): lambda: st.sampled_from(sorted(link_names())),
     (ServerConfig, "preset"): _classes,
     (TraceConfig, "file"): lambda: st.sampled_from([*["trace.csv"] * 9, "missing.csv"]),
