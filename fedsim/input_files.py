@@ -31,9 +31,11 @@ def read_bytes(path: Path, most_bytes: int, error: type[_E]) -> bytes:
         if not stat.S_ISREG(found.st_mode):  # before it is opened: a pipe would wait for its writer
             kind = "it is a folder" if stat.S_ISDIR(found.st_mode) else "it is no regular file"
             raise error(f"{path}: cannot be read: {kind}")
-        with path.open("rb") as stream:
-            content = stream.read(most_bytes + 1)
-        num_bytes = max(len(content), found.st_size)
+        num_bytes = found.st_size
+        if num_bytes <= most_bytes:
+            with path.open("rb") as stream:
+                content = stream.read(most_bytes + 1)  # some files say that they are empty, or grow meanwhile
+            num_bytes = max(num_bytes, len(content))
     except (OSError, ValueError) as reason:  # a path with a null byte is a ValueError
         raise error(f"{path}: cannot be read: {why(reason)}") from None
     if num_bytes > most_bytes:

@@ -1,14 +1,14 @@
 """Reading the cases of ``tests/bad_inputs`` and building the files that a case gives to the program.
 
-A case is a YAML file: ``command`` (the command line), what stderr must hold (``expected`` literally, or ``pattern`` as a
-regular expression for all of the line) and ``files``: a path below the working directory for each recipe. A recipe is a
-text, or a mapping whose keys are steps, done in the order of `_STEPS`; ``tests/bad_inputs/README.md`` describes them.
+A case is a YAML file: ``command`` (the command line), the line that stderr must hold (``expected`` is all of it, ``begins``
+its beginning, where a long list follows) and ``files``: a path below the working directory for each recipe. A recipe is
+a text, or a mapping whose keys are steps, done in the order of `_STEPS`; ``tests/bad_inputs/README.md`` describes them.
 """
 
 from __future__ import annotations
 
 import json
-import re
+import os
 import shlex
 import shutil
 from collections.abc import Callable, Mapping
@@ -16,11 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 FOLDER = Path(__file__).parent / "bad_inputs"
 GOOD = FOLDER / "good"
-KEYS = {"command", "expected", "pattern", "files", "why", "torch"}
+KEYS = {"command", "expected", "begins", "files"}
+
+Made = Mapping[str, Path]
+"""Good folders (a run, a model) that a test has made, by name."""
 
 
 @dataclass(frozen=True)
@@ -29,30 +33,41 @@ class Case:
 
     name: str
     command: tuple[str, ...]
-    expected: re.Pattern[str]
+    line: str
+    whole: bool
     files: Mapping[str, Any]
-    torch: bool
 
-    def build(self, folder: Path, made: Mapping[str, Path]) -> None:
-        """Write the case's files below ``folder``; ``made`` are good folders that a test has made, by name."""
+    def build(self, folder: Path, made: Made) -> None:
+        """Write the case's files below ``folder``."""
         for name, recipe in self.files.items():
-            _build(folder / name, {"text": recipe} if isinstance(recipe, str) else recipe, made)
+            _build(folder / name, {"text": recipe} if isinstance(recipe, str | list) else recipe, made)
+
+    def answers(self, line: str, folder: Path) -> bool:
+        """Whether this is the line that the case expects when it is built in a folder."""
+        wanted = self.line.replace("{cwd}", str(folder))
+        return line == wanted if self.whole else line.startswith(wanted)
 
 
 def read_case(path: Path) -> Case:
     data = yaml.safe_load(path.read_text(encoding="utf-8"))
     unknown = set(data) - KEYS
     assert not unknown, f"{path}: {unknown} are no keys of a case"
-    assert ("expected" in data) != ("pattern" in data), f"{path}: give one of expected and pattern"
-    pattern = data["pattern"] if "pattern" in data else re.escape(data["expected"])
+    assert ("expected" in data) != ("begins" in data), f"{path}: give one of expected and begins"
     command = data["command"]
     return Case(
         name=path.relative_to(FOLDER).with_suffix("").as_posix(),
-        command=tuple(shlex.split(command) if isinstance(command, str) else command),
-        expected=re.compile(pattern),
+        command=tuple(shlex.split(command) if isinstance(command, str) else map(joined, command)),
+        line=joined(data.get("expected") or data["begins"]),
+        whole="expected" in data,
         files=data.get("files", {}),
-        torch=data.get("torch", False),
     )
+
+
+def joined(pieces: str | list[Any]) -> str:
+    """A text, or pieces of one: ``[count, text]`` stands for a text that is repeated."""
+    if isinstance(pieces, str):
+        return pieces
+    return "".join(piece if isinstance(piece, str) else piece[1] * piece[0] for piece in pieces)
 
 
 def read_cases() -> list[Case]:
@@ -60,7 +75,7 @@ def read_cases() -> list[Case]:
     return [read_case(path) for path in sorted(FOLDER.glob("*/*.yaml")) if path.parent != GOOD]
 
 
-def _build(path: Path, recipe: Mapping[str, Any], made: Mapping[str, Path]) -> None:
+def _build(path: Path, recipe: Mapping[str, Any], made: Made) -> None:
     unknown = set(recipe) - set(_STEPS)
     assert not unknown, f"{path.name}: {unknown} are no steps of a recipe"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +84,7 @@ def _build(path: Path, recipe: Mapping[str, Any], made: Mapping[str, Path]) -> N
             act(path, recipe[step], made)
 
 
-def _good(path: Path, name: str, made: Mapping[str, Path]) -> None:
+def _good(path: Path, name: str, made: Made) -> None:
     source = made.get(name, GOOD / name)
     if source.is_dir():
         shutil.copytree(source, path)
@@ -77,43 +92,43 @@ def _good(path: Path, name: str, made: Mapping[str, Path]) -> None:
         shutil.copyfile(source, path)
 
 
-def _folder(path: Path, wanted: bool, made: Mapping[str, Path]) -> None:
+def _folder(path: Path, wanted: bool, made: Made) -> None:
     assert wanted
     path.mkdir()
 
 
-def _link(path: Path, target: str, made: Mapping[str, Path]) -> None:
+def _link(path: Path, target: str, made: Made) -> None:
     path.symlink_to(target)
 
 
-def _text(path: Path, text: str, made: Mapping[str, Path]) -> None:
-    path.write_bytes(text.encode())
+def _pipe(path: Path, wanted: bool, made: Made) -> None:
+    assert wanted
+    os.mkfifo(path)
 
 
-def _bytes(path: Path, pieces: str, made: Mapping[str, Path]) -> None:
+def _text(path: Path, text: str | list[Any], made: Made) -> None:
+    path.write_bytes(joined(text).encode())
+
+
+def _bytes(path: Path, pieces: str, made: Made) -> None:
     path.write_bytes(bytes.fromhex(pieces))
 
 
-def _repeat(path: Path, pieces: list[Any], made: Mapping[str, Path]) -> None:
-    texts = [piece if isinstance(piece, str) else piece[1] * piece[0] for piece in pieces]
-    path.write_bytes("".join(texts).encode())
-
-
-def _replace(path: Path, pairs: Mapping[str, str], made: Mapping[str, Path]) -> None:
+def _replace(path: Path, pairs: Mapping[str, Any], made: Made) -> None:
     content = path.read_bytes().decode()
     for old, new in pairs.items():
         assert content.count(old) == 1, f"{path.name} holds {old!r} {content.count(old)} times, not once"
-        content = content.replace(old, new)
+        content = content.replace(old, joined(new))
     path.write_bytes(content.encode())
 
 
-def _add(path: Path, text: str, made: Mapping[str, Path]) -> None:
+def _add(path: Path, text: str, made: Made) -> None:
     with path.open("ab") as stream:
         stream.write(text.encode())
 
 
-def _json(path: Path, entries: Mapping[str, Any], made: Mapping[str, Path]) -> None:
-    """Set entries of a JSON object by path; null for a key takes it away."""
+def _json(path: Path, entries: Mapping[str, Any], made: Made) -> None:
+    """Set entries of a JSON object, by path."""
     data = json.loads(path.read_text(encoding="utf-8"))
     for key, value in entries.items():
         *way, last = key.split(".")
@@ -124,28 +139,44 @@ def _json(path: Path, entries: Mapping[str, Any], made: Mapping[str, Path]) -> N
     path.write_text(json.dumps(data), encoding="utf-8")
 
 
-def _without(path: Path, keys: list[str], made: Mapping[str, Path]) -> None:
+def _without(path: Path, keys: list[str], made: Made) -> None:
     data = json.loads(path.read_text(encoding="utf-8"))
     for key in keys:
         del data[key]
     path.write_text(json.dumps(data), encoding="utf-8")
 
 
-def _encoding(path: Path, name: str, made: Mapping[str, Path]) -> None:
+def _tensors(path: Path, changes: Mapping[str, str], made: Made) -> None:
+    """Change tensors of a weight file: ``nan`` spoils one number, ``drop`` takes the tensor away, ``add`` adds one."""
+    from safetensors.numpy import load_file, save_file
+
+    tensors = load_file(path)
+    for name, change in changes.items():
+        if change == "drop":
+            del tensors[name]
+        elif change == "add":
+            tensors[name] = np.zeros(3, dtype=np.float32)
+        else:
+            assert change == "nan"
+            tensors[name].flat[0] = np.nan
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def _encoding(path: Path, name: str, made: Made) -> None:
     path.write_bytes(path.read_bytes().decode().encode(name))
 
 
-def _cut(path: Path, num_bytes: int, made: Mapping[str, Path]) -> None:
+def _cut(path: Path, num_bytes: int, made: Made) -> None:
     path.write_bytes(path.read_bytes()[:num_bytes])
 
 
-def _size(path: Path, num_bytes: int, made: Mapping[str, Path]) -> None:
+def _size(path: Path, num_bytes: int, made: Made) -> None:
     """Make the file this long, without writing what is added (a hole)."""
     with path.open("ab") as stream:
         stream.truncate(num_bytes)
 
 
-def _delete(path: Path, wanted: bool, made: Mapping[str, Path]) -> None:
+def _delete(path: Path, wanted: bool, made: Made) -> None:
     assert wanted
     if path.is_dir():
         shutil.rmtree(path)
@@ -153,17 +184,18 @@ def _delete(path: Path, wanted: bool, made: Mapping[str, Path]) -> None:
         path.unlink()
 
 
-_STEPS: Mapping[str, Callable[[Path, Any, Mapping[str, Path]], None]] = {
+_STEPS: Mapping[str, Callable[[Path, Any, Made], None]] = {
     "folder": _folder,
     "link": _link,
+    "pipe": _pipe,
     "good": _good,
     "text": _text,
     "hex": _bytes,
-    "repeat": _repeat,
     "replace": _replace,
     "add": _add,
     "json": _json,
     "without": _without,
+    "tensors": _tensors,
     "encoding": _encoding,
     "cut": _cut,
     "size": _size,

@@ -50,7 +50,7 @@ def test_a_session_that_ends_with_the_trace_goes_on_in_one_that_begins_with_it(t
 def test_a_length_puts_time_after_the_last_session(tmp_path):
     source = trace(tmp_path, length="200 s")
     assert source.intervals(2, 0, 500) == [(5, 100), (205, 300), (405, 500)]
-    with pytest.raises(DataFileError, match=r"ends at 100 s, after availability\.length"):
+    with pytest.raises(DataFileError, match=r"availability\.length is 50 s; must be at least 100 s"):
         trace(tmp_path, length="50 s")
 
 
@@ -137,7 +137,7 @@ def test_a_wrong_file_is_refused_with_its_line(tmp_path, rows, line, message):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(DataFileError) as caught:
         read_trace(tmp_path / "none.csv")
-    assert str(caught.value) == f"{tmp_path / 'none.csv'}: cannot read the trace: No such file or directory"
+    assert str(caught.value) == f"{tmp_path / 'none.csv'}: cannot be read: No such file or directory"
 
 
 def test_a_wrong_trace_is_refused_before_the_run(tmp_path):

@@ -192,12 +192,12 @@ def test_a_device_file_gives_one_device_per_row(tmp_path):
             "class,up\nphone,1 Mbit/s\nfone,1 Mbit/s\n",
             r"devices.csv:3: unknown device preset 'fone'.*'phone'",
         ),
-        ("class,up\nphone,5\n", r"devices.csv:2: up is '5': .*has no unit"),
+        ("class,up\nphone,5\n", r"devices.csv:2: up is '5', which has no unit"),
         ("class,up\nphone\n", r"devices.csv:2: .*as many cells"),
         ("class,up\nphone,1 Mbit/s,7\n", r"devices.csv:2: .*as many cells"),
         ("class,compute_jitter\nphone,much\n", r"devices.csv:2: compute_jitter is 'much'"),
-        ("class,compute_jitter\nphone,nan\n", r"devices.csv:2: compute_jitter is nan"),
-        ("class,link\nphone,wlan\n", r"devices.csv:2: link is 'wlan': unknown link"),
+        ("class,compute_jitter\nphone,nan\n", r"devices.csv:2: compute_jitter is 'nan'; must be a number"),
+        ("class,link\nphone,wlan\n", r"devices.csv:2: link: unknown link 'wlan'"),
     ],
 )
 def test_a_wrong_device_file_is_refused_with_its_line(tmp_path, text, message):
@@ -206,7 +206,7 @@ def test_a_wrong_device_file_is_refused_with_its_line(tmp_path, text, message):
 
 
 def test_a_missing_device_file_is_one_clear_line(tmp_path):
-    with pytest.raises(DataFileError, match=r"cannot read the device file") as error:
+    with pytest.raises(DataFileError, match=r"nowhere\.csv: cannot be read") as error:
         draw(ClientsConfig(file="nowhere.csv"), 0, tmp_path)
     assert "\n" not in str(error.value)
 

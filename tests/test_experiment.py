@@ -218,6 +218,7 @@ def failed(folder, error):
 def test_more_experts_than_clients_are_refused_before_anything_is_computed(tmp_path):
     with pytest.raises(ScenarioError, match=r"num_experts is 6, but there are 5 clients; must be at most 5"):
         run(tmp_path, protocol__num_experts=6)
+    assert not (tmp_path / "run").exists()  # nothing stands in the way of the next try
     with pytest.raises(ScenarioError, match="num_experts"):
         estimate(scenario(protocol__num_experts=6))
     everybody = {"name": "fedgrpo", "experts": "all", "num_experts": 6, "update": {"groups_per_update": 8}}

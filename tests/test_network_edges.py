@@ -169,7 +169,7 @@ def test_a_missing_file_an_undirected_graph_and_no_xml_are_refused(tmp_path):
     with pytest.raises(DataFileError, match="must be a directed graph"):
         edge_tree(config(file="tree.graphml"), 0, ["phone"], tmp_path)
     (tmp_path / "tree.graphml").write_text("<graph")
-    with pytest.raises(DataFileError, match=r"tree\.graphml: "):
+    with pytest.raises(DataFileError, match=r"tree\.graphml:1: not XML"):
         edge_tree(config(file="tree.graphml"), 0, ["phone"], tmp_path)
 
 

@@ -94,10 +94,10 @@ def test_a_missing_trace_names_the_line_and_its_own_path_once(tmp_path):
     with pytest.raises(DataFileError) as caught:
         estimate(read_scenario(path))
     csv = tmp_path / "none.csv"
-    assert str(caught.value) == f"{path}:{LAST + 3}: {csv}: cannot read the trace: No such file or directory"
+    assert str(caught.value) == f"{path}:{LAST + 3}: {csv}: cannot be read: No such file or directory"
     with pytest.raises(DataFileError) as caught:
         experiment.run(read_scenario(path), out=tmp_path / "run", figures=False)
-    assert str(caught.value).startswith(f"{path}:{LAST + 3}: {csv}: cannot read")
+    assert str(caught.value).startswith(f"{path}:{LAST + 3}: {csv}: cannot be read")
 
 
 def test_a_class_that_only_a_file_of_devices_lacks_is_told_by_its_line(tmp_path):

@@ -187,9 +187,8 @@ def test_shipped_files_in_sub_folders_are_named_with_their_folder() -> None:
 def test_what_is_a_comparison_is_told_without_reading_it_as_one(tmp_path: Path) -> None:
     assert is_comparison("evidence") and not is_comparison("quickstart")
     path = tmp_path / "x.yaml"
-    path.write_bytes(b"name: \xff")
-    with pytest.raises(ScenarioError, match="cannot be read"):
-        is_comparison(path)
+    path.write_bytes(b"name: \xff\nvariants: [\n")
+    assert is_comparison(path)  # what is wrong in it is told, with its line, by whoever reads it
 
 
 def test_a_folder_is_not_a_scenario(tmp_path: Path) -> None:
@@ -208,7 +207,7 @@ def test_a_comparison_is_not_mistaken_for_a_scenario(tmp_path: Path) -> None:
 def test_an_unreadable_file_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_bytes(b"name: \xff")
-    with pytest.raises(ScenarioError, match=r"x\.yaml:1: the file is not UTF-8 text"):
+    with pytest.raises(ScenarioError, match=r"x\.yaml:1: not UTF-8 text"):
         read_scenario(path)
 
 

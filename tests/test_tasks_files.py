@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsim.errors import DataFileError
-from fedsim.tasks import files
+from fedsim.input_limits import MAX_DATA_BYTES, MAX_LINE_CHARS
 from fedsim.tasks.files import FileRow, read_questions
 
 
@@ -39,19 +39,19 @@ GOOD = '{"question": "a", "answer": "b"}'
     ("line", "complaint"),
     [
         ("{", "not JSON"),
-        ("[1]", "a list; must be an object"),
+        ("[1]", "holds [1]; must be an object"),
         ('{"question": "c"}', "answer is missing"),
         ('{"answer": "c"}', "question is missing"),
         ('{"question": "c", "answer": "d", "label": 1}', "unknown key 'label'; must be one of question"),
-        ('{"question": "c", "question": "e", "answer": "d"}', "a key stands twice"),
+        ('{"question": "c", "question": "e", "answer": "d"}', "the key 'question' stands twice"),
         ('{"question": "a", "answer": "z"}', "the question of line 1 stands here again"),
         ('{"question": " a ", "answer": "z"}', "the question of line 1 stands here again"),
-        ('{"question": "", "answer": "d"}', "question is ''"),
-        ('{"question": "c", "answer": "  "}', "answer is '  '"),
-        ('{"question": "c", "answer": NaN}', "NaN is not a value"),
+        ('{"question": "", "answer": "d"}', 'question is ""'),
+        ('{"question": "c", "answer": "  "}', 'answer is "  "'),
+        ('{"question": "c", "answer": NaN}', "NaN is not a number that JSON has"),
         ('{"question": "c", "answer": 1e999}', "answer is inf"),
-        ('{"question": "c", "answer": true}', "answer is True"),
-        ('{"question": "c", "answer": null}', "answer is None"),
+        ('{"question": "c", "answer": true}', "answer is true"),
+        ('{"question": "c", "answer": null}', "answer is null"),
         ('{"question": 5, "answer": "d"}', "question is 5"),
         ('{"question": "c\\ud800", "answer": "d"}', "surrogate"),
         ('{"question": "c", "answer": "d", "client": -1}', "client is -1"),
@@ -60,7 +60,7 @@ GOOD = '{"question": "a", "answer": "b"}'
         ('{"question": "c", "answer": "d", "client": "2"}', "client is '2'"),
         ("[" * 50_000, "not JSON"),
         ('{"question": "c", "answer": ' + "9" * 5000 + "}", "not JSON"),
-        ("x" * (files.MAX_LINE_CHARS + 1), "more than 100000 characters"),
+        ("x" * (MAX_LINE_CHARS + 1), "more than 100,000 characters"),
     ],
 )
 def test_a_bad_line_is_named_with_file_and_line(tmp_path, line, complaint):
@@ -84,10 +84,14 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         read_questions(write(tmp_path, b"\xff\xfe"))
 
 
-def test_a_file_over_the_limit_is_not_even_opened(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "MAX_FILE_BYTES", 10)
-    with pytest.raises(DataFileError, match="must be at most 10"):
-        read_questions(write(tmp_path, GOOD))
+def test_a_file_over_the_limit_is_refused_by_its_size(tmp_path):
+    path = write(tmp_path, GOOD)
+    with path.open("ab") as stream:
+        stream.truncate(MAX_DATA_BYTES + 1)  # a hole: nothing is written
+    with pytest.raises(
+        DataFileError, match=r"my\.jsonl: has 268,435,457 bytes; must have at most 268,435,456"
+    ):
+        read_questions(path)
 
 
 @given(st.text(max_size=60))
