@@ -1,7 +1,7 @@
 """How much the program takes in from outside: every limit on a file, a text or a number that a user gives, in one place.
 
 A limit is generous for what people write and small beside what a machine holds, so that no file can exhaust it: what goes
-beyond is refused in one line (``docs/reliability_inputs.md`` has the table). The bounds of a single setting (a share is at
+beyond is refused in one line (``docs/reliability.md`` has the table). The bounds of a single setting (a share is at
 most 1) stand with its setting; here stand those that several share, and those that protect memory.
 """
 
