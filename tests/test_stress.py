@@ -159,17 +159,18 @@ def test_a_sweep_in_which_every_run_is_refused_is_refused(write, tmp_path, capsy
     assert "every run was refused" in line and "num_experts is 40" in line
 
 
-def test_a_run_that_breaks_ends_the_sweep_and_names_its_log(write, tmp_path, capsys):
-    """A file that vanishes between planning and running is no result."""
+def test_a_file_that_is_spoiled_after_a_sweep_was_planned_is_refused_before_anything_runs(
+    write, tmp_path, capsys
+):
     (tmp_path / "base.yaml").write_text(BASE.replace("{phone: 3, laptop: 1}", "{file: devices.csv}"))
     devices = write("class\nphone\nphone\nlaptop\n", "devices.csv")
     path, out = write(GRID.replace("[0, 1]", "[0]")), tmp_path / "out"
     assert stress(path, out) == 0
     shutil.rmtree(out / "runs")
     devices.write_text("class\nphune\n")
-    assert stress(path, out) == 1
+    assert stress(path, out) == 2  # seen before anything runs
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "broke: " in error and "phune" in error and "worker-" in error
+    assert "phune" in error and not list((out / "runs").glob("*"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

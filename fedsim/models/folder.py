@@ -12,6 +12,9 @@ from safetensors import SafetensorError, safe_open
 from fedsim.errors import ModelFileError
 from fedsim.input_files import read_json
 
+REPORT = "training.json"
+"""How a model of the cache was trained; its loss is NaN where there was nothing to train on."""
+
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 
 
@@ -25,6 +28,8 @@ def check_folder(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise ModelFileError(f"{folder}: no config.json; a transformers model folder is needed")
     for path in sorted(folder.glob("*.json")):
+        if path.name == REPORT:  # ours, and no part of the model
+            continue
         if not isinstance(read_json(path, ModelFileError), dict | list):
             raise ModelFileError(f"{path}: must be a JSON object")
     if not any((folder / name).is_file() for name in _TOKENIZERS):

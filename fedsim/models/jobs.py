@@ -19,6 +19,7 @@ from typing import Any
 from fedsim.errors import FedsimError
 from fedsim.models.cache import cached
 from fedsim.models.config import DpTuning, ScratchModel
+from fedsim.models.folder import REPORT
 from fedsim.models.training import Progress
 from fedsim.privacy.config import EvaluatorPrivacyConfig
 from fedsim.tasks.questions import Question
@@ -114,7 +115,7 @@ def train(job: Job, folder: Path, progress: Progress | None) -> None:
             done = tuned_privately(network, tokenizer, job.rows, job.settings, job.seed)
     save_model(network, tokenizer, folder)
     report = {"name": job.name, "rows": len(job.rows), "steps": done.steps, "loss": done.loss}
-    (folder / "training.json").write_text(json.dumps(report), encoding="utf-8")
+    (folder / REPORT).write_text(json.dumps(report), encoding="utf-8")
 
 
 class _Worker:

@@ -105,7 +105,7 @@ class PartitionConfig(StrictModel):
         "each client its own mix of domains by Dir(beta); default clients",
     )
     beta: float = Field(
-        0.1, gt=0, le=1e6, description="dirichlet concentration [no unit]; small is skewed; default 0.1"
+        0.1, ge=1e-6, le=1e6, description="dirichlet concentration [no unit]; small is skewed; default 0.1"
     )
     holders: int = Field(
         4, ge=1, description="shared only: clients that hold a domain, all of its rows each; default 4"
