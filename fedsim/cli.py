@@ -487,7 +487,8 @@ def _shown(quiet: bool) -> Iterator[Progress]:
     from fedsim.progress import SilentProgress, progress_for
 
     progress = SilentProgress() if quiet else progress_for(sys.stderr)
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+    before = signal.getsignal(signal.SIGTERM)
+    if before is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield progress
@@ -497,6 +498,8 @@ def _shown(quiet: bool) -> Iterator[Progress]:
             f"interrupted; to go on: fedsim resume {shlex.quote(str(interrupted.folder))}"
         ) from None
     finally:
+        if before is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, before)
         progress.close()
 
 
