@@ -83,7 +83,7 @@ def test_a_comparison_is_every_variant_with_every_seed(write):
         (HEAD + "variants: []\n", ("variants",)),
         (HEAD, ("variants",)),
         (HEAD.replace("[0, 1]", "[0, 0]") + TWO, ("seed stands twice",)),
-        (HEAD.replace("[0, 1]", "[-1]") + TWO, ("seed is -1",)),
+        (HEAD.replace("[0, 1]", "[-1]") + TWO, ("seeds.0 is -1",)),
         (HEAD.replace("base.yaml", "bose.yaml") + TWO, ("bose.yaml",)),
         (HEAD + "speeds: 3\n" + TWO, ("speeds",)),
         (BASE, ("fedsim run",)),
