@@ -60,7 +60,7 @@ def test_class_rates_average_to_the_rate(rates, rate, spread):
         ('{"public_errors": {"rate": 1.5}}', "less than or equal to 1"),
         ('{"public_errors": {"rate": 0.9, "spread": 0.4}}', "spread is 0.4; must be at most"),
         ('{"public_errors": {"rate": NaN}}', "finite number"),
-        ('{"partition": {"beta": 0}}', "greater than or equal to 1e-06"),
+        ('{"partition": {"beta": 0}}', "greater than or equal to 0.000001"),
         ('{"partition": {"kind": "skewed"}}', "'iid', 'dirichlet' or 'shared'"),
         ('{"answers": {"coverage": 2}}', "less than or equal to 1"),
         ('{"prompt_template": "Q: question"}', r"\{question\} exactly once"),
