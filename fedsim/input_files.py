@@ -49,12 +49,21 @@ def read_text(path: Path, most_bytes: int, error: type[_E]) -> str:
     Raises:
         error: as for `read_bytes`, or it is not UTF-8; the message names the line.
     """
-    content = read_bytes(path, most_bytes, error)
+    return decoded(read_bytes(path, most_bytes, error), str(path), error)
+
+
+def decoded(content: bytes, source: str, error: type[_E]) -> str:
+    """UTF-8 content as text, without the byte order mark that may stand before it.
+
+    Raises:
+        error: it is not UTF-8; the message names the line.
+    """
     try:
-        return content.decode("utf-8-sig")
+        # Not "utf-8-sig", which counts from behind the mark, so that the line of a wrong byte could be one too low.
+        return content.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as reason:
         line = content[: reason.start].count(b"\n") + 1
-        raise error(f"{path}:{line}: not UTF-8 text") from None
+        raise error(f"{source}:{line}: not UTF-8 text") from None
 
 
 def read_json(path: Path, error: type[_E], most_bytes: int = MAX_JSON_BYTES) -> Any:

@@ -98,12 +98,7 @@ def parse(content: bytes, source: str) -> Document:
     """
     if len(content) > MAX_YAML_BYTES:
         raise ScenarioError(f"{source}: has {len(content):,} bytes; must have at most {MAX_YAML_BYTES:,}")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise ScenarioError(f"{source}:{line}: not UTF-8 text") from None
-    node = _compose(text, source)
+    node = _compose(input_files.decoded(content, source, ScenarioError), source)
     if not isinstance(node, yaml.MappingNode):
         raise ScenarioError(f"{source} must hold a mapping at its top level (lines like `name: my-run`)")
     origins: dict[Path, str] = {}
