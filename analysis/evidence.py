@@ -81,6 +81,8 @@ def _page(
     return [
         "# Evidence",
         "",
+        "Schedules, losses, hostile experts, privacy and leakage: [learning_evidence.md](learning_evidence.md).",
+        "",
         "Written by `make evidence` from finished runs; no number here is typed by hand. "
         f"{len(seeds)} seeds ({', '.join(map(str, seeds))}); a seed redraws partition, model training and sampling. "
         f"Accuracies are on {first['accuracy']['num_questions']} test questions that no setting was chosen on. "
