@@ -133,14 +133,17 @@ def _privacy(given: argparse.Namespace) -> Section:
 
 def _parser() -> _Parser:
     parser = _Parser(prog="python -m analysis.learning_page", description="Write a page from finished runs.")
-    many = {"nargs": "+", "type": Path, "default": [], "metavar": "FOLDER"}
     add = parser.add_argument
-    add("--async", dest="schedules", help="comparisons of schedules", **many)  # type: ignore[arg-type]
-    add("--async-tune", dest="tuning", help="where their settings were chosen", **many)  # type: ignore[arg-type]
-    add("--async-bytes", dest="even", help="comparisons at equal bytes", **many)  # type: ignore[arg-type]
+
+    def add_many(option: str, dest: str, says: str) -> None:
+        add(option, dest=dest, nargs="+", type=Path, default=[], metavar="FOLDER", help=says)
+
+    add_many("--async", "schedules", "comparisons of schedules")
+    add_many("--async-tune", "tuning", "where their settings were chosen")
+    add_many("--async-bytes", "even", "comparisons at equal bytes")
     add("--losses", type=Path, metavar="FOLDER", help="comparison of losses")
-    add("--byzantine", help="sweeps over fusion and hostile, merged", **many)  # type: ignore[arg-type]
-    add("--byzantine-hard", help="the same where experts are scarce", **many)  # type: ignore[arg-type]
+    add_many("--byzantine", "byzantine", "sweeps over fusion and hostile, merged")
+    add_many("--byzantine-hard", "byzantine_hard", "the same where experts are scarce")
     add("--privacy", type=Path, metavar="FOLDER", help="comparison of privacy settings")
     add("--page", type=Path, required=True, metavar="PAGE", help="the page to write; figures go beside it")
     return parser

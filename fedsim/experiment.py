@@ -9,6 +9,7 @@ import contextlib
 import gc
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,20 +77,24 @@ def run(
     anchored = scenario.anchored()
     folder = RunFolder.create(Path(out) if out is not None else None, scenario.name, scenario.seed)
     folder.update(scenario=scenario.resolved(), code=source_hash())
-    return perform(folder, anchored, devices, cache_dir, progress or SilentProgress(), figures)
+    return perform(folder, Undertaking(anchored, devices, cache_dir, progress or SilentProgress(), figures))
 
 
-def perform(
-    folder: RunFolder,
-    scenario: Scenario,
-    devices: population.Population,
-    cache_dir: Path | str | None,
-    progress: Progress,
-    figures: bool,
-) -> Run:
-    """Run a scenario, with absolute paths and its devices, to its end in a folder that this process owns; see `run`."""
+@dataclass(frozen=True, slots=True)
+class Undertaking:
+    """What is to be run, and with what: see the arguments of `run`; paths in the scenario are absolute."""
+
+    scenario: Scenario
+    devices: population.Population
+    cache_dir: Path | str | None
+    progress: Progress
+    figures: bool
+
+
+def perform(folder: RunFolder, asked: Undertaking) -> Run:
+    """Run a scenario to its end in a folder that this process owns; see `run`."""
     try:
-        interrupted = _run_in(folder, scenario, devices, cache_dir, progress, figures)
+        interrupted = _run_in(folder, asked)
     except KeyboardInterrupt:
         folder.finish("interrupted")
         raise RunInterrupted(folder.path) from None
@@ -100,7 +105,8 @@ def perform(
             folder.finish("interrupted", error=str(error))
         if isinstance(error, OSError):
             where = error.filename or folder.path
-            raise RunFolderError(f"{where}: {error.strerror}; what was written before is whole") from error
+            reason = error.strerror or error
+            raise RunFolderError(f"{where}: {reason}; what was written before is whole") from error
         raise
     except InputError as error:
         if folder.manifest.get("lives", 1) > 1:  # what an earlier life has left is worth keeping
@@ -120,18 +126,12 @@ def perform(
     return load(folder.path)
 
 
-def _run_in(
-    folder: RunFolder,
-    scenario: Scenario,
-    devices: population.Population,
-    cache_dir: Path | str | None,
-    progress: Progress,
-    figures: bool,
-) -> bool:
+def _run_in(folder: RunFolder, asked: Undertaking) -> bool:
     started_at_wall_s = time.monotonic()
+    scenario, devices, progress = asked.scenario, asked.devices, asked.progress
     if not folder.manifest["inputs"]:
         folder.keep_inputs(scenario.input_files())
-    book = Book(folder, scenario, cache_dir, progress)
+    book = Book(folder, scenario, asked.cache_dir, progress)
     with contextlib.closing(book):
         cast = book.cast(len(devices))
         folder.write_partition(cast.data.domains, cast.data.partition.tolist())
@@ -141,9 +141,7 @@ def _run_in(
             try:
                 ending = play_out(play)
             except FedsimError as error:
-                if not hasattr(
-                    play, "federation"
-                ):  # the world could not be built: there are no books to close
+                if not hasattr(play, "federation"):  # the world could not be built: no books to close
                     raise
                 failed_at_s = play.federation.now_s()
                 in_the_world = isinstance(error, Deadlock | FederationError | LimitExceeded)
@@ -158,7 +156,7 @@ def _run_in(
         invariants.check(log, play.federation.carried_bytes, limits=limits_of(scenario.protocol))
         summary = _summary(log, play, ending.virtual_s, ending.stopped_by, started_at_wall_s)
         with progress.phase("results", None):
-            _write(folder, log, summary, play, cast, accuracy, figures)
+            _write(folder, log, summary, play, cast, accuracy, asked.figures)
     if not ending.interrupted:
         book.drop()
     return ending.interrupted

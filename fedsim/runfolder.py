@@ -107,8 +107,12 @@ class RunFolder:
 
         read_manifest(path)
         try:
-            lock = _locked(path)
-            folder = cls(path, read_manifest(path), lock)
+            folder = cls(path, {}, _locked(path))
+            folder.manifest.update(read_manifest(path))  # only now can nobody else change it
+            if folder.manifest["status"] == "finished":
+                folder._release()
+                raise RunFolderError(f"{path}: another process has just finished the run")
+            folder.manifest.pop("error", None)
             folder.update(status="running", finished_at=None)
         except OSError as error:
             raise RunFolderError(f"{path}: cannot be written: {error.strerror}") from error
@@ -136,12 +140,16 @@ class RunFolder:
     def finish(self, status: RunStatus, **entries: Any) -> None:
         """Write the manifest for the last time, with its final status and the wall time."""
         self.update(status=status, finished_at=_now(), **entries)
+        if status in (
+            "finished",
+            "failed",
+        ):  # nobody will work on it again; else whoever waits for the lock holds its file
+            (self.path / LOCK).unlink(missing_ok=True)
         self._release()
 
     def _release(self) -> None:
         if self.lock is not None:
             self.lock.release()
-            (self.path / LOCK).unlink(missing_ok=True)
 
     def write_text(self, name: str, text: str) -> Path:
         """Write a text file under the folder, whole or not at all."""

@@ -1,7 +1,8 @@
 """Tiny real runs that are killed (SIGKILL) at chosen places of their tape, and resumed; prints what came out as JSON.
 
-python tests/killed_runs.py FOLDER            ten places
-python tests/killed_runs.py FOLDER SCENARIO N an own scenario, at N places spread over its tape
+python tests/killed_runs.py FOLDER             a tiny FedGRPO, at ten chosen places
+python tests/killed_runs.py FOLDER others N    tiny runs of other kinds (`OTHERS`), each at N places spread over its tape
+python tests/killed_runs.py FOLDER SCENARIO N  an own scenario file, likewise
 
 One process imports torch and forks a child for every life of a run, which is what makes this quick. It must start no thread
 itself: torch and polars work in the children only.
@@ -26,6 +27,22 @@ from fedsim.models import bundle  # noqa: F401  (imported here, so that no child
 from fedsim.replay import checkpoints, tape
 from fedsim.replay.resume import resume
 from fedsim.scenario import Scenario, read_scenario, scenario_from
+
+SMALL = {"max_new_tokens": 4, "learning_rate": 1e-3, "warmup_updates": 1}
+LOCAL = {"local_steps": 2, "local_batch_size": 8, "max_new_tokens": 4}
+OTHERS: dict[str, dict[str, Any]] = {
+    "rounds": {"name": "fedpetuning", **LOCAL},
+    "client_centric": {"name": "fedpetuning", **LOCAL, "schedule": {"kind": "client_centric", "buffer": 2}},
+    "fedavg": {"name": "fedpetuning", **LOCAL, "module": "full"},
+    "synthetic": {"name": "dpsda_fl", "objective": "sft", "synthesis": {"mechanism": "none", "epsilon": "inf"}},
+    "dp_sft": {"name": "dp_sft"},
+    "self_reward": {"name": "self_reward", **SMALL, "update": {"groups_per_update": 6, "in_flight": 12}},
+    "buffer": {
+        "name": "fedgrpo", "num_neighbours": 8, **SMALL, "fusion": "reliability", "grouping": "candidates",
+        "update": {"schedule": "buffer", "buffer": 6, "in_flight": 12, "max_staleness": 1, "on_stale": "resample"},
+    },
+}  # fmt: skip
+"""Tiny runs whose state is another: adapters in the server's memory, moments of many clients, synthetic rows, trust."""
 
 Death = Callable[[FrameWriter, bytes], None]
 """Called before every frame of the tape: may kill the process."""
@@ -154,36 +171,39 @@ def told(out: Path) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
-    cache = folder / "cache"
-    own = sys.argv[2:3]
-    scenario = read_scenario(own[0]) if own else scenario_from(tiny(compute={"checkpoint_every": "0 s"}))
+def chosen_places(size: int) -> dict[str, list[Any]]:
+    """Ten ways to die on a tape that would become so long (bytes)."""
+    return {
+        "at the first result": [after(0)],
+        "before the first step": [after(size // 4)],
+        "in the middle": [after(size // 2)],
+        "near the end": [after(size - 200)],
+        "in the middle of a frame": [torn(size // 2)],
+        "in the middle of the last frames": [torn(size - 100)],
+        "inside a step": [before_update(2)],
+        "inside a checkpoint": [in_a_checkpoint(2, renamed=False)],
+        "between a checkpoint and its mark": [in_a_checkpoint(2, renamed=True)],
+        "twice": [after(size // 3), after(size * 3 // 4)],
+    }
+
+
+def spread_places(size: int, count: int) -> dict[str, list[Any]]:
+    """So many places spread over a tape, every other one in the middle of a frame."""
+    places = ((number, size * number // count) for number in range(count))
+    return {
+        f"at {place} of {size}": [torn(place) if number % 2 else after(place)] for number, place in places
+    }
+
+
+def outcomes(
+    scenario: Scenario, folder: Path, cache: Path, places: Callable[[int], dict[str, list[Any]]]
+) -> dict[str, Any]:
+    """Run a scenario unbroken, and kill and resume it at every place; what differs, by place."""
     whole = folder / "whole"
     assert life(lambda: experiment.run(scenario, out=whole, cache_dir=cache, figures=False)) == 0
     expected = told(whole)
-    size = (whole / tape.TAPE).stat().st_size
-    if len(sys.argv) > 3:
-        count = int(sys.argv[3])
-        cases: dict[str, list[Any]] = {
-            f"{n / count:.2f}": [torn(size * n // count) if n % 2 else after(size * n // count)]
-            for n in range(count)
-        }
-    else:
-        cases = {
-            "at the first result": [after(0)],
-            "before the first step": [after(size // 4)],
-            "in the middle": [after(size // 2)],
-            "near the end": [after(size - 200)],
-            "in the middle of a frame": [torn(size // 2)],
-            "in the middle of the last frames": [torn(size - 100)],
-            "inside a step": [before_update(2)],
-            "inside a checkpoint": [in_a_checkpoint(2, renamed=False)],
-            "between a checkpoint and its mark": [in_a_checkpoint(2, renamed=True)],
-            "twice": [after(size // 3), after(size * 3 // 4)],
-        }
     results = {}
-    for number, (name, deaths) in enumerate(cases.items()):
+    for number, (name, deaths) in enumerate(places((whole / tape.TAPE).stat().st_size).items()):
         out = folder / f"killed-{number}"
         ends = [killed(scenario, out, cache, death, begun=place > 0) for place, death in enumerate(deaths)]
         last = life(lambda out=out: resume(out, cache_dir=cache, figures=False))  # type: ignore[misc]
@@ -193,7 +213,26 @@ def main() -> None:
             "resumed": last,
             "differing": [key for key, value in expected.items() if found.get(key) != value],
         }
-    print(json.dumps(results))
+    return results
+
+
+def main() -> None:
+    folder, cache = Path(sys.argv[1]), Path(sys.argv[1]) / "cache"
+    if len(sys.argv) == 2:
+        print(json.dumps(outcomes(small(), folder, cache, chosen_places)))
+        return
+    count = int(sys.argv[3])
+    found = {}
+    for name in OTHERS if sys.argv[2] == "others" else [sys.argv[2]]:
+        scenario = small(protocol=OTHERS[name]) if name in OTHERS else read_scenario(name)
+        own = outcomes(scenario, folder / Path(name).stem, cache, lambda size: spread_places(size, count))
+        found |= {f"{Path(name).stem}, {place}": told for place, told in own.items()}
+    print(json.dumps(found))
+
+
+def small(**keys: Any) -> Scenario:
+    """A tiny run with a checkpoint at every version."""
+    return scenario_from(tiny(compute={"checkpoint_every": "0 s"}, **keys))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.cli import headline, main
+from fedsim.cli import main
+from fedsim.headline import headline
 from fedsim.protocols import names
 from fedsim.scenario import scenario_from
 from fedsim.scenario_yaml import parse

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from killed_runs import OTHERS
 
 SCRIPT = Path(__file__).with_name("killed_runs.py")
 
@@ -31,13 +32,21 @@ def test_a_run_killed_at_any_place_of_its_tape_ends_like_one_that_was_not(tmp_pa
         assert (case["resumed"], case["differing"]) == (0, []), place
 
 
+def test_every_kind_of_run_goes_on_after_a_kill(tmp_path):
+    found = lives(tmp_path, "others", "3")
+    assert len(found) == 3 * len(OTHERS)
+    for place, case in found.items():
+        assert set(case["killed"]) == {-9}, place
+        assert (case["resumed"], case["differing"]) == (0, []), place
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_the_quick_start_killed_at_twenty_places_ends_like_one_that_was_not(tmp_path):
     import fedsim
 
     settings = [
-        "faults=[{kind: crash, every: 20 s, for: 2 s}, {kind: wrong_length, probability: 0.01}]",
+        "faults=[{kind: crash, hazard: 180 /h, for: 2 s}, {kind: wrong_length, probability: 0.01}]",
         "compute.checkpoint_every=2 s",
     ]
     file = tmp_path / "quickstart.yaml"

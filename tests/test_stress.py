@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -171,6 +172,19 @@ def test_a_file_that_is_spoiled_after_a_sweep_was_planned_is_refused_before_anyt
     assert stress(path, out) == 2  # seen before anything runs
     error = capsys.readouterr().err.splitlines()[-1]
     assert "phune" in error and not list((out / "runs").glob("*"))
+
+
+def test_a_run_that_breaks_ends_the_sweep_and_names_its_log(write, tmp_path):
+    """A disk that is full (here: a limit on the size of files) is no result."""
+    path = write(GRID.replace("axes:", "set: {stop.updates: 300}\naxes:"))
+    done = subprocess.run(
+        [sys.executable, "-m", "fedsim", "stress", str(path), "--out", str(tmp_path / "out"), "--quiet", "--no-figures"],
+        cwd=ROOT, capture_output=True, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY)),
+    )  # fmt: skip
+    assert done.returncode == 1
+    error = done.stderr.splitlines()[-1]
+    assert "broke: " in error and "File too large" in error and "worker-" in error
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

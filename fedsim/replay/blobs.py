@@ -7,6 +7,7 @@ run has finished: the final policy is in its folder, and the whole run can be co
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class Blobs:
 
     Args:
         folder: where the files are.
-        keep: write them; without it they are only counted and named (verification), and `get` gives what was put last.
+        keep: write them; without it they are only named (verification), and `get` gives what was put last.
     """
 
     def __init__(self, folder: Path, *, keep: bool = True) -> None:
@@ -34,8 +35,10 @@ class Blobs:
         self._keep = keep
         self._last: tuple[str, Weights] | None = None
 
-    def put(self, weights: Weights) -> str:
-        """Keep a set of arrays and return its name.
+    def put(self, weights: Weights) -> list[str]:
+        """Keep a set of arrays; what is returned stands for it on a tape: the hash, and the arrays' names in their order.
+
+        The order matters: sums over arrays are taken in it, and a file of weights has an order of its own.
 
         Raises:
             RunFolderError: it cannot be written.
@@ -50,23 +53,24 @@ class Blobs:
                 write_atomically(path, content)
             except OSError as error:
                 raise RunFolderError(f"{path}: cannot be written: {error.strerror}") from None
-        return name
+        return [name, *arrays]
 
-    def get(self, name: str) -> Weights:
-        """The arrays of this name.
+    def get(self, kept: Sequence[str]) -> Weights:
+        """The arrays that `put` kept, in their order.
 
         Raises:
             RunFolderError: they are missing or damaged.
         """
+        name, *order = kept
         if self._last is not None and self._last[0] == name:
-            return self._last[1]
+            return {key: self._last[1][key] for key in order}
         path = self._path(name)
         try:
             content = path.read_bytes()
             if blake2b(content, digest_size=16).hexdigest() != name:
                 raise RunFolderError(f"{path} is damaged; run the scenario again")
-            found: Weights = load(content)
-            return found
+            found = load(content)
+            return {key: found[key] for key in order}
         except OSError as error:
             raise RunFolderError(f"{path}: weights on the tape are missing: {error.strerror}") from None
         except SafetensorError as error:

@@ -21,7 +21,7 @@ from fedsim.progress import Progress
 from fedsim.records import RecordLog
 from fedsim.replay.blobs import BLOBS, Blobs
 from fedsim.replay.checkpoints import CHECKPOINTS, Checkpoints, latest
-from fedsim.replay.comparing import Comparison, longest_spool
+from fedsim.replay.comparing import SameRecords, longest_spool
 from fedsim.replay.recorded import Stage, recorded_cast
 from fedsim.replay.tape import TAPE, Tape
 from fedsim.runfolder import RunFolder
@@ -59,8 +59,8 @@ class Book:
             old = old.replace(folder.path / OLD_SPOOL)
         upto = folder.manifest.get("records_upto")
         spool = folder.path / SPOOL
-        self._comparison = None if old is None else Comparison(old, spool, upto)
-        self.log = RecordLog(spool, self._comparison)
+        self._same = None if old is None else SameRecords(old, spool, upto)
+        self.log = RecordLog(spool, self._same)
 
     def cast(self, num_clients: int) -> Cast:
         """The run's cast, whose models keep a tape (real fidelity)."""
@@ -95,8 +95,8 @@ class Book:
             raise KeyboardInterrupt
         if self._tape is not None:
             self._tape.seal()
-        if self._comparison is not None:
-            self._comparison.stop()
+        if self._same is not None:
+            self._same.stop()
         self._folder.update(records_upto=self.log.num_bytes)
 
     def close(self) -> None:

@@ -11,15 +11,30 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import safetensors.numpy
 
 from fedsim.errors import RunFolderError
 from fedsim.replay.tape import Tape, checkpoints
-from fedsim.roles import Policy
 
 CHECKPOINTS = "checkpoints"
 _KEPT = 2
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """A policy whose learning state can be written and taken up again, bit for bit."""
+
+    @property
+    def version(self) -> int:
+        """The policy version."""
+
+    def save_state(self, folder: Path) -> None:
+        """Write all that later versions depend on."""
+
+    def restore_state(self, folder: Path) -> None:
+        """Take up what ``save_state`` wrote."""
 
 
 class Checkpoints:
@@ -41,7 +56,7 @@ class Checkpoints:
         """Whether the last one is old enough. When they are made changes no record."""
         return time.monotonic() - self._last_at_wall_s >= self._every_s
 
-    def save(self, policy: Policy, tape: Tape) -> None:
+    def save(self, policy: Learner, tape: Tape) -> None:
         """Keep a policy's learning state, and mark on the tape that it covers everything so far.
 
         Raises:
@@ -57,12 +72,12 @@ class Checkpoints:
             shutil.rmtree(self._folder / old, ignore_errors=True)
         self._last_at_wall_s = time.monotonic()
 
-    def write(self, name: str, policy: Policy) -> None:
+    def write(self, name: str, policy: Learner) -> None:
         """Write a checkpoint, whole on the disk when this returns; one of the same name is replaced."""
         final, partial = self._folder / name, self.partial(name)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        policy.save_state(partial)  # type: ignore[attr-defined]
+        policy.save_state(partial)
         for path in partial.iterdir():
             _sync(path)
         shutil.rmtree(final, ignore_errors=True)
@@ -73,14 +88,14 @@ class Checkpoints:
         """Where a checkpoint is written before it has its name."""
         return self._folder / f".{name}.tmp"
 
-    def restore(self, policy: Policy) -> None:
+    def restore(self, policy: Learner) -> None:
         """Take up the checkpoint from which the run goes on.
 
         Raises:
             ModelFileError: it is of another model.
         """
         assert self._start is not None
-        policy.restore_state(self._folder / self._start)  # type: ignore[attr-defined]
+        policy.restore_state(self._folder / self._start)
         self._last_at_wall_s = time.monotonic()
 
 

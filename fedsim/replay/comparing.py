@@ -13,7 +13,7 @@ from fedsim.records import Record, read_spool
 _HEADER_BYTES = 5  # of a frame of a spool, before its rows (`fedsim.records.RecordLog`)
 
 
-class Comparison:
+class SameRecords:
     """Compares the canonical bytes of new records with those in an older spool, while there are any.
 
     Args:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,7 +17,7 @@ import numpy as np
 from fedsim.casting import Cast
 from fedsim.devices.cost import ModelSpec
 from fedsim.replay.blobs import Blobs
-from fedsim.replay.checkpoints import Checkpoints
+from fedsim.replay.checkpoints import Checkpoints, Learner
 from fedsim.replay.tape import Tape, checksum
 from fedsim.roles import (
     Accuracy,
@@ -28,27 +27,14 @@ from fedsim.roles import (
     FloatArray,
     Group,
     LocalUpdate,
-    Policy,
     Synthesis,
     UpdateStats,
     Weights,
 )
 from fedsim.tasks.questions import Question, TaskData
 
-T = TypeVar("T")
-
 _MOST_COUNTS = 200_000
 _EMBEDDED_AT_ONCE = 1000  # so that a frame stays small, whatever the model's width
-
-
-class SavedPolicy(Policy, Protocol):
-    """A policy whose learning state can be written and taken up again, bit for bit."""
-
-    def save_state(self, folder: Path) -> None:
-        """Write all that later versions depend on."""
-
-    def restore_state(self, folder: Path) -> None:
-        """Take up what ``save_state`` wrote."""
 
 
 class Stage:
@@ -91,11 +77,15 @@ class Stage:
         self.tape.pass_checkpoints()
         if self._checkpoints is None:
             return
-        policy: Any = None if replayed and self.tape.replaying else self.live().policy
         if replayed and not self.tape.replaying:
-            self._checkpoints.restore(policy)
+            self._checkpoints.restore(self._learner())
         elif not replayed and self.tape.recording and self._checkpoints.due():
-            self._checkpoints.save(policy, self.tape)
+            self._checkpoints.save(self._learner(), self.tape)
+
+    def _learner(self) -> Learner:
+        policy: Any = self.live().policy
+        assert isinstance(policy, Learner)
+        return policy
 
     def specs(self) -> tuple[ModelSpec, ModelSpec]:
         """The architectures of the server's and the clients' models."""

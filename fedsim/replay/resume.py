@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsim.errors import RunFolderError
-from fedsim.experiment import perform, refuse_early
+from fedsim.experiment import Undertaking, perform, refuse_early
 from fedsim.progress import Progress, SilentProgress
 from fedsim.replay.again import other_platform, other_program, scenario_of
 from fedsim.runfolder import RunFolder
@@ -57,4 +57,4 @@ def resume(
     devices = refuse_early(scenario)
     own = RunFolder.reopen(path)
     own.update(lives=own.manifest.get("lives", 1) + 1)
-    return perform(own, scenario, devices, cache_dir, progress or SilentProgress(), figures)
+    return perform(own, Undertaking(scenario, devices, cache_dir, progress or SilentProgress(), figures))

@@ -91,11 +91,11 @@ def verify(
 def _recomputed(
     run: Run, scenario: Scenario, cache_dir: Path | str | None, progress: Progress
 ) -> Iterator[str]:
-    devices = refuse_early(scenario)
+    num_clients = len(run.members)
     if scenario.fidelity == "timing":
-        cast = casting.stand_ins(scenario, len(devices))
+        cast = casting.stand_ins(scenario, num_clients)
     else:
-        cast = casting.real_models(scenario, len(devices), cache_dir, progress)
+        cast = casting.real_models(scenario, num_clients, cache_dir, progress)
     for name, known in run.manifest["model_hashes"].items():
         if cast.hashes.get(name) != known:
             yield f"the weights of {name} at the start are others"
@@ -146,11 +146,10 @@ def _cast(stage: Stage, scenario: Scenario, run: Run) -> Cast:
 
 
 def _played(scenario: Scenario, cast: Cast, progress: Progress) -> tuple[RecordLog, dict[str, Any]]:
-    log, accuracy = RecordLog(), ClientAccuracy(cast)
+    log = RecordLog()
     with progress.phase("verification", scenario.stop.updates) as phase:
-        play = Play(scenario, refuse_early(scenario), cast, log, phase, accuracy)
+        play = Play(scenario, refuse_early(scenario), cast, log, phase, ClientAccuracy(cast))
         ending = play_out(play)
-    accuracy()  # a run asks for it at its end
     return log, summary_of(log, play, ending)
 
 
