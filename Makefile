@@ -94,8 +94,9 @@ learning-page: $(STAMP)  ## write docs/learning_evidence.md from what evidence-l
 	  $(call finished,--privacy,$(wildcard .evidence/privacy/comparison.json))
 
 .PHONY: bench
-bench: $(STAMP)  ## run the benchmarks
-	for file in benchmarks/bench_*.py; do $(BIN)/python "$$file"; done
+bench: $(STAMP)  ## run the benchmarks and write docs/benchmarks.md (leave the machine alone meanwhile)
+	for file in benchmarks/bench_*.py; do $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)"; done
+	$(BIN)/python -m benchmarks.page docs/benchmarks.md
 
 .PHONY: docs
 docs: $(STAMP)  ## write the pages that are made from the code
