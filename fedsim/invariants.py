@@ -1,56 +1,55 @@
 """The books must balance: checks over all records at the end of every run.
 
-They are cheap (one pass and a sort), always on, and a failure is a bug in fedsim, never in a scenario.
+They are cheap, always on, and a failure is a bug in fedsim, never in a scenario. Rows are read in pieces, and what is kept of
+them is about twenty bytes a request; a run that fails is read again by the simple twin, which names the rows.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from itertools import pairwise
+from array import array
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 
-from fedsim.errors import InvariantViolation
+import numpy as np
+
+from fedsim import invariants_naive
+from fedsim.invariants_naive import ARRIVED, Limits
 from fedsim.records import (
     FATE_OF_STATUS,
+    PURPOSES,
     SERVER_ID,
+    STATUSES,
+    Chunk,
     Compute,
-    Direction,
     Evaluation,
     Fault,
     Group,
     Outcome,
     Presence,
-    Record,
+    Purpose,
     RecordLog,
     Reward,
+    Status,
     Transfer,
     Update,
 )
 
-_SHOWN = 5
-_DIRECTIONS: tuple[Direction, ...] = ("down", "up")
-
-
-_ARRIVED = ("ok", "late", "over_selected", "failed")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a scenario allows at once; None: as many as there are.
-
-    Attributes:
-        groups: question groups under way at once.
-        cohort: experts of one group.
-        asked: clients asked about one question of a draw, or in one try of a round, spares and replacements included.
-    """
-
-    groups: int | None = None
-    cohort: int | None = None
-    asked: int | None = None
-
+__all__ = ["NO_LIMITS", "Limits", "check"]
 
 NO_LIMITS = Limits()
+
+# One byte a request says how it ended and what it was for; 0: there is no such request.
+_CODES: dict[tuple[Status, Purpose], int] = {
+    (status, purpose): 1 + place
+    for place, (status, purpose) in enumerate(
+        (status, purpose) for status in STATUSES for purpose in PURPOSES
+    )
+}
+_ENDS: list[tuple[Status, Purpose]] = [("ok", "setup"), *_CODES]  # by code; the first stands for no request
+_HAS_REPLY = np.array([False, *(status in ARRIVED for status, _ in _CODES)])
+_PAGE_BITS = 16
+_WAS_SENT = {"down": 1, "up": 2}
+_BESIDE = ("retransmitted", "duplicate", "cut")  # fates of bytes that are no part of a whole message
 
 
 def check(
@@ -75,181 +74,191 @@ def check(
             staleness; two computations of one device at the same time; a row that belongs to no request; more groups
             under way, or more clients asked, than the scenario allows.
     """
-    _check_outcomes(log)
-    _check_keys(log.of(Outcome))
-    _check_times(log)
-    check_bytes(log, link_totals)
-    _check_fates(log)
-    _check_staleness(log)
-    _check_overlap(log.of(Compute), parallel_ids)
-    _check_limits(log, limits)
-
-
-def check_bytes(log: RecordLog, link_totals: Mapping[str, float]) -> None:
-    """Sum of ``wire_bytes`` per direction, received, cut and lost (sent again), equals what the links carried.
-
-    Exactly, whatever the total: finished flows are whole bytes on the links too. Only a flow that was cut may have sent a
-    part of a byte, which its record rounds, so one byte is allowed for every row of fate ``cut``.
-
-    Raises:
-        InvariantViolation: they differ, or a row holds a negative number of bytes.
-    """
-    recorded = dict.fromkeys(_DIRECTIONS, 0)
-    num_cut = dict.fromkeys(_DIRECTIONS, 0)
-    for row in log.of(Transfer):
-        recorded[row.direction] += row.wire_bytes
-        num_cut[row.direction] += row.fate == "cut"
-    negative = [row for row in log.of(Transfer) if min(row.wire_bytes, row.paper_bytes) < 0]
-    _refuse(negative, "transfers of a negative number of bytes")
-    for direction in _DIRECTIONS:
-        carried = link_totals.get(direction, 0)
-        tolerance = num_cut[direction]
-        if not abs(recorded[direction] - carried) <= tolerance:
-            fates: Counter[str] = Counter()
-            for row in log.of(Transfer):
-                fates[row.fate] += row.wire_bytes * (row.direction == direction)
-            lost = fates["retransmitted"]
-            received = recorded[direction] - fates["cut"] - lost
-            raise InvariantViolation(
-                f"bytes {direction}: records hold {recorded[direction]} ({received} received, {fates['cut']} cut, {lost} "
-                f"lost and sent again), the links carried {carried} "
-                f"(difference {recorded[direction] - carried}, allowed {tolerance})"
-            )
-
-
-def _check_outcomes(log: RecordLog) -> None:
-    outcomes = log.of(Outcome)
-    counts = Counter(row.request_id for row in outcomes)
-    _refuse([row for row in outcomes if counts[row.request_id] > 1], "requests with more than one outcome")
-    orphans = [row for row in log.of(Transfer) if row.request_id not in counts]
-    _refuse(orphans, "transfers of a request that has no outcome")
-    # The server's own work is asked for by no request.
-    computes = [row for row in log.of(Compute) if row.client_id != SERVER_ID and row.request_id not in counts]
-    _refuse(computes, "computations of a request that has no outcome")
-    rewards = [row for row in log.of(Reward) if row.client_id != SERVER_ID and row.request_id not in counts]
-    _refuse(rewards, "rewards of a request that has no outcome")
-
-
-def _check_keys(outcomes: Collection[Outcome]) -> None:
-    first: dict[tuple[int, str, int, int, int], Outcome] = {}
-    for row in outcomes:
-        round_index = row.subject if row.question_id < 0 else -1
-        key = (row.client_id, row.purpose, row.question_id, round_index, row.attempt)
-        twin = first.setdefault(key, row)
-        _refuse(
-            [] if twin is row else [twin, row],
-            "requests that share their random draws (tell them apart by the question or the attempt of their Subject)",
+    requests = _Requests(limits)
+    for chunk in log.chunks(Outcome):
+        requests.add(chunk.of(Outcome))
+    rows = _Rows(requests, parallel_ids, limits)
+    for chunk in log.chunks():
+        rows.add(chunk)
+    if not (requests.are_sound() and rows.are_sound(link_totals)):
+        # It may find nothing: keys are compared by their hashes here.
+        invariants_naive.check(log, link_totals, parallel_ids=parallel_ids, limits=limits)
+    elif rows.crowded:
+        computes = (row for chunk in log.chunks(Compute) for row in chunk.of(Compute))
+        invariants_naive.check_overlap(
+            (row for row in computes if row.client_id in rows.crowded), parallel_ids
         )
 
 
-def _check_times(log: RecordLog) -> None:
-    # `not (a <= b)` rather than `a > b`: an instant that is not a number fails too.
-    intervals: list[Transfer | Compute | Presence | Fault] = [
-        *log.of(Transfer),
-        *log.of(Compute),
-        *log.of(Presence),
-        *log.of(Fault),
-    ]
-    backwards: list[Record] = [row for row in intervals if not 0 <= row.start_at_s <= row.end_at_s]
-    backwards += [row for row in log.of(Outcome) if not 0 <= row.sent_at_s <= row.ended_at_s]
-    backwards += [row for row in log.of(Group) if not 0 <= row.dispatched_at_s <= row.completed_at_s]
-    _refuse(backwards, "rows that end before they start")
-    outcomes = log.of(Outcome)
-    _refuse_disorder([(row.ended_at_s, row) for row in outcomes], "outcomes out of the order of time")
-    _refuse_disorder([(row.at_s, row) for row in log.of(Update)], "updates out of the order of time")
-    _refuse_disorder([(row.at_s, row) for row in log.of(Evaluation)], "evaluations out of the order of time")
-    versions: list[tuple[float, Record]] = [(row.policy_version, row) for row in log.of(Update)]
-    repeated = [pair for pair in pairwise(versions) if not pair[0][0] < pair[1][0]]
-    _refuse([row for pair in repeated for _, row in pair], "updates whose policy version does not rise")
+class _Requests:
+    """What every outcome said, in a few bytes each."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._asked_at_most = limits.asked
+        self._sound = True
+        self._last_at_s = 0.0
+        self._keys = array("q")
+        self._asked = array("q")
+        self._codes: dict[int, bytearray] = defaultdict(_page)
+        self._sent: dict[int, bytearray] = defaultdict(_page)
+
+    def add(self, rows: list[Outcome]) -> None:
+        for row in rows:
+            page, place = self._codes[row.request_id >> _PAGE_BITS], row.request_id & _PAGE_MASK
+            in_order = 0 <= row.sent_at_s <= row.ended_at_s and self._last_at_s <= row.ended_at_s
+            if page[place] or not in_order:
+                self._sound = False
+            page[place] = _CODES[row.status, row.purpose]
+            self._last_at_s = row.ended_at_s
+            round_index = row.subject if row.question_id < 0 else -1
+            self._keys.append(hash((row.client_id, row.purpose, row.question_id, round_index, row.attempt)))
+            if (
+                self._asked_at_most is not None
+                and row.subject >= 0
+                and row.purpose in ("question", "adapter")
+            ):
+                self._asked.append(hash((row.purpose, row.subject, row.attempt)))
+
+    def code(self, request_id: int) -> int:
+        page = self._codes.get(request_id >> _PAGE_BITS)
+        return 0 if page is None else page[request_id & _PAGE_MASK]
+
+    def was_sent(self, request_id: int, direction: str) -> None:
+        self._sent[request_id >> _PAGE_BITS][request_id & _PAGE_MASK] |= _WAS_SENT[direction]
+
+    def are_sound(self) -> bool:
+        """To be asked when the transfers were counted."""
+        most = self._asked_at_most
+        return (
+            self._sound
+            and _most_alike(self._keys) <= 1
+            and (most is None or _most_alike(self._asked) <= most)
+            and all(self._is_whole(number) for number in self._codes)
+        )
+
+    def _is_whole(self, number: int) -> bool:
+        """Whether every request of a page that brought a reply has both messages."""
+        replied = _HAS_REPLY[np.frombuffer(self._codes[number], dtype=np.uint8)]
+        sent = np.frombuffer(self._sent[number], dtype=np.uint8)
+        return bool((sent[replied] == sum(_WAS_SENT.values())).all())
 
 
-def _check_fates(log: RecordLog) -> None:
-    """The two messages of a request bear its fate, and one that brought a reply has both of them, whole."""
-    outcomes = {row.request_id: row for row in log.of(Outcome)}
-    whole: Counter[tuple[int, Direction]] = Counter()
-    wrong: list[Record] = []
-    for row in log.of(Transfer):
-        outcome = outcomes[row.request_id]
-        if row.fate in ("retransmitted", "duplicate", "cut"):
-            continue
-        if (
-            row.direction == "down"
-            and row.purpose in ("cancel", "control")
-            and row.purpose != outcome.purpose
-        ):
-            continue  # a message beside the request
-        if row.fate != FATE_OF_STATUS[outcome.status]:
-            wrong += [row, outcome]
-        whole[row.request_id, row.direction] += row.purpose != "setup" or outcome.purpose == "setup"
-    _refuse(wrong, "rows of transfers whose fate is not their request's")
-    torn = [
-        row
-        for row in outcomes.values()
-        if row.status in _ARRIVED and not (whole[row.request_id, "down"] and whole[row.request_id, "up"])
-    ]
-    _refuse(torn, "requests whose reply came although a message of theirs was not sent whole")
+class _Rows:
+    """All other checks, row by row.
 
+    Attributes:
+        crowded: devices of which two computations that follow one another in the log overlap; they may be out of order only.
+    """
 
-def _check_limits(log: RecordLog, limits: Limits) -> None:
-    groups = log.of(Group)
-    crowded = [row for row in groups if not 0 <= row.num_answered <= row.num_experts]
-    _refuse(crowded, "groups that more experts answered than were wanted")
-    if limits.cohort is not None:
-        crowded = [row for row in groups if row.num_experts > limits.cohort]
-        _refuse(crowded, f"groups of more than the {limits.cohort} experts allowed")
-    if limits.groups is not None:
-        under_way: dict[int, Group] = {}
-        changes = [
-            (row.dispatched_at_s, 1, row) for row in groups if row.dispatched_at_s < row.completed_at_s
-        ]
-        changes += [
-            (row.completed_at_s, 0, row) for row in groups if row.dispatched_at_s < row.completed_at_s
-        ]
-        for _, begins, group in sorted(changes, key=lambda change: change[:2]):
-            if not begins:
-                del under_way[group.draw]
+    def __init__(self, requests: _Requests, parallel_ids: Collection[int], limits: Limits) -> None:
+        self._requests = requests
+        self._parallel_ids = parallel_ids
+        self._limits = limits
+        self._sound = True
+        self._carried = {"down": 0, "up": 0}
+        self._num_cut = {"down": 0, "up": 0}
+        self._free_at_s: dict[int, float] = {}
+        self._dispatched_at_s, self._completed_at_s = array("d"), array("d")
+        self._updated: tuple[float, float] = (-np.inf, -np.inf)  # instant and version of the last update
+        self._evaluated_at_s = -np.inf
+        self.crowded: set[int] = set()
+
+    def add(self, chunk: Chunk) -> None:
+        self._add_transfers(chunk.of(Transfer))
+        self._add_computes(chunk.of(Compute))
+        self._add_groups(chunk.of(Group))
+        self._add_steps(chunk)
+        known = all(
+            row.client_id == SERVER_ID or self._requests.code(row.request_id) for row in chunk.of(Reward)
+        )
+        intervals: list[Presence | Fault] = [*chunk.of(Presence), *chunk.of(Fault)]
+        forward = all(0 <= row.start_at_s <= row.end_at_s for row in intervals)
+        self._sound &= known and forward
+
+    def are_sound(self, link_totals: Mapping[str, float]) -> bool:
+        balanced = all(
+            abs(self._carried[direction] - link_totals.get(direction, 0)) <= self._num_cut[direction]
+            for direction in self._carried
+        )
+        return self._sound and balanced and self._groups_fit()
+
+    def _add_transfers(self, rows: list[Transfer]) -> None:
+        for row in rows:
+            direction, fate = row.direction, row.fate
+            self._carried[direction] += row.wire_bytes
+            self._num_cut[direction] += fate == "cut"
+            code = self._requests.code(row.request_id)
+            whole = row.wire_bytes >= 0 <= row.paper_bytes and 0 <= row.start_at_s <= row.end_at_s
+            if not (whole and code):
+                self._sound = False
                 continue
-            under_way[group.draw] = group
-            if len(under_way) > limits.groups:
-                _refuse([*under_way.values()], f"groups under way at once, {limits.groups} allowed")
-    if limits.asked is not None:
-        asked: dict[tuple[str, int, int], list[Outcome]] = defaultdict(list)
-        for row in log.of(Outcome):
-            if row.subject >= 0 and row.purpose in ("question", "adapter"):
-                asked[row.purpose, row.subject, row.attempt].append(row)
-        for rows in asked.values():
-            _refuse(
-                rows if len(rows) > limits.asked else [], f"clients asked the same, {limits.asked} allowed"
-            )
+            if fate in _BESIDE:
+                continue
+            status, purpose = _ENDS[code]
+            if direction == "down" and row.purpose in ("cancel", "control") and row.purpose != purpose:
+                continue  # a message beside the request
+            if fate != FATE_OF_STATUS[status]:
+                self._sound = False
+            if row.purpose != "setup" or purpose == "setup":
+                self._requests.was_sent(row.request_id, direction)
+
+    def _add_computes(self, rows: list[Compute]) -> None:
+        for row in rows:
+            client_id, start_s, end_s = row.client_id, row.start_at_s, row.end_at_s
+            known = client_id == SERVER_ID or self._requests.code(row.request_id)
+            if not (known and 0 <= start_s <= end_s):
+                self._sound = False
+            if client_id in self._parallel_ids:
+                continue
+            free_at_s = self._free_at_s.get(client_id, 0.0)
+            if start_s < free_at_s - 1e-9 * max(1.0, free_at_s):
+                self.crowded.add(client_id)
+            self._free_at_s[client_id] = end_s
+
+    def _add_groups(self, rows: list[Group]) -> None:
+        cohort = self._limits.cohort
+        for row in rows:
+            forward = 0 <= row.dispatched_at_s <= row.completed_at_s
+            answered = 0 <= row.num_answered <= row.num_experts
+            if not (forward and answered and (cohort is None or row.num_experts <= cohort)):
+                self._sound = False
+            if self._limits.groups is not None and row.dispatched_at_s < row.completed_at_s:
+                self._dispatched_at_s.append(row.dispatched_at_s)
+                self._completed_at_s.append(row.completed_at_s)
+
+    def _groups_fit(self) -> bool:
+        """At every dispatch, those dispatched until then less those that were complete by then are not too many."""
+        if self._limits.groups is None or not self._dispatched_at_s:
+            return True
+        dispatched_at_s = np.sort(np.frombuffer(self._dispatched_at_s))
+        completed_at_s = np.sort(np.frombuffer(self._completed_at_s))
+        begun = np.arange(1, len(dispatched_at_s) + 1)
+        over = np.searchsorted(completed_at_s, dispatched_at_s, side="right")
+        return bool((begun - over <= self._limits.groups).all())
+
+    def _add_steps(self, chunk: Chunk) -> None:
+        for update in chunk.of(Update):
+            at_s, version = self._updated
+            risen = at_s <= update.at_s and version < update.policy_version
+            if not (risen and 0 <= update.staleness_mean <= update.staleness_max):
+                self._sound = False
+            self._updated = update.at_s, update.policy_version
+        for evaluation in chunk.of(Evaluation):
+            self._sound &= self._evaluated_at_s <= evaluation.at_s
+            self._evaluated_at_s = evaluation.at_s
 
 
-def _check_staleness(log: RecordLog) -> None:
-    wrong = [row for row in log.of(Update) if not 0 <= row.staleness_mean <= row.staleness_max]
-    _refuse(wrong, "updates with an impossible staleness")
+def _most_alike(numbers: array[int]) -> int:
+    """How often the most frequent number is there."""
+    if not numbers:
+        return 0
+    ordered = np.sort(np.frombuffer(numbers, dtype=np.int64))
+    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
+    return int(np.diff(np.append(starts, len(ordered))).max())
 
 
-def _check_overlap(rows: Iterable[Compute], parallel_ids: Collection[int]) -> None:
-    by_device: dict[int, list[Compute]] = defaultdict(list)
-    for row in rows:
-        if row.client_id not in parallel_ids:
-            by_device[row.client_id].append(row)
-    for computes in by_device.values():
-        computes.sort(key=lambda row: (row.start_at_s, row.end_at_s))
-        clashes = [
-            pair
-            for pair in pairwise(computes)
-            if pair[1].start_at_s < pair[0].end_at_s - 1e-9 * max(1.0, pair[0].end_at_s)
-        ]
-        _refuse([row for pair in clashes for row in pair], "computations of one device that overlap")
+def _page() -> bytearray:
+    return bytearray(1 << _PAGE_BITS)
 
 
-def _refuse_disorder(rows: list[tuple[float, Record]], what: str) -> None:
-    disorder = [pair for pair in pairwise(rows) if pair[1][0] < pair[0][0]]
-    _refuse([row for pair in disorder for _, row in pair], what)
-
-
-def _refuse(rows: Collection[Record], what: str) -> None:
-    if rows:
-        shown = "; ".join(repr(row) for row in list(rows)[:_SHOWN])
-        more = f"; and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
-        raise InvariantViolation(f"{len(rows)} {what}: {shown}{more}")
+_PAGE_MASK = (1 << _PAGE_BITS) - 1

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from fedsim.records import Evaluation, Outcome, RecordLog, Transfer, Update
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsim.records import Chunk, Evaluation, Outcome, RecordLog, Transfer, Update
 
 if TYPE_CHECKING:
     import polars as pl
@@ -21,53 +21,80 @@ METRIC_COLUMNS: dict[str, Any] = {
 
 
 def metrics_frame(log: RecordLog) -> pl.DataFrame:
-    """Metrics over virtual time: one row per optimiser step (``update``) and per ``evaluation``, in order.
+    """Metrics over virtual time, see ``Metrics``."""
+    metrics = Metrics(log)
+    for chunk in log.chunks(Transfer, Outcome):
+        metrics.add(chunk)
+    return metrics.frame()
+
+
+class Metrics:
+    """One row per optimiser step (``update``) and per ``evaluation``, in order; counted from rows that come in pieces.
 
     Bytes are cumulative over the transfers that ended by ``at_s``; ``requests_ended`` and ``dropped``
     (every status other than ok, late and over_selected) likewise; ``in_flight`` are requests sent and not
     ended at that instant. A column that an event does not have, or whose value is not a number, is null.
+
+    Args:
+        log: where the events stand.
     """
-    import polars as pl
-
-    clock = _Counters(log)
-    events: list[Update | Evaluation] = [*log.of(Update), *log.of(Evaluation)]
-    events.sort(key=lambda event: (event.at_s, event.policy_version, isinstance(event, Evaluation)))
-    rows = []
-    for event in events:
-        known = {name: getattr(event, name) for name in METRIC_COLUMNS if hasattr(event, name)}
-        kind = "evaluation" if isinstance(event, Evaluation) else "update"
-        rows.append(known | {"event": kind} | clock.at(event.at_s))
-    return pl.DataFrame(rows, schema=METRIC_COLUMNS).fill_nan(None)
-
-
-class _Counters:
-    """Cumulative counts over virtual time, by binary search in sorted instants."""
 
     def __init__(self, log: RecordLog) -> None:
-        transfers = sorted(log.of(Transfer), key=lambda row: row.end_at_s)
-        self._transferred_at_s = [row.end_at_s for row in transfers]
-        self._bytes = {
-            "wire_up_bytes": _cumulative(row.wire_bytes if row.direction == "up" else 0 for row in transfers),
-            "wire_down_bytes": _cumulative(
-                row.wire_bytes if row.direction == "down" else 0 for row in transfers
-            ),
-            "paper_up_bytes": _cumulative(row.paper_bytes for row in transfers),
-        }
-        outcomes = log.of(Outcome)
-        self._sent_at_s = sorted(row.sent_at_s for row in outcomes)
-        self._ended_at_s = sorted(row.ended_at_s for row in outcomes)
-        kept = ("ok", "late", "over_selected")
-        self._dropped_at_s = sorted(row.ended_at_s for row in outcomes if row.status not in kept)
-
-    def at(self, instant_s: float) -> dict[str, int]:
-        num_transfers = bisect_right(self._transferred_at_s, instant_s)
-        ended = bisect_right(self._ended_at_s, instant_s)
-        return {name: sums[num_transfers] for name, sums in self._bytes.items()} | {
-            "requests_ended": ended,
-            "dropped": bisect_right(self._dropped_at_s, instant_s),
-            "in_flight": bisect_right(self._sent_at_s, instant_s) - ended,
+        self._events: list[Update | Evaluation] = []
+        for chunk in log.chunks(Update, Evaluation):
+            self._events += [*chunk.of(Update), *chunk.of(Evaluation)]
+        self._events.sort(key=lambda event: (event.at_s, event.policy_version, isinstance(event, Evaluation)))
+        self._at_s = np.array([event.at_s for event in self._events], dtype=float)
+        # Per column, what happened after the event before this one and not after this one ``[E + 1]``.
+        self._amounts = {
+            name: np.zeros(len(self._events) + 1, dtype=np.int64)
+            for name in (
+                "wire_up_bytes",
+                "wire_down_bytes",
+                "paper_up_bytes",
+                "requests_ended",
+                "dropped",
+                "sent",
+            )
         }
 
+    def add(self, chunk: Chunk) -> None:
+        """Count the next rows."""
+        transfers, outcomes = chunk.of(Transfer), chunk.of(Outcome)
+        if transfers:
+            place = self._places([row.end_at_s for row in transfers])
+            wire_bytes = np.array([row.wire_bytes for row in transfers], dtype=np.int64)
+            up = np.array([row.direction == "up" for row in transfers])
+            self._count("wire_up_bytes", place[up], wire_bytes[up])
+            self._count("wire_down_bytes", place[~up], wire_bytes[~up])
+            self._count(
+                "paper_up_bytes", place, np.array([row.paper_bytes for row in transfers], dtype=np.int64)
+            )
+        if outcomes:
+            place = self._places([row.ended_at_s for row in outcomes])
+            lost = np.array([row.status not in ("ok", "late", "over_selected") for row in outcomes])
+            self._count("requests_ended", place, 1)
+            self._count("dropped", place[lost], 1)
+            self._count("sent", self._places([row.sent_at_s for row in outcomes]), 1)
 
-def _cumulative(amounts: Iterable[int]) -> list[int]:
-    return list(accumulate(amounts, initial=0))
+    def frame(self) -> pl.DataFrame:
+        """The metrics of all rows so far."""
+        import polars as pl
+
+        counts = {name: np.cumsum(amounts).tolist() for name, amounts in self._amounts.items()}
+        counts["in_flight"] = [
+            sent - ended for sent, ended in zip(counts.pop("sent"), counts["requests_ended"], strict=True)
+        ]
+        rows = []
+        for place, event in enumerate(self._events):
+            known = {name: getattr(event, name) for name in METRIC_COLUMNS if hasattr(event, name)}
+            kind = "evaluation" if isinstance(event, Evaluation) else "update"
+            rows.append(known | {"event": kind} | {name: column[place] for name, column in counts.items()})
+        return pl.DataFrame(rows, schema=METRIC_COLUMNS).fill_nan(None)
+
+    def _places(self, instants_s: list[float]) -> NDArray[np.intp]:
+        """Of each instant, the first event that is not before it."""
+        return np.searchsorted(self._at_s, instants_s, side="left")
+
+    def _count(self, name: str, place: NDArray[np.intp], amount: NDArray[np.int64] | int) -> None:
+        np.add.at(self._amounts[name], place, amount)

@@ -13,8 +13,9 @@ import numpy as np
 from pydantic import Field
 
 from fedsim.config import StrictModel
+from fedsim.marks import Marks
 from fedsim.progress import Phase
-from fedsim.records import Evaluation, Group, GroupFate, Outcome, Ratio, RecordLog, Transfer, Update
+from fedsim.records import Evaluation, Group, GroupFate, Outcome, Ratio, RecordLog, Update
 from fedsim.roles import Accuracy, FloatArray, Policy, UpdateStats
 from fedsim.roles import Group as Candidates
 from fedsim.tasks.questions import TaskData
@@ -63,14 +64,13 @@ class Monitor:
     evaluation: EvaluationConfig
     phase: Phase
     open_requests: Callable[[], int] = lambda: 0
-    correct: dict[int, list[bool]] = field(default_factory=dict)
+    correct: Marks = field(default_factory=Marks)
     by_domain: dict[int, dict[str, float]] = field(default_factory=dict)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     stopped_by: str = ""
     num_updates: int = 0
     _accuracy: float = math.nan
-    _wire_bytes: int = 0
-    _num_transfers: int = 0
+    _evaluated: set[tuple[str, int]] = field(default_factory=set)
     _dropped: int = 0
     _rewards: list[float] = field(default_factory=list)
     _started_at_wall_s: float = field(default_factory=time.monotonic)
@@ -84,8 +84,7 @@ class Monitor:
     def finish(self) -> None:
         """Look at the final policy, unless that version has been looked at already."""
         for split in ("validation", "test") if self.evaluation.test else ("validation",):
-            seen = {row.policy_version for row in self.log.of(Evaluation) if row.split == split}
-            if self.policy.version not in seen:
+            if (split, self.policy.version) not in self._evaluated:
                 self.evaluate(split)
 
     def group(
@@ -101,7 +100,7 @@ class Monitor:
         """A question's group is final. ``rewards`` is ``[M, G]`` with NaN for what did not come."""
         question = group.draw.question
         correct = [self.data.answers.right(text, question.answer) for text in group.texts]
-        self.correct[group.draw.index] = correct
+        self.correct.put(group.draw.index, correct)
         scored = rewards[np.isfinite(rewards).any(axis=1)] if rewards.size else rewards
         spread = float(np.nanmean(np.nanstd(scored, axis=1))) if scored.size else 0.0
         mean = float(np.nanmean(scored)) if scored.size else 0.0
@@ -160,19 +159,20 @@ class Monitor:
             reward=reward_mean,
             in_flight=self.open_requests(),
             dropped=self._dropped,
-            wire_bytes=self._count_bytes(),
+            wire_bytes=self.log.wire_bytes,
         )
 
     def request_ended(self, outcome: Outcome) -> None:
         """A request ended: count it for the live view and for ``stop.wire_bytes``."""
         if outcome.status in ("dropped", "cut"):
             self._dropped += 1
-        if self.stop.wire_bytes is not None and self._count_bytes() >= self.stop.wire_bytes:
+        if self.stop.wire_bytes is not None and self.log.wire_bytes >= self.stop.wire_bytes:
             self.end("wire_bytes")
 
     def evaluate(self, split: Literal["validation", "test"]) -> Accuracy:
         """Measure the policy on a split and put it on record."""
         questions = self.data.validation if split == "validation" else self.data.test
+        self._evaluated.add((split, self.policy.version))
         accuracy = self.policy.evaluate(questions, self.evaluation.samples if split == "test" else 0)
         if split == "validation":
             self._accuracy = accuracy.greedy
@@ -212,10 +212,3 @@ class Monitor:
             self.end("accuracy")
         elif stop.wall is not None and time.monotonic() - self._started_at_wall_s >= stop.wall:
             self.end("wall")
-
-    def _count_bytes(self) -> int:
-        transfers = self.log.of(Transfer)
-        for transfer in transfers[self._num_transfers :]:
-            self._wire_bytes += transfer.wire_bytes
-        self._num_transfers = len(transfers)
-        return self._wire_bytes

@@ -1,7 +1,7 @@
 """Results as tables: records and metrics as Parquet, and ``load`` to get them back as polars frames.
 
-Parquet is written once, at the end, from the record log: part files by rename, because a Parquet file that
-was cut short cannot be read at all. polars is imported on first use.
+Parquet is written once, at the end, from the record log (``fedsim.tables``). A run's records are read when they are first
+used: those of a long run may be larger than what is asked of them. polars is imported on first use.
 """
 
 from __future__ import annotations
@@ -9,29 +9,15 @@ from __future__ import annotations
 import errno
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args
 
 from fedsim.errors import RunFolderError
 from fedsim.input_files import read_json, why
-from fedsim.metrics import METRIC_COLUMNS, metrics_frame
-from fedsim.records import (
-    Compute,
-    Evaluation,
-    Fault,
-    Group,
-    Member,
-    Outcome,
-    Presence,
-    Ratio,
-    Record,
-    RecordLog,
-    Reward,
-    Transfer,
-    Update,
-)
+from fedsim.metrics import METRIC_COLUMNS, Metrics
+from fedsim.records import Ratio, RecordLog
 from fedsim.runfolder import (
     FORMAT_VERSION,
     MANIFEST,
@@ -40,30 +26,16 @@ from fedsim.runfolder import (
     SUMMARY,
     RunFolder,
     RunStatus,
-    write_atomically,
 )
+from fedsim.tables import FILES, Tables, columns, frame, write_parquet
 
 if TYPE_CHECKING:
     import polars as pl
 
-FILES: dict[type[Record], str] = {
-    Transfer: "transfers",
-    Compute: "computes",
-    Outcome: "outcomes",
-    Reward: "rewards",
-    Group: "groups",
-    Update: "updates",
-    Evaluation: "evaluations",
-    Presence: "presence",
-    Member: "members",
-    Fault: "faults",
-    Ratio: "ratios",
-}
-"""The file (and the frame) of each kind of record."""
-
 _MARKERS = ("comparison.yaml", "stress.yaml")  # of the folders of `fedsim compare` and `fedsim stress`
-_LATER = frozenset(
-    {"ratios"}
+_KINDS = {name: kind for kind, name in FILES.items()}
+_LATER = (
+    Ratio,
 )  # kinds that runs of this format may lack: they are older than the kind, and had no such row
 
 
@@ -76,9 +48,9 @@ class Run:
         manifest: ``manifest.json``.
         summary: ``summary.json``.
         metrics: one row per update and per evaluation, over virtual time (see ``metrics_frame``).
-        records: one frame per kind of record: ``transfers``, ``computes``, ``outcomes``, ``rewards``,
-            ``groups``, ``updates``, ``evaluations``, ``presence``, ``members``, ``faults``, ``ratios``; their columns
-            are the fields in ``fedsim.records``.
+        records: one frame per kind of record, read when it is first used: ``transfers``, ``computes``, ``outcomes``,
+            ``rewards``, ``groups``, ``updates``, ``evaluations``, ``presence``, ``members``, ``faults``, ``ratios``; their
+            columns are the fields in ``fedsim.records``.
     """
 
     folder: Path
@@ -145,9 +117,13 @@ class Run:
 
 def write_results(folder: RunFolder, log: RecordLog, summary: Mapping[str, Any]) -> None:
     """Write the records, the metrics and the summary of a run into its folder."""
-    for kind, rows in log:
-        _write_parquet(folder.path / RECORDS / f"{FILES[kind]}.parquet", frame(kind, rows))
-    _write_parquet(folder.path / METRICS, metrics_frame(log))
+    metrics = Metrics(log)
+    with Tables(folder.path / RECORDS) as tables:
+        for chunk in log.chunks():
+            metrics.add(chunk)
+            tables.add(chunk)
+        tables.finish()
+    write_parquet(folder.path / METRICS, metrics.frame())
     folder.write_json(SUMMARY, summary)
 
 
@@ -162,9 +138,7 @@ def load(folder: Path | str) -> Run:
     manifest = read_manifest(path)
     try:
         summary = _read_object(path / SUMMARY, "is damaged or cut short; run it again")
-        records = {
-            name: _read_records(path / RECORDS / f"{name}.parquet", kind) for kind, name in FILES.items()
-        }
+        records = _Records(path / RECORDS)
         metrics = _read_parquet(path / METRICS, METRIC_COLUMNS)
     except FileNotFoundError as error:
         missing = Path(error.filename).relative_to(path) if error.filename else "a file"
@@ -221,42 +195,52 @@ def _read_object(path: Path, else_: str) -> dict[str, Any]:
     return found
 
 
-def frame(kind: type[Record], rows: list[Any]) -> pl.DataFrame:
-    """One kind of record as a polars frame; typed columns also where there are no rows."""
+class _Records(Mapping[str, "pl.DataFrame"]):
+    """The frames of a run's records, each read when it is first asked for.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        RunFolderError: a file is cut short or damaged; of damage inside of it one hears when it is read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._read: dict[str, pl.DataFrame] = {}
+        for kind, name in FILES.items():
+            if kind not in _LATER or self._path(name).exists():
+                _check_columns(self._path(name), columns(kind))
+
+    def __getitem__(self, name: str) -> pl.DataFrame:
+        if name not in self._read:
+            kind = _KINDS[name]
+            path = self._path(name)
+            absent = kind in _LATER and not path.exists()
+            self._read[name] = frame(kind, []) if absent else _read_parquet(path, columns(kind))
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_KINDS)
+
+    def __len__(self) -> int:
+        return len(_KINDS)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.parquet"
+
+
+def _check_columns(path: Path, wanted: Mapping[str, Any]) -> None:
+    """Look at the end of a Parquet file, which says what is in it."""
     import polars as pl
 
-    columns = _columns(kind)
-    return pl.DataFrame({name: [getattr(row, name) for row in rows] for name in columns}, schema=columns)
+    with path.open("rb") as stream:  # raises FileNotFoundError, which names the file
+        try:
+            found = pl.read_parquet_schema(stream)
+        except pl.exceptions.PolarsError as error:
+            raise RunFolderError(f"{path} is damaged or cut short; run it again") from error
+    _refuse_absent(path, wanted, found)
 
 
-def _columns(kind: type[Record]) -> dict[str, Any]:
-    """Column types of one kind of record, from its annotations."""
-    import polars as pl
-
-    hints = get_type_hints(kind)
-    types: dict[str, Any] = {}
-    for name in kind.__struct_fields__:
-        origin = get_origin(hints[name])
-        if origin is tuple:
-            types[name] = pl.List(get_args(hints[name])[0])
-        else:
-            types[name] = str if origin is Literal else hints[name]
-    return types
-
-
-def _read_records(path: Path, kind: type[Record]) -> pl.DataFrame:
-    if FILES[kind] in _LATER and not path.exists():
-        return frame(kind, [])
-    return _read_parquet(path, _columns(kind))
-
-
-def _write_parquet(path: Path, table: pl.DataFrame) -> None:
-    buffer = io.BytesIO()
-    table.write_parquet(buffer, compression="zstd")
-    write_atomically(path, buffer.getvalue())
-
-
-def _read_parquet(path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
+def _read_parquet(path: Path, wanted: Mapping[str, Any]) -> pl.DataFrame:
     import polars as pl
 
     content = path.read_bytes()  # raises FileNotFoundError, which names the file
@@ -264,7 +248,11 @@ def _read_parquet(path: Path, columns: Mapping[str, Any]) -> pl.DataFrame:
         table = pl.read_parquet(io.BytesIO(content))
     except pl.exceptions.PolarsError as error:
         raise RunFolderError(f"{path} is damaged or cut short; run it again") from error
-    absent = [name for name in columns if name not in table.columns]
+    _refuse_absent(path, wanted, table.columns)
+    return table
+
+
+def _refuse_absent(path: Path, wanted: Iterable[str], found: Collection[str]) -> None:
+    absent = [name for name in wanted if name not in found]
     if absent:
         raise RunFolderError(f"{path} lacks the column {absent[0]}; it was written by another version")
-    return table

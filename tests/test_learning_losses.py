@@ -11,7 +11,7 @@ from analysis.figures.evidence_losses import loss_figure
 from analysis.finished import read
 from analysis.learning import losses
 from fedsim.records import Ratio
-from fedsim.results import frame
+from fedsim.tables import frame
 
 
 def finals(*ends, **more):

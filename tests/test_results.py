@@ -10,8 +10,9 @@ from sample_run import DOMAINS, partition, sample_log, sample_run
 from fedsim.errors import RunFolderError
 from fedsim.metrics import metrics_frame
 from fedsim.records import RECORD_TYPES, Evaluation, Outcome, Ratio, RecordLog, Transfer, Update
-from fedsim.results import frame, load, write_results
+from fedsim.results import load, write_results
 from fedsim.runfolder import RunFolder
+from fedsim.tables import frame
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = (

@@ -8,7 +8,8 @@ from sample_run import carried_bytes, sample_log
 from scipy.stats import mannwhitneyu
 
 from fedsim.records import FATES, PURPOSES, STATUSES, Outcome, RecordLog, Reward, Transfer, Update
-from fedsim.summary import LEAVES, SummaryContext, leaves, summarise, within_group_auc
+from fedsim.summary import SummaryContext, leaves, summarise, within_group_auc
+from fedsim.totals import LEAVES
 
 CONTEXT = SummaryContext("fedgrpo", 0, 10.0, 1.0, "updates")
 

@@ -163,7 +163,7 @@ def _told(run: Run, log: RecordLog, summary: Mapping[str, Any]) -> Iterator[str]
 
 def first_difference(run: Run, log: RecordLog) -> str:
     """The first record, in virtual time, that is not as recorded."""
-    from fedsim.results import FILES, frame
+    from fedsim.tables import FILES, frame
 
     found: list[tuple[float, str]] = []
     for kind in RECORD_TYPES:

@@ -1,0 +1,45 @@
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedsim.exact_sum import ExactSum
+
+FLOATS = st.floats(-1e200, 1e200) | st.floats(-1.0, 1.0)
+
+
+@given(st.lists(st.lists(FLOATS, max_size=30), max_size=20))
+def test_a_sum_of_pieces_has_the_digits_of_one_sum_over_all(pieces):
+    total = ExactSum()
+    for piece in pieces:
+        total.add(piece)
+    assert total.value() == math.fsum(value for piece in pieces for value in piece)
+
+
+@given(st.lists(FLOATS, max_size=40), st.lists(FLOATS, max_size=40))
+def test_two_sums_join_to_the_sum_over_both(ours, theirs):
+    first, second = ExactSum(), ExactSum()
+    first.add(ours)
+    second.add(theirs)
+    first.join(second)
+    assert first.value() == math.fsum([*ours, *theirs])
+
+
+def test_many_pieces_are_kept_in_few_numbers():
+    total = ExactSum()
+    values = [0.1 * 3.7**power for power in range(-40, 40)]
+    for _ in range(100):
+        for value in values:
+            total.add([value])
+    assert total.value() == math.fsum(values * 100)
+    assert len(total._parts) <= 300
+
+
+def test_what_is_no_number_stays_none():
+    total = ExactSum()
+    total.add([1.0, math.nan])
+    total.add([2.0])
+    assert math.isnan(total.value())
+    endless = ExactSum()
+    endless.add([1.0, math.inf])
+    assert endless.value() == math.inf
