@@ -23,7 +23,7 @@ def device_classes(run: Run) -> dict[int, str]:
             }
         except (ValueError, KeyError, TypeError) as error:
             raise RunFolderError(f"{path} is not a list of clients") from error
-    for table in (run.presence, run.outcomes):
-        known = table.select("client_id", "device_class").unique()
+    for name in ("presence", "outcomes"):
+        known = run.scan(name).select("client_id", "device_class").unique().collect(engine="streaming")
         classes |= dict(zip(known["client_id"].to_list(), known["device_class"].to_list(), strict=True))
     return dict(sorted(classes.items()))

@@ -59,6 +59,18 @@ class Run:
     metrics: pl.DataFrame = field(repr=False)
     records: Mapping[str, pl.DataFrame] = field(repr=False)
 
+    def scan(self, name: str) -> pl.LazyFrame:
+        """One kind of record as a lazy frame: of a long run, only what is asked of it comes into memory."""
+        import polars as pl
+
+        kind = _KINDS[name]
+        path = self.folder / RECORDS / f"{name}.parquet"
+        return (
+            frame(kind, []).lazy()
+            if kind in _LATER and not path.exists()
+            else pl.scan_parquet(path, glob=False)
+        )
+
     @property
     def transfers(self) -> pl.DataFrame:
         """Messages and their bytes."""

@@ -13,7 +13,7 @@ from sample_run import DOMAINS, partition, sample_run
 
 from analysis import report
 from analysis.devices import device_classes
-from analysis.figures import FIGURES
+from analysis.figures import FIGURES, timeline
 from analysis.figures.confidence import confidence_graph, sample_question
 from analysis.figures.learning import learning, running_mean
 from analysis.figures.partition import read_partition
@@ -164,6 +164,17 @@ def test_presence_and_gaps_cover_the_run_once(intervals, until_s):
         middle = second + 0.5
         present = any(a < middle < b for a, b in inside)
         assert present != any(a < middle < b for a, b in absent)
+
+
+def test_of_a_long_run_the_timeline_looks_at_the_first_stretch(tmp_path, monkeypatch):
+    run = sample_run(tmp_path / "run", num_updates=12)
+    monkeypatch.setattr(timeline, "_MAX_REQUESTS", 30)
+    last_at_s = run.outcomes["ended_at_s"][29]
+    devices = activities(run)
+    assert sum(len(device.sent_at_s) for device in devices) == 30
+    starts_s = [start for device in devices for lane in device.lanes.values() for start, _ in lane]
+    assert max(starts_s) <= last_at_s < run.outcomes["ended_at_s"].max()
+    assert "of the run's" in device_timeline(run).axes[0].get_title(loc="left")
 
 
 def test_the_timeline_shows_exactly_what_the_records_say(tmp_path):

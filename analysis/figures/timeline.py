@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ MAX_DEVICES = 16
 # More computations per device than this in one picture are a smear.
 _MAX_COMPUTES = 14
 _MAX_PARTS = 2**20
+_MAX_REQUESTS = 20_000
 _OFF = "#7F7F7F"
 
 # Lanes within a device's row, from the top: what it receives, what it does, what it sends.
@@ -61,13 +63,14 @@ def device_timeline(run: Run) -> Figure | None:
     """One row per device with its class, in a window of virtual time short enough to be read.
 
     Waiting is from the end of a download to the start of its computation: the delay on the way and the
-    queue. At most sixteen devices are shown, of every class, the busiest first.
+    queue. At most sixteen devices are shown, of every class, the busiest first. Of a run of more than 20,000 requests the
+    window lies in the stretch in which the first 20,000 ended.
     """
     devices = activities(run)
     if not any(device.sent_at_s for device in devices):
         return None
     shown = _choose(devices)
-    start_s, end_s = window(shown, _span_s(run))
+    start_s, end_s = window(shown, min(_span_s(run), _looked_at_s(run)))
     with styled():
         figure = new_figure(1.0 + 0.36 * len(shown))
         axes = figure.subplots()
@@ -86,20 +89,21 @@ def device_timeline(run: Run) -> Figure | None:
 
 
 def activities(run: Run) -> list[DeviceActivity]:
-    """Every device's activity over the whole run, the server first."""
-    outcomes = run.outcomes.to_dicts()
+    """Every device's activity, the server first: over the whole run, or over the first stretch of a long one."""
+    outcomes = run.scan("outcomes").head(_MAX_REQUESTS).collect().to_dicts()
     devices = {
         client_id: DeviceActivity(client_id, device_class)
         for client_id, device_class in sorted(({SERVER_ID: "server"} | device_classes(run)).items())
     }
     arrived_at_s: dict[int, float] = {}
     purpose_of = {row["request_id"]: row["purpose"] for row in outcomes}
-    for row in run.transfers.filter(pl.col("purpose") != "cancel").to_dicts():
+    looked_at = pl.col("start_at_s") <= _looked_at_s(run)
+    for row in run.scan("transfers").filter(looked_at, pl.col("purpose") != "cancel").collect().to_dicts():
         devices[row["client_id"]].lanes[row["direction"]].append((row["start_at_s"], row["end_at_s"]))
-        if row["direction"] == "down" and row["purpose"] == purpose_of[row["request_id"]]:
+        if row["direction"] == "down" and row["purpose"] == purpose_of.get(row["request_id"]):
             arrived_at_s[row["request_id"]] = row["end_at_s"]
     computing_at_s: dict[int, float] = {}
-    for row in run.computes.to_dicts():
+    for row in run.scan("computes").filter(looked_at).collect().to_dicts():
         if row["client_id"] in devices:
             devices[row["client_id"]].lanes["compute"].append((row["start_at_s"], row["end_at_s"]))
         if row["client_id"] != SERVER_ID:
@@ -117,14 +121,16 @@ def activities(run: Run) -> list[DeviceActivity]:
 
 
 def _add_absences(run: Run, devices: Mapping[int, DeviceActivity]) -> None:
-    if run.presence.is_empty():  # a run without presence records does not say who was away
+    looked_at_s = _looked_at_s(run)
+    rows = run.scan("presence").filter(pl.col("start_at_s") <= looked_at_s).collect()
+    if rows.is_empty():  # a run without presence records does not say who was away
         return
     present: dict[int, list[Interval]] = defaultdict(list)
-    for row in run.presence.to_dicts():
+    for row in rows.to_dicts():
         present[row["client_id"]].append((row["start_at_s"], row["end_at_s"]))
     # Presence is known up to the end of the run; while its last requests are drained, who was away stays away.
-    until_s = max(end_s for intervals in present.values() for _, end_s in intervals)
-    drained_s = max(until_s, _span_s(run))
+    until_s = min(looked_at_s, max(end_s for intervals in present.values() for _, end_s in intervals))
+    drained_s = min(looked_at_s, max(until_s, _span_s(run)))
     for client_id, device in devices.items():
         if client_id != SERVER_ID:
             device.off = gaps(present[client_id], until_s)
@@ -181,7 +187,17 @@ def _parts(instants_s: Sequence[float], span_s: float, num_parts: int) -> list[i
 
 
 def _span_s(run: Run) -> float:
-    return max((*run.outcomes["ended_at_s"].to_list(), *run.presence["end_at_s"].to_list()), default=1.0)
+    ends = [
+        run.scan(name).select(pl.col(column).max()).collect().item()
+        for name, column in (("outcomes", "ended_at_s"), ("presence", "end_at_s"))
+    ]
+    return max((end_s for end_s in ends if end_s is not None), default=1.0)
+
+
+def _looked_at_s(run: Run) -> float:
+    """Up to when the run is looked at: to its end, or to the last outcome of as many requests as a picture can do with."""
+    ended_at_s = run.scan("outcomes").select("ended_at_s").slice(_MAX_REQUESTS - 1, 2).collect()["ended_at_s"]
+    return float(ended_at_s[0]) if len(ended_at_s) == 2 else math.inf
 
 
 def _choose(devices: Sequence[DeviceActivity]) -> list[DeviceActivity]:

@@ -47,7 +47,9 @@ def traffic(run: Run) -> Figure | None:
     a logarithmic one, where only lengths against the axis mean anything; that is why the stacks are shares
     in panels of their own.
     """
-    transfers = run.transfers
+    amounts = pl.col("wire_bytes", "paper_bytes").sum()
+    totals = run.scan("transfers").group_by("direction", "fate", "purpose").agg(amounts)
+    transfers = totals.collect(engine="streaming")
     if transfers.is_empty():
         return None
     with styled():
