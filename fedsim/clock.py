@@ -28,7 +28,7 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextvars import Context
-from heapq import heapify, heappush
+from heapq import heapify, heappop, heappush
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -299,8 +299,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         """Run until ``stop``: one event of the queue after another, and all ready callbacks in between."""
-        ready, heap, step = self._ready, self._heap, self.env.step
+        ready, heap, env, step = self._ready, self._heap, self.env, self.env.step
         popleft = ready.popleft
+        ours: tuple[type, ...] = (Scheduled, Timer) if type(env) is simpy.Environment else ()
         num_steps, max_events = self.num_steps, self._max_events
         failure: BaseException | None = None
         try:
@@ -321,6 +322,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 num_steps += 1
                 if len(heap) <= self._num_idle or self._frozen:
                     self._raise_deadlock()
+                elif type(heap[0][3]) in ours:  # what ``step`` does for an entry that cannot fail and has one callback
+                    env._now, _, _, entry = heappop(heap)
+                    callback, entry.callbacks = entry.callbacks[0], None
+                    callback(entry)
                 else:
                     step()
         except BaseException as bug:

@@ -25,7 +25,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from heapq import heapify, heappop, heappush
+from operator import attrgetter
 from typing import Protocol
 
 RATE_UNIT_BYTES_PER_S = 2.0**-40
@@ -33,6 +35,7 @@ RATE_UNIT_BYTES_PER_S = 2.0**-40
 UNLIMITED_ACCESS_BYTES_PER_S = 2.0**60
 # Flows that finish within this time of one another finish together, in order of start.
 TIE_S = 1e-9
+_NUMBER = attrgetter("number")
 
 
 class Cancellable(Protocol):
@@ -109,13 +112,13 @@ class SharedLink:
         self._parts_bytes = 0.0
         # Own-limited clients: sum of C_k, largest C_k / n_k first, earliest finish first.
         self._own_units = 0
-        self._own_by_rate = _Heap(own=True)
-        self._own_by_finish = _Heap(own=True)
+        self._own_by_rate = _Heap()
+        self._own_by_finish = _Heap()
         # Shared-limited clients: number of flows, smallest C_k / n_k first, first mark on the common clock
         # first.
         self._shared_flows = 0
-        self._shared_by_rate = _Heap(own=False)
-        self._shared_by_mark = _Heap(own=False)
+        self._shared_by_rate = _Heap()
+        self._shared_by_mark = _Heap()
         self._common = 0.0
         self._fair_rate = math.inf
         self._wake: Cancellable | None = None
@@ -302,21 +305,23 @@ class SharedLink:
         First the fastest own-limited clients leave their side while they exceed the share, which only raises
         it towards them; then the slowest shared-limited ones whose cap is below it. Comparisons are exact.
         """
-        while self._capacity is not None and (client := self._own_by_rate.top()) is not None:
-            left = self._capacity - self._own_units
-            if client.access * self._shared_flows <= client.num_open * left:
+        capacity = self._capacity
+        while capacity is not None and (first := self._own_by_rate.first()) is not None:
+            client = first[3]
+            if client.access * self._shared_flows <= client.num_open * (capacity - self._own_units):
                 break
             self._take_out(client)
             self._join_shared(client)
-        while (client := self._shared_by_rate.top()) is not None:
-            if self._capacity is not None:
-                left = self._capacity - self._own_units
-                if client.access * self._shared_flows > client.num_open * left:
-                    break
+        while (first := self._shared_by_rate.first()) is not None:
+            client = first[3]
+            if capacity is not None and (
+                client.access * self._shared_flows > client.num_open * (capacity - self._own_units)
+            ):
+                break
             self._take_out(client)
             self._join_own(client)
-        if self._shared_flows and self._capacity is not None:
-            left = self._capacity - self._own_units
+        if self._shared_flows and capacity is not None:
+            left = capacity - self._own_units
             self._fair_rate = left / self._shared_flows * RATE_UNIT_BYTES_PER_S
         else:
             self._fair_rate = math.inf
@@ -326,7 +331,9 @@ class SharedLink:
 
     def _schedule(self) -> None:
         """One wake-up for the whole link, at the next finish; an older one does nothing if it still comes."""
-        at_s = max(self._next_finish_at_s(), self._now_s)
+        at_s = self._next_finish_at_s()
+        if at_s < self._now_s:
+            at_s = self._now_s
         if at_s == self._wake_at_s:
             return
         if self._wake is not None:
@@ -335,14 +342,15 @@ class SharedLink:
         self._wake_at_s = at_s
         self._generation += 1
         if at_s < math.inf:
-            generation = self._generation
-            self._wake = self._timeline.at(at_s, lambda: self._on_wake(generation))
+            self._wake = self._timeline.at(at_s, partial(self._on_wake, self._generation))
 
     def _next_finish_at_s(self) -> float:
-        mark = self._shared_by_mark.key()
-        if mark == math.inf or not self._fair_rate:
-            return self._own_by_finish.key()
-        return min(self._own_by_finish.key(), self._now_s + (mark - self._common) / self._fair_rate)
+        own, shared = self._own_by_finish.first(), self._shared_by_mark.first()
+        at_s = math.inf if own is None else own[0]
+        if shared is None or not self._fair_rate:
+            return at_s
+        shared_at_s = self._now_s + (shared[0] - self._common) / self._fair_rate
+        return at_s if at_s <= shared_at_s else shared_at_s
 
     def _on_wake(self, generation: int) -> None:
         if generation != self._generation:
@@ -351,7 +359,9 @@ class SharedLink:
         self._advance()
         finished = self._finished()
         self._settle()
-        for flow in sorted(finished, key=lambda flow: flow.number):
+        if len(finished) > 1:
+            finished.sort(key=_NUMBER)
+        for flow in finished:
             flow._on_done(flow)
 
     def _finished(self) -> list[Flow]:
@@ -359,21 +369,15 @@ class SharedLink:
         slack_s = max(TIE_S, 4 * math.ulp(self._now_s))
         finished: list[Flow] = []
         while True:
-            if self._own_by_finish.key() <= self._now_s + slack_s:
-                client = self._own_by_finish.top()
-                rate = client.own_rate if client is not None else 0.0
-            elif self._shared_due(slack_s):
-                client = self._shared_by_mark.top()
-                rate = self._fair_rate
-            else:
+            first = self._own_by_finish.first()
+            if first is not None and first[0] <= self._now_s + slack_s:
+                finished += self._finish_due(first[3], first[3].own_rate * slack_s)
+                continue
+            slack_bytes = self._fair_rate * slack_s
+            first = self._shared_by_mark.first() if self._fair_rate else None
+            if first is None or first[0] > self._common + slack_bytes:
                 return finished
-            assert client is not None
-            finished += self._finish_due(client, rate * slack_s)
-
-    def _shared_due(self, slack_s: float) -> bool:
-        if not (self._shared_flows and self._fair_rate):
-            return False
-        return self._shared_by_mark.key() <= self._common + self._fair_rate * slack_s
+            finished += self._finish_due(first[3], slack_bytes)
 
     def _finish_due(self, client: ClientFlows, slack_bytes: float) -> list[Flow]:
         """Close the client's first flow, which is due by the same rounding that woke us, and its siblings by their marks."""
@@ -421,36 +425,39 @@ class ClientFlows:
         self.version = 0
 
 
+_Entry = tuple[float, int, int, ClientFlows]
+"""Key, number of the push, the client's version then, client."""
+
+
 class _Heap:
-    """Clients of one side by a key, smallest first; entries of clients that moved on are skipped."""
+    """Clients of one side by a key, smallest first; entries of clients that moved on are skipped.
 
-    __slots__ = ("_entries", "_num_pushed", "_own", "_sweep_at")
+    A client's version grows whenever it leaves a side, so an entry holds as long as it has the client's version.
+    """
 
-    def __init__(self, *, own: bool) -> None:
-        self._own = own
-        self._entries: list[tuple[float, int, int, ClientFlows]] = []
+    __slots__ = ("_entries", "_num_pushed", "_sweep_at")
+
+    def __init__(self) -> None:
+        self._entries: list[_Entry] = []
         self._num_pushed = 0
         self._sweep_at = 64
 
     def push(self, key: float, client: ClientFlows) -> None:
         self._num_pushed += 1
         if len(self._entries) >= self._sweep_at:
-            self._entries = [entry for entry in self._entries if self._holds(entry)]
+            self._entries = [entry for entry in self._entries if entry[2] == entry[3].version]
             heapify(self._entries)
             self._sweep_at = 2 * len(self._entries) + 64
         heappush(self._entries, (key, self._num_pushed, client.version, client))
 
-    def top(self) -> ClientFlows | None:
+    def first(self) -> _Entry | None:
         entries = self._entries
-        while entries and not self._holds(entries[0]):
+        while entries:
+            first = entries[0]
+            if first[2] == first[3].version:
+                return first
             heappop(entries)
-        return entries[0][3] if entries else None
-
-    def key(self) -> float:
-        return math.inf if self.top() is None else self._entries[0][0]
-
-    def _holds(self, entry: tuple[float, int, int, ClientFlows]) -> bool:
-        return entry[2] == entry[3].version and entry[3].is_own == self._own and entry[3].num_open > 0
+        return None
 
 
 def rate_units(rate_bytes_per_s: float) -> int:
