@@ -19,7 +19,6 @@ import math
 import struct
 from functools import lru_cache
 from operator import mul
-from statistics import NormalDist
 
 from fedsim import streams
 
@@ -28,7 +27,6 @@ TRUNCATION = 1e-3
 
 _BLOCK = 16
 _WORDS = struct.Struct(f"<{_BLOCK}I")
-_NORMAL = NormalDist()
 _REMEMBERED_SLOTS, _REMEMBERED_BLOCKS = 1 << 14, 1 << 15
 
 
@@ -67,4 +65,4 @@ class Levels:
     def _block_of(self, key: tuple[streams.Part, ...], block: int) -> tuple[float, ...]:
         """The draws e of 16 slots from one hash: 32 bits each, so that none lies beyond 6.4 deviations."""
         raw = streams.digest(*key, block, size=_WORDS.size)
-        return tuple([_NORMAL.inv_cdf((word + 0.5) / 2**32) for word in _WORDS.unpack(raw)])
+        return tuple(streams.standard_normals([(word + 0.5) / 2**32 for word in _WORDS.unpack(raw)]))

@@ -66,10 +66,7 @@ class Exchange:
         # What tells this request's draws from every other's; the same in every protocol, whatever else happens in the run.
         self.key: tuple[streams.Part, ...] = (
             device.client_id,
-            message.purpose,
-            subject.question_id,
-            round_index,
-            subject.attempt,
+            streams.joined(message.purpose, subject.question_id, round_index, subject.attempt),
         )
         self._world = world
         self._device = device

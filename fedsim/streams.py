@@ -11,14 +11,33 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import repeat
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
 Part = int | str | bytes
 
-_NORMAL = NormalDist()
 _TWO_52 = float(2**52)
+
+
+class Joined(bytes):
+    """Key parts that were encoded once (`joined`); as a part of a key it stands for all of them, in their order."""
+
+    __slots__ = ()
+
+
+def joined(*parts: Part) -> Joined:
+    """These parts as one, for a key that many draws begin or end with.
+
+    >>> digest(1, joined("a", 2)) == digest(1, "a", 2)
+    True
+    """
+    return Joined(b"".join(map(_encoded, parts)))
 
 
 def digest(*parts: Part, size: int = 8) -> bytes:
@@ -31,8 +50,10 @@ def digest(*parts: Part, size: int = 8) -> bytes:
         elif type(part) is int:
             raw = b"%d" % part
             key += (_INTEGER[len(raw)] if len(raw) < len(_INTEGER) else _head(b"i", raw)) + raw
+        elif type(part) is Joined:
+            key += part
         else:
-            key += _other(part)
+            key += _encoded(part)
     return blake2b(key, digest_size=size).digest()
 
 
@@ -49,8 +70,10 @@ def _text(part: str) -> bytes:
     return _head(b"s", raw) + raw
 
 
-def _other(part: object) -> bytes:
-    """A part that is bytes, or of a subclass of int, str or bytes such as an enum's."""
+def _encoded(part: object) -> bytes:
+    """Any part, also of a subclass of int, str or bytes such as an enum's."""
+    if type(part) is Joined:
+        return part
     if isinstance(part, bool) or not isinstance(part, int | str | bytes):
         raise TypeError(f"a stream key part is int, str or bytes, not {type(part).__name__}")
     if isinstance(part, int):
@@ -75,12 +98,19 @@ def uniform(*parts: Part) -> float:
 
 def normal(*parts: Part) -> float:
     """A standard normal draw for this key (inverse transform of ``uniform``)."""
-    return _NORMAL.inv_cdf(uniform(*parts))
+    return _inv_cdf(uniform(*parts), 0.0, 1.0)
+
+
+def standard_normals(uniforms: Iterable[float]) -> list[float]:
+    """The inverse normal transform of uniform draws in (0, 1), as of `normal`."""
+    return list(map(_inv_cdf, uniforms, repeat(0.0), repeat(1.0)))
 
 
 def lognormal(sigma: float, *parts: Part) -> float:
     """A lognormal factor with mean 1: ``exp(sigma z - sigma^2 / 2)``; 1 exactly when ``sigma`` is 0."""
-    return math.exp(sigma * normal(*parts) - 0.5 * sigma * sigma) if sigma else 1.0
+    if not sigma:
+        return 1.0
+    return math.exp(sigma * _inv_cdf(uniform(*parts), 0.0, 1.0) - 0.5 * sigma * sigma)
 
 
 def exponential(mean: float, *parts: Part) -> float:
@@ -91,3 +121,15 @@ def exponential(mean: float, *parts: Part) -> float:
 def generator(*parts: Part) -> np.random.Generator:
     """A numpy generator seeded by this key, for bulk draws."""
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest(*parts, size=16), "big")))
+
+
+def _inv_cdf_of() -> Callable[[float, float, float], float]:
+    """The standard library's ``NormalDist(mu, sigma).inv_cdf(p)`` as one call of (p, mu, sigma), in C where it has that."""
+    try:
+        from statistics import _normal_dist_inv_cdf  # type: ignore[attr-defined]
+    except ImportError:  # another Python than CPython 3.11 to 3.13
+        return lambda p, mu, sigma: NormalDist(mu, sigma).inv_cdf(p)
+    return _normal_dist_inv_cdf  # type: ignore[no-any-return]
+
+
+_inv_cdf = _inv_cdf_of()

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -203,7 +202,6 @@ _LINK_FIELDS = ("up", "down", "rtt", "up_jitter", "down_jitter")
 # The Wi-Fi table has no delays; this one holds where a scenario puts a wired preset on Wi-Fi (the presets'
 # own value).
 _WIFI_RTT_S = 0.035
-_NORMAL = NormalDist()
 
 
 def _zero_if_unset(value: float | None) -> float:
@@ -216,7 +214,7 @@ def _row_of(draws: FloatArray, num_rows: int) -> IntArray:
 
 def _standard_normal(draws: FloatArray) -> FloatArray:
     """Inverse normal transform [n]; the standard library's, since importing scipy's costs as much as 500,000 draws."""
-    return np.fromiter(map(_NORMAL.inv_cdf, np.maximum(draws, 2.0**-54).tolist()), np.float64, len(draws))
+    return np.array(streams.standard_normals(np.maximum(draws, 2.0**-54).tolist()))
 
 
 # ------------------------------------------------------------------------------------------------ device
