@@ -72,7 +72,7 @@ class Leg:
 
     def _finished(self, flow: Flow) -> None:
         world, profile = self._world, self.device.profile
-        self.end_at_s = now_s = world.loop.time()
+        self._flow, self.end_at_s = None, (now_s := world.loop.time())
         self._sent_bytes, self._is_whole = self._plan.total_bytes, True
         if self._on_sent is not None:
             self._on_sent()

@@ -39,7 +39,11 @@ def slot_at(at_s: float, period_s: float) -> int:
 
 
 class Levels:
-    """Levels of many keys with one memory a in [0, 1); 0 means independent from slot to slot."""
+    """Levels of many keys with one memory a in [0, 1); 0 means independent from slot to slot.
+
+    Attributes:
+        level: of (key, slot): the level z of a slot, standard normal over keys and over slots.
+    """
 
     def __init__(self, memory: float) -> None:
         self._length = max(1, math.ceil(math.log(TRUNCATION) / math.log(memory))) if memory else 1
@@ -47,12 +51,8 @@ class Levels:
         scale = math.sqrt(math.fsum(map(mul, weights, weights)))
         self._weights = [weight / scale for weight in reversed(weights)]  # the oldest slot first
         # Pure functions of their arguments: what is remembered changes no number.
-        self._level = lru_cache(_REMEMBERED_SLOTS)(self._level_of)
+        self.level = lru_cache(_REMEMBERED_SLOTS)(self._level_of)
         self._block = lru_cache(_REMEMBERED_BLOCKS)(self._block_of)
-
-    def level(self, key: tuple[streams.Part, ...], slot: int) -> float:
-        """The level z of a slot: standard normal over keys and over slots."""
-        return self._level(key, slot)
 
     def _level_of(self, key: tuple[streams.Part, ...], slot: int) -> float:
         oldest = slot - self._length + 1

@@ -13,6 +13,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from itertools import repeat
 from statistics import NormalDist
+from struct import Struct
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 Part = int | str | bytes
 
 _TWO_52 = float(2**52)
+_WORD = Struct(">Q")
 
 
 class Joined(bytes):
@@ -37,43 +39,39 @@ def joined(*parts: Part) -> Joined:
     >>> digest(1, joined("a", 2)) == digest(1, "a", 2)
     True
     """
-    return Joined(b"".join(map(_encoded, parts)))
+    return Joined(_encoded(parts))
 
 
 def digest(*parts: Part, size: int = 8) -> bytes:
     """Hash key parts to ``size`` bytes; typed and length-prefixed, so keys cannot collide by joining."""
+    return blake2b(_encoded(parts), digest_size=size).digest()
+
+
+def _encoded(parts: tuple[Part, ...]) -> bytes:
     key = b""
     for part in parts:
-        # Compared by identity, the tags ready made: this loop runs millions of times in a run.
-        if type(part) is str:
-            key += _text(part)
-        elif type(part) is int:
-            raw = b"%d" % part
-            key += (_INTEGER[len(raw)] if len(raw) < len(_INTEGER) else _head(b"i", raw)) + raw
-        elif type(part) is Joined:
-            key += part
+        kind = type(part)  # compared by identity: this loop runs millions of times in a run
+        if kind is int or kind is str:
+            key += _plain(part)
+        elif kind is Joined:
+            key += part  # type: ignore[operator]
         else:
-            key += _encoded(part)
-    return blake2b(key, digest_size=size).digest()
+            key += _other(part)
+    return key
+
+
+@lru_cache(maxsize=1 << 16)
+def _plain(part: Part) -> bytes:
+    """An int or str, never of a subclass: what is remembered must not be mistaken for what only equals it, as True does 1."""
+    return _other(part)
 
 
 def _head(tag: bytes, raw: bytes) -> bytes:
     return tag + len(raw).to_bytes(4, "big")
 
 
-_INTEGER = [b"i" + length.to_bytes(4, "big") for length in range(32)]
-
-
-@lru_cache(maxsize=4096)
-def _text(part: str) -> bytes:
-    raw = part.encode()
-    return _head(b"s", raw) + raw
-
-
-def _encoded(part: object) -> bytes:
-    """Any part, also of a subclass of int, str or bytes such as an enum's."""
-    if type(part) is Joined:
-        return part
+def _other(part: object) -> bytes:
+    """A part of any kind, also of a subclass of int, str or bytes such as an enum's."""
     if isinstance(part, bool) or not isinstance(part, int | str | bytes):
         raise TypeError(f"a stream key part is int, str or bytes, not {type(part).__name__}")
     if isinstance(part, int):
@@ -93,7 +91,7 @@ def integer(*parts: Part) -> int:
 def uniform(*parts: Part) -> float:
     """A uniform draw in the open interval (0, 1) for this key."""
     # 52 bits, not 53: half-way points stay exact, so that the largest draw does not round to 1.
-    return ((int.from_bytes(digest(*parts), "big") >> 12) + 0.5) / _TWO_52
+    return ((_WORD.unpack(digest(*parts))[0] >> 12) + 0.5) / _TWO_52
 
 
 def normal(*parts: Part) -> float:

@@ -33,6 +33,7 @@ from typing import Protocol
 RATE_UNIT_BYTES_PER_S = 2.0**-40
 # An access link without a limit: fast enough that no transfer takes measurable time.
 UNLIMITED_ACCESS_BYTES_PER_S = 2.0**60
+_UNLIMITED_UNITS = round(UNLIMITED_ACCESS_BYTES_PER_S / RATE_UNIT_BYTES_PER_S)
 # Flows that finish within this time of one another finish together, in order of start.
 TIE_S = 1e-9
 _NUMBER = attrgetter("number")
@@ -306,21 +307,28 @@ class SharedLink:
         it towards them; then the slowest shared-limited ones whose cap is below it. Comparisons are exact.
         """
         capacity = self._capacity
-        while capacity is not None and (first := self._own_by_rate.first()) is not None:
+        if capacity is None:
+            while (first := self._shared_by_rate.first()) is not None:
+                self._take_out(first[3])
+                self._join_own(first[3])
+            self._fair_rate = math.inf
+            self._schedule()
+            return
+        while (self._shared_flows or self._own_units > capacity) and (
+            first := self._own_by_rate.first()
+        ) is not None:
             client = first[3]
             if client.access * self._shared_flows <= client.num_open * (capacity - self._own_units):
                 break
             self._take_out(client)
             self._join_shared(client)
-        while (first := self._shared_by_rate.first()) is not None:
+        while self._shared_flows and (first := self._shared_by_rate.first()) is not None:
             client = first[3]
-            if capacity is not None and (
-                client.access * self._shared_flows > client.num_open * (capacity - self._own_units)
-            ):
+            if client.access * self._shared_flows > client.num_open * (capacity - self._own_units):
                 break
             self._take_out(client)
             self._join_own(client)
-        if self._shared_flows and capacity is not None:
+        if self._shared_flows:
             left = capacity - self._own_units
             self._fair_rate = left / self._shared_flows * RATE_UNIT_BYTES_PER_S
         else:
@@ -470,4 +478,6 @@ def rate_units(rate_bytes_per_s: float) -> int:
         raise ValueError(f"a rate of {rate_bytes_per_s} bytes/s; must be 0 or more")
     if rate_bytes_per_s == 0:
         return 0
-    return max(round(min(rate_bytes_per_s, UNLIMITED_ACCESS_BYTES_PER_S) / RATE_UNIT_BYTES_PER_S), 1)
+    if rate_bytes_per_s >= UNLIMITED_ACCESS_BYTES_PER_S:
+        return _UNLIMITED_UNITS
+    return round(rate_bytes_per_s / RATE_UNIT_BYTES_PER_S) or 1
