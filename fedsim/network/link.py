@@ -262,8 +262,12 @@ class SharedLink:
         client.version += 1
         if client.is_own:
             self._own_units -= client.access
+            self._own_by_rate.forget(client)
+            self._own_by_finish.forget(client)
         else:
             self._shared_flows -= client.num_open
+            self._shared_by_rate.forget(client)
+            self._shared_by_mark.forget(client)
             if not self._shared_flows:
                 self._common = 0.0
 
@@ -306,29 +310,22 @@ class SharedLink:
         First the fastest own-limited clients leave their side while they exceed the share, which only raises
         it towards them; then the slowest shared-limited ones whose cap is below it. Comparisons are exact.
         """
-        capacity = self._capacity
-        if capacity is None:
-            while (first := self._shared_by_rate.first()) is not None:
-                self._take_out(first[3])
-                self._join_own(first[3])
-            self._fair_rate = math.inf
-            self._schedule()
-            return
-        while (self._shared_flows or self._own_units > capacity) and (
-            first := self._own_by_rate.first()
-        ) is not None:
-            client = first[3]
+        capacity, own, shared = self._capacity, self._own_by_rate, self._shared_by_rate
+        while own and capacity is not None:
+            client = own[0][3]
             if client.access * self._shared_flows <= client.num_open * (capacity - self._own_units):
                 break
             self._take_out(client)
             self._join_shared(client)
-        while self._shared_flows and (first := self._shared_by_rate.first()) is not None:
-            client = first[3]
-            if client.access * self._shared_flows > client.num_open * (capacity - self._own_units):
-                break
+        while shared:
+            client = shared[0][3]
+            if capacity is not None:
+                left = capacity - self._own_units
+                if client.access * self._shared_flows > client.num_open * left:
+                    break
             self._take_out(client)
             self._join_own(client)
-        if self._shared_flows:
+        if shared and capacity is not None:
             left = capacity - self._own_units
             self._fair_rate = left / self._shared_flows * RATE_UNIT_BYTES_PER_S
         else:
@@ -353,11 +350,11 @@ class SharedLink:
             self._wake = self._timeline.at(at_s, partial(self._on_wake, self._generation))
 
     def _next_finish_at_s(self) -> float:
-        own, shared = self._own_by_finish.first(), self._shared_by_mark.first()
-        at_s = math.inf if own is None else own[0]
-        if shared is None or not self._fair_rate:
+        own, shared = self._own_by_finish, self._shared_by_mark
+        at_s = own[0][0] if own else math.inf
+        if not (shared and self._fair_rate):
             return at_s
-        shared_at_s = self._now_s + (shared[0] - self._common) / self._fair_rate
+        shared_at_s = self._now_s + (shared[0][0] - self._common) / self._fair_rate
         return at_s if at_s <= shared_at_s else shared_at_s
 
     def _on_wake(self, generation: int) -> None:
@@ -375,17 +372,15 @@ class SharedLink:
     def _finished(self) -> list[Flow]:
         """Close the flows whose last byte leaves now, or within the resolution of time."""
         slack_s = max(TIE_S, 4 * math.ulp(self._now_s))
-        finished: list[Flow] = []
+        own, shared, finished = self._own_by_finish, self._shared_by_mark, list[Flow]()
         while True:
-            first = self._own_by_finish.first()
-            if first is not None and first[0] <= self._now_s + slack_s:
-                finished += self._finish_due(first[3], first[3].own_rate * slack_s)
-                continue
-            slack_bytes = self._fair_rate * slack_s
-            first = self._shared_by_mark.first() if self._fair_rate else None
-            if first is None or first[0] > self._common + slack_bytes:
+            if own and own[0][0] <= self._now_s + slack_s:
+                client = own[0][3]
+                finished += self._finish_due(client, client.own_rate * slack_s)
+            elif shared and shared[0][0] <= self._common + self._fair_rate * slack_s and self._fair_rate:
+                finished += self._finish_due(shared[0][3], self._fair_rate * slack_s)
+            else:
                 return finished
-            finished += self._finish_due(first[3], slack_bytes)
 
     def _finish_due(self, client: ClientFlows, slack_bytes: float) -> list[Flow]:
         """Close the client's first flow, which is due by the same rounding that woke us, and its siblings by their marks."""
@@ -437,35 +432,32 @@ _Entry = tuple[float, int, int, ClientFlows]
 """Key, number of the push, the client's version then, client."""
 
 
-class _Heap:
-    """Clients of one side by a key, smallest first; entries of clients that moved on are skipped.
+class _Heap(list[_Entry]):
+    """Clients of one side by a key, smallest first.
 
-    A client's version grows whenever it leaves a side, so an entry holds as long as it has the client's version.
+    A client's version grows whenever it leaves a side, so an entry holds as long as it has the client's version. The first
+    entry always holds: whoever leaves is forgotten at once if it stands there, else when it comes to stand there.
     """
 
-    __slots__ = ("_entries", "_num_pushed", "_sweep_at")
+    __slots__ = ("_num_pushed", "_sweep_at")
 
     def __init__(self) -> None:
-        self._entries: list[_Entry] = []
+        super().__init__()
         self._num_pushed = 0
         self._sweep_at = 64
 
     def push(self, key: float, client: ClientFlows) -> None:
         self._num_pushed += 1
-        if len(self._entries) >= self._sweep_at:
-            self._entries = [entry for entry in self._entries if entry[2] == entry[3].version]
-            heapify(self._entries)
-            self._sweep_at = 2 * len(self._entries) + 64
-        heappush(self._entries, (key, self._num_pushed, client.version, client))
+        if len(self) >= self._sweep_at:
+            self[:] = [entry for entry in self if entry[2] == entry[3].version]
+            heapify(self)
+            self._sweep_at = 2 * len(self) + 64
+        heappush(self, (key, self._num_pushed, client.version, client))
 
-    def first(self) -> _Entry | None:
-        entries = self._entries
-        while entries:
-            first = entries[0]
-            if first[2] == first[3].version:
-                return first
-            heappop(entries)
-        return None
+    def forget(self, client: ClientFlows) -> None:
+        if self[0][3] is client:
+            while self and self[0][2] != self[0][3].version:
+                heappop(self)
 
 
 def rate_units(rate_bytes_per_s: float) -> int:
