@@ -20,7 +20,12 @@ from benchmarks.ledger import Claim, report
 ROUNDS = 5
 SCENARIOS = Path(__file__).resolve().parent.parent / "scenarios"
 QUICKSTART = str(SCENARIOS / "quickstart.yaml")
-ONE_UPDATE = ("fidelity=timing", "stop.updates=1", "protocol.update.groups_per_update=2", "protocol.update.in_flight=2")
+ONE_UPDATE = (
+    "fidelity=timing",
+    "stop.updates=1",
+    "protocol.update.groups_per_update=2",
+    "protocol.update.in_flight=2",
+)
 
 TWO_RUNS = """
 import sys, time

@@ -63,7 +63,8 @@ def _encoded(parts: tuple[Part, ...]) -> bytes:
 @lru_cache(maxsize=1 << 16)
 def _plain(part: Part) -> bytes:
     """An int or str, never of a subclass: what is remembered must not be mistaken for what only equals it, as True does 1."""
-    return _other(part)
+    kind, raw = (b"i", b"%d" % part) if type(part) is int else (b"s", part.encode())  # type: ignore[union-attr]
+    return kind + len(raw).to_bytes(4, "big") + raw
 
 
 def _head(tag: bytes, raw: bytes) -> bytes:

@@ -66,12 +66,18 @@ class Population:
         """
         if not 0 <= client_id < len(self):
             raise IndexError(f"client {client_id} is not one of the {len(self)} clients")
-        numbers = {name: float(self.columns[name][client_id]) for name in NUMERIC_FIELDS}
-        return DeviceProfile(device_class=self.device_class(client_id), **numbers)
+        return DeviceProfile(
+            self.device_class(client_id), *[self.columns[name][client_id].item() for name in NUMERIC_FIELDS]
+        )
 
     def device_class(self, client_id: int) -> str:
         """The class of one client."""
         return self.class_names[int(self.class_index[client_id])]
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """The class of every client [K]."""
+        return [self.class_names[index] for index in self.class_index.tolist()]
 
     @cached_property
     def counts(self) -> dict[str, int]:

@@ -1,0 +1,30 @@
+"""Sequences whose items are made when first asked for, and a federation in which idle clients cost nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from fedsim.lazily import Lazily
+
+
+def test_an_item_is_made_once_and_only_when_it_is_asked_for() -> None:
+    asked: list[int] = []
+
+    def make(index: int) -> list[int]:
+        asked.append(index)
+        return [index]
+
+    items = Lazily(1_000_000, make)
+    assert len(items) == 1_000_000 and not asked and items.made() == []
+    assert items[7] is items[7] and items[-1] == [999_999]
+    assert asked == [7, 999_999] and items.made() == [[7], [999_999]]
+    assert items.made_at(7) == [7] and items.made_at(8) is None
+
+
+def test_it_reads_like_a_list() -> None:
+    items = Lazily(5, lambda index: index * index)
+    assert list(items) == [0, 1, 4, 9, 16] and items[1:3] == [1, 4] and list(reversed(items))[0] == 16
+    assert 9 in items and items and not Lazily(0, int)
+    for index in (5, -6):
+        with pytest.raises(IndexError, match=f"{index} is not one of the 5 items"):
+            items[index]
