@@ -5,8 +5,8 @@ one-way delay, the device's queue, its computation, the reply up, its delay, and
 varying rates, give-ups and a hazard armed, and a deadline around each. The bare loop is the same clock and as many tasks in
 flight, each of which awaits four timeouts a request and does nothing else.
 
-How many requests ended how, the rows, the bytes by the books and by the links, and the steps of the bare loop are asserted: what
-is fast and different fails.
+How many requests ended how, the rows, the bytes by the books and by the links, and the steps of the bare loop are asserted:
+what is fast and different fails.
 """
 
 from __future__ import annotations

@@ -183,7 +183,7 @@ class Federation:
         server_profile: DeviceProfile,
         classes: Sequence[str] | None = None,
     ) -> None:
-        """Make a federation in which nobody is asked yet; what is under way on a device is made when a client is first looked at.
+        """Make a federation in which nobody is asked yet; a device comes to be when its client is first looked at.
 
         Args:
             world: what is around the devices.

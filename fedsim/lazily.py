@@ -16,7 +16,7 @@ class Lazily(Sequence[T]):
         make: of an index in ``range(length)``: the item.
     """
 
-    __slots__ = ("_length", "_make", "_made")
+    __slots__ = ("_length", "_made", "_make")
 
     def __init__(self, length: int, make: Callable[[int], T]) -> None:
         self._length = length

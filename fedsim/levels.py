@@ -57,12 +57,12 @@ class Levels:
     def _level_of(self, key: tuple[streams.Part, ...], slot: int) -> float:
         oldest = slot - self._length + 1
         first = oldest // _BLOCK
-        draws: list[float] = []
+        whole_key, draws = streams.joined(*key), list[float]()
         for block in range(first, slot // _BLOCK + 1):
-            draws += self._block(key, block)
+            draws += self._block(whole_key, block)
         return math.fsum(map(mul, self._weights, draws[oldest - first * _BLOCK :]))
 
-    def _block_of(self, key: tuple[streams.Part, ...], block: int) -> tuple[float, ...]:
+    def _block_of(self, key: streams.Joined, block: int) -> tuple[float, ...]:
         """The draws e of 16 slots from one hash: 32 bits each, so that none lies beyond 6.4 deviations."""
-        raw = streams.digest(*key, block, size=_WORDS.size)
+        raw = streams.digest(key, block, size=_WORDS.size)
         return tuple(streams.standard_normals([(word + 0.5) / 2**32 for word in _WORDS.unpack(raw)]))

@@ -175,6 +175,8 @@ class Play:
         if faults is not None:
             faults.arm(loop, world.downlink, world.uplink, network.server_link)
         text_of = {question.question_id: question.text for question in cast.data.pool}
+        model_score = getattr(scenario.protocol, "model_score", "likelihood")
+        noise_config = getattr(scenario.protocol, "reward_noise", None)
 
         def state_of(client_id: int) -> ClientState:
             trusted = cast.data.trusted[client_id]
@@ -187,12 +189,12 @@ class Play:
                 trusted={text_of[question_id]: answer for question_id, answer in trusted.items()},
                 answers=cast.data.answers,
                 tokens=accounts.counts(lengths, counting),
-                model_score=getattr(scenario.protocol, "model_score", "likelihood"),
+                model_score=model_score,
                 rows=cast.data.private[client_id],
                 trainer=cast.trainer,
                 synthesiser=cast.synthesiser,
                 trained_spec=cast.server_spec,
-                noise=noise_of(scenario, client_id, cast.data.answers),
+                noise=noise_of(noise_config, seed, client_id, cast.data.answers),
             )
 
         states = Lazily(len(devices), state_of)
@@ -300,9 +302,8 @@ def _link(loop: VirtualLoop, edges: EdgeTree | None, direction: Direction, bytes
     return SharedLink(loop, bytes_per_s) if edges is None else edges.link(loop, direction, bytes_per_s)
 
 
-def noise_of(scenario: Scenario, client_id: int, rule: AnswerRule) -> RewardNoise | None:
-    """What a client adds to every number that it sends, or None."""
-    config = getattr(scenario.protocol, "reward_noise", None)
+def noise_of(config: Any, seed: int, client_id: int, rule: AnswerRule) -> RewardNoise | None:
+    """What a client adds to every number that it sends, or None where a protocol has no such settings."""
     if not isinstance(config, RewardNoiseConfig):
         return None
-    return RewardNoise(config, scenario.seed, client_id, rule)
+    return RewardNoise(config, seed, client_id, rule)

@@ -92,7 +92,8 @@ def integer(*parts: Part) -> int:
 def uniform(*parts: Part) -> float:
     """A uniform draw in the open interval (0, 1) for this key."""
     # 52 bits, not 53: half-way points stay exact, so that the largest draw does not round to 1.
-    return ((_WORD.unpack(digest(*parts))[0] >> 12) + 0.5) / _TWO_52
+    word: int = _WORD.unpack(digest(*parts))[0]
+    return ((word >> 12) + 0.5) / _TWO_52
 
 
 def normal(*parts: Part) -> float:

@@ -23,7 +23,7 @@ def test_an_item_is_made_once_and_only_when_it_is_asked_for() -> None:
 
 def test_it_reads_like_a_list() -> None:
     items = Lazily(5, lambda index: index * index)
-    assert list(items) == [0, 1, 4, 9, 16] and items[1:3] == [1, 4] and list(reversed(items))[0] == 16
+    assert list(items) == [0, 1, 4, 9, 16] and items[1:3] == [1, 4] and next(reversed(items)) == 16
     assert 9 in items and items and not Lazily(0, int)
     for index in (5, -6):
         with pytest.raises(IndexError, match=f"{index} is not one of the 5 items"):

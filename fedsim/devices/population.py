@@ -66,13 +66,16 @@ class Population:
         """
         if not 0 <= client_id < len(self):
             raise IndexError(f"client {client_id} is not one of the {len(self)} clients")
-        return DeviceProfile(
-            self.device_class(client_id), *[self.columns[name][client_id].item() for name in NUMERIC_FIELDS]
-        )
+        return DeviceProfile(self.device_class(client_id), *self._rows[client_id].tolist())
 
     def device_class(self, client_id: int) -> str:
         """The class of one client."""
         return self.class_names[int(self.class_index[client_id])]
+
+    @cached_property
+    def _rows(self) -> FloatArray:
+        """The columns side by side [K, F], for who asks for whole profiles."""
+        return np.stack([self.columns[name] for name in NUMERIC_FIELDS], axis=1)
 
     @cached_property
     def classes(self) -> list[str]:
