@@ -3,7 +3,8 @@
 A request here is everything that a request in timing fidelity is: the message down over the contended link of the server, the
 one-way delay, the device's queue, its computation, the reply up, its delay, and the rows of it; devices from presets with
 varying rates, give-ups and a hazard armed, and a deadline around each. The bare loop is the same clock and as many tasks in
-flight, each of which awaits four timeouts a request and does nothing else.
+flight, each of which awaits four timeouts a request and does nothing else. Both are timed in turn, in seconds of this process's
+one core, without building the federation.
 
 How many requests ended how, the rows, the bytes by the books and by the links, and the steps of the bare loop are asserted:
 what is fast and different fails.
@@ -40,17 +41,17 @@ from fedsim.request import Handler, Reply, Subject, World
 SEED = 7
 DEADLINE_S = 30.0
 NUM_SLEEPS = 4
-ROUNDS = 3
 CANDIDATES = tuple(f"{number} is the answer" for number in range(8))
 SCORES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """So many requests, so many of them under way at any time, one client for each of these."""
+    """So many requests, so many of them under way at any time, one client for each of these; timed so many times."""
 
     num_requests: int
     num_in_flight: int
+    rounds: int
 
 
 def score(state: Any, message: wire.Candidates) -> Reply:
@@ -75,7 +76,7 @@ def profiles_of(num_clients: int) -> list[DeviceProfile]:
 
 
 def seconds_of_requests(load: Load, profiles: Sequence[DeviceProfile]) -> float:
-    """Real seconds of the whole load, without building the federation."""
+    """Seconds of the whole load, without building the federation."""
     log = RecordLog()
     took_s = 0.0
 
@@ -147,8 +148,9 @@ def _check(log: RecordLog, federation: Federation, load: Load, ended: Counter[st
     """Every request has its outcome, its rows and its bytes, and all kinds of endings occur."""
     outcomes = Counter(row.status for row in log.of(Outcome))
     assert outcomes.total() == load.num_requests == ended.total(), (outcomes, ended)
-    assert outcomes["ok"] == ended["ok"] > 0.9 * load.num_requests, (outcomes, ended)
-    assert outcomes["dropped"] > 0.01 * load.num_requests, outcomes
+    assert outcomes["ok"] == ended["ok"] > 0.85 * load.num_requests, (outcomes, ended)
+    assert outcomes["dropped"] > 0.01 * load.num_requests and outcomes["late"] > 0, outcomes
+    assert outcomes["late"] <= ended["late"] and ended["lost"] <= outcomes["dropped"], (outcomes, ended)
     assert len(log.of(Reward)) == outcomes["ok"] + outcomes["late"]
     assert len(log.of(Compute)) > 0.97 * load.num_requests
     assert len(log.of(Transfer)) > 1.9 * load.num_requests
@@ -156,26 +158,22 @@ def _check(log: RecordLog, federation: Federation, load: Load, ended: Counter[st
 
 
 def seconds_of_bare_loop(load: Load) -> float:
-    """Real seconds of as many tasks on the same clock that only sleep, four times a request."""
-    took_s, num_steps = 0.0, 0
+    """Seconds of as many tasks on the same clock that only sleep, four times a request."""
+    took_s = 0.0
+    loops: list[VirtualLoop] = []
 
     async def play(loop: VirtualLoop) -> None:
-        nonlocal took_s, num_steps
+        nonlocal took_s
+        loops.append(loop)
         gc.collect()
         begun = time.process_time()
         await asyncio.gather(*(_sleep(first, load) for first in range(load.num_in_flight)))
         took_s = time.process_time() - begun
 
-    env_loop: list[VirtualLoop] = []
-
-    def main(loop: VirtualLoop) -> Any:
-        env_loop.append(loop)
-        return play(loop)
-
-    clock.run(main)
-    # A timer and the task's waking for each sleep.
-    num_steps = env_loop[0].num_steps
-    assert num_steps >= 2 * NUM_SLEEPS * load.num_requests, num_steps
+    clock.run(play)
+    # A timer and the waking of its task for each sleep; starting and ending a task are a few more.
+    num_sleeps = NUM_SLEEPS * load.num_requests
+    assert 2 * num_sleeps <= loops[0].num_steps <= 2 * num_sleeps + 4 * load.num_in_flight + 100
     return took_s
 
 
@@ -189,7 +187,7 @@ def measured(load: Load) -> Paired:
     """Both in turn, the order swapped from round to round."""
     profiles = profiles_of(load.num_in_flight)
     requests_s, bare_s = [], []
-    for round_index in range(ROUNDS):
+    for round_index in range(load.rounds):
         if round_index % 2 == 0:
             requests_s.append(seconds_of_requests(load, profiles))
         bare_s.append(seconds_of_bare_loop(load))
@@ -202,7 +200,7 @@ def main() -> int:
     """Measure both loads."""
     gc.set_threshold(100_000, 50, 100)  # as for every run
     claims = []
-    for load, least_per_s in ((Load(40_000, 1_000), 20_000), (Load(200_000, 100_000), 12_000)):
+    for load, least_per_s in ((Load(40_000, 1_000, 3), 20_000), (Load(200_000, 100_000, 1), 12_000)):
         pair = measured(load)
         per_s = [load.num_requests / seconds for seconds in pair.first_s]
         bare_per_s = [load.num_requests / seconds for seconds in pair.second_s]

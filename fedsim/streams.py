@@ -14,7 +14,7 @@ from hashlib import blake2b
 from itertools import repeat
 from statistics import NormalDist
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,21 +50,14 @@ def digest(*parts: Part, size: int = 8) -> bytes:
 def _encoded(parts: tuple[Part, ...]) -> bytes:
     key = b""
     for part in parts:
-        kind = type(part)  # compared by identity: this loop runs millions of times in a run
-        if kind is int or kind is str:
-            key += _plain(part)
-        elif kind is Joined:
-            key += part  # type: ignore[operator]
-        else:
-            key += _other(part)
+        key += _ENCODERS[type(part)](part)  # by the very type: this line runs millions of times in a run
     return key
 
 
 @lru_cache(maxsize=1 << 16)
 def _plain(part: Part) -> bytes:
     """An int or str, never of a subclass: what is remembered must not be mistaken for what only equals it, as True does 1."""
-    kind, raw = (b"i", b"%d" % part) if type(part) is int else (b"s", part.encode())  # type: ignore[union-attr]
-    return kind + len(raw).to_bytes(4, "big") + raw
+    return _other(part)
 
 
 def _head(tag: bytes, raw: bytes) -> bytes:
@@ -73,7 +66,7 @@ def _head(tag: bytes, raw: bytes) -> bytes:
 
 def _other(part: object) -> bytes:
     """A part of any kind, also of a subclass of int, str or bytes such as an enum's."""
-    if isinstance(part, bool) or not isinstance(part, int | str | bytes):
+    if isinstance(part, bool) or not isinstance(part, (int, str, bytes)):
         raise TypeError(f"a stream key part is int, str or bytes, not {type(part).__name__}")
     if isinstance(part, int):
         tag, raw = b"i", b"%d" % part
@@ -82,6 +75,14 @@ def _other(part: object) -> bytes:
     else:
         tag, raw = b"b", part
     return _head(tag, raw) + raw
+
+
+class _Encoders(dict[type, "Callable[[Any], bytes]"]):
+    def __missing__(self, kind: type) -> Callable[[Any], bytes]:
+        return _other
+
+
+_ENCODERS = _Encoders({int: _plain, str: _plain, Joined: bytes})
 
 
 def integer(*parts: Part) -> int:
