@@ -149,7 +149,7 @@ def _check(log: RecordLog, federation: Federation, load: Load, ended: Counter[st
     outcomes = Counter(row.status for row in log.of(Outcome))
     assert outcomes.total() == load.num_requests == ended.total(), (outcomes, ended)
     assert outcomes["ok"] == ended["ok"] > 0.85 * load.num_requests, (outcomes, ended)
-    assert outcomes["dropped"] > 0.01 * load.num_requests and outcomes["late"] > 0, outcomes
+    assert outcomes["dropped"] > 0.01 * load.num_requests, outcomes
     assert outcomes["late"] <= ended["late"] and ended["lost"] <= outcomes["dropped"], (outcomes, ended)
     assert len(log.of(Reward)) == outcomes["ok"] + outcomes["late"]
     assert len(log.of(Compute)) > 0.97 * load.num_requests

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from fedsim.clock import run
 from fedsim.lazily import Lazily
+from tests.worlds import ROUND, ask, small_world
 
 
 def test_an_item_is_made_once_and_only_when_it_is_asked_for() -> None:
@@ -28,3 +30,19 @@ def test_it_reads_like_a_list() -> None:
     for index in (5, -6):
         with pytest.raises(IndexError, match=f"{index} is not one of the 5 items"):
             items[index]
+
+
+def test_of_a_thousand_clients_only_those_that_are_asked_come_to_be() -> None:
+    profiles, states = Lazily(1000, lambda _: ROUND), Lazily(1000, lambda client_id: f"state {client_id}")
+
+    async def main() -> list[int]:
+        world = small_world(profiles, states=states)
+        there = world.federation.online()
+        await world.federation.broadcast(ask(), [7, 3])
+        await world.settle()
+        world.federation.log_presence(1.0)
+        assert sorted(row.client_id for row in world.outcomes) == [3, 7]
+        return there
+
+    assert run(main()) == list(range(1000))
+    assert states.made() == ["state 3", "state 7"]
