@@ -78,7 +78,7 @@ def check_memory(scenario: Scenario, devices: population.Population) -> None:
     if server_spec is None or client_spec is None or scenario.text is None:
         return
     needed = requirement(scenario, server_spec, client_spec, stated_lengths(scenario))
-    eligibility.too_small(needed, [devices.profile(client_id) for client_id in range(len(devices))])
+    eligibility.too_small(needed, devices)
 
 
 def _billed(scenario: Scenario, side: Literal["server", "clients"]) -> ModelSpec | None:

@@ -186,8 +186,8 @@ def statement(models: ModelsConfig, text: TextConfig | None) -> str | None:
 
 
 def _encoded_bytes(message: wire.Message) -> int:
-    carried = wire.unpack_id(message.num_bytes) if isinstance(message, wire.BaseModel) else 0
-    return len(wire.encode(message)) + carried
+    num_bytes = len(wire.encode(message))
+    return num_bytes + wire.unpack_id(message.num_bytes) if isinstance(message, wire.BaseModel) else num_bytes
 
 
 def _utf8_bytes(kind: wire.TextKind, text: str) -> int:

@@ -5,7 +5,7 @@ Real models import torch, and only when they are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import numpy as np
 
 from fedsim import accounts, standin
 from fedsim.devices.cost import ModelSpec
+from fedsim.lazily import Lazily
 from fedsim.models.local_config import LocalTrainingConfig
 from fedsim.privacy.config import SynthesisConfig
 from fedsim.progress import Phase, Progress
@@ -41,7 +42,7 @@ class Cast:
     data: TaskData
     policy: Policy
     frozen: Evaluator
-    evaluators: list[Evaluator]
+    evaluators: Sequence[Evaluator]
     server_spec: ModelSpec
     client_spec: ModelSpec
     hashes: Mapping[str, str]
@@ -54,22 +55,18 @@ def stand_ins(scenario: Scenario, num_clients: int) -> Cast:
     """The cast of a run with ``fidelity: timing``: token counts instead of models."""
     data = standin.task_data(scenario.tasks, num_clients, scenario.seed)
     known = {question.text: question for question in (*data.auxiliary, *data.pool)}
-    evaluators: list[Evaluator] = [
-        standin.StandInEvaluator(
-            client_id,
-            dict(zip(data.domains, data.partition[client_id].tolist(), strict=True)),
-            known,
-            scenario.seed,
-        )
-        for client_id in range(num_clients)
-    ]
+
+    def evaluator_of(client_id: int) -> Evaluator:
+        rows = dict(zip(data.domains, data.partition[client_id].tolist(), strict=True))
+        return standin.StandInEvaluator(client_id, rows, known, scenario.seed)
+
     policy = standin.StandInPolicy(scenario.protocol, scenario.seed)
     server_spec = accounts.spec_without_weights(scenario, "server")
     return Cast(
         data=data,
         policy=policy,
         frozen=standin.StandInEvaluator(-1, {}, known, scenario.seed),
-        evaluators=evaluators,
+        evaluators=Lazily(num_clients, evaluator_of),
         server_spec=server_spec,
         client_spec=accounts.spec_without_weights(scenario, "clients"),
         hashes={},

@@ -28,7 +28,7 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextvars import Context
-from heapq import heapify, heappush
+from heapq import heapify, heappop, heappush
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -58,6 +58,7 @@ MAX_EVENTS = 10**10
 """Default limit on steps: hours of real time, so that no run hangs for ever."""
 
 _EVENT, _TIMER, _LIMIT = 1, 2, 3  # priorities at one instant; SimPy's own are 0 (urgent) and 1 (normal)
+_NEVER_S = math.inf
 _MIN_COMPACTED = 64
 _MIN_SWEPT_TASKS = 1024
 _CLEANUP_STEPS = 10**6
@@ -192,10 +193,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         Raises:
             ValueError: ``when_s`` lies in the past or is NaN.
         """
-        if not when_s >= self.env._now:
+        if not self.env._now <= when_s < _NEVER_S:
+            if when_s == math.inf:
+                return Scheduled(when_s, callback, args, self, None)
             raise ValueError(f"an event cannot be scheduled at {when_s} s: it is {self.env._now:g} s already")
-        if when_s == math.inf:
-            return Scheduled(when_s, callback, args, self, None)
         event = Scheduled(when_s, callback, args, self, RUN_EVENT)
         if daemon:
             event.callbacks = self._run_daemon
@@ -299,18 +300,20 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         """Run until ``stop``: one event of the queue after another, and all ready callbacks in between."""
-        ready, heap, step = self._ready, self._heap, self.env.step
+        ready, heap, env, step = self._ready, self._heap, self.env, self.env.step
         popleft = ready.popleft
+        ours: tuple[type, ...] = (Scheduled, Timer) if type(env) is simpy.Environment else ()
         num_steps, max_events = self.num_steps, self._max_events
         failure: BaseException | None = None
         try:
             while True:
-                num_ready = len(ready)
-                for _ in range(num_ready):
-                    handle = popleft()
-                    if not handle._cancelled:
-                        handle._context.run(handle._callback, *handle._args)
-                num_steps += num_ready
+                if ready:
+                    num_ready = len(ready)
+                    for _ in range(num_ready):
+                        handle = popleft()
+                        if not handle._cancelled:
+                            handle._context.run(handle._callback, *handle._args)
+                    num_steps += num_ready
                 if self._stopping:
                     return
                 if num_steps > max_events:
@@ -321,8 +324,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 num_steps += 1
                 if len(heap) <= self._num_idle or self._frozen:
                     self._raise_deadlock()
-                else:
+                    continue
+                entry = heap[0][3]
+                if type(entry) not in ours:
                     step()
+                    continue
+                env._now = heappop(heap)[0]  # ``step``, for an entry that cannot fail and has one callback
+                callbacks, entry.callbacks = entry.callbacks, None
+                if callbacks is RUN_EVENT:
+                    entry._callback(*entry._args)
+                else:
+                    callbacks[0](entry)
         except BaseException as bug:
             self._frozen = True
             failure = _original(bug)

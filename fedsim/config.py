@@ -78,4 +78,4 @@ class StrictModel(BaseModel):
     Every field carries ``Field(description=...)`` with its unit; ``fedsim schema`` and the docs print them.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)

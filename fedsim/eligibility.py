@@ -21,6 +21,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import msgspec
+import numpy as np
+
 from fedsim import protocols
 from fedsim.billing import TokenCounts
 from fedsim.devices.availability import Availability
@@ -33,6 +36,7 @@ from fedsim.devices.cost import (
     resident_bytes,
     training_work,
 )
+from fedsim.devices.population import Population
 from fedsim.devices.profile import DeviceProfile
 from fedsim.errors import FederationError
 from fedsim.models.config import ModelsConfig, ScratchModel
@@ -77,19 +81,16 @@ def requirement(
     return Requirement(runs, float(needed), round(resident_bytes(spec)), pretrained)
 
 
-def too_small(needed: Requirement, profiles: Sequence[DeviceProfile]) -> frozenset[int]:
+def too_small(needed: Requirement, devices: Population) -> frozenset[int]:
     """Ids of the clients whose device cannot hold what they must.
 
     Raises:
         FederationError: that is everybody.
     """
-    excluded = frozenset(
-        client_id for client_id, profile in enumerate(profiles) if profile.memory_bytes < needed.needed_bytes
-    )
-    if profiles and len(excluded) == len(profiles):
-        largest: dict[str, float] = {}
-        for profile in profiles:
-            largest[profile.device_class] = max(largest.get(profile.device_class, 0.0), profile.memory_bytes)
+    memory = devices.columns["memory_bytes"]
+    excluded = frozenset(np.flatnonzero(memory < needed.needed_bytes).tolist())
+    if len(devices) and len(excluded) == len(devices):
+        largest = {name: float(memory[devices.ids_of(name)].max()) for name in devices.class_names}
         have = ", ".join(f"{name} at most {format_bytes(size)}" for name, size in sorted(largest.items()))
         raise FederationError(
             f"no device can hold the model: {format_bytes(needed.needed_bytes)} are needed, and there are {have}; "
@@ -146,19 +147,31 @@ def training_steps(
     return steps, Work(whole.flop * num_rows / (len(lengths) * steps), whole.memory_bytes)
 
 
+def untrained(client_id: int, device_class: str, memory_bytes: float, needed: Requirement) -> Member:
+    """One client's record where clients have no models of their own to train first."""
+    return Member(
+        client_id=client_id,
+        device_class=device_class,
+        memory_bytes=memory_bytes,
+        needed_bytes=needed.needed_bytes,
+        takes_part=memory_bytes >= needed.needed_bytes,
+        training_s=0.0,
+        training_flop=0.0,
+        training_energy_j=0.0,
+    )
+
+
 def member(
     client_id: int, profile: DeviceProfile, needed: Requirement, training: tuple[int, Work] | None
 ) -> Member:
     """One client's record: whether it takes part, and its one-off training (None: it has none), without jitter."""
-    takes_part = profile.memory_bytes >= needed.needed_bytes
-    steps, work = training if training is not None and takes_part else (0, NO_WORK)
+    alone = untrained(client_id, profile.device_class, profile.memory_bytes, needed)
+    if training is None or not alone.takes_part:
+        return alone
+    steps, work = training
     seconds = steps * duration_s(profile, work) if steps else 0.0
-    return Member(
-        client_id=client_id,
-        device_class=profile.device_class,
-        memory_bytes=profile.memory_bytes,
-        needed_bytes=needed.needed_bytes,
-        takes_part=takes_part,
+    return msgspec.structs.replace(
+        alone,
         training_s=seconds,
         training_flop=steps * work.flop,
         training_energy_j=compute_energy_j(profile, seconds),

@@ -19,6 +19,7 @@ from fedsim.devices.cost import Work, compute_energy_j, compute_jitter, duration
 from fedsim.devices.device import Device
 from fedsim.devices.profile import DeviceProfile
 from fedsim.errors import Deadlock, FederationError, FedsimError, RequestError
+from fedsim.lazily import Lazily
 from fedsim.network import wire
 from fedsim.records import SERVER_ID, Compute, Presence
 from fedsim.request import NEVER_ENDS, RUN_FAILED, Exchange, Hurry, Subject, World
@@ -180,16 +181,34 @@ class Federation:
         profiles: Sequence[DeviceProfile],
         states: Sequence[Any],
         server_profile: DeviceProfile,
+        classes: Sequence[str] | None = None,
     ) -> None:
+        """Make a federation in which nobody is asked yet; a device comes to be when its client is first looked at.
+
+        Args:
+            world: what is around the devices.
+            profiles: [K] each device.
+            states: [K] what each client knows.
+            server_profile: the server's accelerator.
+            classes: [K] the presets that devices were drawn from; default as their profiles say.
+
+        Raises:
+            FederationError: there are no clients.
+        """
         if not profiles:
             raise FederationError("the federation has no clients")
+        if len(states) != len(profiles):
+            raise ValueError(f"{len(profiles)} profiles and {len(states)} states; must be equally many")
         self._world = world
         links = (world.access["down"], world.access["up"]) if world.on_cut == "suspend" else None
-        self._devices = [
-            Device(client_id, profile, state, world.loop, world.availability, links, world.faults)
-            for client_id, (profile, state) in enumerate(zip(profiles, states, strict=True))
-        ]
-        self.clients: tuple[Client, ...] = tuple(Client(device, self) for device in self._devices)
+        self._devices = Lazily(
+            len(profiles),
+            lambda id_: Device(
+                id_, profiles[id_], states[id_], world.loop, world.availability, links, world.faults
+            ),
+        )
+        self._classes = classes or Lazily(len(profiles), lambda id_: profiles[id_].device_class)
+        self.clients: Sequence[Client] = Lazily(len(profiles), lambda id_: Client(self._devices[id_], self))
         self.server = Server(world, server_profile)
         self._num_requests = 0
         self._closed = False
@@ -210,11 +229,11 @@ class Federation:
 
     def online(self) -> list[int]:
         """Ids of the clients that are there now, ascending."""
-        return [client.client_id for client in self.clients if client.is_online]
+        return [client_id for client_id in range(len(self.clients)) if self._is_online(client_id)]
 
     async def client_online(self, client_id: int) -> None:
         """Sleep until this client is there; ``FederationError`` if it never will be."""
-        while not self.clients[client_id].is_online:
+        while not self._is_online(client_id):
             change_at_s = self._next_change(client_id)
             if change_at_s == float("inf") and client_id not in self._fetching:
                 raise FederationError(f"client {client_id} is away and will never come back")
@@ -222,7 +241,7 @@ class Federation:
 
     async def any_online(self, client_ids: Sequence[int]) -> None:
         """Sleep until one of these clients is there; ``FederationError`` if none ever will be."""
-        while not any(self.clients[client_id].is_online for client_id in client_ids):
+        while not any(map(self._is_online, client_ids)):
             change_at_s = min(map(self._next_change, client_ids), default=float("inf"))
             if change_at_s == float("inf") and not any(id_ in self._fetching for id_ in client_ids):
                 raise FederationError(
@@ -312,7 +331,7 @@ class Federation:
         try:
             await self._world.under_way.none_left()
         except Deadlock:
-            for device in self._devices:
+            for device in self._devices.made():
                 device.cut_all(NEVER_ENDS)
             await self._world.under_way.none_left()
 
@@ -323,18 +342,18 @@ class Federation:
         """
         self._closed = True
         cause = NEVER_ENDS if isinstance(error, Deadlock) else RUN_FAILED
-        for device in self._devices:
+        for device in self._devices.made():
             device.cut_all(cause)
         self._world.under_way.end_all(cause)
 
     def log_presence(self, until_s: float) -> None:
         """Put every device's intervals of presence up to an instant on record."""
-        for device in self._devices:
-            for start_at_s, end_at_s in self._world.availability.intervals(device.client_id, 0.0, until_s):
+        for client_id, device_class in enumerate(self._classes):
+            for start_at_s, end_at_s in self._world.availability.intervals(client_id, 0.0, until_s):
                 self._world.log.add(
                     Presence(
-                        client_id=device.client_id,
-                        device_class=device.profile.device_class,
+                        client_id=client_id,
+                        device_class=device_class,
                         start_at_s=start_at_s,
                         end_at_s=end_at_s,
                     )
@@ -347,9 +366,16 @@ class Federation:
 
     def _next_change(self, client_id: int) -> float:
         """When a client may come or go next, as far as the clock knows: infinity where it has no base model (yet)."""
-        if not self._devices[client_id].ready:
+        device = self._devices.made_at(client_id)
+        if device is not None and not device.ready:
             return float("inf")
         return self._world.availability.next_change(client_id, self.now_s())
+
+    def _is_online(self, client_id: int) -> bool:
+        """``Client.is_online`` without making the client: a device is ready unless it was told to fetch a base model."""
+        device = self._devices.made_at(client_id)
+        ready = device is None or device.ready
+        return ready and self._world.availability.is_on(client_id, self.now_s())
 
     async def _sleep_until(self, at_s: float) -> None:
         """Sleep until an instant, or until a client has fetched its base model or given it up."""

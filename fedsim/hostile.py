@@ -55,7 +55,9 @@ def roles_of(
         ScenarioError: a client that there is not, or that is named twice, or more hostile clients than there are; or clients
             that send no rewards under these handlers.
     """
-    if configs and wire.Candidates not in handlers:
+    if not configs:
+        return {}
+    if wire.Candidates not in handlers:
         raise ScenarioError(
             "hostile names experts that score falsely, but under these settings no client of the protocol sends scores; "
             "choose a protocol with scores, e.g. fedgrpo with wire scores_up, or remove hostile"

@@ -21,8 +21,8 @@ class Leg:
     reply, and a message beside a request, use the request's connection.
     """
 
-    __slots__ = ("_access", "_flow", "_is_whole", "_key", "_opening", "_plan", "_sent_bytes", "_world", "device", "direction",
-                 "end_at_s", "message", "start_at_s")  # fmt: skip
+    __slots__ = ("_access", "_flow", "_is_whole", "_key", "_on_delivered", "_on_sent", "_opening", "_plan", "_sent_bytes",
+                 "_world", "device", "direction", "end_at_s", "message", "start_at_s")  # fmt: skip
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Leg:
         self._world = world
         self._key = (world.seed, *key, direction)
         self._plan = world.transport.plan(world.sizes.message_bytes(message), self._key)
-        opens = direction == "down" and handshake.round_trips
+        opens = direction == "down" and handshake.rounds
         self._opening = Opening(world, device, handshake) if opens else None
         self._access = world.access[direction]
         self._flow: Flow | None = None
@@ -50,32 +50,33 @@ class Leg:
 
     def start(self, sent: Callable[[], None] | None, delivered: Callable[[], None]) -> None:
         """Put the message on the link; call ``sent`` when its last byte has left, ``delivered`` a delay later."""
-        transport, profile = self._world.transport, self.device.profile
-
-        def finished(_: Flow) -> None:
-            self.end_at_s = self._world.loop.time()
-            self._sent_bytes, self._is_whole = self._plan.total_bytes, True
-            if sent is not None:
-                sent()
-            self._world.loop.at(self.end_at_s + transport.one_way_s(profile, self._key), delivered)
-
-        def go() -> None:
-            if self.end_at_s is None:
-                self._flow = self._access.start(
-                    self.device.client_id, profile, self._plan.total_bytes, finished
-                )
-
-        def opened() -> None:
-            wait_s = transport.wait_s(self._plan, profile, self._rate_bytes_per_s)
-            if wait_s:
-                self._world.loop.at(self._world.loop.time() + wait_s, go)
-            else:
-                go()
-
+        self._on_sent, self._on_delivered = sent, delivered
         if self._opening is None:
-            opened()
+            self._opened()
         else:
-            self._opening.start(opened)
+            self._opening.start(self._opened)
+
+    def _opened(self) -> None:
+        wait_s = self._world.transport.wait_s(self._plan, self.device.profile, self._rate_bytes_per_s)
+        if wait_s:
+            self._world.loop.after(wait_s, self._flow_on)
+        else:
+            self._flow_on()
+
+    def _flow_on(self) -> None:
+        if self.end_at_s is None:
+            device = self.device
+            self._flow = self._access.start(
+                device.client_id, device.profile, self._plan.total_bytes, self._finished
+            )
+
+    def _finished(self, flow: Flow) -> None:
+        world, profile = self._world, self.device.profile
+        self._flow, self.end_at_s = None, (now_s := world.loop.time())
+        self._sent_bytes, self._is_whole = self._plan.total_bytes, True
+        if self._on_sent is not None:
+            self._on_sent()
+        world.loop.at(now_s + world.transport.one_way_s(profile, self._key), self._on_delivered)
 
     def _rate_bytes_per_s(self) -> float:
         return self._access.rate_bytes_per_s(self.device.client_id, self.device.profile)
@@ -213,8 +214,9 @@ class Opening:
 
 
 def _radio_j(device: Device, direction: Direction, wire_bytes: int) -> float:
-    up_bytes, down_bytes = (wire_bytes, 0) if direction == "up" else (0, wire_bytes)
-    return radio_energy_j(device.profile, up_bytes, down_bytes)
+    if direction == "up":
+        return radio_energy_j(device.profile, wire_bytes, 0)
+    return radio_energy_j(device.profile, 0, wire_bytes)
 
 
 class Errand:

@@ -19,7 +19,6 @@ import math
 import struct
 from functools import lru_cache
 from operator import mul
-from statistics import NormalDist
 
 from fedsim import streams
 
@@ -28,7 +27,6 @@ TRUNCATION = 1e-3
 
 _BLOCK = 16
 _WORDS = struct.Struct(f"<{_BLOCK}I")
-_NORMAL = NormalDist()
 _REMEMBERED_SLOTS, _REMEMBERED_BLOCKS = 1 << 14, 1 << 15
 
 
@@ -41,7 +39,11 @@ def slot_at(at_s: float, period_s: float) -> int:
 
 
 class Levels:
-    """Levels of many keys with one memory a in [0, 1); 0 means independent from slot to slot."""
+    """Levels of many keys with one memory a in [0, 1); 0 means independent from slot to slot.
+
+    Attributes:
+        level: of (key, slot): the level z of a slot, standard normal over keys and over slots.
+    """
 
     def __init__(self, memory: float) -> None:
         self._length = max(1, math.ceil(math.log(TRUNCATION) / math.log(memory))) if memory else 1
@@ -49,22 +51,18 @@ class Levels:
         scale = math.sqrt(math.fsum(map(mul, weights, weights)))
         self._weights = [weight / scale for weight in reversed(weights)]  # the oldest slot first
         # Pure functions of their arguments: what is remembered changes no number.
-        self._level = lru_cache(_REMEMBERED_SLOTS)(self._level_of)
+        self.level = lru_cache(_REMEMBERED_SLOTS)(self._level_of)
         self._block = lru_cache(_REMEMBERED_BLOCKS)(self._block_of)
-
-    def level(self, key: tuple[streams.Part, ...], slot: int) -> float:
-        """The level z of a slot: standard normal over keys and over slots."""
-        return self._level(key, slot)
 
     def _level_of(self, key: tuple[streams.Part, ...], slot: int) -> float:
         oldest = slot - self._length + 1
         first = oldest // _BLOCK
-        draws: list[float] = []
+        whole_key, draws = streams.joined(*key), list[float]()
         for block in range(first, slot // _BLOCK + 1):
-            draws += self._block(key, block)
+            draws += self._block(whole_key, block)
         return math.fsum(map(mul, self._weights, draws[oldest - first * _BLOCK :]))
 
-    def _block_of(self, key: tuple[streams.Part, ...], block: int) -> tuple[float, ...]:
+    def _block_of(self, key: streams.Joined, block: int) -> tuple[float, ...]:
         """The draws e of 16 slots from one hash: 32 bits each, so that none lies beyond 6.4 deviations."""
-        raw = streams.digest(*key, block, size=_WORDS.size)
-        return tuple([_NORMAL.inv_cdf((word + 0.5) / 2**32) for word in _WORDS.unpack(raw)])
+        raw = streams.digest(key, block, size=_WORDS.size)
+        return tuple(streams.standard_normals([(word + 0.5) / 2**32 for word in _WORDS.unpack(raw)]))

@@ -6,7 +6,7 @@ Nothing here writes a file, and torch is only what the cast brings along.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from fedsim import accounts, correlate, eligibility, invariants, protocols
 from fedsim.casting import Cast, ClientAccuracy
 from fedsim.clock import VirtualLoop
 from fedsim.devices import availability, population
-from fedsim.devices.cost import NO_WORK, Work
+from fedsim.devices.cost import NO_WORK
 from fedsim.devices.dropout import Dropout
 from fedsim.devices.profile import DeviceProfile
 from fedsim.devices.slowdown import Slowdowns
@@ -23,6 +23,7 @@ from fedsim.faults.config import REWARD_KINDS, check_server_link
 from fedsim.faults.plan import Faults, WithCrashes
 from fedsim.federation import Federation
 from fedsim.hostile import Roles, excluded, roles_of, with_hostile
+from fedsim.lazily import Lazily
 from fedsim.monitor import Monitor
 from fedsim.network import wire
 from fedsim.network.edges import EdgeTree, edge_tree
@@ -77,8 +78,8 @@ class Play:
         self.world: World
         self.faults: Faults | None
         self.roles: Roles
-        self.profiles: list[DeviceProfile]
-        self.states: list[ClientState]
+        self.profiles: Sequence[DeviceProfile]
+        self.states: Sequence[ClientState]
         self.federation: Federation
         self.monitor: Monitor
         self.state: ServerState
@@ -132,16 +133,16 @@ class Play:
             )
 
     def _build(self, loop: VirtualLoop, handlers: Mapping[Any, Any]) -> None:
-        scenario, cast = self.scenario, self._cast
+        scenario, cast, devices = self.scenario, self._cast, self._devices
         network = scenario.network
         lengths = accounts.stated_lengths(scenario)
-        profiles = [self._devices.profile(client_id) for client_id in range(len(self._devices))]
-        self.edges = edges = edges_of(scenario, self._devices)
+        profiles: Sequence[DeviceProfile] = Lazily(len(devices), devices.profile)
+        self.edges = edges = edges_of(scenario, devices)
         if edges is not None:
             profiles = edges.behind(profiles)
         needed = accounts.requirement(scenario, cast.server_spec, cast.client_spec, lengths)
         self.roles = roles_of(scenario.hostile, len(profiles), scenario.seed, handlers)
-        absent = eligibility.too_small(needed, profiles) | set(excluded(self.roles))
+        absent = eligibility.too_small(needed, devices) | set(excluded(self.roles))
         data, seed = cast.data, scenario.seed
         scores = correlate.presence_scores(scenario.correlate, data.partition, data.domains, seed)
         self.stated = availability.availability(
@@ -152,7 +153,7 @@ class Play:
         if faults is not None and faults.has_crashes:
             present = WithCrashes(present, faults)
         hangs = faults if faults is not None and faults.has_hangs else None
-        classes = [profile.device_class for profile in profiles]
+        classes = devices.classes
         world = World(
             seed=scenario.seed,
             loop=loop,
@@ -174,37 +175,33 @@ class Play:
         if faults is not None:
             faults.arm(loop, world.downlink, world.uplink, network.server_link)
         text_of = {question.question_id: question.text for question in cast.data.pool}
-        states = [
-            ClientState(
+        model_score = getattr(scenario.protocol, "model_score", "likelihood")
+        noise_config = getattr(scenario.protocol, "reward_noise", None)
+
+        def state_of(client_id: int) -> ClientState:
+            trusted = cast.data.trusted[client_id]
+            runs_own = needed.runs != "server"
+            counting = cast.evaluators[client_id].count_tokens if runs_own else cast.policy.count_tokens
+            return ClientState(
                 client_id=client_id,
                 evaluator=cast.evaluators[client_id],
                 spec=cast.client_spec,
-                trusted={
-                    text_of[question_id]: answer
-                    for question_id, answer in cast.data.trusted[client_id].items()
-                },
+                trusted={text_of[question_id]: answer for question_id, answer in trusted.items()},
                 answers=cast.data.answers,
-                tokens=accounts.counts(
-                    lengths,
-                    cast.policy.count_tokens
-                    if needed.runs == "server"
-                    else cast.evaluators[client_id].count_tokens,
-                ),
-                model_score=getattr(scenario.protocol, "model_score", "likelihood"),
+                tokens=accounts.counts(lengths, counting),
+                model_score=model_score,
                 rows=cast.data.private[client_id],
                 trainer=cast.trainer,
                 synthesiser=cast.synthesiser,
                 trained_spec=cast.server_spec,
-                noise=noise_of(scenario, client_id, cast.data.answers),
+                noise=noise_of(noise_config, seed, client_id, cast.data.answers),
             )
-            for client_id in range(len(self._devices))
-        ]
+
+        states = Lazily(len(devices), state_of)
         self.world, self.profiles, self.states = world, profiles, states
-        for client_id, profile in enumerate(profiles):
-            self._log.add(
-                eligibility.member(client_id, profile, needed, self._training(needed, states[client_id]))
-            )
-        self.federation = Federation(world, profiles, states, population.server_profile(scenario.server))
+        self._log_members(needed, classes)
+        server_profile = population.server_profile(scenario.server)
+        self.federation = Federation(world, profiles, states, server_profile, classes)
         self.monitor = Monitor(
             log=self._log,
             now_s=loop.time,
@@ -230,11 +227,19 @@ class Play:
         if scenario.models.base_model == "shipped" and needed.runs != "nothing":
             self.federation.ship(needed.model_bytes)
 
-    def _training(self, needed: eligibility.Requirement, client: ClientState) -> tuple[int, Work] | None:
-        """The one-off training of a client's own model, if the protocol asks for that model."""
+    def _log_members(self, needed: eligibility.Requirement, classes: Sequence[str]) -> None:
+        """Put every client on record, with the one-off training of its own model if the protocol asks for that model."""
         if not needed.pretrained:
-            return None
-        return eligibility.training_steps(self.scenario.models, client.spec, client.rows, client.tokens)
+            memory = self._devices.columns["memory_bytes"].tolist()
+            for client_id, device_class in enumerate(classes):
+                self._log.add(eligibility.untrained(client_id, device_class, memory[client_id], needed))
+            return
+        for client_id, profile in enumerate(self.profiles):
+            client = self.states[client_id]
+            training = eligibility.training_steps(
+                self.scenario.models, client.spec, client.rows, client.tokens
+            )
+            self._log.add(eligibility.member(client_id, profile, needed, training))
 
 
 def raise_plainly(task: asyncio.Task[None]) -> None:
@@ -278,9 +283,7 @@ def faults_of(scenario: Scenario, devices: population.Population) -> Faults | No
                 f"{scenario.protocol.name} sends rewards; choose another kind, or protocol fedgrpo with wire scores_up"
             ).at("faults", place, "kind")
     check_server_link(scenario.faults, scenario.network.server_link)
-    return Faults(
-        scenario.faults, scenario.seed, [devices.device_class(client_id) for client_id in range(len(devices))]
-    )
+    return Faults(scenario.faults, scenario.seed, devices.classes)
 
 
 def edges_of(scenario: Scenario, devices: population.Population) -> EdgeTree | None:
@@ -291,8 +294,7 @@ def edges_of(scenario: Scenario, devices: population.Population) -> EdgeTree | N
     """
     if scenario.network.edges is None:
         return None
-    classes = [devices.device_class(client_id) for client_id in range(len(devices))]
-    return edge_tree(scenario.network.edges, scenario.seed, classes, scenario.folder)
+    return edge_tree(scenario.network.edges, scenario.seed, devices.classes, scenario.folder)
 
 
 def _link(loop: VirtualLoop, edges: EdgeTree | None, direction: Direction, bytes_per_s: float) -> SharedLink:
@@ -300,9 +302,8 @@ def _link(loop: VirtualLoop, edges: EdgeTree | None, direction: Direction, bytes
     return SharedLink(loop, bytes_per_s) if edges is None else edges.link(loop, direction, bytes_per_s)
 
 
-def noise_of(scenario: Scenario, client_id: int, rule: AnswerRule) -> RewardNoise | None:
-    """What a client adds to every number that it sends, or None."""
-    config = getattr(scenario.protocol, "reward_noise", None)
+def noise_of(config: Any, seed: int, client_id: int, rule: AnswerRule) -> RewardNoise | None:
+    """What a client adds to every number that it sends, or None where a protocol has no such settings."""
     if not isinstance(config, RewardNoiseConfig):
         return None
-    return RewardNoise(config, scenario.seed, client_id, rule)
+    return RewardNoise(config, seed, client_id, rule)

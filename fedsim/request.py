@@ -66,10 +66,7 @@ class Exchange:
         # What tells this request's draws from every other's; the same in every protocol, whatever else happens in the run.
         self.key: tuple[streams.Part, ...] = (
             device.client_id,
-            message.purpose,
-            subject.question_id,
-            round_index,
-            subject.attempt,
+            streams.joined(message.purpose, subject.question_id, round_index, subject.attempt),
         )
         self._world = world
         self._device = device
@@ -92,7 +89,7 @@ class Exchange:
         """Send the message, unless the device is away."""
         self._world.under_way.request_began(self)
         device, dropout = self._device, self._world.dropout
-        if not (device.is_connected if isinstance(self._message, wire.BaseModel) else device.is_online):
+        if not device.is_online and not (device.is_connected and isinstance(self._message, wire.BaseModel)):
             away = device.why_away or "device was away when asked"
             self._end("offline", away if device.ready else "device has no base model yet")
             return
@@ -274,7 +271,8 @@ class Exchange:
         sent: Callable[[], None] | None,
         delivered: Callable[[], None],
     ) -> None:
-        leg = Leg(self._world, self._device, direction, message, self.key, self._world.transport.handshake)
+        world = self._world
+        leg = Leg(world, self._device, direction, message, self.key, world.transport.handshake)
         self._legs.append(leg)
         leg.start(sent, delivered)
 
@@ -288,6 +286,7 @@ class Exchange:
         self._ended = True
         if self._hazard is not None:
             self._hazard.set_rate(0.0)
+            self._hazard = None  # it knows us: no circle is left for the garbage collector
         if self._phase == "compute" and self._computation is not None:
             self._computation.close(cut=True)
             self._computation = None
@@ -313,6 +312,7 @@ class Exchange:
             phase=self._phase,
             cause=cause if self._world.faults is None else self._blame(status, cause),
         )
+        self._legs.clear()
         self._world.log.add(outcome)
         if not self.future.done() and not self._world.loop.is_closed():
             if status == "ok":
@@ -355,7 +355,7 @@ class Exchange:
         if self._phase != "done" or self._reply is None:
             return
         message = self._reply.message
-        if isinstance(message, wire.Rewards | wire.PartialRewards) and (
+        if isinstance(message, (wire.Rewards, wire.PartialRewards)) and (
             status == "ok" or self._refusal() is None
         ):
             self._world.log.add(

@@ -81,8 +81,10 @@ def _trusted(
     pool: Sequence[Question], coverage: float, num_clients: int, seed: int
 ) -> tuple[dict[int, str], ...]:
     """The covered questions' answers, each at one client."""
+    if not coverage:
+        return ({},) * num_clients  # nobody writes into them
     trusted: list[dict[int, str]] = [{} for _ in range(num_clients)]
-    covered = [q for q in pool if coverage and streams.uniform(seed, "covered", q.question_id) < coverage]
+    covered = [q for q in pool if streams.uniform(seed, "covered", q.question_id) < coverage]
     for q in covered:
         trusted[streams.integer(seed, "owner", q.question_id) % num_clients][q.question_id] = q.answer
     return tuple(trusted)

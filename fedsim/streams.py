@@ -11,47 +11,62 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import repeat
 from statistics import NormalDist
+from struct import Struct
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
 Part = int | str | bytes
 
-_NORMAL = NormalDist()
 _TWO_52 = float(2**52)
+_WORD = Struct(">Q")
+
+
+class Joined(bytes):
+    """Key parts that were encoded once (`joined`); as a part of a key it stands for all of them, in their order."""
+
+    __slots__ = ()
+
+
+def joined(*parts: Part) -> Joined:
+    """These parts as one, for a key that many draws begin or end with.
+
+    >>> digest(1, joined("a", 2)) == digest(1, "a", 2)
+    True
+    """
+    return Joined(_encoded(parts))
 
 
 def digest(*parts: Part, size: int = 8) -> bytes:
     """Hash key parts to ``size`` bytes; typed and length-prefixed, so keys cannot collide by joining."""
+    return blake2b(_encoded(parts), digest_size=size).digest()
+
+
+def _encoded(parts: tuple[Part, ...]) -> bytes:
     key = b""
     for part in parts:
-        # Compared by identity, the tags ready made: this loop runs millions of times in a run.
-        if type(part) is str:
-            key += _text(part)
-        elif type(part) is int:
-            raw = b"%d" % part
-            key += (_INTEGER[len(raw)] if len(raw) < len(_INTEGER) else _head(b"i", raw)) + raw
-        else:
-            key += _other(part)
-    return blake2b(key, digest_size=size).digest()
+        key += _ENCODERS[type(part)](part)  # by the very type: this line runs millions of times in a run
+    return key
+
+
+@lru_cache(maxsize=1 << 16)
+def _plain(part: Part) -> bytes:
+    """An int or str, never of a subclass: what is remembered must not be mistaken for what only equals it, as True does 1."""
+    return _other(part)
 
 
 def _head(tag: bytes, raw: bytes) -> bytes:
     return tag + len(raw).to_bytes(4, "big")
 
 
-_INTEGER = [b"i" + length.to_bytes(4, "big") for length in range(32)]
-
-
-@lru_cache(maxsize=4096)
-def _text(part: str) -> bytes:
-    raw = part.encode()
-    return _head(b"s", raw) + raw
-
-
 def _other(part: object) -> bytes:
-    """A part that is bytes, or of a subclass of int, str or bytes such as an enum's."""
-    if isinstance(part, bool) or not isinstance(part, int | str | bytes):
+    """A part of any kind, also of a subclass of int, str or bytes such as an enum's."""
+    if isinstance(part, bool) or not isinstance(part, (int, str, bytes)):
         raise TypeError(f"a stream key part is int, str or bytes, not {type(part).__name__}")
     if isinstance(part, int):
         tag, raw = b"i", b"%d" % part
@@ -62,6 +77,14 @@ def _other(part: object) -> bytes:
     return _head(tag, raw) + raw
 
 
+class _Encoders(dict[type, "Callable[[Any], bytes]"]):
+    def __missing__(self, kind: type) -> Callable[[Any], bytes]:
+        return _other
+
+
+_ENCODERS = _Encoders({int: _plain, str: _plain, Joined: bytes})
+
+
 def integer(*parts: Part) -> int:
     """A 63-bit non-negative integer for this key, e.g. to seed a library that wants one."""
     return int.from_bytes(digest(*parts), "big") >> 1
@@ -70,17 +93,25 @@ def integer(*parts: Part) -> int:
 def uniform(*parts: Part) -> float:
     """A uniform draw in the open interval (0, 1) for this key."""
     # 52 bits, not 53: half-way points stay exact, so that the largest draw does not round to 1.
-    return ((int.from_bytes(digest(*parts), "big") >> 12) + 0.5) / _TWO_52
+    word: int = _WORD.unpack(digest(*parts))[0]
+    return ((word >> 12) + 0.5) / _TWO_52
 
 
 def normal(*parts: Part) -> float:
     """A standard normal draw for this key (inverse transform of ``uniform``)."""
-    return _NORMAL.inv_cdf(uniform(*parts))
+    return _inv_cdf(uniform(*parts), 0.0, 1.0)
+
+
+def standard_normals(uniforms: Iterable[float]) -> list[float]:
+    """The inverse normal transform of uniform draws in (0, 1), as of `normal`."""
+    return list(map(_inv_cdf, uniforms, repeat(0.0), repeat(1.0)))
 
 
 def lognormal(sigma: float, *parts: Part) -> float:
     """A lognormal factor with mean 1: ``exp(sigma z - sigma^2 / 2)``; 1 exactly when ``sigma`` is 0."""
-    return math.exp(sigma * normal(*parts) - 0.5 * sigma * sigma) if sigma else 1.0
+    if not sigma:
+        return 1.0
+    return math.exp(sigma * _inv_cdf(uniform(*parts), 0.0, 1.0) - 0.5 * sigma * sigma)
 
 
 def exponential(mean: float, *parts: Part) -> float:
@@ -91,3 +122,15 @@ def exponential(mean: float, *parts: Part) -> float:
 def generator(*parts: Part) -> np.random.Generator:
     """A numpy generator seeded by this key, for bulk draws."""
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest(*parts, size=16), "big")))
+
+
+def _inv_cdf_of() -> Callable[[float, float, float], float]:
+    """The standard library's ``NormalDist(mu, sigma).inv_cdf(p)`` as one call of (p, mu, sigma), in C where it has that."""
+    try:
+        from statistics import _normal_dist_inv_cdf  # type: ignore[attr-defined]
+    except ImportError:  # another Python than CPython 3.11 to 3.13
+        return lambda p, mu, sigma: NormalDist(mu, sigma).inv_cdf(p)
+    return _normal_dist_inv_cdf  # type: ignore[no-any-return]
+
+
+_inv_cdf = _inv_cdf_of()

@@ -30,6 +30,16 @@ def test_clients_are_numbered_through_the_classes_in_the_order_written():
         population.profile(6)
 
 
+def test_a_profile_is_the_clients_row_of_the_columns():
+    population = draw(clients(laptop=2, phone=3), 0)
+    assert population.classes == ["laptop"] * 2 + ["phone"] * 3
+    for k, device_class in enumerate(population.classes):
+        profile = population.profile(k)
+        assert profile.device_class == device_class
+        assert all(getattr(profile, name) == population.columns[name][k] for name in NUMERIC_FIELDS)
+        assert all(type(getattr(profile, name)) is float for name in NUMERIC_FIELDS)
+
+
 def test_a_device_depends_only_on_seed_class_and_index_within_the_class():
     alone = draw(clients(phone=5), 3)
     crowded = draw(clients(laptop=7, phone=9, tablet=1), 3)

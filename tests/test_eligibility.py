@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fedsim import experiment, protocols
 from fedsim.billing import TokenizerCounts
 from fedsim.devices.availability import AlwaysOn
 from fedsim.devices.cost import NO_WORK, architecture, duration_s, resident_bytes, training_work
+from fedsim.devices.population import Population
 from fedsim.eligibility import Requirement, Without, member, requirement, too_small, training_steps
 from fedsim.errors import FederationError
 from fedsim.models.config import ModelsConfig
@@ -55,15 +56,22 @@ def test_a_protocol_that_asks_its_clients_nothing_needs_nothing_of_them() -> Non
     )
 
 
+def of_memory(device_class: str, *memory_bytes: float) -> Population:
+    """Devices of one class of which only the memory matters."""
+    return Population(
+        (device_class,), np.zeros(len(memory_bytes), np.int64), {"memory_bytes": np.array(memory_bytes)}
+    )
+
+
 def test_only_a_device_with_less_memory_than_needed_is_too_small() -> None:
-    profiles = [SimpleNamespace(memory_bytes=size, device_class="x") for size in (99.0, 100.0, 101.0)]
-    assert too_small(Requirement("clients", 100.0, 1, pretrained=True), profiles) == {0}  # type: ignore[arg-type]
+    devices = of_memory("x", 99.0, 100.0, 101.0)
+    assert too_small(Requirement("clients", 100.0, 1, pretrained=True), devices) == {0}
 
 
 def test_a_federation_of_devices_that_are_all_too_small_is_refused_with_the_numbers() -> None:
-    profiles = [SimpleNamespace(memory_bytes=4.0 * 2**30, device_class="phone")] * 2
+    devices = of_memory("phone", 4.0 * 2**30, 4.0 * 2**30)
     with pytest.raises(FederationError, match=r"8\.0 GiB are needed, and there are phone at most 4\.0 GiB"):
-        too_small(Requirement("clients", 8.0 * 2**30, 1, pretrained=True), profiles)  # type: ignore[arg-type]
+        too_small(Requirement("clients", 8.0 * 2**30, 1, pretrained=True), devices)
 
 
 def test_an_excluded_client_is_never_there_and_the_others_as_before() -> None:

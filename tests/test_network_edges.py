@@ -3,6 +3,7 @@
 import json
 import math
 from collections import Counter
+from types import SimpleNamespace
 
 import networkx as nx
 import pytest
@@ -136,11 +137,7 @@ def test_a_graphml_file_lies_beside_its_scenario(tmp_path):
     scenario = read_scenario(tmp_path / "run.yaml")
     assert scenario.anchored().network.edges.file == str(tmp_path / "tree.graphml")
 
-    class Devices(list):
-        def device_class(self, client_id):
-            return self[client_id]
-
-    assert edges_of(scenario, Devices(classes)) == from_file
+    assert edges_of(scenario, SimpleNamespace(classes=classes)) == from_file
 
 
 @pytest.mark.parametrize(

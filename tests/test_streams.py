@@ -4,6 +4,7 @@ import subprocess
 import sys
 from hashlib import blake2b
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -32,6 +33,32 @@ def test_different_keys_have_different_digests(one, other):
 )
 def test_keys_that_look_alike_when_joined_are_different_keys(one, other):
     assert streams.uniform(*one) != streams.uniform(*other)
+
+
+@given(PARTS, PARTS, PARTS)
+def test_joined_parts_are_the_same_key_as_the_parts_one_by_one(before, within, after):
+    assert streams.digest(*before, streams.joined(*within), *after) == streams.digest(
+        *before, *within, *after
+    )
+    assert streams.joined(streams.joined(*before), *after) == streams.joined(*before, *after)
+
+
+def test_joined_parts_are_not_the_bytes_that_they_are_encoded_in():
+    assert streams.digest(streams.joined("a")) != streams.digest(bytes(streams.joined("a")))
+
+
+def test_what_only_equals_a_part_that_was_encoded_before_is_still_told_from_it():
+    assert streams.uniform(1) == streams.uniform(1)
+    for part in (True, 1.0):
+        with pytest.raises(TypeError, match=type(part).__name__):
+            streams.uniform(part)
+
+
+def test_normals_in_bulk_are_those_of_one_draw_after_another():
+    keys = range(1000)
+    draws = streams.standard_normals([streams.uniform(7, key) for key in keys])
+    assert draws == [streams.normal(7, key) for key in keys]
+    assert draws == [NormalDist().inv_cdf(streams.uniform(7, key)) for key in keys]
 
 
 @pytest.mark.parametrize("part", [True, 1.0, None, ("a",), np.int64(3)])

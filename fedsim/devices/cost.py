@@ -203,8 +203,9 @@ def training_work(
     """
     if isinstance(tokens, int):
         forward = tokens * spec.flop_per_token
-    else:
-        forward = sum(_forward_flop(spec, row, 0, row) for row in tokens)
+    else:  # the sum of the rows' ``_forward_flop(spec, row, 0, row)``, in whole numbers
+        pairs = sum([row * (row + 1) // 2 for row in tokens])
+        forward = sum(tokens) * spec.flop_per_token + spec.attention_flop_per_pair * pairs
     if not forward:
         return NO_WORK
     per_parameter = 4 * spec.bytes_per_parameter + optimiser_bytes_per_parameter

@@ -122,7 +122,7 @@ class Device:
     @property
     def is_online(self) -> bool:
         """Whether the device is there at this virtual instant and can be asked for work."""
-        return self.ready and self.is_connected
+        return self.ready and self._availability.is_on(self.client_id, self._loop.time())
 
     @property
     def why_away(self) -> str | None:

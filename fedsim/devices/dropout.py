@@ -32,9 +32,12 @@ class Dropout:
         config: the scenario's ``dropout``.
         seed: root of the draws.
         scores: one standard normal score per client where ``correlate`` deals the risk; the highest gives up most.
+
+    Attributes:
+        has_hazard: whether a request can fail in some phase by the hazard at all.
     """
 
-    __slots__ = ("_hazard_of", "_odds", "_per_task", "_seed", "config")
+    __slots__ = ("_failure", "_give_up", "_hazard_of", "_odds", "_per_task", "_seed", "config", "has_hazard")
 
     def __init__(self, config: DropoutConfig, seed: int, scores: Sequence[float] | None = None) -> None:
         self.config = config
@@ -42,6 +45,7 @@ class Dropout:
         self._odds = Odds(config.per_task, config.spread, seed, "dropout", scores)
         self._per_task: dict[int, float] = {}
         hazard = config.hazard
+        self._give_up, self._failure = streams.joined(seed, "give-up"), streams.joined(seed, "failure")
         self._hazard_of = {
             "down": hazard.download,
             "queue": hazard.compute,
@@ -49,11 +53,7 @@ class Dropout:
             "up": hazard.upload,
             "done": 0.0,
         }
-
-    @property
-    def has_hazard(self) -> bool:
-        """Whether a request can fail in some phase by the hazard at all."""
-        return any(self._hazard_of.values())
+        self.has_hazard = any(self._hazard_of.values())
 
     def per_task_of(self, client_id: int) -> float:
         """The probability that this client gives a task up."""
@@ -69,13 +69,13 @@ class Dropout:
             return None
         client_id = key[0]
         assert isinstance(client_id, int)
-        if streams.uniform(self._seed, "give-up", *key) >= self.per_task_of(client_id):
+        if streams.uniform(self._give_up, *key) >= self.per_task_of(client_id):
             return None
         return streams.uniform(self._seed, "give-up-at", *key)
 
     def endurance(self, *key: streams.Part) -> float:
         """How much accumulated hazard this request bears: one Exp(1) draw."""
-        return streams.exponential(1.0, self._seed, "failure", *key)
+        return streams.exponential(1.0, self._failure, *key)
 
     def hazard_per_s(self, phase: str) -> float:
         """Failures per second while a request is in this phase; a queue counts as computation, a finished request has none."""

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,12 +66,21 @@ class Population:
         """
         if not 0 <= client_id < len(self):
             raise IndexError(f"client {client_id} is not one of the {len(self)} clients")
-        numbers = {name: float(self.columns[name][client_id]) for name in NUMERIC_FIELDS}
-        return DeviceProfile(device_class=self.device_class(client_id), **numbers)
+        return DeviceProfile(self.device_class(client_id), *self._rows[client_id].tolist())
 
     def device_class(self, client_id: int) -> str:
         """The class of one client."""
         return self.class_names[int(self.class_index[client_id])]
+
+    @cached_property
+    def _rows(self) -> FloatArray:
+        """The columns side by side [K, F], for who asks for whole profiles."""
+        return np.stack([self.columns[name] for name in NUMERIC_FIELDS], axis=1)
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """The class of every client [K]."""
+        return [self.class_names[index] for index in self.class_index.tolist()]
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -203,7 +211,6 @@ _LINK_FIELDS = ("up", "down", "rtt", "up_jitter", "down_jitter")
 # The Wi-Fi table has no delays; this one holds where a scenario puts a wired preset on Wi-Fi (the presets'
 # own value).
 _WIFI_RTT_S = 0.035
-_NORMAL = NormalDist()
 
 
 def _zero_if_unset(value: float | None) -> float:
@@ -216,7 +223,7 @@ def _row_of(draws: FloatArray, num_rows: int) -> IntArray:
 
 def _standard_normal(draws: FloatArray) -> FloatArray:
     """Inverse normal transform [n]; the standard library's, since importing scipy's costs as much as 500,000 draws."""
-    return np.fromiter(map(_NORMAL.inv_cdf, np.maximum(draws, 2.0**-54).tolist()), np.float64, len(draws))
+    return np.array(streams.standard_normals(np.maximum(draws, 2.0**-54).tolist()))
 
 
 # ------------------------------------------------------------------------------------------------ device

@@ -33,6 +33,7 @@ from fedsim.devices.profile import DeviceProfile
 from fedsim.errors import DataFileError, ScenarioError
 from fedsim.input_files import read_text
 from fedsim.input_limits import MAX_DIGITS, MAX_GRAPH_BYTES
+from fedsim.lazily import Lazily
 from fedsim.network.link import Timeline
 from fedsim.network.tree import TreeEdge, TreeLink
 from fedsim.records import Direction
@@ -152,12 +153,14 @@ class EdgeTree:
         name = self.homes.get(client_id)
         return 0.0 if name is None else sum(self.edges[step].rtt for step in way_up(name, self.edges))
 
-    def behind(self, profiles: Sequence[DeviceProfile]) -> list[DeviceProfile]:
-        """Profiles [K] with the round-trip times of the edges on the way."""
-        return [
-            replace(profile, rtt_s=profile.rtt_s + self.extra_rtt_s(client_id))
-            for client_id, profile in enumerate(profiles)
-        ]
+    def behind(self, profiles: Sequence[DeviceProfile]) -> Sequence[DeviceProfile]:
+        """Profiles [K] with the round-trip times of the edges on the way; each is made when it is first asked for."""
+
+        def profile_of(client_id: int) -> DeviceProfile:
+            profile = profiles[client_id]
+            return replace(profile, rtt_s=profile.rtt_s + self.extra_rtt_s(client_id))
+
+        return Lazily(len(profiles), profile_of)
 
 
 def edge_tree(

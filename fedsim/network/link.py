@@ -25,14 +25,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from heapq import heapify, heappop, heappush
+from operator import attrgetter
 from typing import Protocol
 
 RATE_UNIT_BYTES_PER_S = 2.0**-40
 # An access link without a limit: fast enough that no transfer takes measurable time.
 UNLIMITED_ACCESS_BYTES_PER_S = 2.0**60
+_UNLIMITED_UNITS = round(UNLIMITED_ACCESS_BYTES_PER_S / RATE_UNIT_BYTES_PER_S)
 # Flows that finish within this time of one another finish together, in order of start.
 TIE_S = 1e-9
+_NUMBER = attrgetter("number")
 
 
 class Cancellable(Protocol):
@@ -109,13 +113,13 @@ class SharedLink:
         self._parts_bytes = 0.0
         # Own-limited clients: sum of C_k, largest C_k / n_k first, earliest finish first.
         self._own_units = 0
-        self._own_by_rate = _Heap(own=True)
-        self._own_by_finish = _Heap(own=True)
+        self._own_by_rate = _Heap()
+        self._own_by_finish = _Heap()
         # Shared-limited clients: number of flows, smallest C_k / n_k first, first mark on the common clock
         # first.
         self._shared_flows = 0
-        self._shared_by_rate = _Heap(own=False)
-        self._shared_by_mark = _Heap(own=False)
+        self._shared_by_rate = _Heap()
+        self._shared_by_mark = _Heap()
         self._common = 0.0
         self._fair_rate = math.inf
         self._wake: Cancellable | None = None
@@ -258,8 +262,12 @@ class SharedLink:
         client.version += 1
         if client.is_own:
             self._own_units -= client.access
+            self._own_by_rate.forget(client)
+            self._own_by_finish.forget(client)
         else:
             self._shared_flows -= client.num_open
+            self._shared_by_rate.forget(client)
+            self._shared_by_mark.forget(client)
             if not self._shared_flows:
                 self._common = 0.0
 
@@ -302,21 +310,23 @@ class SharedLink:
         First the fastest own-limited clients leave their side while they exceed the share, which only raises
         it towards them; then the slowest shared-limited ones whose cap is below it. Comparisons are exact.
         """
-        while self._capacity is not None and (client := self._own_by_rate.top()) is not None:
-            left = self._capacity - self._own_units
-            if client.access * self._shared_flows <= client.num_open * left:
+        capacity, own, shared = self._capacity, self._own_by_rate, self._shared_by_rate
+        while own and capacity is not None:
+            client = own[0][3]
+            if client.access * self._shared_flows <= client.num_open * (capacity - self._own_units):
                 break
             self._take_out(client)
             self._join_shared(client)
-        while (client := self._shared_by_rate.top()) is not None:
-            if self._capacity is not None:
-                left = self._capacity - self._own_units
+        while shared:
+            client = shared[0][3]
+            if capacity is not None:
+                left = capacity - self._own_units
                 if client.access * self._shared_flows > client.num_open * left:
                     break
             self._take_out(client)
             self._join_own(client)
-        if self._shared_flows and self._capacity is not None:
-            left = self._capacity - self._own_units
+        if shared and capacity is not None:
+            left = capacity - self._own_units
             self._fair_rate = left / self._shared_flows * RATE_UNIT_BYTES_PER_S
         else:
             self._fair_rate = math.inf
@@ -326,7 +336,9 @@ class SharedLink:
 
     def _schedule(self) -> None:
         """One wake-up for the whole link, at the next finish; an older one does nothing if it still comes."""
-        at_s = max(self._next_finish_at_s(), self._now_s)
+        at_s = self._next_finish_at_s()
+        if at_s < self._now_s:
+            at_s = self._now_s
         if at_s == self._wake_at_s:
             return
         if self._wake is not None:
@@ -335,14 +347,15 @@ class SharedLink:
         self._wake_at_s = at_s
         self._generation += 1
         if at_s < math.inf:
-            generation = self._generation
-            self._wake = self._timeline.at(at_s, lambda: self._on_wake(generation))
+            self._wake = self._timeline.at(at_s, partial(self._on_wake, self._generation))
 
     def _next_finish_at_s(self) -> float:
-        mark = self._shared_by_mark.key()
-        if mark == math.inf or not self._fair_rate:
-            return self._own_by_finish.key()
-        return min(self._own_by_finish.key(), self._now_s + (mark - self._common) / self._fair_rate)
+        own, shared = self._own_by_finish, self._shared_by_mark
+        at_s = own[0][0] if own else math.inf
+        if not (shared and self._fair_rate):
+            return at_s
+        shared_at_s = self._now_s + (shared[0][0] - self._common) / self._fair_rate
+        return at_s if at_s <= shared_at_s else shared_at_s
 
     def _on_wake(self, generation: int) -> None:
         if generation != self._generation:
@@ -351,29 +364,23 @@ class SharedLink:
         self._advance()
         finished = self._finished()
         self._settle()
-        for flow in sorted(finished, key=lambda flow: flow.number):
+        if len(finished) > 1:
+            finished.sort(key=_NUMBER)
+        for flow in finished:
             flow._on_done(flow)
 
     def _finished(self) -> list[Flow]:
         """Close the flows whose last byte leaves now, or within the resolution of time."""
         slack_s = max(TIE_S, 4 * math.ulp(self._now_s))
-        finished: list[Flow] = []
+        own, shared, finished = self._own_by_finish, self._shared_by_mark, list[Flow]()
         while True:
-            if self._own_by_finish.key() <= self._now_s + slack_s:
-                client = self._own_by_finish.top()
-                rate = client.own_rate if client is not None else 0.0
-            elif self._shared_due(slack_s):
-                client = self._shared_by_mark.top()
-                rate = self._fair_rate
+            if own and own[0][0] <= self._now_s + slack_s:
+                client = own[0][3]
+                finished += self._finish_due(client, client.own_rate * slack_s)
+            elif shared and shared[0][0] <= self._common + self._fair_rate * slack_s and self._fair_rate:
+                finished += self._finish_due(shared[0][3], self._fair_rate * slack_s)
             else:
                 return finished
-            assert client is not None
-            finished += self._finish_due(client, rate * slack_s)
-
-    def _shared_due(self, slack_s: float) -> bool:
-        if not (self._shared_flows and self._fair_rate):
-            return False
-        return self._shared_by_mark.key() <= self._common + self._fair_rate * slack_s
 
     def _finish_due(self, client: ClientFlows, slack_bytes: float) -> list[Flow]:
         """Close the client's first flow, which is due by the same rounding that woke us, and its siblings by their marks."""
@@ -421,36 +428,36 @@ class ClientFlows:
         self.version = 0
 
 
-class _Heap:
-    """Clients of one side by a key, smallest first; entries of clients that moved on are skipped."""
+_Entry = tuple[float, int, int, ClientFlows]
+"""Key, number of the push, the client's version then, client."""
 
-    __slots__ = ("_entries", "_num_pushed", "_own", "_sweep_at")
 
-    def __init__(self, *, own: bool) -> None:
-        self._own = own
-        self._entries: list[tuple[float, int, int, ClientFlows]] = []
+class _Heap(list[_Entry]):
+    """Clients of one side by a key, smallest first.
+
+    A client's version grows whenever it leaves a side, so an entry holds as long as it has the client's version. The first
+    entry always holds: whoever leaves is forgotten at once if it stands there, else when it comes to stand there.
+    """
+
+    __slots__ = ("_num_pushed", "_sweep_at")
+
+    def __init__(self) -> None:
+        super().__init__()
         self._num_pushed = 0
         self._sweep_at = 64
 
     def push(self, key: float, client: ClientFlows) -> None:
         self._num_pushed += 1
-        if len(self._entries) >= self._sweep_at:
-            self._entries = [entry for entry in self._entries if self._holds(entry)]
-            heapify(self._entries)
-            self._sweep_at = 2 * len(self._entries) + 64
-        heappush(self._entries, (key, self._num_pushed, client.version, client))
+        if len(self) >= self._sweep_at:
+            self[:] = [entry for entry in self if entry[2] == entry[3].version]
+            heapify(self)
+            self._sweep_at = 2 * len(self) + 64
+        heappush(self, (key, self._num_pushed, client.version, client))
 
-    def top(self) -> ClientFlows | None:
-        entries = self._entries
-        while entries and not self._holds(entries[0]):
-            heappop(entries)
-        return entries[0][3] if entries else None
-
-    def key(self) -> float:
-        return math.inf if self.top() is None else self._entries[0][0]
-
-    def _holds(self, entry: tuple[float, int, int, ClientFlows]) -> bool:
-        return entry[2] == entry[3].version and entry[3].is_own == self._own and entry[3].num_open > 0
+    def forget(self, client: ClientFlows) -> None:
+        if self[0][3] is client:
+            while self and self[0][2] != self[0][3].version:
+                heappop(self)
 
 
 def rate_units(rate_bytes_per_s: float) -> int:
@@ -463,4 +470,6 @@ def rate_units(rate_bytes_per_s: float) -> int:
         raise ValueError(f"a rate of {rate_bytes_per_s} bytes/s; must be 0 or more")
     if rate_bytes_per_s == 0:
         return 0
-    return max(round(min(rate_bytes_per_s, UNLIMITED_ACCESS_BYTES_PER_S) / RATE_UNIT_BYTES_PER_S), 1)
+    if rate_bytes_per_s >= UNLIMITED_ACCESS_BYTES_PER_S:
+        return _UNLIMITED_UNITS
+    return round(rate_bytes_per_s / RATE_UNIT_BYTES_PER_S) or 1

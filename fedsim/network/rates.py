@@ -67,7 +67,7 @@ class AccessRates:
 
     def level(self, client_id: int, direction: Direction, at_s: float) -> float:
         """The state z at an instant: standard normal over clients and time."""
-        return self._levels.level((self._seed, "access", direction, client_id), self.slot(at_s))
+        return self._levels.level((self._seed, "access", direction, client_id), slot_at(at_s, self._period_s))
 
     def bytes_per_s(self, profile: DeviceProfile, client_id: int, direction: Direction, at_s: float) -> float:
         """The access link's rate at an instant, bytes/s: nominal rate times f, times the client's factor.
@@ -127,7 +127,8 @@ class AccessLinks:
         self._profiles[client_id] = profile
         rate_bytes_per_s = self._rate_now(client_id)
         flow = self._link.start(client_id, wire_bytes, rate_bytes_per_s, on_done)
-        self._watch(client_id, rate_bytes_per_s)
+        if not self._waits or self._rates.factors is not None:
+            self._watch(client_id, rate_bytes_per_s)
         return flow
 
     def cut(self, flow: Flow) -> float:

@@ -24,7 +24,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from fedsim import streams
 from fedsim.devices.profile import DeviceProfile
@@ -100,6 +100,7 @@ class Transport:
     """
 
     config: NetworkConfig
+    _lossless: dict[int, TransferPlan] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def handshake(self) -> Handshake:
@@ -131,16 +132,19 @@ class Transport:
         Repeats are negative binomial: ``num_segments`` segments, each sent until one sending arrives, drawn round by
         round. All segments count as equally long.
         """
-        wire_bytes = self.wire_bytes(message_bytes)
-        if self.config.transport == "ideal":
-            return TransferPlan(message_bytes, 0, wire_bytes, 0)
-        num_segments, repeats, rounds = self.num_segments(message_bytes), 0, 0
-        if self.config.loss and num_segments:
-            generator, lost = streams.generator(*key, "retransmissions"), num_segments
-            while lost := int(generator.binomial(lost, self.config.loss)):
-                repeats, rounds = repeats + lost, rounds + 1
-        repeated_bytes = round(repeats * wire_bytes / max(num_segments, 1))
-        return TransferPlan(message_bytes, num_segments, wire_bytes, repeated_bytes, rounds)
+        plan = self._lossless.get(message_bytes)
+        if plan is None:
+            num_segments = 0 if self.config.transport == "ideal" else self.num_segments(message_bytes)
+            plan = TransferPlan(message_bytes, num_segments, self.wire_bytes(message_bytes), 0)
+            self._lossless[message_bytes] = plan
+        if not self.config.loss or not plan.num_segments:
+            return plan
+        repeats, rounds, lost = 0, 0, plan.num_segments
+        generator = streams.generator(*key, "retransmissions")
+        while lost := int(generator.binomial(lost, self.config.loss)):
+            repeats, rounds = repeats + lost, rounds + 1
+        repeated_bytes = round(repeats * plan.wire_bytes / plan.num_segments)
+        return replace(plan, retransmitted_bytes=repeated_bytes, loss_rounds=rounds)
 
     def wait_s(
         self, plan: TransferPlan, profile: DeviceProfile, rate_bytes_per_s: Callable[[], float]

@@ -139,7 +139,8 @@ class Rewards(Message, frozen=True, array_like=True, tag="R"):
     def __post_init__(self) -> None:
         """Refuse a number that would travel in another width."""
         for reward in self.rewards:
-            _check_float(reward)
+            if type(reward) is not float:
+                _check_float(reward)
 
     def paper_bytes(self) -> int:
         """One number per candidate."""
@@ -158,7 +159,8 @@ class PartialRewards(Message, frozen=True, array_like=True, tag="T"):
     def __post_init__(self) -> None:
         """Refuse a number that would travel in another width."""
         for reward in self.rewards:
-            _check_float(reward)
+            if type(reward) is not float:
+                _check_float(reward)
 
     def paper_bytes(self) -> int:
         """One number per candidate that was scored."""

@@ -197,9 +197,10 @@ async def _answered_round(
     message = wire.AdapterDown(
         wire.pack_id(round_index), config.number_type, packed(weights, config.number_type)
     )
+    has_rows = frozenset(with_rows)
     for attempt in range(HOPELESS_ROUNDS):
         await federation.any_online(with_rows)
-        there = [client_id for client_id in federation.online() if client_id in with_rows]
+        there = [client_id for client_id in federation.online() if client_id in has_rows]
         chosen = cohort(there, config.clients_per_round, state.seed, round_index, attempt)
         replies = await stragglers.collect(
             partial(_request, federation, message, Subject(draw=round_index, attempt=attempt)),
