@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
+from fedsim.models.lean_llama import is_lean, lean_logits
+
 Ids = tuple[int, ...]
 T = TypeVar("T")
 _WIDTH_STEP = 16
@@ -68,10 +70,24 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.shapes = shapes
         self.end_id = int(tokenizer.eos_token_id)
+        self._is_lean = is_lean(network)
         self._prompts: dict[str, Ids] = {}
         # A tokenizer call takes 0.1 ms, and a run asks for the tokens of the same few thousand texts some 200,000 times.
         self._plain_ids = lru_cache(_MOST_TEXTS)(self._tokenized)
         self._text_of = lru_cache(_MOST_TEXTS)(self._decoded)
+
+    def logits(
+        self, ids: Tensor, bias: Tensor, positions: Tensor, cache: DynamicCache, last: bool = False
+    ) -> Tensor:
+        """Next-token logits after each input token, or after the last alone; see ``lean_logits``, whose bits these are."""
+        if self._is_lean:
+            return lean_logits(self.network, ids, bias, positions, cache, last)
+        out = self.network(
+            input_ids=ids, attention_mask=bias, position_ids=positions, past_key_values=cache, use_cache=True,
+            logits_to_keep=1 if last else 0,
+        )  # fmt: skip
+        logits: Tensor = out.logits
+        return logits
 
     def prompt_ids(self, text: str) -> Ids:
         """Token ids of a question, with the tokenizer's own special tokens."""
@@ -126,14 +142,16 @@ def prefill(language: LanguageModel, prompts: Sequence[Ids], width: int) -> Pref
     parts = []
     for inputs, real, count in padded_prompts(language, prompts, width):
         cache = DynamicCache()
-        out = language.network(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        logits = language.logits(
+            inputs["input_ids"], inputs["attention_mask"], inputs["position_ids"], cache, last=True
+        )
         parts.append(
             Prefix(
                 keys=tuple(layer.keys[:count] for layer in cache.layers),
                 values=tuple(layer.values[:count] for layer in cache.layers),
                 bias=_bias(real)[:count].to(language.network.dtype),
                 lengths=real.sum(-1)[:count],
-                logits=out.logits[:count, -1].float(),
+                logits=logits[:count, -1].float(),
             )
         )
     if len(parts) == 1:
@@ -191,12 +209,9 @@ def extend(language: LanguageModel, prefix: Prefix, owners: Tensor, inputs: Tens
             tokens = torch.cat([tokens, tokens[-1:].expand(rows - count, width)])
         bias = prefix.bias[owner][:, None, :].expand(rows, width, -1)
         bias = torch.cat([bias, causal.to(bias.dtype).expand(rows, width, width)], dim=-1)
-        out = language.network(
-            input_ids=tokens, attention_mask=bias[:, None],
-            position_ids=prefix.lengths[owner, None] + torch.arange(width),
-            past_key_values=shared_cache(prefix, owner), use_cache=True,
-        )  # fmt: skip
-        pieces.append(out.logits[:count].float())
+        positions = prefix.lengths[owner, None] + torch.arange(width)
+        logits = language.logits(tokens, bias[:, None], positions, shared_cache(prefix, owner))
+        pieces.append(logits[:count].float())
     return torch.cat(pieces)
 
 

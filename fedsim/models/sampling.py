@@ -166,12 +166,8 @@ def _step(
     """Logits ``[decode_rows, V]`` after one more token."""
     owner = owners[torch.from_numpy(batch.rows)]
     bias = torch.nn.functional.pad(prefix.bias[owner], (0, step))
-    out = language.network(
-        input_ids=last, attention_mask=bias[:, None, None, :],
-        position_ids=prefix.lengths[owner, None] + (step - 1), past_key_values=batch.cache, use_cache=True,
-    )  # fmt: skip
-    logits: Tensor = out.logits[:, -1].float()
-    return logits
+    positions = prefix.lengths[owner, None] + (step - 1)
+    return language.logits(last, bias[:, None, None, :], positions, batch.cache)[:, -1].float()
 
 
 def _pick(
