@@ -3,8 +3,9 @@
 Everything above (policy, evaluators, training of the policy) works on one structure: the *prefix* of a question is
 run once, left-padded, and its keys and values are shared by all answers that continue it. Only ``prefill`` and
 ``extend`` call the network. Both see fixed shapes: a number of rows that does not depend on how many there are to
-do (the last batch is filled up with copies), and widths that depend on a row's own text alone. So a row's bits do not
-depend on the company it is computed in, and a batch is free to be early, late, small or large.
+do (the last batch is filled up with copies, or left smaller where ``fitting.py`` has found that no bit depends on it),
+and widths that depend on a row's own text alone. So a row's bits do not depend on the company it is computed in, and a
+batch is free to be early, late, small or large.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
+from fedsim.models.fitting import fitting_rows
 from fedsim.models.lean_llama import is_lean, lean_logits
 
 Ids = tuple[int, ...]
@@ -62,19 +64,52 @@ class Prefix:
     logits: Tensor
 
 
-class LanguageModel:
-    """A ``transformers`` causal model with its tokenizer and canonical shapes."""
+class Tokens:
+    """Texts as token ids and back, remembered; models with one vocabulary share one.
 
-    def __init__(self, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, shapes: Shapes) -> None:
+    A tokenizer call takes 0.1 ms, and a run asks for the same few thousand texts some 200,000 times.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._prompts: dict[str, Ids] = {}
+        self.plain_ids = lru_cache(_MOST_TEXTS)(self._tokenized)
+        self.text = lru_cache(_MOST_TEXTS)(self._decoded)
+
+    def prompt_ids(self, text: str) -> Ids:
+        """Token ids of a question, with the tokenizer's own special tokens."""
+        ids = self._prompts.get(text)
+        if ids is None:
+            ids = self._prompts[text] = tuple(self._tokenizer(text)["input_ids"])
+        return ids
+
+    def read(self, texts: Sequence[str]) -> None:
+        """Make the ids of many questions at once, which takes a tenth of the time."""
+        self._prompts.update(zip(texts, map(tuple, self._tokenizer(list(texts))["input_ids"]), strict=True))
+
+    def _tokenized(self, text: str) -> Ids:
+        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _decoded(self, ids: Ids) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+
+class LanguageModel:
+    """A ``transformers`` causal model with its tokenizer and canonical shapes; ``tokens`` may be shared with other models."""
+
+    def __init__(
+        self,
+        network: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        shapes: Shapes,
+        tokens: Tokens | None = None,
+    ) -> None:
         self.network = network
         self.tokenizer = tokenizer
         self.shapes = shapes
         self.end_id = int(tokenizer.eos_token_id)
+        self.tokens = tokens or Tokens(tokenizer)
         self._is_lean = is_lean(network)
-        self._prompts: dict[str, Ids] = {}
-        # A tokenizer call takes 0.1 ms, and a run asks for the tokens of the same few thousand texts some 200,000 times.
-        self._plain_ids = lru_cache(_MOST_TEXTS)(self._tokenized)
-        self._text_of = lru_cache(_MOST_TEXTS)(self._decoded)
 
     def logits(
         self, ids: Tensor, bias: Tensor, positions: Tensor, cache: DynamicCache, last: bool = False
@@ -89,35 +124,32 @@ class LanguageModel:
         logits: Tensor = out.logits
         return logits
 
+    def rows(self, count: int, full: int, width: int, past: int) -> int:
+        """How many rows a batch of ``count`` is filled up to: ``full``, or fewer where that changes no bit."""
+        if count >= full or not self._is_lean:
+            return full
+        return fitting_rows(self.network, count, full, width, past)
+
     def prompt_ids(self, text: str) -> Ids:
         """Token ids of a question, with the tokenizer's own special tokens."""
-        ids = self._prompts.get(text)
-        if ids is None:
-            ids = self._prompts[text] = tuple(self.tokenizer(text)["input_ids"])
-        return ids
+        return self.tokens.prompt_ids(text)
 
     def answer_ids(self, text: str) -> Ids:
         """Token ids of a whole answer: its text and the end token."""
-        return (*self._plain_ids(text), self.end_id)
+        return (*self.tokens.plain_ids(text), self.end_id)
 
     def answer_text(self, ids: Ids) -> str:
         """The text of sampled ids, without the end token."""
-        return self._text_of(tuple(ids))
+        return self.tokens.text(tuple(ids))
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text, without special tokens."""
-        return len(self._plain_ids(text))
+        return len(self.tokens.plain_ids(text))
 
     def width(self, ids: Ids) -> int:
         """Canonical width of a question of these ids."""
         least = self.shapes.prompt_tokens
         return least if len(ids) <= least else -(-len(ids) // _WIDTH_STEP) * _WIDTH_STEP
-
-    def _tokenized(self, text: str) -> Ids:
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def _decoded(self, ids: Ids) -> str:
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
 def by_width(
@@ -178,7 +210,8 @@ def padded_prompts(
     diagonal = torch.eye(width, dtype=torch.bool)
     for start in range(0, len(prompts), rows):
         batch = prompts[start : start + rows]
-        ids, real = _left_padded([*batch, *([batch[-1]] * (rows - len(batch)))], width, language.end_id)
+        filling = [batch[-1]] * (language.rows(len(batch), rows, width, 0) - len(batch))
+        ids, real = _left_padded([*batch, *filling], width, language.end_id)
         inputs = {
             "input_ids": ids,
             "attention_mask": _bias((real[:, None, :] & causal) | diagonal)[:, None].to(
@@ -204,11 +237,12 @@ def extend(language: LanguageModel, prefix: Prefix, owners: Tensor, inputs: Tens
     for start in range(0, len(owners), rows):
         owner, tokens = owners[start : start + rows], inputs[start : start + rows]
         count = len(owner)
-        if count < rows:
-            owner = torch.cat([owner, owner[-1:].expand(rows - count)])
-            tokens = torch.cat([tokens, tokens[-1:].expand(rows - count, width)])
-        bias = prefix.bias[owner][:, None, :].expand(rows, width, -1)
-        bias = torch.cat([bias, causal.to(bias.dtype).expand(rows, width, width)], dim=-1)
+        size = language.rows(count, rows, width, prefix.bias.shape[1])
+        if count < size:
+            owner = torch.cat([owner, owner[-1:].expand(size - count)])
+            tokens = torch.cat([tokens, tokens[-1:].expand(size - count, width)])
+        bias = prefix.bias[owner][:, None, :].expand(size, width, -1)
+        bias = torch.cat([bias, causal.to(bias.dtype).expand(size, width, width)], dim=-1)
         positions = prefix.lengths[owner, None] + torch.arange(width)
         logits = language.logits(tokens, bias[:, None], positions, shared_cache(prefix, owner))
         pieces.append(logits[:count].float())
