@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from fedsim import streams
 from fedsim.models.cache import cache_folder, cache_key
 from fedsim.models.config import LoraConfig, ModelsConfig, PolicyConfig, ScratchModel
-from fedsim.models.evaluator import ModelEvaluator
+from fedsim.models.evaluator import ModelEvaluator, in_company
 from fedsim.models.first_look import FirstLooks
 from fedsim.models.jobs import Job, JobProgress, run_jobs
 from fedsim.models.language import LanguageModel, Shapes, Tokens
@@ -119,7 +119,7 @@ def load_models(
         evaluators.append(ModelEvaluator(language, policy.max_new_tokens))
     return Bundle(
         policy=live,
-        evaluators=evaluators,
+        evaluators=list(in_company(evaluators)),
         reference=ModelEvaluator(initial, policy.max_new_tokens),
         hashes=hashes,
         trainer=PolicyTrainer(live, policy, right, seed) if isinstance(policy, LocalTrainingConfig) else None,

@@ -32,7 +32,7 @@ def fitting_rows(network: LlamaForCausalLM, count: int, full: int, width: int, p
         count: rows that are needed.
         full: rows of a canonical batch.
         width: input tokens of every row.
-        past: cached tokens of every row.
+        past: cached tokens of every row; 0 for questions, of which only the last position has logits.
     """
     config = network.config
     gradients = torch.is_grad_enabled() and any(weight.requires_grad for weight in network.parameters())
@@ -68,13 +68,13 @@ def has_the_same_bits(
     bias = torch.zeros(rows, 1, width, past + width).masked_fill_(~(seen & causal), float("-inf"))
     bias[..., past:].diagonal(dim1=-2, dim2=-1).zero_()
     positions = past - hidden + torch.arange(width)
-    pull = torch.randn(rows, width, network.config.vocab_size, generator=draws)
+    pull = torch.randn(rows, width if past else 1, network.config.vocab_size, generator=draws)
 
     def run(filled: Callable[[Tensor], Tensor]) -> list[Tensor]:
         leaves = [filled(tensor).requires_grad_(gradients) for pair in earlier for tensor in pair]
         cache = DynamicCache(list(zip(leaves[::2], leaves[1::2], strict=True)) if past else None)
         with torch.set_grad_enabled(gradients):
-            logits = lean_logits(network, filled(ids), filled(bias), filled(positions), cache, last=False)
+            logits = lean_logits(network, filled(ids), filled(bias), filled(positions), cache, last=not past)
             found = [logits[:rows], *(t[:rows] for layer in cache.layers for t in (layer.keys, layer.values))]
             if gradients:
                 wanted = [weight for weight in network.parameters() if weight.requires_grad]

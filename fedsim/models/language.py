@@ -64,6 +64,21 @@ class Prefix:
     logits: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Which items of a list one pass computes.
+
+    Attributes:
+        items: their places in the list, int64 ``[rows]``; those past ``kept`` are filling.
+        kept: the rows of the pass that count.
+        counts: rows of each of several networks that share the pass (``stacked.py``); None: one network.
+    """
+
+    items: Tensor
+    kept: slice | Tensor
+    counts: tuple[int, ...] | None = None
+
+
 class Tokens:
     """Texts as token ids and back, remembered; models with one vocabulary share one.
 
@@ -111,10 +126,25 @@ class LanguageModel:
         self.tokens = tokens or Tokens(tokenizer)
         self._is_lean = is_lean(network)
 
+    def batches(self, prompts: Sequence[int], full: int, width: int, past: int) -> Iterator[Batch]:
+        """Passes over items that belong to these prompts, at most ``full`` rows each, the last one filled up."""
+        for start in range(0, len(prompts), full):
+            items = torch.arange(start, min(start + full, len(prompts)))
+            yield Batch(filled(items, self.rows(len(items), full, width, past)), slice(0, len(items)))
+
     def logits(
-        self, ids: Tensor, bias: Tensor, positions: Tensor, cache: DynamicCache, last: bool = False
+        self,
+        ids: Tensor,
+        bias: Tensor,
+        positions: Tensor,
+        cache: DynamicCache,
+        last: bool = False,
+        batch: Batch | None = None,
     ) -> Tensor:
-        """Next-token logits after each input token, or after the last alone; see ``lean_logits``, whose bits these are."""
+        """Next-token logits after each input token, or after the last alone; see ``lean_logits``, whose bits these are.
+
+        ``batch`` is where the rows come from, for networks that share a pass.
+        """
         if self._is_lean:
             return lean_logits(self.network, ids, bias, positions, cache, last)
         out = self.network(
@@ -169,32 +199,45 @@ def by_width(
     return batches
 
 
+def filled(items: Tensor, rows: int) -> Tensor:
+    """Items ``[n]`` and copies of the last one ``[rows]``."""
+    return torch.cat([items, items[-1:].expand(rows - len(items))]) if len(items) < rows else items
+
+
 def prefill(language: LanguageModel, prompts: Sequence[Ids], width: int) -> Prefix:
     """Run questions once, left-padded to ``width``, and keep what their continuations need."""
-    parts = []
-    for inputs, real, count in padded_prompts(language, prompts, width):
+    parts, places = [], []
+    for batch in language.batches(range(len(prompts)), language.shapes.prompt_rows, width, 0):
         cache = DynamicCache()
+        inputs, real = _padded(language, [prompts[item] for item in batch.items.tolist()], width)
         logits = language.logits(
-            inputs["input_ids"], inputs["attention_mask"], inputs["position_ids"], cache, last=True
+            inputs["input_ids"], inputs["attention_mask"], inputs["position_ids"], cache, True, batch
         )
         parts.append(
             Prefix(
-                keys=tuple(layer.keys[:count] for layer in cache.layers),
-                values=tuple(layer.values[:count] for layer in cache.layers),
-                bias=_bias(real)[:count].to(language.network.dtype),
-                lengths=real.sum(-1)[:count],
-                logits=logits[:count, -1].float(),
+                keys=tuple(layer.keys[batch.kept] for layer in cache.layers),
+                values=tuple(layer.values[batch.kept] for layer in cache.layers),
+                bias=_bias(real)[batch.kept].to(language.network.dtype),
+                lengths=real.sum(-1)[batch.kept],
+                logits=logits[batch.kept, -1].float(),
             )
         )
-    if len(parts) == 1:
+        places.append(batch.items[batch.kept])
+    if len(parts) == 1 and isinstance(batch.kept, slice):  # the questions' own order, and nothing to join
         return parts[0]
     return Prefix(
-        keys=tuple(torch.cat(layer) for layer in zip(*(p.keys for p in parts), strict=True)),
-        values=tuple(torch.cat(layer) for layer in zip(*(p.values for p in parts), strict=True)),
-        bias=torch.cat([p.bias for p in parts]),
-        lengths=torch.cat([p.lengths for p in parts]),
-        logits=torch.cat([p.logits for p in parts]),
+        keys=tuple(_in_order(layer, places) for layer in zip(*(p.keys for p in parts), strict=True)),
+        values=tuple(_in_order(layer, places) for layer in zip(*(p.values for p in parts), strict=True)),
+        bias=_in_order([p.bias for p in parts], places),
+        lengths=_in_order([p.lengths for p in parts], places),
+        logits=_in_order([p.logits for p in parts], places),
     )
+
+
+def _in_order(parts: Sequence[Tensor], places: Sequence[Tensor]) -> Tensor:
+    """What the passes found, in the order of the items."""
+    found, place = torch.cat(list(parts)), torch.cat(list(places))
+    return found if bool((place[1:] > place[:-1]).all()) else found[place.argsort()]
 
 
 def padded_prompts(
@@ -206,20 +249,22 @@ def padded_prompts(
     """
     rows = language.shapes.prompt_rows
     width = width or max(language.width(ids) for ids in prompts)
-    causal = torch.ones(width, width, dtype=torch.bool).tril()
-    diagonal = torch.eye(width, dtype=torch.bool)
     for start in range(0, len(prompts), rows):
         batch = prompts[start : start + rows]
         filling = [batch[-1]] * (language.rows(len(batch), rows, width, 0) - len(batch))
-        ids, real = _left_padded([*batch, *filling], width, language.end_id)
-        inputs = {
-            "input_ids": ids,
-            "attention_mask": _bias((real[:, None, :] & causal) | diagonal)[:, None].to(
-                language.network.dtype
-            ),
-            "position_ids": (real.cumsum(-1) - 1).clamp_min(0),
-        }
-        yield inputs, real, len(batch)
+        yield *_padded(language, [*batch, *filling], width), len(batch)
+
+
+def _padded(language: LanguageModel, prompts: Sequence[Ids], width: int) -> tuple[dict[str, Tensor], Tensor]:
+    ids, real = _left_padded(prompts, width, language.end_id)
+    causal = torch.ones(width, width, dtype=torch.bool).tril()
+    allowed = (real[:, None, :] & causal) | torch.eye(width, dtype=torch.bool)
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": _bias(allowed)[:, None].to(language.network.dtype),
+        "position_ids": (real.cumsum(-1) - 1).clamp_min(0),
+    }
+    return inputs, real
 
 
 def extend(language: LanguageModel, prefix: Prefix, owners: Tensor, inputs: Tensor) -> Tensor:
@@ -231,22 +276,19 @@ def extend(language: LanguageModel, prefix: Prefix, owners: Tensor, inputs: Tens
         owners: which question each answer continues, int64 ``[R]``.
         inputs: the answers' tokens, right-padded, int64 ``[R, A]``.
     """
-    rows, width = language.shapes.answer_rows, inputs.shape[1]
+    width, past = inputs.shape[1], prefix.bias.shape[1]
     causal = _bias(torch.ones(width, width, dtype=torch.bool).tril())
-    pieces = []
-    for start in range(0, len(owners), rows):
-        owner, tokens = owners[start : start + rows], inputs[start : start + rows]
-        count = len(owner)
-        size = language.rows(count, rows, width, prefix.bias.shape[1])
-        if count < size:
-            owner = torch.cat([owner, owner[-1:].expand(size - count)])
-            tokens = torch.cat([tokens, tokens[-1:].expand(size - count, width)])
+    pieces, places = [], []
+    for batch in language.batches(owners.tolist(), language.shapes.answer_rows, width, past):
+        owner, size = owners[batch.items], len(batch.items)
         bias = prefix.bias[owner][:, None, :].expand(size, width, -1)
         bias = torch.cat([bias, causal.to(bias.dtype).expand(size, width, width)], dim=-1)
         positions = prefix.lengths[owner, None] + torch.arange(width)
-        logits = language.logits(tokens, bias[:, None], positions, shared_cache(prefix, owner))
-        pieces.append(logits[:count].float())
-    return torch.cat(pieces)
+        cache = shared_cache(prefix, owner)
+        logits = language.logits(inputs[batch.items], bias[:, None], positions, cache, batch=batch)
+        pieces.append(logits[batch.kept].float())
+        places.append(batch.items[batch.kept])
+    return _in_order(pieces, places)
 
 
 def shared_cache(prefix: Prefix, owners: Tensor) -> DynamicCache:

@@ -50,7 +50,7 @@ def lean_logits(
     """
     model = network.model
     shape = (*ids.shape, network.config.num_attention_heads, -1)
-    cos, sin = _rotations(model.rotary_emb.inv_freq, positions)
+    cos, sin = rotations(model.rotary_emb.inv_freq, positions)
     states = embedding(ids, model.embed_tokens.weight, model.padding_idx)
     for index, layer in enumerate(model.layers):
         attention, mlp = layer.self_attn, layer.mlp
@@ -58,8 +58,8 @@ def lean_logits(
         query = linear(normed, attention.q_proj.weight).view(shape).transpose(1, 2)
         key = linear(normed, attention.k_proj.weight).view(shape).transpose(1, 2)
         value = linear(normed, attention.v_proj.weight).view(shape).transpose(1, 2)
-        query = (query * cos) + (_half_turned(query) * sin)
-        key = (key * cos) + (_half_turned(key) * sin)
+        query = (query * cos) + (half_turned(query) * sin)
+        key = (key * cos) + (half_turned(key) * sin)
         key, value = cache.update(key, value, index)
         mixed = scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=attention.scaling)
         states = states + linear(mixed.transpose(1, 2).reshape(*ids.shape, -1), attention.o_proj.weight)
@@ -71,7 +71,7 @@ def lean_logits(
 
 
 @torch.no_grad()
-def _rotations(frequencies: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+def rotations(frequencies: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines and sines of the rotary embedding, for all heads ``[rows, 1, A, d]``."""
     angles = positions[..., None].float() * frequencies
     angles = torch.cat((angles, angles), dim=-1)[:, None]
@@ -84,6 +84,7 @@ def _normed(norm: Any, states: Tensor) -> Tensor:
     return normed
 
 
-def _half_turned(states: Tensor) -> Tensor:
+def half_turned(states: Tensor) -> Tensor:
+    """The second half of the last dimension, negated, before the first."""
     half = states.shape[-1] // 2
     return torch.cat((-states[..., half:], states[..., :half]), dim=-1)
