@@ -78,6 +78,14 @@ def test_networks_that_compute_something_else_are_left_to_transformers():
     assert not is_lean(eager)
 
 
+def test_a_network_whose_precision_changes_later_is_left_to_transformers():
+    model = language(deepcopy(trained_network()))
+    assert model.is_lean
+    model.network.double()
+    prompts = [model.prompt_ids(question.text) for question in questions()[:3]]
+    assert not model.is_lean and prefill(model, prompts, 8).keys[0].dtype == torch.float64
+
+
 def test_weights_that_change_after_the_model_was_made_are_those_that_compute():
     model = language(deepcopy(trained_network()))
     prompts = [model.prompt_ids(question.text) for question in questions()[:3]]

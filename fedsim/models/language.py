@@ -124,7 +124,12 @@ class LanguageModel:
         self.shapes = shapes
         self.end_id = int(tokenizer.eos_token_id)
         self.tokens = tokens or Tokens(tokenizer)
-        self._is_lean = is_lean(network)
+        self._was_lean = is_lean(network)
+
+    @property
+    def is_lean(self) -> bool:
+        """Whether the network is one for ``lean_logits``, and still in the precision in which it came."""
+        return self._was_lean and self.network.lm_head.weight.dtype == torch.float32
 
     def batches(self, prompts: Sequence[int], full: int, width: int, past: int) -> Iterator[Batch]:
         """Passes over items that belong to these prompts, at most ``full`` rows each, the last one filled up."""
@@ -145,7 +150,7 @@ class LanguageModel:
 
         ``batch`` is where the rows come from, for networks that share a pass.
         """
-        if self._is_lean:
+        if self.is_lean:
             return lean_logits(self.network, ids, bias, positions, cache, last)
         out = self.network(
             input_ids=ids, attention_mask=bias, position_ids=positions, past_key_values=cache, use_cache=True,
@@ -156,7 +161,7 @@ class LanguageModel:
 
     def rows(self, count: int, full: int, width: int, past: int) -> int:
         """How many rows a batch of ``count`` is filled up to: ``full``, or fewer where that changes no bit."""
-        if count >= full or not self._is_lean:
+        if count >= full or not self.is_lean:
             return full
         return fitting_rows(self.network, count, full, width, past)
 

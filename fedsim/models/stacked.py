@@ -17,14 +17,14 @@ from torch.nn.functional import embedding, scaled_dot_product_attention, silu
 from transformers import DynamicCache, LlamaForCausalLM
 
 from fedsim.models.language import Batch, LanguageModel, filled
-from fedsim.models.lean_llama import half_turned, is_lean, rotations
+from fedsim.models.lean_llama import half_turned, rotations
 
 
 def can_stack(languages: Sequence[LanguageModel]) -> bool:
     """Whether the models differ in nothing but their weights, and are lean."""
     first = languages[0]
     return all(
-        is_lean(one.network)
+        one.is_lean
         and one.tokens is first.tokens
         and one.shapes == first.shapes
         and [weight.shape for weight in one.network.parameters()]
