@@ -18,14 +18,14 @@ from transformers import DynamicCache, LlamaForCausalLM
 
 from fedsim.models.lean_llama import lean_logits
 
-FEWEST = 8
-"""Rows of the smallest batch that is tried; under four, vector kernels take over from matrix kernels."""
+TRIED_ROWS = (8, 16, 24, 32, 48, 64, 96)
+"""Smaller batches that are tried, few because a trial takes as long as two passes. Under four rows other kernels take over."""
 
 _TRIALS: dict[tuple[object, ...], bool] = {}
 
 
 def fitting_rows(network: LlamaForCausalLM, count: int, full: int, width: int, past: int) -> int:
-    """The fewest rows, a multiple of 8 between ``count`` and ``full``, that give the bits of ``full`` rows.
+    """The fewest of ``TRIED_ROWS`` from ``count`` on that give the bits of ``full`` rows; else ``full``.
 
     Args:
         network: a network that ``is_lean``; gradients count when they are on and it has weights that want them.
@@ -40,7 +40,9 @@ def fitting_rows(network: LlamaForCausalLM, count: int, full: int, width: int, p
         config.hidden_size, config.intermediate_size, config.num_attention_heads, config.num_hidden_layers,
         config.vocab_size, torch.get_num_threads(), full, width, past, gradients,
     )  # fmt: skip
-    for rows in range(max(FEWEST, -(-count // FEWEST) * FEWEST), full, FEWEST):
+    for rows in TRIED_ROWS:
+        if not count <= rows < full:
+            continue
         if (rows, *kind) not in _TRIALS:
             _TRIALS[rows, *kind] = has_the_same_bits(network, rows, full, width, past, gradients)
         if _TRIALS[rows, *kind]:

@@ -73,8 +73,7 @@ def decode(
         alive = everyone[~ended]
         if not len(alive):
             break
-        past = range(prefix.bias.shape[1] + step - 1, prefix.bias.shape[1] + max_new_tokens - 1)
-        sizes = _batch_sizes(language, len(alive), past)
+        sizes = _batch_sizes(language, len(alive), prefix.bias.shape[1] + max_new_tokens - 2)
         if step == 1 or sum(sizes) <= _WORTH_MOVING * sum(len(batch.rows) for batch in batches):
             batches = _regroup(batches, prefix, owners, alive, sizes, max_new_tokens)
         for batch in batches:
@@ -135,14 +134,15 @@ class _Batch:
     cache: DynamicCache
 
 
-def _batch_sizes(language: LanguageModel, count: int, past: range) -> list[int]:
-    """Rows of each batch for so many living rows: all full but the last, which keeps its bits for all steps to come."""
+def _batch_sizes(language: LanguageModel, count: int, past: int) -> list[int]:
+    """Rows of each batch for so many living rows: all full but the last one.
+
+    A batch lives on while its cache grows up to ``past`` tokens. How long the cache is concerns each row by itself (attention
+    mixes no rows), so the longest one stands for all.
+    """
     full = language.shapes.decode_rows
     whole, rest = divmod(count, full)
-    size = rest
-    while rest and (fitting := max(language.rows(size, full, 1, width) for width in past)) != size:
-        size = fitting
-    return [full] * whole + [size] * bool(rest)
+    return [full] * whole + [language.rows(rest, full, 1, past)] * bool(rest)
 
 
 def _regroup(
