@@ -16,10 +16,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from fedsim import streams
 from fedsim.models.cache import cache_folder, cache_key
 from fedsim.models.config import LoraConfig, ModelsConfig, PolicyConfig, ScratchModel
-from fedsim.models.evaluator import ModelEvaluator
+from fedsim.models.evaluator import ModelEvaluator, in_company
 from fedsim.models.first_look import FirstLooks
 from fedsim.models.jobs import Job, JobProgress, run_jobs
-from fedsim.models.language import LanguageModel, Shapes
+from fedsim.models.language import LanguageModel, Shapes, Tokens
 from fedsim.models.local import PolicyTrainer
 from fedsim.models.local_config import LocalTrainingConfig
 from fedsim.models.measure import Matches
@@ -84,13 +84,14 @@ def load_models(
     network, tokenizer = _server(models, data, seed, folders)
     texts = [question.text for question in _questions(data)]
     hashes = {"server": weights_sha256(network)}
-    shapes = _shapes(tokenizer, texts)
+    read = _Readings(texts)
+    tokens, shapes = read.by(tokenizer)
     frozen: Any = deepcopy(network).requires_grad_(False)
     lora = _adapters(models, policy)
     if lora is not None:
         network = with_lora(network, lora, streams.integer(seed, "lora"))
         frozen = WithoutAdapters(network)
-    initial = LanguageModel(frozen, tokenizer, shapes)
+    initial = LanguageModel(frozen, tokenizer, shapes, tokens)
     centre = [question.text for question in [*data.auxiliary, *data.pool][:_CENTRE_QUESTIONS]]
     looks = None
     if right in (None, data.answers.right) and tokenizer.is_fast:  # a rule of somebody else's has no key
@@ -108,16 +109,17 @@ def load_models(
         looks = FirstLooks(root.parent / "first_looks", parts)
     right = right or data.answers.right
     live = LanguagePolicy(
-        LanguageModel(network, tokenizer, shapes), initial, policy, right, seed, centre, looks
+        LanguageModel(network, tokenizer, shapes, tokens), initial, policy, right, seed, centre, looks
     )
     evaluators = []
     for client, (client_network, client_tokenizer) in enumerate(_clients(models, data, folders)):
         hashes[f"client-{client}"] = weights_sha256(client_network)
-        language = LanguageModel(client_network, client_tokenizer, _shapes(client_tokenizer, texts))
+        own_tokens, own_shapes = read.by(client_tokenizer)
+        language = LanguageModel(client_network, client_tokenizer, own_shapes, own_tokens)
         evaluators.append(ModelEvaluator(language, policy.max_new_tokens))
     return Bundle(
         policy=live,
-        evaluators=evaluators,
+        evaluators=list(in_company(evaluators)),
         reference=ModelEvaluator(initial, policy.max_new_tokens),
         hashes=hashes,
         trainer=PolicyTrainer(live, policy, right, seed) if isinstance(policy, LocalTrainingConfig) else None,
@@ -231,7 +233,24 @@ def _questions(data: TaskData) -> list[Question]:
     return [question for split in splits for question in split]
 
 
-def _shapes(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Shapes:
+class _Readings:
+    """All questions as tokens, once for every vocabulary: remembered ids, and shapes that fit them."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._texts = texts
+        self._known: dict[str | int, tuple[Tokens, Shapes]] = {}
+
+    def by(self, tokenizer: PreTrainedTokenizerBase) -> tuple[Tokens, Shapes]:
+        """What a tokenizer, or another one of the same vocabulary, reads."""
+        vocabulary = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else id(tokenizer)
+        if vocabulary not in self._known:
+            tokens = Tokens(tokenizer)
+            tokens.read(self._texts)
+            self._known[vocabulary] = tokens, _shapes([len(tokens.prompt_ids(text)) for text in self._texts])
+        return self._known[vocabulary]
+
+
+def _shapes(lengths: Sequence[int]) -> Shapes:
     """Shapes whose width holds nearly all questions; the few longer ones take wider batches of their own."""
-    lengths = sorted(len(ids) for ids in tokenizer(list(texts))["input_ids"])
-    return Shapes(prompt_tokens=lengths[min(len(lengths) - 1, int(_TYPICAL * len(lengths)))])
+    typical = sorted(lengths)[min(len(lengths) - 1, int(_TYPICAL * len(lengths)))]
+    return Shapes(prompt_tokens=typical)

@@ -21,8 +21,8 @@ from fedsim.source import code_fingerprint
 from fedsim.tasks.questions import Question
 
 _DETERMINING_SOURCES = (
-    "models/language.py", "models/likelihood.py", "models/measure.py", "models/sampling.py", "models/tokenizer.py",
-    "models/zoo.py", "rl/losses.py", "tasks/matching.py", "streams.py",
+    "models/fitting.py", "models/language.py", "models/lean_llama.py", "models/likelihood.py", "models/measure.py",
+    "models/sampling.py", "models/tokenizer.py", "models/zoo.py", "rl/losses.py", "tasks/matching.py", "streams.py",
 )  # fmt: skip
 
 

@@ -53,7 +53,7 @@ class PolicyTrainer:
             }
         )
         live = policy.language
-        self._language = LanguageModel(_copy(live.network), live.tokenizer, live.shapes)
+        self._language = LanguageModel(_copy(live.network), live.tokenizer, live.shapes, live.tokens)
         self._start = trainable_weights(live.network)
 
     def start(self) -> Weights:

@@ -18,7 +18,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -59,6 +59,9 @@ class _Behaviour:
 class LanguagePolicy:
     """Implements ``fedsim.roles.Policy`` with a causal language model.
 
+    ``merges_equal`` says whether equal candidates of a draw run once, with their multiplicity as weight; the benchmark
+    of a step turns it off.
+
     Args:
         language: the live model; its weights change with every update.
         initial: the frozen initial policy, for the KL, for embeddings and for drift.
@@ -68,6 +71,8 @@ class LanguagePolicy:
         centre: questions whose mean embedding is taken off, so that what all questions share does not count as similar.
         first_looks: remembers how the initial policy did, over runs.
     """
+
+    merges_equal: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -140,6 +145,14 @@ class LanguagePolicy:
                 groups[draw.index] = Group(draw, self._version, tuple(self._candidate(a) for a in answers))
         return [groups[draw.index] for draw in draws]
 
+    def sampled_ids(self, draw_index: int) -> tuple[Ids, ...]:
+        """Token ids of a remembered group's candidates.
+
+        Raises:
+            KeyError: the draw was not sampled, or forgotten.
+        """
+        return self._behaviours[draw_index].ids
+
     def forget(self, draw_indices: Sequence[int]) -> None:
         """Drop what is remembered of groups that will never be trained (too stale, or without rewards)."""
         for index in draw_indices:
@@ -149,18 +162,17 @@ class LanguagePolicy:
         self, prompts: Sequence[Ids], prefix: Prefix, sampled: Sequence[Sequence[Sampled]]
     ) -> list[_Behaviour]:
         """Log-probabilities of the sampled answers under the weights that sampled, in the loss's own form."""
-        distinct = list(
-            dict.fromkeys((owner, a.ids) for owner, answers in enumerate(sampled) for a in answers)
-        )
+        keys = [
+            [(owner, a.ids, 0 if self.merges_equal else g) for g, a in enumerate(answers)]
+            for owner, answers in enumerate(sampled)
+        ]
+        distinct = list(dict.fromkeys(key for row in keys for key in row))
         scores = answer_scores(
-            self.language, prompts, [owner for owner, _ in distinct], [ids for _, ids in distinct],
+            self.language, prompts, [owner for owner, _, _ in distinct], [ids for _, ids, _ in distinct],
             self.config.temperature, prefix=prefix,
         )  # fmt: skip
         found = {key: scores.log_probs[row, : len(key[1])].clone() for row, key in enumerate(distinct)}
-        return [
-            _Behaviour(tuple(a.ids for a in answers), tuple(found[owner, a.ids] for a in answers))
-            for owner, answers in enumerate(sampled)
-        ]
+        return [_Behaviour(tuple(ids for _, ids, _ in row), tuple(found[key] for key in row)) for row in keys]
 
     def _candidate(self, answer: Sampled) -> Candidate:
         return Candidate(self.language.answer_text(answer.ids), len(answer.ids), answer.truncated)
@@ -241,11 +253,11 @@ class LanguagePolicy:
         if config.loss == "disco_constrained":
             count = float(len(set(places)))
         everyone = config.kl_weight != 0.0 or config.loss == "disco_constrained"
-        merged: dict[tuple[int, Ids, float], Row] = {}
+        merged: dict[tuple[int, Ids, float, int], Row] = {}
         for (group, ids, log_probs, gain), share in zip(kept, shares, strict=True):
             if gain == 0.0 and not everyone:
                 continue
-            key = (group.draw.index, ids, gain)
+            key = (group.draw.index, ids, gain, 0 if self.merges_equal else len(merged))
             known = merged.get(key)
             merged[key] = Row(
                 prompt=group.draw.question.text,

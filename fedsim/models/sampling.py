@@ -17,6 +17,9 @@ from fedsim import streams
 from fedsim.models.config import PolicyConfig
 from fedsim.models.language import Ids, LanguageModel, Prefix
 
+_WORTH_MOVING = 0.8
+"""Living rows move together when the batches shrink to this share: moving copies their cache."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
@@ -38,8 +41,9 @@ def decode(
 ) -> list[list[Sampled]]:
     """Continue every question ``copies`` times until the end token or the limit.
 
-    A step runs in batches of ``decode_rows`` rows; rows that ended leave, and the rest move together when a whole
-    batch can be saved. The token of row r at step t is the inverse CDF of ``uniforms[r, t]``, or the most probable one.
+    A step runs in batches of ``decode_rows`` rows, the last one smaller where that changes no bit; rows that ended leave,
+    and the rest move together when that saves enough. The token of row r at step t is the inverse CDF of
+    ``uniforms[r, t]``, or the most probable one.
 
     Args:
         language: the model.
@@ -49,7 +53,7 @@ def decode(
         uniforms: draws in (0, 1) ``[n * copies, max_new_tokens]``; None decodes greedily.
         temperature: divides the logits.
     """
-    num_rows, size = len(prefix.lengths) * copies, language.shapes.decode_rows
+    num_rows = len(prefix.lengths) * copies
     owners = torch.arange(len(prefix.lengths)).repeat_interleave(copies)
     tokens = np.full((num_rows, max_new_tokens), language.end_id)
     counts = np.zeros(num_rows, dtype=np.int64)
@@ -69,8 +73,9 @@ def decode(
         alive = everyone[~ended]
         if not len(alive):
             break
-        if step == 1 or -(-len(alive) // size) < len(batches):
-            batches = _regroup(batches, prefix, owners, alive, size, max_new_tokens)
+        sizes = _batch_sizes(language, len(alive), prefix.bias.shape[1] + max_new_tokens - 2)
+        if step == 1 or sum(sizes) <= _WORTH_MOVING * sum(len(batch.rows) for batch in batches):
+            batches = _regroup(batches, prefix, owners, alive, sizes, max_new_tokens)
         for batch in batches:
             live = ~ended[batch.rows[: batch.count]]
             if live.any():
@@ -122,11 +127,22 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
 
 @dataclass(slots=True)
 class _Batch:
-    """``decode_rows`` rows with their cache; the rows past ``count`` are filling."""
+    """Rows with their cache; those past ``count`` are filling."""
 
     rows: npt.NDArray[np.int64]
     count: int
     cache: DynamicCache
+
+
+def _batch_sizes(language: LanguageModel, count: int, past: int) -> list[int]:
+    """Rows of each batch for so many living rows: all full but the last one.
+
+    A batch lives on while its cache grows up to ``past`` tokens. How long the cache is concerns each row by itself (attention
+    mixes no rows), so the longest one stands for all.
+    """
+    full = language.shapes.decode_rows
+    whole, rest = divmod(count, full)
+    return [full] * whole + [language.rows(rest, full, 1, past)] * bool(rest)
 
 
 def _regroup(
@@ -134,22 +150,24 @@ def _regroup(
     prefix: Prefix,
     owners: Tensor,
     alive: npt.NDArray[np.int64],
-    size: int,
+    sizes: Sequence[int],
     room: int,
 ) -> list[_Batch]:
-    """Pack the living rows into as few batches as possible."""
+    """Pack the living rows into batches of these sizes, the last of which may be filled up."""
     if batches:
         place = np.full(len(owners), -1, dtype=np.int64)
-        for number, batch in enumerate(batches):
-            place[batch.rows[: batch.count]] = number * size + np.arange(batch.count)
+        before = 0
+        for batch in batches:
+            place[batch.rows[: batch.count]] = before + np.arange(batch.count)
+            before += len(batch.rows)
         stacks = zip(*(batch.cache.layers for batch in batches), strict=True)
         layers = [(torch.cat([x.keys for x in same]), torch.cat([x.values for x in same])) for same in stacks]
     else:
         place = owners.numpy()
         layers = list(zip(prefix.keys, prefix.values, strict=True))
-    packed = []
-    for start in range(0, len(alive), size):
-        rows = alive[start : start + size]
+    packed: list[_Batch] = []
+    for size in sizes:
+        rows = alive[len(packed) * sizes[0] :][:size]
         filled = np.concatenate([rows, np.repeat(rows[-1:], size - len(rows))])
         index = torch.from_numpy(place[filled])
         cache = DynamicCache()
@@ -163,15 +181,11 @@ def _regroup(
 def _step(
     language: LanguageModel, prefix: Prefix, owners: Tensor, batch: _Batch, last: Tensor, step: int
 ) -> Tensor:
-    """Logits ``[decode_rows, V]`` after one more token."""
+    """Logits ``[rows, V]`` of a batch after one more token."""
     owner = owners[torch.from_numpy(batch.rows)]
     bias = torch.nn.functional.pad(prefix.bias[owner], (0, step))
-    out = language.network(
-        input_ids=last, attention_mask=bias[:, None, None, :],
-        position_ids=prefix.lengths[owner, None] + (step - 1), past_key_values=batch.cache, use_cache=True,
-    )  # fmt: skip
-    logits: Tensor = out.logits[:, -1].float()
-    return logits
+    positions = prefix.lengths[owner, None] + (step - 1)
+    return language.logits(last, bias[:, None, None, :], positions, batch.cache)[:, -1].float()
 
 
 def _pick(

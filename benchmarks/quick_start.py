@@ -1,0 +1,37 @@
+"""The quick start's models, questions and settings, for benchmarks of real compute (trained once, then from the cache)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from fedsim.casting import questions
+from fedsim.models.bundle import Bundle, load_models
+from fedsim.models.config import PolicyConfig
+from fedsim.scenario import read_scenario
+from fedsim.tasks.questions import TaskData
+
+NUM_CLIENTS = 8
+
+
+@dataclass(frozen=True)
+class QuickStart:
+    """What ``scenarios/quickstart.yaml`` runs on, seed 0."""
+
+    data: TaskData
+    models: Bundle
+    config: PolicyConfig
+    seed: int
+
+
+@cache
+def quick_start() -> QuickStart:
+    """Load it; the first time on a machine its nine models are trained, which takes minutes."""
+    path = Path(__file__).resolve().parent.parent / "scenarios" / "quickstart.yaml"
+    scenario = read_scenario(path)
+    data = questions(scenario, NUM_CLIENTS)
+    models = load_models(
+        scenario.models, scenario.protocol, data, scenario.seed, threads=1, right=data.answers.right
+    )
+    return QuickStart(data, models, scenario.protocol, scenario.seed)
