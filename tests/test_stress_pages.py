@@ -20,7 +20,7 @@ from fedsim.sweeps.stress_file import Stress, StressRun
 from fedsim.sweeps.stress_losses import counted
 from fedsim.sweeps.stress_pages import document, layout, named_seeds, page, ratio, why_page, write_stress
 from fedsim.sweeps.stress_rows import Row, first_clause, kind_of, read_row
-from fedsim.sweeps.workers import Ending
+from fedsim.sweeps.endings import Ending
 
 GRID = {
     "name": "hand", "base": "x", "seeds": [0, 1],

@@ -149,6 +149,11 @@ class PlannedRun:
     key: str
     value: float | None = None
 
+    @property
+    def name(self) -> str:
+        """For people: ``variant deadline, seed 1``."""
+        return f"variant {self.variant}, seed {self.seed}"
+
 
 @dataclass(frozen=True, slots=True)
 class ComparisonFile:
