@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
@@ -43,12 +44,16 @@ if TYPE_CHECKING:
 LOCAL = "local"
 """The address of a cluster that is started here and stopped when it is no longer needed."""
 
+_CLIENT = "ray://"
+
 LIVES = 3
 """How often a run is begun whose worker dies: one that exhausts a node's memory would go on for ever."""
 
 _MISSING = "--ray needs Ray, which is not installed: pip install 'fedgrpo-sim[ray]'"
+_HINT = " (a cluster that asks for tokens needs RAY_AUTH_MODE=token)"
 _LOOK_S = 0.2  # how often a signal to end is looked for while nothing happens
 _ANSWER_S = 5.0  # how long a host may take to accept a connection
+_GRACE_S = 5.0  # how long a run that was asked to end may take
 _REACH_S = 45.0  # how long a cluster may take to take somebody in
 _SPARE = 2  # runs given per run that fits the cluster, so that no node waits for the next one
 _INITIAL = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
@@ -76,7 +81,10 @@ class Cluster:
         self._num_cpus = num_cpus
         self._folder: Path | None = None
         self._is_open = False
-        if address != LOCAL:
+        if address.startswith(_CLIENT):  # Ray's client says in time that nobody answers
+            _knock(address)
+            self._open()
+        elif address != LOCAL:
             _reach(address)
 
     def crew(self, store: Path, where: Where) -> RayCrew:
@@ -99,7 +107,8 @@ class Cluster:
         self._is_open, self._folder = False, None
 
     def _open(self) -> None:
-        with self.progress.phase("cluster", None), _own_signals():
+        with self.progress.phase("cluster", None), _own_signals(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an address that does not answer is said in one line, by us
             self._is_open = True  # half an opened one must be closed too
             try:
                 if self._address != LOCAL:
@@ -110,7 +119,8 @@ class Cluster:
                 self._folder = Path(tempfile.mkdtemp(prefix="fedsim-ray-", dir="/tmp"))
                 self.ray.init(address=LOCAL, num_cpus=self._num_cpus, _temp_dir=str(self._folder), **_INITIAL)
             except (ConnectionError, RuntimeError, OSError, ValueError) as error:
-                raise InputError(f"--ray {self._address}: {_first_line(error)}") from None
+                self.close()
+                raise InputError(f"--ray {self._address}: {_first_line(error)}{_HINT}") from None
 
 
 class RayCrew:
@@ -197,9 +207,13 @@ class RayCrew:
             yield run, self._received(run, json.loads(said), parcel)
 
     def close(self) -> None:
-        """End every run."""
-        for given in self._busy:
-            with contextlib.suppress(self._ray.exceptions.RayError, ConnectionError):
+        """End every run: each is asked to, so that it leaves nothing on its node, and made to where it does not in time."""
+        with contextlib.suppress(self._ray.exceptions.RayError, ConnectionError):
+            for given in self._busy:
+                self._ray.cancel(given)
+            if self._busy:
+                self._ray.wait(list(self._busy), num_returns=len(self._busy), timeout=_GRACE_S)
+            for given in self._busy:
                 self._ray.cancel(given, force=True)
         self._busy.clear()
 
@@ -300,7 +314,7 @@ def _scenario_here(order: Mapping[str, Any], files: tuple[bytes, ...], folder: P
         here = Path(name)
         if here.is_file() and _digest(here.read_bytes()).hex() == digest:
             continue
-        copy = folder / "inputs" / str(place) / here.name
+        copy = folder / "inputs" / str(place) / here.parent.name / here.name
         copy.parent.mkdir(parents=True)
         copy.write_bytes(content)
         *sections, last = key.split(".")
@@ -353,13 +367,13 @@ def _reach(address: str) -> None:
         raise InputError(f"{refused} within {_REACH_S:g} s") from None
     if asked.returncode != 0:
         said = asked.stderr.strip().splitlines()
-        raise InputError(f"{refused}: {said[-1] if said else f'exit code {asked.returncode}'}")
+        raise InputError(f"{refused}: {said[-1] if said else f'exit code {asked.returncode}'}{_HINT}")
 
 
 def _knock(address: str) -> None:
     if address == "auto":
         return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.removeprefix(_CLIENT).rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65_535:
         raise InputError(f"--ray {address}: must be auto, host:port or ray://host:port")
     try:
