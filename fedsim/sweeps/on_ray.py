@@ -34,7 +34,7 @@ from fedsim.errors import FedsimError, InputError
 from fedsim.progress import Progress
 from fedsim.runfolder import platform_facts, versions, write_atomically
 from fedsim.sweeps import cores
-from fedsim.sweeps.comparison_file import result_code_hash
+from fedsim.sweeps.comparison_file import this_code
 from fedsim.sweeps.parcels import Parcel, packed, unpack
 from fedsim.sweeps.workers import Planned, Report, broken, unfinished
 
@@ -274,7 +274,7 @@ def facts() -> dict[str, str]:
     """What two machines must have in common to give the same bits."""
     platform = platform_facts()
     return {
-        "fedsim's code": result_code_hash(),
+        "fedsim's code": this_code(),
         "machine": platform["machine"],
         "CPU features": platform["cpu_features"],
         **versions(),
