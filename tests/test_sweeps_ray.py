@@ -1,4 +1,4 @@
-"""Sweeps on Ray (on_ray.py, parcels.py): the records of a local sweep, whatever happens to the workers.
+"""Sweeps on Ray (on_ray.py, ray_cluster.py, parcels.py): the records of a local sweep, whatever happens to the workers.
 
 The cluster is started here, with two workers, and spoken to by ``fedsim`` in processes of its own. What needs no cluster is
 tested without one, also where Ray is not installed.
@@ -28,12 +28,13 @@ import pytest
 
 from fedsim.cli import _with_address, main
 from fedsim.errors import FedsimError, InputError
+from fedsim.parcels import packed, unpack
 from fedsim.progress import SilentProgress
+from fedsim.ray_cluster import Cluster
 from fedsim.scenario import read_scenario
 from fedsim.scenario_yaml import to_yaml
 from fedsim.sweeps import on_ray
 from fedsim.sweeps.hiring import Where
-from fedsim.sweeps.parcels import packed, unpack
 from tests.real_runs import tiny
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -251,6 +252,24 @@ def test_a_run_that_kills_every_worker_is_given_up_after_three(folder, tmp_path)
 # ------------------------------------------------------------------------------------- on a cluster
 
 
+@needs_ray
+def test_a_comparison_starts_a_cluster_of_its_own_and_stops_it(folder, tmp_path):
+    (folder / "pair.yaml").write_text(
+        "name: pair\nbase: base.yaml\nseeds: [0]\nvariants:\n  - {name: a}\n  - {name: b, set: {protocol.group_size: 6}}\n"
+    )
+    before, found = scratch_folders(), []
+    arguments = ["compare", folder / "pair.yaml", "--no-figures", "--quiet", "--out"]
+    assert here(*arguments[:3], *arguments[4:], tmp_path / "local") == 0
+    env = {"HOME": str(tmp_path)}  # where Ray keeps the token of a cluster that it starts
+    assert ended(fedsim(*arguments, tmp_path / "far", "--ray", env=env))[::2] == (0, "")
+    for out in ("local", "far"):
+        document = json.loads((tmp_path / out / "comparison.json").read_text())
+        places = [tmp_path / out / run["folder"] for run in document["runs"]]
+        found.append([json.loads((place / "summary.json").read_text())["records_sha256"] for place in places])
+    assert found[0] == found[1] and len(set(found[0])) == 2
+    assert scratch_folders() == before
+
+
 @dataclass(frozen=True)
 class Started:
     address: str
@@ -311,7 +330,7 @@ def workers_of(task: str) -> list[int]:
 )
 def test_an_address_without_a_cluster_is_refused(address, words):
     with pytest.raises(InputError) as refused:
-        on_ray.Cluster(address, 2, SilentProgress())
+        Cluster(address, 2, SilentProgress())
     assert str(refused.value).startswith(f"--ray {address}: ") and words in str(refused.value)
 
 
@@ -376,24 +395,6 @@ def test_an_interrupted_sweep_on_a_cluster_keeps_what_is_finished_and_leaves_no_
     while workers_of("length") or scratch_folders() - before:
         assert time.monotonic() < until_s
         time.sleep(0.1)
-
-
-@needs_ray
-def test_a_comparison_starts_a_cluster_of_its_own_and_stops_it(folder, tmp_path):
-    (folder / "pair.yaml").write_text(
-        "name: pair\nbase: base.yaml\nseeds: [0]\nvariants:\n  - {name: a}\n  - {name: b, set: {protocol.group_size: 6}}\n"
-    )
-    before, found = scratch_folders(), []
-    arguments = ["compare", folder / "pair.yaml", "--no-figures", "--quiet", "--out"]
-    assert here(*arguments[:3], *arguments[4:], tmp_path / "local") == 0
-    env = {"HOME": str(tmp_path)}  # where Ray keeps the token of a cluster that it starts
-    assert ended(fedsim(*arguments, tmp_path / "far", "--ray", env=env))[::2] == (0, "")
-    for out in ("local", "far"):
-        document = json.loads((tmp_path / out / "comparison.json").read_text())
-        places = [tmp_path / out / run["folder"] for run in document["runs"]]
-        found.append([json.loads((place / "summary.json").read_text())["records_sha256"] for place in places])
-    assert found[0] == found[1] and len(set(found[0])) == 2
-    assert scratch_folders() == before
 
 
 @needs_ray

@@ -88,7 +88,7 @@ class ModelEvaluator:
                     answers,
                 )
             # Summed one by one: a row's sum must not depend on the width that its batch is padded to.
-            rows = scores.log_probs.double().numpy()
+            rows = scores.log_probs.double().cpu().numpy()
             for (owner, text), row, ids in zip(pairs, rows, answers, strict=True):
                 total = sum(row[: len(ids)].tolist())
                 self._likelihoods[batch[owner], text] = float(min(1.0, math.exp(total)))

@@ -18,8 +18,8 @@ def num_cores() -> int:
 
 
 def threads_of(scenarios: Iterable[Scenario]) -> int:
-    """The threads of the widest of several runs."""
-    return max(scenario.compute.threads for scenario in scenarios)
+    """The threads of the widest of several runs; one that has scorers waits while they compute."""
+    return max(scenario.compute.threads * max(1, scenario.compute.scorers) for scenario in scenarios)
 
 
 def at_once(asked: int | None, threads: int, cores: int) -> int:

@@ -45,7 +45,13 @@ def hiring(where: Where, planned: Sequence[Planned], progress: Progress) -> Iter
             )
         yield lambda store: Processes(store, at_once, where.cache_dir)
         return
-    from fedsim.sweeps.on_ray import Cluster
+    from fedsim.ray_cluster import Cluster
+    from fedsim.sweeps.on_ray import RayCrew
 
     with contextlib.closing(Cluster(where.ray, at_once * threads, progress)) as cluster:
-        yield lambda store: cluster.crew(store, where)
+
+        def hire(store: Path) -> RayCrew:
+            cluster.open()
+            return RayCrew(cluster, store, where)
+
+        yield hire

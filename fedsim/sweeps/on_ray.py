@@ -6,121 +6,37 @@
 * A run whose worker or node died is done again, at most `LIVES` times in all.
 * Results do not depend on where a run was performed: a node with other code, other versions or a CPU with other features
   would give other bits, so its first report ends the sweep with what differs.
-* Ray speaks pickle between its processes: connecting to a cluster means trusting it.
-
-Ray is imported when a cluster is opened, and by nothing else.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
-import os
-import shutil
-import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import traceback
-import warnings
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedsim.errors import FedsimError, InputError
-from fedsim.progress import Progress
+from fedsim.errors import FedsimError
+from fedsim.parcels import Parcel, packed, unpack
+from fedsim.ray_cluster import ON_RAY, Cluster, first_line
 from fedsim.runfolder import platform_facts, versions, write_atomically
 from fedsim.sweeps import cores
 from fedsim.sweeps.comparison_file import this_code
-from fedsim.sweeps.parcels import Parcel, packed, unpack
 from fedsim.sweeps.workers import Planned, Report, broken, unfinished
 
 if TYPE_CHECKING:
     from fedsim.sweeps.hiring import Where
 
-LOCAL = "local"
-"""The address of a cluster that is started here and stopped when it is no longer needed."""
-
-_CLIENT = "ray://"
-
 LIVES = 3
 """How often a run is begun whose worker dies: one that exhausts a node's memory would go on for ever."""
 
-_MISSING = "--ray needs Ray, which is not installed: pip install 'fedgrpo-sim[ray]'"
-_HINT = " (a cluster that asks for tokens needs RAY_AUTH_MODE=token)"
 _LOOK_S = 0.2  # how often a signal to end is looked for while nothing happens
-_ANSWER_S = 5.0  # how long a host may take to accept a connection
 _GRACE_S = 5.0  # how long a run that was asked to end may take
-_REACH_S = 45.0  # how long a cluster may take to take somebody in
 _SPARE = 2  # runs given per run that fits the cluster, so that no node waits for the next one
-_INITIAL = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-
-
-class Cluster:
-    """A Ray cluster that runs are performed on: one that is started here, or one that is there already.
-
-    Whether there is one is asked at once, so that a wrong address is refused while nothing is written; a cluster of our own is
-    started only when the first crew is hired.
-
-    Args:
-        address: ``local``, ``auto``, ``host:port`` or ``ray://host:port``.
-        num_cpus: of a cluster that is started here.
-        progress: where notes are shown.
-
-    Raises:
-        InputError: Ray is not installed, or no cluster answers at the address in time.
-    """
-
-    def __init__(self, address: str, num_cpus: int, progress: Progress) -> None:
-        self.ray = _ray()
-        self.progress = progress
-        self._address = address
-        self._num_cpus = num_cpus
-        self._folder: Path | None = None
-        self._is_open = False
-        if address.startswith(_CLIENT):  # Ray's client says in time that nobody answers
-            _knock(address)
-            self._open()
-        elif address != LOCAL:
-            _reach(address)
-
-    def crew(self, store: Path, where: Where) -> RayCrew:
-        """A crew on this cluster, which is opened if need be."""
-        if not self._is_open:
-            self._open()
-        return RayCrew(self, store, where)
-
-    @property
-    def scratch(self) -> str | None:
-        """Where a worker makes a run's folder; None: where its node puts temporary files."""
-        return None if self._folder is None else str(self._folder)
-
-    def close(self) -> None:
-        """Leave the cluster, and stop it if it was started here."""
-        if self._is_open:
-            self.ray.shutdown()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-        self._is_open, self._folder = False, None
-
-    def _open(self) -> None:
-        with self.progress.phase("cluster", None), _own_signals(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an address that does not answer is said in one line, by us
-            self._is_open = True  # half an opened one must be closed too
-            try:
-                if self._address != LOCAL:
-                    self.ray.init(address=self._address, log_to_driver=False, logging_level="ERROR")
-                    return
-                os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-                # Ray's sockets lie in it, and the path of a socket may have 107 characters: not below TMPDIR.
-                self._folder = Path(tempfile.mkdtemp(prefix="fedsim-ray-", dir="/tmp"))
-                self.ray.init(address=LOCAL, num_cpus=self._num_cpus, _temp_dir=str(self._folder), **_INITIAL)
-            except (ConnectionError, RuntimeError, OSError, ValueError) as error:
-                self.close()
-                raise InputError(f"--ray {self._address}: {_first_line(error)}{_HINT}") from None
 
 
 class RayCrew:
@@ -180,7 +96,7 @@ class RayCrew:
             name=f"fedsim {run.name}",
             num_cpus=wanted["CPU"],
             num_gpus=wanted.get("GPU", 0),
-            runtime_env={"env_vars": cores.environment(threads, threads)},
+            runtime_env={"env_vars": cores.environment(threads, threads) | {ON_RAY: "1"}},
         )
         given = task.remote(json.dumps(order), *[self._put(content) for content in files.values()])
         self._busy[given] = run
@@ -194,7 +110,7 @@ class RayCrew:
         try:
             ended, _ = self._ray.wait(list(self._busy), num_returns=1, timeout=_LOOK_S)
         except ConnectionError as error:
-            raise FedsimError(f"the Ray cluster is gone: {_first_line(error)}") from None
+            raise FedsimError(f"the Ray cluster is gone: {first_line(error)}") from None
         for given in ended:
             run = self._busy.pop(given)
             try:
@@ -203,7 +119,7 @@ class RayCrew:
                 self._again(run, error)
                 continue
             except (self._ray.exceptions.RayError, ConnectionError) as error:
-                raise FedsimError(f"{run.name} could not be performed on Ray: {_first_line(error)}") from None
+                raise FedsimError(f"{run.name} could not be performed on Ray: {first_line(error)}") from None
             yield run, self._received(run, json.loads(said), parcel)
 
     def close(self) -> None:
@@ -242,7 +158,7 @@ class RayCrew:
 
     def _again(self, run: Planned, error: Exception) -> None:
         if self._lives[run.key] >= LIVES:
-            raise FedsimError(f"{run.name}: its worker died {LIVES} times: {_first_line(error)}") from None
+            raise FedsimError(f"{run.name}: its worker died {LIVES} times: {first_line(error)}") from None
         self._cluster.progress.note(f"{run.name}: its worker died; it is done again")
         self.give(run)
 
@@ -266,8 +182,10 @@ class RayCrew:
 
 
 def wanted_resources(run: Planned) -> dict[str, float]:
-    """What a run takes of a node, in Ray's words."""
-    return {"CPU": float(run.scenario.compute.threads)}
+    """What a run takes of a node, in Ray's words: its threads, and its share of a GPU where it asks for one."""
+    compute = run.scenario.compute
+    wanted = {"CPU": float(compute.threads)}
+    return wanted | {"GPU": compute.gpu_share} if compute.device == "cuda" else wanted
 
 
 def facts() -> dict[str, str]:
@@ -337,67 +255,5 @@ def _differing(wanted: Mapping[str, str]) -> str:
     return "; ".join(found)
 
 
-def _ray() -> Any:
-    try:
-        return importlib.import_module("ray")
-    except ModuleNotFoundError:
-        raise InputError(_MISSING) from None
-
-
-def _reach(address: str) -> None:
-    """Refuse an address at which no cluster takes us in.
-
-    Ray waits for a minute for one that is not there, and may end the process then: so a child asks first.
-
-    Raises:
-        InputError: nobody listens there, or it is no Ray cluster.
-    """
-    _knock(address)
-    code = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR'); ray.shutdown()"
-    refused = f"--ray {address}: no Ray cluster answers there"
-    try:
-        asked = subprocess.run(
-            [sys.executable, "-c", code, address],
-            capture_output=True,
-            text=True,
-            timeout=_REACH_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise InputError(f"{refused} within {_REACH_S:g} s") from None
-    if asked.returncode != 0:
-        said = asked.stderr.strip().splitlines()
-        raise InputError(f"{refused}: {said[-1] if said else f'exit code {asked.returncode}'}{_HINT}")
-
-
-def _knock(address: str) -> None:
-    if address == "auto":
-        return
-    host, _, port = address.removeprefix(_CLIENT).rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65_535:
-        raise InputError(f"--ray {address}: must be auto, host:port or ray://host:port")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
-    except OSError as error:
-        raise InputError(f"--ray {address}: nobody answers there: {error}") from None
-
-
-@contextlib.contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep the handlers of this process: Ray puts its own in the place of that of SIGTERM."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            with contextlib.suppress(ValueError):  # only the main thread has any
-                signal.signal(number, handler)
-
-
 def _digest(content: bytes) -> bytes:
     return blake2b(content, digest_size=16).digest()
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
