@@ -104,7 +104,8 @@ class Cluster:
                 )
             except (ConnectionError, RuntimeError, OSError, ValueError) as error:
                 self.close()
-                raise InputError(f"{self._asked}: {first_line(error)}{_HINT}") from None
+                hint = "" if self._address == LOCAL else _HINT
+                raise InputError(f"{self._asked}: {first_line(error)}{hint}") from None
 
 
 def _ray(asker: str) -> Any:
@@ -162,7 +163,7 @@ def _own_signals() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            with contextlib.suppress(ValueError):  # only the main thread has any
+            with contextlib.suppress(ValueError, TypeError):  # not in the main thread, or not one of Python's
                 signal.signal(number, handler)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fedsim.progress import SilentProgress
 from fedsim.scenario import read_scenario
-from fedsim.sweeps.cores import at_once, environment, num_cores
+from fedsim.sweeps.cores import at_once, environment, fit_a_gpu, num_cores
 from fedsim.sweeps.hiring import Where, hiring
 from fedsim.sweeps.workers import Processes, perform_missing
 
@@ -39,6 +39,15 @@ def test_every_library_has_a_runs_own_threads_whatever_the_machine():
     assert found == dict.fromkeys(
         ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"), "3"
     )
+
+
+def test_runs_on_a_gpu_never_take_more_than_all_of_it():
+    def runs(*settings):
+        return [read_scenario("quickstart", [f"compute={json.dumps(keys)}"]) for keys in settings]
+
+    assert fit_a_gpu(runs({}, {"gpu_share": 0.5})) is None
+    assert fit_a_gpu(runs({"device": "cuda"})) == 1
+    assert fit_a_gpu(runs({"device": "cuda", "gpu_share": 0.25}, {"device": "auto", "gpu_share": 0.3})) == 3
 
 
 class Told(SilentProgress):
@@ -116,4 +125,3 @@ def test_cores_are_those_that_the_process_may_use():
     finally:
         os.sched_setaffinity(0, allowed)
     assert num_cores() == len(allowed)
-    assert json.dumps(num_cores())

@@ -191,6 +191,16 @@ def test_a_run_that_breaks_on_a_worker_sends_its_traceback(folder, tmp_path):
     assert "Traceback" in report["reason"] and "Error: " in report["reason"].splitlines()[-1]
 
 
+def test_a_run_takes_its_threads_of_a_node_and_its_share_of_a_gpu(folder):
+    def wanted(*assignments: str) -> dict[str, float]:
+        run: Any = SimpleNamespace(scenario=read_scenario(folder / "base.yaml", assignments))
+        return on_ray.wanted_resources(run)
+
+    assert wanted() == {"CPU": 1.0}
+    assert wanted("compute.threads=4", "compute.gpu_share=0.5") == {"CPU": 4.0}
+    assert wanted("compute.device=cuda", "compute.gpu_share=0.5") == {"CPU": 1.0, "GPU": 0.5}
+
+
 class WorkerCrashedError(Exception):
     pass
 

@@ -22,6 +22,12 @@ def threads_of(scenarios: Iterable[Scenario]) -> int:
     return max(scenario.compute.threads * max(1, scenario.compute.scorers) for scenario in scenarios)
 
 
+def fit_a_gpu(scenarios: Iterable[Scenario]) -> int | None:
+    """Runs that one GPU has room for; None where no run asks for one."""
+    shares = [scenario.compute.gpu_share for scenario in scenarios if scenario.compute.device != "cpu"]
+    return max(1, int(1 / max(shares))) if shares else None
+
+
 def at_once(asked: int | None, threads: int, cores: int) -> int:
     """Runs at a time: as many as fit the cores, fewer where fewer are asked for, and at least one.
 

@@ -38,10 +38,12 @@ def hiring(where: Where, planned: Sequence[Planned], progress: Progress) -> Iter
     num_cores = cores.num_cores()
     at_once = cores.at_once(where.processes, threads, num_cores)
     if where.ray is None:
+        on_gpu = cores.fit_a_gpu(run.scenario for run in planned)
+        at_once = at_once if on_gpu is None else min(at_once, on_gpu)
         if where.processes is not None and where.processes > at_once:
             progress.note(
                 f"{at_once} at a time, not {where.processes}: processes times threads ({threads}) never exceed the "
-                f"{num_cores} cores"
+                f"{num_cores} cores, nor shares of a GPU the GPU"
             )
         yield lambda store: Processes(store, at_once, where.cache_dir)
         return
