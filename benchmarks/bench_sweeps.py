@@ -10,12 +10,14 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,7 +30,7 @@ BOUND = 1.7
 TIMED = """\
 name: timed
 fidelity: timing
-stop: {updates: 60}
+stop: {updates: 40}
 protocol: {name: fedgrpo, group_size: 8, num_experts: 2, update: {groups_per_update: 16, in_flight: 24}}
 tasks: {domains: [gcd, products], sizes: {public: 0, private: 600, auxiliary: 20, pool: 300, validation: 1, test: 1}}
 clients: {phone: 12, laptop: 4}
@@ -46,7 +48,7 @@ axes:
 """
 REAL = """\
 name: real
-stop: {updates: 15}
+stop: {updates: 8}
 protocol: {name: fedgrpo, num_neighbours: 8, max_new_tokens: 4, update: {groups_per_update: 24, in_flight: 32}}
 tasks:
   domains: [chain_sum, gcd]
@@ -61,7 +63,7 @@ name: comparison
 base: real.yaml
 seeds: [0]
 variants:
-  - {name: small, set: {protocol.group_size: 4}}
+  - {name: free, set: {protocol.kl_weight: 0.0}}
   - {name: plain}
   - {name: light, set: {protocol.kl_weight: 0.01}}
   - {name: heavy, set: {protocol.kl_weight: 0.2}}
@@ -108,6 +110,12 @@ def started(kind: Kind, folder: Path, out: Path, processes: int) -> None:
         raise AssertionError(done.stderr)
 
 
+def children_cpu_s() -> float:
+    """CPU seconds of all commands so far, their worker processes included."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def busy_at_a_time(out: Path) -> float:
     """Mean number of runs under way: their own real seconds over those from the first's start to the last's end."""
     ends = []
@@ -119,40 +127,50 @@ def busy_at_a_time(out: Path) -> float:
 
 
 def _instant_s(text: str) -> float:
-    from datetime import datetime
-
     return datetime.fromisoformat(text).timestamp()
 
 
 def measured(name: str, kind: Kind, folder: Path) -> tuple[list[Claim], str]:
     """The claims about one kind, and where its time goes."""
     seconds: dict[int, list[float]] = {1: [], 2: []}
+    cpu: dict[int, list[float]] = {1: [], 2: []}
     hashes: dict[int, dict[str, str]] = {}
     at_a_time: dict[int, list[float]] = {1: [], 2: []}
     out = folder / "out"
     for round_index in range(ROUNDS):
         for processes in (1, 2) if round_index % 2 == 0 else (2, 1):
             out = folder / f"{kind.command}-{round_index}-{processes}"
+            before_s = children_cpu_s()
             seconds[processes].append(
                 wall_s(lambda out=out, processes=processes: started(kind, folder, out, processes))
             )
+            cpu[processes].append(children_cpu_s() - before_s)
             hashes[processes] = kind.hashes(out)
             at_a_time[processes].append(busy_at_a_time(out))
     if hashes[1] != hashes[2] or len(hashes[1]) < 4:
         raise AssertionError("the records of one process and of two differ")
+    before_s = children_cpu_s()
     serial_s = wall_s(
         lambda: started(kind, folder, out, 2)
     )  # everything is kept: reading, tables and figures
+    serial_cpu_s = children_cpu_s() - before_s
     if kind.hashes(out) != hashes[1]:
         raise AssertionError("a second start changed a run")
+    # What two cores of our own would take: the parent alone, then everything else on both.
+    own_cores_s = serial_cpu_s + (statistics.median(cpu[2]) - serial_cpu_s) / 2
     pairs = Paired(tuple(seconds[1]), tuple(seconds[2]))
     claims = [
         Claim(f"{name}: 1 process over 2", pairs.ratio, BOUND, note=f"{len(hashes[1])} runs, whole command; {pairs.spread}"),
+        Claim(
+            f"{name}: the same by CPU time", statistics.median(cpu[1]) / own_cores_s,
+            note="what two idle cores would give: all CPU seconds with 1 over (the parent's + half of the rest) with 2",
+        ),
         Claim(f"{name}: runs under way, of 2", statistics.median(at_a_time[2]), unit="", note="from first start to last end"),
     ]  # fmt: skip
     where = (
         f"{statistics.median(seconds[1]):.1f} s with one process, {statistics.median(seconds[2]):.1f} s with two; of both "
-        f"{serial_s:.1f} s are the parent's own (imports, reading and checking, tables, figures), during which no run works"
+        f"{serial_s:.1f} s are the parent's own (imports, reading and checking, tables, figures), during which no run works; "
+        f"CPU seconds: {statistics.median(cpu[1]):.1f}, {statistics.median(cpu[2]):.1f} and {serial_cpu_s:.1f}"
     )
     return claims, where
 
