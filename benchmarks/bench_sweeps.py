@@ -30,7 +30,7 @@ BOUND = 1.7
 TIMED = """\
 name: timed
 fidelity: timing
-stop: {updates: 40}
+stop: {updates: 80}
 protocol: {name: fedgrpo, group_size: 8, num_experts: 2, update: {groups_per_update: 16, in_flight: 24}}
 tasks: {domains: [gcd, products], sizes: {public: 0, private: 600, auxiliary: 20, pool: 300, validation: 1, test: 1}}
 clients: {phone: 12, laptop: 4}
@@ -48,7 +48,7 @@ axes:
 """
 REAL = """\
 name: real
-stop: {updates: 8}
+stop: {updates: 15}
 protocol: {name: fedgrpo, num_neighbours: 8, max_new_tokens: 4, update: {groups_per_update: 24, in_flight: 32}}
 tasks:
   domains: [chain_sum, gcd]
@@ -63,7 +63,7 @@ name: comparison
 base: real.yaml
 seeds: [0]
 variants:
-  - {name: free, set: {protocol.kl_weight: 0.0}}
+  - {name: mild, set: {protocol.kl_weight: 0.07}}
   - {name: plain}
   - {name: light, set: {protocol.kl_weight: 0.01}}
   - {name: heavy, set: {protocol.kl_weight: 0.2}}
@@ -148,7 +148,7 @@ def measured(name: str, kind: Kind, folder: Path) -> tuple[list[Claim], str]:
             hashes[processes] = kind.hashes(out)
             at_a_time[processes].append(busy_at_a_time(out))
     if hashes[1] != hashes[2] or len(hashes[1]) < 4:
-        raise AssertionError("the records of one process and of two differ")
+        raise AssertionError(f"the records of one process and of two differ: {hashes}")
     before_s = children_cpu_s()
     serial_s = wall_s(
         lambda: started(kind, folder, out, 2)
