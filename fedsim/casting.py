@@ -104,7 +104,7 @@ def real_models(
         InputError: a named model, or an own question file, cannot be used.
     """
     with progress.phase("imports", None):
-        from fedsim.models import bundle
+        from fedsim.models import bundle, scoring_pool
     if data is None:
         with progress.phase("questions", None):
             data = questions(scenario, num_clients)
@@ -123,13 +123,16 @@ def real_models(
         synthesiser = _synthesiser(scenario, data, cache_dir, training)
     finally:
         training.close()
+    client_spec = accounts.spec_of(scenario, "clients", loaded.evaluators[0].language.network)
     return Cast(
         data=data,
         policy=loaded.policy,
         frozen=loaded.reference,
-        evaluators=list(loaded.evaluators),
+        evaluators=scoring_pool.scoring(
+            loaded.evaluators, scenario.compute, scenario.protocol.max_new_tokens, progress
+        ),
         server_spec=accounts.spec_of(scenario, "server", loaded.policy.language.network),
-        client_spec=accounts.spec_of(scenario, "clients", loaded.evaluators[0].language.network),
+        client_spec=client_spec,
         hashes=loaded.hashes | ({"generator": synthesiser.generator_sha256()} if synthesiser else {}),
         save=loaded.policy.save,
         trainer=loaded.trainer,

@@ -12,10 +12,11 @@ import dataclasses
 import enum
 import json
 import os
+import re
 import shlex
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +29,8 @@ from fedsim.input_limits import MAX_DIGITS, MAX_ECHO_CHARS, MAX_MESSAGE_CHARS, M
 if TYPE_CHECKING:
     from fedsim.progress import Progress
     from fedsim.results import Run
+
+_ADDRESS = re.compile(r"local|auto|ray://.*|[^\s/]+:\d+")
 
 app = typer.Typer(
     help="Simulate federated learning of language models: real small models, simulated devices and networks.",
@@ -50,6 +53,13 @@ CacheOption = Annotated[
     Path | None,
     typer.Option(
         envvar="FEDSIM_CACHE", file_okay=False, help="Where trained models are kept; else the user's cache."
+    ),
+]
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[ADDRESS]",
+        help="Perform the runs on a Ray cluster: auto, host:port or ray://host:port; one of its own without an address.",
     ),
 ]
 SeedOption = Annotated[int | None, typer.Option(help="Override the scenario's seed.")]
@@ -164,6 +174,7 @@ def compare(
         bool, typer.Option("--check", help="Run nothing; say how many runs there are and what they take.")
     ] = False,
     cache_dir: CacheOption = None,
+    ray: RayOption = None,
     figures: Annotated[bool, typer.Option(help="Draw figures/ into the comparison's folder.")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
@@ -174,14 +185,14 @@ def compare(
         return
     from fedsim.progress import SilentProgress, progress_for
     from fedsim.sweeps import sweep
+    from fedsim.sweeps.hiring import Where
 
     progress = SilentProgress() if quiet else progress_for(sys.stderr)
     try:
         folder = sweep.compare(
             comparison,
             out,
-            processes=processes,
-            cache_dir=cache_dir,
+            where=Where(processes, cache_dir, ray),
             progress=progress,
             seeds=chosen,
             tune=tune,
@@ -216,6 +227,7 @@ def stress(
         bool, typer.Option("--check", help="Run nothing; say how many runs there are and what they take.")
     ] = False,
     cache_dir: CacheOption = None,
+    ray: RayOption = None,
     figures: Annotated[bool, typer.Option(help="Draw heat maps into the sweep's folder.")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
@@ -228,14 +240,14 @@ def stress(
             print(line)
         return
     from fedsim.progress import SilentProgress, progress_for
+    from fedsim.sweeps.hiring import Where
 
     progress = SilentProgress() if quiet else progress_for(sys.stderr)
     try:
         folder = stressing.stress(
             sweep,
             out,
-            processes=processes,
-            cache_dir=cache_dir,
+            where=Where(processes, cache_dir, ray),
             progress=progress,
             seeds=chosen,
             figures=figures,
@@ -390,7 +402,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; ``argv`` is without the program's name."""
     try:
         # typer turns Ctrl-C, and typer.Exit, into a returned exit code.
-        exit_code = app(args=argv, prog_name="fedsim", standalone_mode=False)
+        exit_code = app(
+            args=_with_address(sys.argv[1:] if argv is None else argv),
+            prog_name="fedsim",
+            standalone_mode=False,
+        )
     except (KeyboardInterrupt, typer.Abort):
         return _say("interrupted", 130)
     except _EndedError as ended:
@@ -411,6 +427,18 @@ def main(argv: list[str] | None = None) -> int:
     if exit_code == 130:
         return _say("interrupted", 130)
     return exit_code if isinstance(exit_code, int) else 0
+
+
+def _with_address(argv: Sequence[str]) -> list[str]:
+    """The arguments with an address for every ``--ray`` that has none: the parser knows no option with a value or without.
+
+    >>> _with_address(["stress", "--ray", "auto", "grid.yaml"]), _with_address(["stress", "--ray", "grid.yaml"])
+    (['stress', '--ray', 'auto', 'grid.yaml'], ['stress', '--ray=local', 'grid.yaml'])
+    """
+    return [
+        "--ray=local" if word == "--ray" and not _ADDRESS.fullmatch(following) else word
+        for word, following in zip(argv, [*argv[1:], ""], strict=True)
+    ]
 
 
 def _figures(values: Mapping[str, Any]) -> Iterable[str]:

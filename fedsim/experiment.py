@@ -168,7 +168,7 @@ def refuse_early(scenario: Scenario) -> population.Population:
     Raises:
         InputError, FederationError: as for `run`.
     """
-    gc.set_threshold(100_000, 50, 100)
+    gc.set_threshold(100_000, 10, 10)
     check_files(scenario)
     devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
     check(scenario, len(devices))

@@ -40,7 +40,7 @@ from fedsim.devices.slowdown_config import SlowdownConfig
 from fedsim.errors import ScenarioError
 from fedsim.faults.config import FaultConfig
 from fedsim.hostile_config import HostileConfig
-from fedsim.input_limits import MAX_YAML_BYTES
+from fedsim.input_limits import MAX_PROCESSES, MAX_YAML_BYTES
 from fedsim.models.config import BillAs, ModelsConfig, is_config_file
 from fedsim.monitor import EvaluationConfig, StopConfig
 from fedsim.network.config import NetworkConfig
@@ -62,6 +62,27 @@ class ComputeConfig(StrictModel):
     """How the machine that runs the simulation computes; fixed here, because threads change bits."""
 
     threads: int = Field(1, ge=1, le=256, description="torch threads (count); others give other bits")
+    device: Literal["cpu", "cuda", "auto"] = Field(
+        "cpu",
+        description="where the clients' models score (auto: a GPU where there is one); others give other bits",
+    )
+    autocast: Literal["none", "bf16"] = Field(
+        "none",
+        description="precision in which the clients' models score: float32, or bfloat16; others give other bits",
+    )
+    gpu_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of one GPU and of its memory that a run may take, on Ray too (share)",
+    )
+    scorers: int = Field(
+        0,
+        ge=0,
+        le=MAX_PROCESSES,
+        description="Ray actors that hold the clients' models and score, at RAY_ADDRESS or here (count; 0: the run's own "
+        "process; needs the extra ray); changes no record",
+    )
     checkpoint_every: Seconds = Field(
         5.0,
         description="real time between two checkpoints of the policy, at least (with unit; 0 s: one at every update); changes "

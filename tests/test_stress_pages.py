@@ -16,11 +16,11 @@ from analysis.stress_runs import read_sweep
 from analysis.style import save
 from fedsim.errors import RunFolderError
 from fedsim.monitor import StopConfig
+from fedsim.sweeps.endings import Ending
 from fedsim.sweeps.stress_file import Stress, StressRun
 from fedsim.sweeps.stress_losses import counted
 from fedsim.sweeps.stress_pages import document, layout, named_seeds, page, ratio, why_page, write_stress
 from fedsim.sweeps.stress_rows import Row, first_clause, kind_of, read_row
-from fedsim.sweeps.workers import Ending
 
 GRID = {
     "name": "hand", "base": "x", "seeds": [0, 1],

@@ -18,6 +18,7 @@ from fedsim.cli import main
 from fedsim.errors import DataFileError, RunFolderError, ScenarioError
 from fedsim.scenario import read_scenario
 from fedsim.sweeps import sweep
+from fedsim.sweeps.children import end_children
 from fedsim.sweeps.comparison_file import _WITHOUT_RESULTS, read_comparison, result_code_hash, run_key
 from fedsim.sweeps.outlook import lines, outlook
 
@@ -342,7 +343,7 @@ def test_an_interrupted_comparison_keeps_what_is_finished_and_leaves_no_child(wr
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "fedsim: interrupted\n")
-    assert len(children) == 1 and not any(_alive(child) for child in children)
+    assert len(children) == 2 and not any(_alive(child) for child in children)
     (left,) = out.glob("runs/*.unfinished")
     assert not sweep.is_finished(runs / left.stem)
     assert list(kept(out)) == folders
@@ -364,7 +365,7 @@ def test_what_a_run_has_started_itself_ends_with_it(tmp_path):
     child = subprocess.Popen(["sh", "-c", code], process_group=0)
     while not grandchild.exists() or not grandchild.read_text().strip():
         time.sleep(0.01)
-    sweep.end_children([child])
+    end_children([child])
     assert child.returncode == -signal.SIGTERM
     for _ in range(200):
         if not _runs(int(grandchild.read_text())):

@@ -122,7 +122,7 @@ class Company:
                     answers,
                 )
             # Summed one by one: a row's sum must not depend on the width that its batch is padded to.
-            rows = scores.log_probs.double().numpy()
+            rows = scores.log_probs.double().cpu().numpy()
             for (at, text), row, ids in zip(pairs, rows, answers, strict=True):
                 member, question = batch[at]
                 total = sum(row[: len(ids)].tolist())

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit  # scipy.stats takes as long to import as a small run
 
 from fedsim.errors import RunFolderError
 from fedsim.runfolder import write_atomically, write_json
@@ -49,7 +49,7 @@ def interval(values: Sequence[float | None]) -> Interval:
     mean = float(np.mean(known))
     if len(known) == 1:
         return {"mean": mean, "low": None, "high": None, "n": 1}
-    half = float(stats.t.ppf(0.5 + LEVEL / 2, len(known) - 1) * np.std(known, ddof=1) / np.sqrt(len(known)))
+    half = float(stdtrit(len(known) - 1, 0.5 + LEVEL / 2) * np.std(known, ddof=1) / np.sqrt(len(known)))
     return {"mean": mean, "low": mean - half, "high": mean + half, "n": len(known)}
 
 

@@ -10,8 +10,11 @@ trees without docstrings) and of the platform. Under it a finished run is kept, 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -28,7 +31,7 @@ from fedsim.errors import DataFileError, ScenarioError
 from fedsim.input_limits import MAX_COMPARED_RUNS
 from fedsim.models.config import is_config_file
 from fedsim.preflight import CheckedFiles
-from fedsim.runfolder import FORMAT_VERSION, platform_facts
+from fedsim.runfolder import FORMAT_VERSION, platform_facts, source_hash, write_atomically
 from fedsim.scenario import Scenario, find_scenario, read_scenario
 from fedsim.scenario_errors import nearest, scenario_error
 from fedsim.scenario_yaml import Document, Override, assign, read
@@ -148,6 +151,11 @@ class PlannedRun:
     scenario: Scenario
     key: str
     value: float | None = None
+
+    @property
+    def name(self) -> str:
+        """For people: ``variant deadline, seed 1``."""
+        return f"variant {self.variant}, seed {self.seed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +330,7 @@ def run_key(scenario: Scenario) -> str:
             resolved["models"]["bill_as"] |= {side: _content(scenario, architecture)}
     material = {
         "scenario": resolved,
-        "code": result_code_hash(),
+        "code": this_code(),
         "platform": platform_facts(),
         "format": FORMAT_VERSION,
     }
@@ -338,6 +346,7 @@ def _content(scenario: Scenario, file: str | None) -> str | None:
         raise DataFileError(f"{scenario.folder / file}: cannot be read: {error.strerror}") from None
 
 
+_HASH = re.compile("[0-9a-f]{32}")
 _WITHOUT_RESULTS = {
     "__main__.py",
     "cli.py",
@@ -351,6 +360,25 @@ _ROOMS_WITHOUT_RESULTS = ("foresight/", "sweeps/")
 
 
 @cache
+def this_code() -> str:
+    """`result_code_hash` of this very package, remembered beside the trained models: it takes as long as a small run.
+
+    It is looked up by the hash of every byte of the package and the version of Python, whose syntax trees it is of.
+    """
+    from fedsim.models.cache import cache_folder
+
+    place = cache_folder(None) / "code" / f"{source_hash()}-{sys.implementation.cache_tag}"
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        remembered = place.read_text(encoding="ascii")
+        if _HASH.fullmatch(remembered):
+            return remembered
+    found = result_code_hash()
+    with contextlib.suppress(OSError):  # a folder that cannot be written makes it slower, nothing else
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(place, found.encode())
+    return found
+
+
 def result_code_hash(root: Path = Path(__file__).parents[1]) -> str:
     """Hash of the package's code without docstrings and comments, but for files that only show results."""
     state = blake2b(digest_size=16)

@@ -7,15 +7,15 @@ time cannot be foreseen for real models; where runs are kept already, theirs is 
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedsim.errors import FedsimError
 from fedsim.foresight.estimate import Estimate, estimate
 from fedsim.runfolder import SUMMARY
+from fedsim.sweeps import cores
 from fedsim.sweeps.comparison_file import PlannedRun, open_comparison
 from fedsim.sweeps.sweep import RUNS, is_finished
 
@@ -97,7 +97,7 @@ def outlook(
         kept=len(keys & kept),
         grid_runs=len(grid_keys),
         grid_kept=len(grid_keys & kept),
-        wall_s=_wall_s(folder, keys, kept, processes or max(1, os.cpu_count() or 1)),
+        wall_s=_wall_s(folder, keys, kept, _at_once(processes, planned)),
         variants=tuple(variants),
     )
 
@@ -140,6 +140,10 @@ def _estimate(run: PlannedRun, until_s: float) -> tuple[Estimate | None, str]:
         return estimate(run.scenario), ""
     except FedsimError as error:
         return None, str(error)
+
+
+def _at_once(processes: int | None, planned: Sequence[PlannedRun]) -> int:
+    return cores.at_once(processes, cores.threads_of(run.scenario for run in planned), cores.num_cores())
 
 
 def _wall_s(folder: Path, keys: set[str], kept: set[str], processes: int) -> float | None:

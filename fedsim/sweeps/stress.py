@@ -6,18 +6,21 @@ reason, and does not stop the sweep.
 
 from __future__ import annotations
 
-import os
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fedsim.errors import FederationError, FedsimError, ScenarioError
+from fedsim.errors import FederationError, FedsimError, RunFolderError, ScenarioError
 from fedsim.experiment import refuse_early
 from fedsim.progress import Progress
 from fedsim.runfolder import write_atomically
+from fedsim.sweeps import cores
+from fedsim.sweeps.endings import Ending, EveryEnding, ending
+from fedsim.sweeps.hiring import Where, hiring
 from fedsim.sweeps.stress_file import StressFile, StressRun, open_stress
 from fedsim.sweeps.sweep import FIGURES, LOCK, RUNS, taken
-from fedsim.sweeps.workers import ending, run_in_workers
+from fedsim.sweeps.workers import perform_missing
 
 MARKER = "stress.yaml"
 _OURS = {RUNS, LOCK, MARKER, FIGURES}
@@ -29,8 +32,7 @@ def stress(
     source: Path | str,
     out: Path | None,
     *,
-    processes: int | None,
-    cache_dir: Path | None,
+    where: Where,
     progress: Progress,
     seeds: Sequence[int] | None = None,
     figures: bool = True,
@@ -40,8 +42,7 @@ def stress(
     Args:
         source: the sweep's file, or a shipped one's bare name.
         out: exactly the folder; default ``runs/<name>``. It may hold runs of an earlier start.
-        processes: runs at a time; default one per core and thread of the scenarios.
-        cache_dir: where trained models are kept.
+        where: who performs the runs, and how many at a time.
         progress: where progress is shown.
         seeds: instead of the file's own seeds.
         figures: whether to draw ``figures/``.
@@ -59,26 +60,21 @@ def stress(
     planned = opened.runs()
     _refuse_all(opened.path, planned)
     folder = out or Path("runs") / opened.stress.name
-    with taken(folder, "sweep", MARKER, _OURS):
-        write_atomically(folder / MARKER, opened.path.read_bytes())
-        endings = run_in_workers(
-            planned,
-            folder / RUNS,
-            processes=processes or _at_once(planned),
-            cache_dir=cache_dir,
-            progress=progress,
-        )
-        refused = [run for run in planned if endings[run.key].status == "refused"]
-        if len(refused) == len(planned):
-            raise ScenarioError(
-                f"{opened.path}: every run was refused; {refused[0].name}: {endings[refused[0].key].reason}"
-            )
-        with progress.phase("tables", None):
-            stops = {run.key: run.scenario.stop for run in planned}
-            rows = {key: read_row(folder / RUNS / key, found, stops[key]) for key, found in endings.items()}
-            write_stress(folder, opened.stress, [(run, rows[run.key]) for run in planned])
-        if figures:
-            _draw(folder, progress)
+    with contextlib.ExitStack() as crews:
+        hire = crews.enter_context(hiring(where, planned, progress))  # before anything is written
+        with taken(folder, "sweep", MARKER, _OURS):
+            write_atomically(folder / MARKER, opened.path.read_bytes())
+            perform_missing(planned, folder / RUNS, hire, EveryEnding(), progress)
+            crews.close()
+            endings = _endings(opened.path, planned, folder)
+            with progress.phase("tables", None):
+                stops = {run.key: run.scenario.stop for run in planned}
+                rows = {
+                    key: read_row(folder / RUNS / key, found, stops[key]) for key, found in endings.items()
+                }
+                write_stress(folder, opened.stress, [(run, rows[run.key]) for run in planned])
+            if figures:
+                _draw(folder, progress)
     return folder
 
 
@@ -99,9 +95,22 @@ def _refuse_all(path: Path, planned: Sequence[StressRun]) -> None:
         raise ScenarioError(f"{path}: every run was refused; {name}: {reason}") from None
 
 
-def _at_once(planned: Sequence[StressRun]) -> int:
-    threads = max(run.scenario.compute.threads for run in planned)
-    return max(1, (os.cpu_count() or 1) // threads)
+def _endings(path: Path, planned: Sequence[StressRun], folder: Path) -> dict[str, Ending]:
+    """How every run ended, by key.
+
+    Raises:
+        ScenarioError: every single one was refused.
+        RunFolderError: what says so has just been removed.
+    """
+    found = {run.key: ending(folder / RUNS / run.key) for run in planned}
+    known = {key: one for key, one in found.items() if one is not None}
+    if len(known) < len(found):
+        raise RunFolderError(f"{folder}: a run was removed while the sweep was under way; start it again")
+    if all(one.status == "refused" for one in known.values()):
+        raise ScenarioError(
+            f"{path}: every run was refused; {planned[0].name}: {known[planned[0].key].reason}"
+        )
+    return known
 
 
 def _draw(folder: Path, progress: Progress) -> None:
@@ -138,7 +147,7 @@ def outlook_lines(
     missing = [run for key, run in runs.items() if key not in kept]
     if not missing:
         return
-    at_once = processes or _at_once(planned)
+    at_once = cores.at_once(processes, cores.threads_of(run.scenario for run in planned), cores.num_cores())
     if kept:
         each_s = sum(found.wall_s for found in kept.values()) / len(kept)
         yield f"real time about {format_seconds(each_s * len(missing) / at_once)}, if the rest take what the kept ones took"

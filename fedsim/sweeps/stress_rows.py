@@ -26,7 +26,7 @@ from fedsim.errors import RunFolderError
 from fedsim.monitor import StopConfig
 from fedsim.runfolder import RECORDS, SUMMARY
 from fedsim.sweeps.comparison import wasted_share
-from fedsim.sweeps.workers import Ending
+from fedsim.sweeps.endings import Ending
 
 if TYPE_CHECKING:
     import polars as pl

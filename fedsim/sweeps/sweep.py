@@ -1,24 +1,15 @@
-"""Running a comparison: every run a process of its own, what is finished is kept, what is missing is done.
+"""Running a comparison: what is finished is kept, what is missing is done, by processes or a cluster (`fedsim.sweeps.hiring`).
 
-Runs share nothing but the cache of trained models: each is ``python -m fedsim run``. A finished run lies in ``runs/<key>``
-(see ``comparison_file``); an unfinished one in ``runs/<key>.unfinished``, which nobody takes for finished, because it is
-renamed only when its process has ended well.
+Runs share nothing but the cache of trained models, and their records are those of ``fedsim run``. A finished run lies in
+``runs/<key>`` (see ``comparison_file``).
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from fedsim.errors import FedsimError, RunFolderError, ScenarioError
@@ -27,20 +18,20 @@ from fedsim.progress import Progress
 from fedsim.runfolder import MANIFEST, SUMMARY, write_atomically
 from fedsim.sweeps import tuning
 from fedsim.sweeps.comparison_file import Comparison, PlannedRun, open_comparison
+from fedsim.sweeps.hiring import Where, hiring
+from fedsim.sweeps.workers import Planned, Report, perform_missing
 
 RUNS, LOCK, MARKER, FIGURES = "runs", ".comparison.lock", "comparison.yaml", "figures"
 _OURS = {
     RUNS, LOCK, MARKER, FIGURES, tuning.JSON, tuning.TABLE, "comparison.json", "comparison.csv", "comparison.md",
 }  # fmt: skip
-_GRACE_S = 10.0  # how long a child that was told to end may take
 
 
 def compare(
     source: Path | str,
     out: Path | None,
     *,
-    processes: int | None,
-    cache_dir: Path | None,
+    where: Where,
     progress: Progress,
     seeds: Sequence[int] | None = None,
     tune: bool = False,
@@ -51,8 +42,7 @@ def compare(
     Args:
         source: the comparison file, or a shipped one's bare name.
         out: exactly the folder; default ``runs/<name>``. It may hold finished runs of an earlier start.
-        processes: runs at a time; default one per core and thread of the base scenario.
-        cache_dir: where trained models are kept.
+        where: who performs the runs, and how many at a time.
         progress: where progress is shown.
         seeds: instead of the file's own seeds.
         tune: first run the file's grid, choose every tuned variant's value by it, and compare with those values.
@@ -74,37 +64,31 @@ def compare(
         )
     _refuse_early(opened.path, [*planned, *grid])
     folder = out or Path("runs") / comparison.name
-    threads = max(run.scenario.compute.threads for run in planned)
-    at_once = processes or max(1, (os.cpu_count() or 1) // threads)
-    choices: list[tuning.Choice] = []
-    with taken(folder):
-        write_atomically(folder / MARKER, opened.path.read_bytes())
-        if tune:
-            tried = run_all(
-                grid, folder, processes=at_once, cache_dir=cache_dir, progress=progress, name="tuning"
+    store = folder / RUNS
+    with contextlib.ExitStack() as crews:
+        hire = crews.enter_context(hiring(where, [*planned, *grid], progress))  # before anything is written
+        with taken(folder):
+            write_atomically(folder / MARKER, opened.path.read_bytes())
+            if tune:
+                perform_missing(grid, store, hire, Finished(), progress, "tuning")
+                choices = _choose(comparison, planned, grid, folder)
+                planned = opened.runs({choice.variant: choice.chosen for choice in choices})
+            perform_missing(planned, store, hire, Finished(), progress)
+            crews.close()
+            write_comparison(
+                folder,
+                comparison.name,
+                comparison.seeds,
+                summaries(planned, store),
+                [
+                    {"variant": run.variant, "seed": run.seed, "folder": f"{RUNS}/{run.key}"}
+                    for run in planned
+                ],
+                target=comparison.target,
+                tuned=settings(comparison, planned),
             )
-            choices = _choose(comparison, planned, grid, tried, folder)
-            planned = opened.runs({choice.variant: choice.chosen for choice in choices})
-        folders = run_all(planned, folder, processes=at_once, cache_dir=cache_dir, progress=progress)
-        runs = [
-            {
-                "variant": run.variant,
-                "seed": run.seed,
-                "folder": folders[run.key].relative_to(folder).as_posix(),
-            }
-            for run in planned
-        ]
-        write_comparison(
-            folder,
-            comparison.name,
-            comparison.seeds,
-            summaries(planned, folders),
-            runs,
-            target=comparison.target,
-            tuned=settings(comparison, planned),
-        )
-        if figures:
-            _draw(folder, progress)
+            if figures:
+                _draw(folder, progress)
     return folder
 
 
@@ -142,11 +126,13 @@ def _choose(
     comparison: Comparison,
     planned: Sequence[PlannedRun],
     grid: Sequence[PlannedRun],
-    folders: Mapping[str, Path],
     folder: Path,
 ) -> list[tuning.Choice]:
-    found = {key: json.loads((place / SUMMARY).read_text(encoding="utf-8")) for key, place in folders.items()}
-    places = {key: place.relative_to(folder).as_posix() for key, place in folders.items()}
+    places = {run.key: f"{RUNS}/{run.key}" for run in grid}
+    found = {
+        key: json.loads((folder / place / SUMMARY).read_text(encoding="utf-8"))
+        for key, place in places.items()
+    }
     choices = tuning.choose(comparison, planned, grid, found, places)
     tuning.write_tuning(folder, comparison, choices)
     return choices
@@ -205,77 +191,23 @@ def _check_ours(folder: Path, kind: str, marker: str, ours: Collection[str]) -> 
         raise RunFolderError(f"{folder} holds {strangers[0]} and is not a {kind}; choose another --out")
 
 
-def run_all(
-    planned: Sequence[PlannedRun],
-    folder: Path,
-    *,
-    processes: int,
-    cache_dir: Path | None,
-    progress: Progress,
-    name: str = "runs",
-) -> dict[str, Path]:
-    """Run what is missing, ``processes`` at a time, and return every run's folder by key.
+class Finished:
+    """The rules of a comparison: only a run that has finished is a result."""
 
-    Two variants that resolve to one scenario are one run. A signal that asks to end (SIGINT, SIGTERM, SIGHUP) stops the
-    children, and theirs, and keeps what is finished.
+    def is_kept(self, folder: Path) -> bool:
+        """Whether it is whole."""
+        return is_finished(folder)
 
-    Raises:
-        FedsimError: a run failed; the message ends with what it said, and the others are kept.
-        KeyboardInterrupt: a signal asked to end.
-    """
-    store = folder / RUNS
-    runs = {run.key: run for run in planned}
-    waiting = [run for run in runs.values() if not is_finished(store / run.key)]
-    children: dict[subprocess.Popen[bytes], PlannedRun] = {}
-    with asked_to_end() as asked, progress.phase(name, len(runs)) as phase:
-        phase.advance(len(runs) - len(waiting), kept=len(runs) - len(waiting))
-        try:
-            while waiting or children:
-                if asked.is_set():
-                    raise KeyboardInterrupt
-                while waiting and len(children) < processes:
-                    run = waiting.pop(0)
-                    children[_start(run, store, cache_dir, processes)] = run
-                for child in [child for child in children if child.poll() is not None]:
-                    run = children.pop(child)
-                    _keep(child, run, store)
-                    phase.advance(1, last=f"{run.variant}, seed {run.seed}")
-                time.sleep(0.05)
-        finally:
-            end_children(list(children))
-    return {key: store / key for key in runs}
+    def keep(self, run: Planned, report: Report, store: Path) -> None:
+        """Keep a run that has finished.
 
-
-@contextlib.contextmanager
-def asked_to_end() -> Iterator[threading.Event]:
-    """An event that is set by a signal to end, so that no child is left behind by an exception between two lines."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield asked
-        return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        asked.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def end_children(children: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End children with everything they have started: each has a process group of its own."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        for child in children:
-            if child.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, number)
-        until_s = time.monotonic() + _GRACE_S
-        for child in children:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(max(0.0, until_s - time.monotonic()))
+        Raises:
+            FedsimError: it has failed, or was refused; the message says why.
+        """
+        if report["status"] != "finished":
+            log = write_atomically(store / f"{run.key}.log", (report["reason"] + "\n").encode())
+            raise FedsimError(f"{run.name} failed: {report['reason']} (log: {log})")
+        (store / f"{run.key}.unfinished").rename(store / run.key)
 
 
 def is_finished(folder: Path) -> bool:
@@ -283,37 +215,10 @@ def is_finished(folder: Path) -> bool:
     return (folder / SUMMARY).is_file() and (folder / MANIFEST).is_file()
 
 
-def summaries(planned: Sequence[PlannedRun], folders: Mapping[str, Path]) -> dict[str, list[dict[str, Any]]]:
+def summaries(planned: Sequence[PlannedRun], store: Path) -> dict[str, list[dict[str, Any]]]:
     """Each variant's summaries, in the order of the seeds."""
     found: dict[str, list[dict[str, Any]]] = {}
     for run in planned:
-        summary = json.loads((folders[run.key] / SUMMARY).read_text(encoding="utf-8"))
+        summary = json.loads((store / run.key / SUMMARY).read_text(encoding="utf-8"))
         found.setdefault(run.variant, []).append(summary)
     return found
-
-
-def _start(run: PlannedRun, store: Path, cache_dir: Path | None, processes: int) -> subprocess.Popen[bytes]:
-    unfinished = store / f"{run.key}.unfinished"
-    for torn in (unfinished, store / run.key):
-        shutil.rmtree(torn, ignore_errors=True)
-    scenario = write_atomically(store / f"{run.key}.yaml", run.scenario.to_yaml().encode())
-    command = [sys.executable, "-m", "fedsim", "run", str(scenario), "--out", str(unfinished), "--no-figures"]
-    if cache_dir is not None:
-        command += ["--cache-dir", str(cache_dir)]
-    # Processes times threads never exceeds the cores: with several runs at once, each trains one model at a time.
-    cores = os.cpu_count() or 1
-    environment = os.environ | {"FEDSIM_PROCESSES": str(max(1, cores // processes))}
-    with (store / f"{run.key}.log").open("wb") as log:
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, process_group=0
-        )
-
-
-def _keep(child: subprocess.Popen[bytes], run: PlannedRun, store: Path) -> None:
-    if child.returncode != 0:
-        said = (store / f"{run.key}.log").read_text(errors="replace").strip().splitlines()
-        reason = said[-1] if said else f"exit code {child.returncode}"
-        raise FedsimError(
-            f"variant {run.variant}, seed {run.seed} failed: {reason} (log: {store / run.key}.log)"
-        )
-    (store / f"{run.key}.unfinished").rename(store / run.key)

@@ -1,7 +1,7 @@
-"""Running many planned runs in a few lasting processes (`fedsim.sweeps.worker`), and keeping what each came to.
+"""Performing planned runs: what is kept is not done again, what is missing is given to a crew.
 
-A run's folder lies in the store under its key as soon as its run has ended, well or not: a run that failed inside is as
-reproducible as one that finished. `ENDING` in it says how it ended; a folder without it is torn and is made again.
+A crew is worker processes of this machine (`Processes`) or a cluster (`fedsim.sweeps.on_ray`). A run is written into
+``runs/<key>.unfinished``, which nobody takes for finished, because it is renamed only when the run has ended.
 """
 
 from __future__ import annotations
@@ -13,20 +13,23 @@ import selectors
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol, TypeVar
 
 from fedsim.errors import FedsimError
 from fedsim.progress import Progress
-from fedsim.runfolder import write_atomically, write_json
+from fedsim.runfolder import write_atomically
 from fedsim.scenario import Scenario
-from fedsim.sweeps.sweep import asked_to_end, end_children
+from fedsim.sweeps import cores
+from fedsim.sweeps.children import asked_to_end, end_children
 
-ENDING = "ending.json"
 _LOOK_S = 0.2  # how often a signal to end is looked for while nothing happens
 _LAST_WORDS_S = 10.0  # how long a process that closed its pipe may take to write its traceback
+
+Report = Mapping[str, Any]
+"""How a run ended, see `fedsim.sweeps.worker`."""
 
 
 class Planned(Protocol):
@@ -45,94 +48,143 @@ class Planned(Protocol):
         """What is run, with absolute paths."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a run ended: ``finished``, ``failed`` inside the simulated world, or ``refused`` before it began."""
+class Crew(Protocol):
+    """Those who perform runs, each in the store's ``<key>.unfinished``."""
 
-    status: Literal["finished", "failed", "refused"]
-    reason: str
-    wall_s: float
+    def has_room(self) -> bool:
+        """Whether one more run may be given."""
+
+    def give(self, run: Planned) -> None:
+        """Have a run performed."""
+
+    def at_work(self) -> bool:
+        """Whether a run was given whose report has not come."""
+
+    def reports(self) -> Iterator[tuple[Planned, Report]]:
+        """What runs have come to since the last look; waits for a moment if there is nothing.
+
+        Raises:
+            FedsimError: a run broke.
+        """
+
+    def close(self) -> None:
+        """End everybody, whatever they are doing."""
 
 
-def ending(folder: Path) -> Ending | None:
-    """How a kept run ended; None if there is none, or its folder is torn."""
-    try:
-        return Ending(**json.loads((folder / ENDING).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
+Hire = Callable[[Path], Crew]
+"""Makes the crew that writes into a store."""
+
+P = TypeVar("P", bound=Planned)
+P_contra = TypeVar("P_contra", bound=Planned, contravariant=True)
 
 
-def run_in_workers(
-    planned: Sequence[Planned], store: Path, *, processes: int, cache_dir: Path | None, progress: Progress
-) -> dict[str, Ending]:
-    """Run what is missing, ``processes`` at a time, and return every run's ending by key.
+class Rules(Protocol[P_contra]):
+    """What becomes of a run that has ended."""
 
-    Runs of timing fidelity share lasting processes, since starting one takes longer than the run; a run of real models has
-    a process of its own. A signal that asks to end (SIGINT, SIGTERM, SIGHUP) stops the processes and keeps what has ended.
+    def is_kept(self, folder: Path) -> bool:
+        """Whether a run's folder is whole, and the run need not be repeated."""
+
+    def keep(self, run: P_contra, report: Report, store: Path) -> None:
+        """Keep a run that has ended, or say why not.
+
+        Raises:
+            FedsimError: it is no result.
+        """
+
+
+def perform_missing(
+    planned: Sequence[P], store: Path, hire: Hire, rules: Rules[P], progress: Progress, name: str = "runs"
+) -> None:
+    """Have everything performed that is missing; runs of one key are one run.
+
+    A signal that asks to end (SIGINT, SIGTERM, SIGHUP) ends the crew and keeps what has ended.
 
     Raises:
-        FedsimError: a run broke (a bug, or a file that cannot be read); the others are kept.
+        FedsimError: a run broke (a bug, or a file that cannot be read), or is no result; the others are kept.
         KeyboardInterrupt: a signal asked to end.
     """
     runs = {run.key: run for run in planned}
-    endings = {key: found for key in runs if (found := ending(store / key)) is not None}
-    waiting = [run for key, run in runs.items() if key not in endings]
-    crew = _Crew(store, processes, cache_dir)
-    with asked_to_end() as asked, progress.phase("runs", len(runs)) as phase:
-        phase.advance(len(endings), kept=len(endings))
-        try:
-            while waiting or crew.busy:
+    waiting = deque(run for key, run in runs.items() if not rules.is_kept(store / key))
+    with asked_to_end() as asked, progress.phase(name, len(runs)) as phase:
+        phase.advance(len(runs) - len(waiting), kept=len(runs) - len(waiting))
+        if not waiting:
+            return
+        with contextlib.closing(hire(store)) as crew:
+            while waiting or crew.at_work():
                 if asked.is_set():
                     raise KeyboardInterrupt
-                while waiting and len(crew.busy) < processes:
-                    crew.give(waiting.pop(0))
+                while waiting and crew.has_room():
+                    crew.give(waiting.popleft())
                 for run, report in crew.reports():
-                    endings[run.key] = _keep(run, report, store)
+                    rules.keep(runs[run.key], report, store)
                     phase.advance(1, last=run.name)
-        finally:
-            crew.dismiss()
-    return endings
 
 
-class _Crew:
-    """Worker processes: those that have a run, and lasting ones that wait for the next."""
+def unfinished(run: Planned, store: Path) -> Path:
+    """Where a run is written until it has ended; what an earlier start has left there, or torn, is removed."""
+    folder = store / f"{run.key}.unfinished"
+    for torn in (folder, store / run.key):
+        shutil.rmtree(torn, ignore_errors=True)
+    return folder
 
-    def __init__(self, store: Path, processes: int, cache_dir: Path | None) -> None:
-        cores = os.cpu_count() or 1
-        # Processes times threads never exceeds the cores: several runs at once train one model at a time each.
-        self._environment = os.environ | {
-            "FEDSIM_PROCESSES": str(max(1, cores // processes)),
-            "POLARS_MAX_THREADS": str(max(1, cores // processes)),
-        }
+
+def broken(run: Planned, said: str, log: Path) -> FedsimError:
+    """The error of a run that ended with a traceback instead of a result; its last line tells."""
+    lines = said.strip().splitlines() or ["it said nothing"]
+    return FedsimError(f"{run.name} broke: {lines[-1]} (log: {log})")
+
+
+class Processes:
+    """A crew of processes on this machine: those that have a run, and lasting ones that wait for the next.
+
+    Runs of timing fidelity share lasting processes, since starting one takes longer than the run; a run of real models has
+    a process of its own.
+
+    Args:
+        store: where runs are written.
+        at_once: runs at a time.
+        cache_dir: where trained models are kept.
+    """
+
+    def __init__(self, store: Path, at_once: int, cache_dir: Path | None) -> None:
         self._store = store
+        self._at_once = at_once
         self._cache_dir = cache_dir
-        self._idle: list[_Process] = []
+        self._idle: dict[int, list[_Process]] = {}  # by their threads
         self._num_lasting = 0
         self._selector = selectors.DefaultSelector()
-        self.busy: dict[_Process, Planned] = {}
+        self._busy: dict[_Process, Planned] = {}
+
+    def has_room(self) -> bool:
+        """Whether fewer runs are under way than may be at a time."""
+        return len(self._busy) < self._at_once
+
+    def at_work(self) -> bool:
+        """Whether any is."""
+        return bool(self._busy)
 
     def give(self, run: Planned) -> None:
         """Give a run to a process that waits for one, or to a new one."""
-        unfinished = self._store / f"{run.key}.unfinished"
-        for torn in (unfinished, self._store / run.key):
-            shutil.rmtree(torn, ignore_errors=True)
+        out = unfinished(run, self._store)
         scenario = write_atomically(self._store / f"{run.key}.yaml", run.scenario.to_yaml().encode())
         cache_dir = None if self._cache_dir is None else str(self._cache_dir)
         process = self._process_for(run)
-        self.busy[process] = run
-        process.order({"scenario": str(scenario), "out": str(unfinished), "cache_dir": cache_dir})
+        self._busy[process] = run
+        process.order({"scenario": str(scenario), "out": str(out), "cache_dir": cache_dir})
 
     def _process_for(self, run: Planned) -> _Process:
+        threads = run.scenario.compute.threads
         lasting = run.scenario.fidelity == "timing"
-        if lasting and self._idle:
-            return self._idle.pop()
+        if lasting and self._idle.get(threads):
+            return self._idle[threads].pop()
         log = f"worker-{self._num_lasting}.log" if lasting else f"{run.key}.log"
         self._num_lasting += lasting
-        process = _Process(self._store / log, self._environment, lasting=lasting)
+        environment = os.environ | cores.environment(threads, cores.num_cores() // self._at_once)
+        process = _Process(self._store / log, environment, threads, lasting=lasting)
         self._selector.register(process.stdout, selectors.EVENT_READ, process)
         return process
 
-    def reports(self) -> Iterator[tuple[Planned, dict[str, Any]]]:
+    def reports(self) -> Iterator[tuple[Planned, Report]]:
         """What runs have come to since the last look; waits for a moment if there is nothing.
 
         Raises:
@@ -140,27 +192,26 @@ class _Crew:
         """
         for chosen, _ in self._selector.select(_LOOK_S):
             process: _Process = chosen.data
-            run = self.busy[process]
+            run = self._busy[process]
             try:
                 report = process.report()
             except EOFError:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.child.wait(_LAST_WORDS_S)
-                said = process.log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-                raise FedsimError(f"{run.name} broke: {said[-1]} (log: {process.log})") from None
+                raise broken(run, process.log.read_text(errors="replace"), process.log) from None
             if report is None:
                 continue
-            del self.busy[process]
+            del self._busy[process]
             if process.lasting:
-                self._idle.append(process)
+                self._idle.setdefault(process.threads, []).append(process)
             else:
                 self._selector.unregister(process.stdout)
                 process.close()
             yield run, report
 
-    def dismiss(self) -> None:
+    def close(self) -> None:
         """End every process."""
-        everybody = [*self.busy, *self._idle]
+        everybody = [*self._busy, *(process for idle in self._idle.values() for process in idle)]
         end_children([process.child for process in everybody])
         for process in everybody:
             process.close()
@@ -170,7 +221,7 @@ class _Crew:
 class _Process:
     """One worker process and its pipes."""
 
-    def __init__(self, log: Path, environment: Mapping[str, str], *, lasting: bool) -> None:
+    def __init__(self, log: Path, environment: Mapping[str, str], threads: int, *, lasting: bool) -> None:
         with log.open("wb") as stderr:
             self.child = subprocess.Popen(
                 [sys.executable, "-m", "fedsim.sweeps.worker"],
@@ -183,6 +234,7 @@ class _Process:
         assert self.child.stdin is not None and self.child.stdout is not None
         self.stdin, self.stdout = self.child.stdin, self.child.stdout
         self.log = log
+        self.threads = threads
         self.lasting = lasting
         self._heard = b""
 
@@ -213,12 +265,3 @@ class _Process:
             self.stdin.close()
         self.child.wait()
         self.stdout.close()
-
-
-def _keep(run: Planned, report: Mapping[str, Any], store: Path) -> Ending:
-    unfinished = store / f"{run.key}.unfinished"
-    found = Ending(report["status"], report["reason"], report["wall_s"])
-    unfinished.mkdir(exist_ok=True)  # a run that is refused early has none
-    write_json(unfinished / ENDING, asdict(found))
-    unfinished.rename(store / run.key)
-    return found
