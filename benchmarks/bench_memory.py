@@ -1,7 +1,7 @@
 """Does a run's memory grow with its events? Peaks of whole processes, for 100,000 requests and for ten times as many.
 
-Each run is a process of its own, with figures, results and the check of the books: FedPETuning in timing fidelity, a round of 1,000
-clients after the other. FedGRPO, whose server does more for each request, is measured for a tenth of those.
+Each run is a process of its own, with figures, results and the check of the books: FedPETuning in timing fidelity, a round of
+1,000 clients after the other. FedGRPO, whose server does more for each request, is measured for a tenth of those.
 """
 
 from __future__ import annotations
