@@ -93,8 +93,13 @@ learning-page: $(STAMP)  ## write docs/learning_evidence.md from what evidence-l
 	  $(call finished,--byzantine-hard,$(wildcard .evidence/byzantine_hard*/stress.json)) \
 	  $(call finished,--privacy,$(wildcard .evidence/privacy/comparison.json))
 
+BENCH_STAMP := $(VENV)/.installed-bench
+$(BENCH_STAMP): $(STAMP)
+	$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt -e '.[dev,bench]'
+	touch $@
+
 .PHONY: bench
-bench: $(STAMP)  ## run the benchmarks and write docs/benchmarks.md (leave the machine alone meanwhile)
+bench: $(BENCH_STAMP)  ## run the benchmarks and write docs/benchmarks.md (leave the machine alone meanwhile)
 	for file in benchmarks/bench_*.py; do $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)"; done
 	$(BIN)/python -m benchmarks.page docs/benchmarks.md
 
