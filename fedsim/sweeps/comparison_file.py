@@ -361,22 +361,28 @@ _ROOMS_WITHOUT_RESULTS = ("foresight/", "sweeps/")
 
 @cache
 def this_code() -> str:
-    """`result_code_hash` of this very package, remembered beside the trained models: it takes as long as a small run.
-
-    It is looked up by the hash of every byte of the package and the version of Python, whose syntax trees it is of.
-    """
-    from fedsim.models.cache import cache_folder
-
-    place = cache_folder(None) / "code" / f"{source_hash()}-{sys.implementation.cache_tag}"
+    """`result_code_hash` of this very package, as remembered if it is (`remember_code`): it takes as long as a small run."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        remembered = place.read_text(encoding="ascii")
+        remembered = _code_file().read_text(encoding="ascii")
         if _HASH.fullmatch(remembered):
             return remembered
-    found = result_code_hash()
-    with contextlib.suppress(OSError):  # a folder that cannot be written makes it slower, nothing else
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(place, found.encode())
-    return found
+    return result_code_hash()
+
+
+def remember_code() -> None:
+    """Keep `this_code` beside the trained models, now that a sweep was accepted; where that fails, it costs time alone."""
+    place = _code_file()
+    with contextlib.suppress(OSError):
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(place, this_code().encode())
+
+
+def _code_file() -> Path:
+    """Named by the hash of every byte of the package and the version of Python, whose syntax trees it is of."""
+    from fedsim.models.cache import cache_folder
+
+    return cache_folder(None) / "code" / f"{source_hash()}-{sys.implementation.cache_tag}"
 
 
 def result_code_hash(root: Path = Path(__file__).parents[1]) -> str:
