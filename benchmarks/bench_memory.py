@@ -69,7 +69,7 @@ def one(kind: str, num_updates: int) -> None:
 
 def main(scale: int = 1) -> int:
     """Measure, and report."""
-    few, many = measured("rounds", 115 // scale), measured("rounds", 1150 // scale)
+    few, many = measured("rounds", 230 // scale), measured("rounds", 2300 // scale)
     first, second = measured("groups", 35 // scale), measured("groups", 350 // scale)
     claims = [
         Claim(
