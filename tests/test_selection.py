@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fedsim.selection.confidence_graph import ConfidenceGraph, mean_correct, write_graphml
 from fedsim.selection.experts import all_experts, best_experts, oracle_experts, random_experts
+from fedsim.streams import uniform
 from fedsim.tasks.questions import Question
 
 NAN = float("nan")
@@ -96,6 +97,18 @@ def test_ties_break_by_question_evenly_and_not_by_client_number():
     first = Counter(best_experts(np.zeros(4), question, 1, range(4), 7)[0] for question in range(4000))
     # Binomial(4000, 1/4): 4 standard deviations are 110
     assert all(abs(first[client] - 1000) < 110 for client in range(4))
+
+
+@given(
+    st.lists(st.sampled_from([0.0, -0.0, 0.5, 1.0, NAN]), min_size=1, max_size=12),
+    st.integers(1, 13),
+    st.integers(0, 99),
+)
+def test_draws_for_ties_alone_choose_as_draws_for_everybody_do(scores, num_experts, key):
+    eligible = [client for client in range(len(scores)) if client % 5]
+    known = [client for client in eligible if not np.isnan(scores[client])]
+    plain = sorted(known, key=lambda client: (-scores[client], uniform(3, "tie", key, client), client))
+    assert best_experts(np.array(scores), key, num_experts, eligible, 3) == tuple(plain[:num_experts])
 
 
 def test_another_client_changes_nobodys_order():

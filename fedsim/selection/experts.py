@@ -6,6 +6,7 @@ so a client's chances do not depend on its number, on who else is there, or on w
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -36,11 +37,20 @@ def best_experts(
     """
     if num_experts < 1:
         raise ValueError(f"num_experts is {num_experts}; must be at least 1")
-    known = [client for client in set(eligible) if not np.isnan(scores[client])]
-    known.sort(
-        key=lambda client: (-scores[client], streams.uniform(seed, "tie", question_id, client), client)
-    )
-    return tuple(known[:num_experts])
+    by_score: dict[float, list[int]] = defaultdict(list)
+    for client in set(eligible):
+        score = float(scores[client])
+        if score == score:  # not NaN
+            by_score[score].append(client)
+    chosen: list[int] = []
+    for score in sorted(by_score, reverse=True):
+        equals = by_score[score]
+        if len(equals) > 1:  # only they need a draw
+            equals.sort(key=lambda client: (streams.uniform(seed, "tie", question_id, client), client))
+        chosen += equals
+        if len(chosen) >= num_experts:
+            break
+    return tuple(chosen[:num_experts])
 
 
 def competent_enough(chosen: Sequence[int], scores: FloatArray, floor: float) -> tuple[int, ...]:
