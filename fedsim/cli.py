@@ -400,6 +400,8 @@ def _root(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; ``argv`` is without the program's name."""
+    # Before numpy is imported: the bits of its products depend on the number of threads (fedsim.sweeps.cores.BLAS).
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         # typer turns Ctrl-C, and typer.Exit, into a returned exit code.
         exit_code = app(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,11 +36,25 @@ def test_a_run_trains_as_many_models_at_a_time_as_its_share_of_the_cores_holds()
     assert environment(threads=2, share=0)["FEDSIM_PROCESSES"] == "1"
 
 
-def test_every_library_has_a_runs_own_threads_whatever_the_machine():
+def test_every_library_has_a_runs_own_threads_whatever_the_machine_but_numpys_products_one():
     found = {key: value for key, value in environment(threads=3, share=8).items() if "THREADS" in key}
-    assert found == dict.fromkeys(
-        ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"), "3"
+    assert found == {
+        "OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "3", "POLARS_MAX_THREADS": "3", "OPENBLAS_NUM_THREADS": "1",
+    }  # fmt: skip
+
+
+def test_the_command_line_sets_the_threads_of_numpys_products_before_numpy_is_there():
+    code = (
+        "import os, sys, fedsim.cli as cli; assert 'numpy' not in sys.modules; assert cli.main(['schema']) == 0;"
+        "print(os.environ['OPENBLAS_NUM_THREADS'], file=sys.stderr)"
     )
+    plain = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
+    }
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=plain, check=True)
+    assert done.stderr == "1\n"
 
 
 def test_runs_on_a_gpu_never_take_more_than_all_of_it():

@@ -61,7 +61,7 @@ class ScoringPool:
         self._cluster = cluster
         cluster.open()
         self._ray = cluster.ray
-        environment = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+        environment = {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
         actor = self._ray.remote(
             num_cpus=threads,
             num_gpus=where.gpu_share if where.device == "cuda" else 0,

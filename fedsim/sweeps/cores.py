@@ -7,7 +7,9 @@ from collections.abc import Iterable
 
 from fedsim.scenario import Scenario
 
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
+BLAS = {"OPENBLAS_NUM_THREADS": "1"}
+"""numpy's products have one thread in every process of fedsim, since their bits depend on the number of threads."""
 
 
 def num_cores() -> int:
@@ -42,8 +44,8 @@ def environment(threads: int, share: int) -> dict[str, str]:
     """What the process of a run finds in its environment.
 
     Args:
-        threads: of the run. Libraries beside torch get as many: the bits of a product of two matrices depend on that,
-            so it must depend neither on the machine nor on how many runs there are beside this one.
+        threads: of the run. Libraries beside torch get as many, but for numpy's products (`BLAS`): the bits of a product of
+            two matrices depend on that, so it must depend neither on the machine nor on the runs beside this one.
         share: cores that the run may use; as many of its models are trained at a time as fit them.
     """
-    return {"FEDSIM_PROCESSES": str(max(1, share))} | dict.fromkeys(_THREADS, str(threads))
+    return {"FEDSIM_PROCESSES": str(max(1, share))} | dict.fromkeys(_THREADS, str(threads)) | BLAS
