@@ -122,6 +122,21 @@ def test_a_lower_temperature_samples_the_greedy_answer_more_often():
     assert share(0.3) > share(1.0) > share(3.0)
 
 
+def test_a_batch_that_ends_early_stays_behind_when_the_others_move_together():
+    """One batch of short answers, nine of long ones: it has ended while nine tenths of the rows still fill their batches."""
+    model = language()
+    _, prefix = _prefix(model, [questions()[57].text])
+    full, num = model.shapes.decode_rows, 20 * model.shapes.decode_rows
+    uniforms = np.random.default_rng(2).random((num, 12))
+    mixed = decode(model, prefix, num, 12, uniforms, temperature=2.0)[0]
+    order = sorted(range(num), key=lambda row: len(mixed[row].ids))
+    order = [*order[:full], *order[-9 * full :]]
+    lengths = [len(mixed[row].ids) for row in order]
+    assert lengths[full - 1] + 1 < lengths[full] < lengths[-1]
+    ordered = decode(model, prefix, len(order), 12, uniforms[order], temperature=2.0)[0]
+    assert [answer.ids for answer in ordered] == [mixed[row].ids for row in order]
+
+
 def test_an_answer_without_end_token_within_the_limit_is_truncated():
     model = language()
     _, prefix = _prefix(model, [questions()[-1].text])

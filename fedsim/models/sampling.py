@@ -73,16 +73,17 @@ def decode(
         alive = everyone[~ended]
         if not len(alive):
             break
+        # A batch without a living row takes no more steps, so its cache is too short to move with the others.
+        batches = [batch for batch in batches if not ended[batch.rows].all()]
         sizes = _batch_sizes(language, len(alive), prefix.bias.shape[1] + max_new_tokens - 2)
         if step == 1 or sum(sizes) <= _WORTH_MOVING * sum(len(batch.rows) for batch in batches):
             batches = _regroup(batches, prefix, owners, alive, sizes, max_new_tokens)
         for batch in batches:
             live = ~ended[batch.rows[: batch.count]]
-            if live.any():
-                last = torch.from_numpy(tokens[batch.rows, step - 1])[:, None]
-                logits = _step(language, prefix, owners, batch, last, step)
-                rows = batch.rows[: batch.count][live]
-                choose(rows, logits[: batch.count][torch.from_numpy(live)], step)
+            last = torch.from_numpy(tokens[batch.rows, step - 1])[:, None]
+            logits = _step(language, prefix, owners, batch, last, step)
+            rows = batch.rows[: batch.count][live]
+            choose(rows, logits[: batch.count][torch.from_numpy(live)], step)
     answers = [
         Sampled(tuple(tokens[row, : counts[row]].tolist()), not ended[row], float(entropy[row]))
         for row in everyone
