@@ -33,8 +33,8 @@ def test_a_run_killed_at_any_place_of_its_tape_ends_like_one_that_was_not(tmp_pa
 
 
 def test_every_kind_of_run_goes_on_after_a_kill(tmp_path):
-    found = lives(tmp_path, "others", "3")
-    assert len(found) == 3 * len(OTHERS)
+    found = lives(tmp_path, "others", "2")
+    assert len(found) == 2 * len(OTHERS)
     for place, case in found.items():
         assert set(case["killed"]) == {-9}, place
         assert (case["resumed"], case["differing"]) == (0, []), place
