@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from killed_runs import OTHERS
 
 SCRIPT = Path(__file__).with_name("killed_runs.py")
 
@@ -29,14 +28,6 @@ def test_a_run_killed_at_any_place_of_its_tape_ends_like_one_that_was_not(tmp_pa
     assert len(found) == 10
     for place, case in found.items():
         assert set(case["killed"]) == {-9}, place  # every life was really ended where it should be
-        assert (case["resumed"], case["differing"]) == (0, []), place
-
-
-def test_every_kind_of_run_goes_on_after_a_kill(tmp_path):
-    found = lives(tmp_path, "others", "2")
-    assert len(found) == 2 * len(OTHERS)
-    for place, case in found.items():
-        assert set(case["killed"]) == {-9}, place
         assert (case["resumed"], case["differing"]) == (0, []), place
 
 
