@@ -76,6 +76,8 @@ class Paired:
     @property
     def spread(self) -> str:
         """All of the ratios, for a note."""
+        if len(self.ratios) == 1:
+            return "1 pair"
         return f"{len(self.ratios)} pairs, {min(self.ratios):.2f} to {max(self.ratios):.2f}"
 
 

@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from fedsim.results import Run
     from fedsim.scenario import Scenario
 
+GARBAGE = (100_000, 10, 10)
+"""How often Python looks for circles of garbage, by generation: seldom at the young ones, of which a run makes millions."""
+
 
 @located
 def run(
@@ -168,7 +171,7 @@ def refuse_early(scenario: Scenario) -> population.Population:
     Raises:
         InputError, FederationError: as for `run`.
     """
-    gc.set_threshold(100_000, 10, 10)
+    gc.set_threshold(*GARBAGE)
     check_files(scenario)
     devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
     check(scenario, len(devices))

@@ -2,7 +2,7 @@
 
 python tests/killed_runs.py FOLDER             a tiny FedGRPO, at ten chosen places
 python tests/killed_runs.py FOLDER others N    tiny runs of other kinds (`OTHERS`), each at N places spread over its tape
-python tests/killed_runs.py FOLDER SCENARIO N  an own scenario file, likewise
+python tests/killed_runs.py FOLDER SCENARIO N  an own scenario file, at N random places of its tape
 
 One process imports torch and forks a child for every life of a run, which is what makes this quick. It must start no thread
 itself: torch and polars work in the children only.
@@ -15,7 +15,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import reasoning_gym  # noqa: F401  (imported here, so that no child has to)
@@ -188,10 +190,20 @@ def chosen_places(size: int) -> dict[str, list[Any]]:
 
 
 def spread_places(size: int, count: int) -> dict[str, list[Any]]:
-    """So many places spread over a tape, every other one in the middle of a frame."""
-    places = ((number, size * number // count) for number in range(count))
+    """So many places spread over a tape."""
+    return kills(size, [size * number // count for number in range(count)])
+
+
+def random_places(size: int, count: int) -> dict[str, list[Any]]:
+    """So many places of a tape at random, but the same ones every time."""
+    return kills(size, Random(0).sample(range(size), count))
+
+
+def kills(size: int, places: list[int]) -> dict[str, list[Any]]:
+    """A kill at every place, every other one in the middle of a frame."""
     return {
-        f"at {place} of {size}": [torn(place) if number % 2 else after(place)] for number, place in places
+        f"at {place} of {size}": [torn(place) if number % 2 else after(place)]
+        for number, place in enumerate(places)
     }
 
 
@@ -225,7 +237,8 @@ def main() -> None:
     found = {}
     for name in OTHERS if sys.argv[2] == "others" else [sys.argv[2]]:
         scenario = small(protocol=OTHERS[name]) if name in OTHERS else read_scenario(name)
-        own = outcomes(scenario, folder / Path(name).stem, cache, lambda size: spread_places(size, count))
+        choose = spread_places if name in OTHERS else random_places
+        own = outcomes(scenario, folder / Path(name).stem, cache, partial(choose, count=count))
         found |= {f"{Path(name).stem}, {place}": told for place, told in own.items()}
     print(json.dumps(found))
 

@@ -58,9 +58,7 @@ class ModelEvaluator:
 
     def likelihood(self, question: str, candidates: Sequence[str]) -> list[float]:
         """``exp(sum_t log p(y_t | x, y_<t))`` over the answer's tokens and the end token, in [0, 1]."""
-        if len(self._likelihoods) > _MOST_REMEMBERED:
-            for key in list(self._likelihoods)[: _MOST_REMEMBERED // 2]:
-                del self._likelihoods[key]
+        drop_oldest(self._likelihoods)
         keys = [(question, candidate) for candidate in candidates]
         if any(key not in self._likelihoods for key in keys):
             self.expect(question, candidates)
@@ -127,6 +125,13 @@ class Company:
                 member, question = batch[at]
                 total = sum(row[: len(ids)].tolist())
                 yield self._evaluators[member], question, text, float(min(1.0, math.exp(total)))
+
+
+def drop_oldest(remembered: dict[tuple[str, str], float]) -> None:
+    """Keep what is remembered of scorings within bounds: of too many, the older half goes."""
+    if len(remembered) > _MOST_REMEMBERED:
+        for key in list(remembered)[: _MOST_REMEMBERED // 2]:
+            del remembered[key]
 
 
 def in_company(evaluators: Sequence[ModelEvaluator]) -> Sequence[ModelEvaluator]:

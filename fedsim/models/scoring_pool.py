@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import FedsimError
-from fedsim.models.evaluator import ModelEvaluator
+from fedsim.models.evaluator import ModelEvaluator, drop_oldest
 from fedsim.models.language import LanguageModel, Shapes
 from fedsim.models.placement import PlacedEvaluator, Placement
 from fedsim.models.weights import save_model, weights_sha256
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from fedsim.scenario import ComputeConfig
 
 _LIVES = 3  # how often an actor is started that dies
-_MOST_REMEMBERED = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +196,7 @@ class PooledEvaluator:
 
     def likelihood(self, question: str, candidates: Sequence[str]) -> list[float]:
         """As `fedsim.models.evaluator.ModelEvaluator.likelihood`, computed by the pool with all that is queued."""
-        if len(self._likelihoods) > _MOST_REMEMBERED:
-            for key in list(self._likelihoods)[: _MOST_REMEMBERED // 2]:
-                del self._likelihoods[key]
+        drop_oldest(self._likelihoods)
         self.expect(question, candidates)
         if question in self._queue:
             self._compute()
