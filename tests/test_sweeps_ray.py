@@ -84,7 +84,7 @@ def fedsim(*arguments: object, env: dict[str, str] | None = None, **more: Any) -
     )  # fmt: skip
 
 
-def ended(process: subprocess.Popen[str], timeout_s: float = 150) -> tuple[int, str, str]:
+def ended(process: subprocess.Popen[str], timeout_s: float = 270) -> tuple[int, str, str]:
     out, errors = process.communicate(timeout=timeout_s)
     return process.returncode, out, errors
 
