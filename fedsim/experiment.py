@@ -303,9 +303,7 @@ def _write(
     if "averaging" in play.state.artefacts:
         folder.write_json("averaging.json", play.state.artefacts["averaging"]())
     if "confidence_graph" in play.state.artefacts:
-        from fedsim.selection.confidence_graph import write_graphml
-
-        write_graphml(play.state.artefacts["confidence_graph"](), folder.path / CONFIDENCE_GRAPH)
+        folder.write_text(CONFIDENCE_GRAPH, play.state.artefacts["confidence_graph"]().graphml())
     if cast.save is not None:
         cast.save(folder.path / "policy")
     if figures:

@@ -316,7 +316,7 @@ def test_competence_is_the_share_of_the_nearest_exemplars_answered_correctly():
 
 
 def test_the_graph_that_a_run_exports_is_the_graph_that_is_drawn(tmp_path):
-    from fedsim.selection.confidence_graph import ConfidenceGraph, write_graphml
+    from fedsim.selection.confidence_graph import ConfidenceGraph
     from fedsim.tasks.questions import Question
 
     embeddings = np.eye(4)
@@ -326,7 +326,8 @@ def test_the_graph_that_a_run_exports_is_the_graph_that_is_drawn(tmp_path):
     known = ConfidenceGraph(embeddings, bits)
     run = run_of(tmp_path / "run", [])
     near = np.array([[0.9, 0.8, 0.1, 0.0]])
-    write_graphml(known.graph([question], near, 2, exemplars), run.folder / "confidence_graph.graphml")
+    drawn = known.drawing([question], near, 2, exemplars)
+    (run.folder / "confidence_graph.graphml").write_text(drawn.graphml(), encoding="utf-8")
     figure = confidence_graph(run)
     save(figure, tmp_path / "graph")
     texts = texts_of(figure)

@@ -327,7 +327,7 @@ async def test_work_in_flight_at_the_end_is_drained_and_charged():
 async def test_the_confidence_graph_of_one_question_per_domain_is_left_for_the_run_folder():
     data = task_data(num_clients=2, pool=6, auxiliary=8)
     ran = await play(fedgrpo_settings(num_experts=1), [FakeEvaluator("a"), FakeEvaluator("b")], data=data)
-    graph = ran.state.artefacts["confidence_graph"]()
+    graph = ran.state.artefacts["confidence_graph"]().to_networkx()
     kinds = Counter(kind for _, kind in graph.nodes(data="kind"))
     assert kinds == {"question": 2, "exemplar": 8, "client": 2}
     assert graph.edges["e0", "c0"]["weight"] == 1.0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim.selection.confidence_graph import ConfidenceGraph, mean_correct, write_graphml
+from fedsim.selection.confidence_graph import ConfidenceGraph, mean_correct
 from fedsim.selection.experts import all_experts, best_experts, oracle_experts, random_experts
 from fedsim.streams import uniform
 from fedsim.tasks.questions import Question
@@ -147,7 +147,7 @@ def test_oracle_control_takes_the_best_of_the_questions_domain():
 def test_networkx_graph_has_three_kinds_of_nodes_and_the_weights_of_the_equations():
     questions = [Question(5, "gcd", "2, 4", "2")]
     exemplars = [Question(100 + i, "gcd", f"{i}, 4", "1") for i in range(4)]
-    seen = graph().graph(questions, at(2)[None, :], 2, exemplars)
+    seen = graph().drawing(questions, at(2)[None, :], 2, exemplars).to_networkx()
     kinds = Counter(kind for _, kind in seen.nodes(data="kind"))
     assert kinds == {"question": 1, "exemplar": 2, "client": 3}
     assert seen.edges["q5", "e1"]["weight"] == pytest.approx(np.cos(np.radians(8)))
@@ -158,17 +158,29 @@ def test_networkx_graph_has_three_kinds_of_nodes_and_the_weights_of_the_equation
     assert np.mean(paths) == graph().competence(at(2), 2)[1]
 
 
+HOSTILE = "</node><!DOCTYPE x [<!ENTITY a SYSTEM 'file:///etc/passwd'>]>&a;\x00\x1b\ud800"
+
+
 def test_graphml_round_trips_and_hostile_text_stays_text(tmp_path):
-    hostile = "</node><!DOCTYPE x [<!ENTITY a SYSTEM 'file:///etc/passwd'>]>&a;\x00\x1b\ud800"
-    drawn = graph().graph([Question(5, hostile, hostile, "2")], at(2)[None, :], 2)
-    path = tmp_path / "graph.graphml"
-    write_graphml(drawn, path)
-    text = path.read_text(encoding="utf-8")
+    drawn = graph().drawing([Question(5, HOSTILE, HOSTILE, "2")], at(2)[None, :], 2)
+    text = drawn.graphml()
     assert re.search(r"<!(DOCTYPE|ENTITY)", text) is None
+    path = tmp_path / "graph.graphml"
+    path.write_text(text, encoding="utf-8")
     again = nx.read_graphml(path)
-    assert again.nodes["q5"]["text"] == hostile[:-3] + "???"
+    assert again.nodes["q5"]["text"] == HOSTILE[:-3] + "???"
     assert again.nodes["c2"]["probed"] is False
-    assert set(again.edges) == set(drawn.edges)
+    assert set(again.edges) == set(drawn.to_networkx().edges)
+
+
+@pytest.mark.parametrize("exemplars", [(), [Question(9, "lcm", 'a "quote"\r\nümlaut', "1")] * 4])
+@pytest.mark.parametrize("texts", [[], ["one", "two"], [HOSTILE, ""]])
+def test_graphml_has_the_bytes_that_networkx_writes(tmp_path, texts, exemplars):
+    questions = [Question(index, "gcd", text, "2") for index, text in enumerate(texts)]
+    embeddings = np.concatenate([np.empty((0, 2)), *(at(60 * q.question_id)[None, :] for q in questions)])
+    drawn = graph().drawing(questions, embeddings, 2, exemplars)
+    nx.write_graphml_xml(drawn.to_networkx(), tmp_path / "graph.graphml")
+    assert drawn.graphml().encode() == (tmp_path / "graph.graphml").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -16,17 +16,13 @@ they agree to the last bit and choose the same experts.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from fedsim.selection.drawing import Drawing
 from fedsim.selection.experts import best_experts
 from fedsim.tasks.questions import Question
-
-if TYPE_CHECKING:
-    import networkx as nx
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -143,57 +139,49 @@ class ConfidenceGraph:
         scores = self.competence(embedding, num_neighbours)
         return best_experts(scores, question_id, num_experts, eligible, seed)
 
-    def graph(
+    def drawing(
         self,
         questions: Sequence[Question],
         embeddings: FloatArray,
         num_neighbours: int,
         exemplars: Sequence[Question] = (),
-    ) -> nx.Graph[str]:
-        """The graph of some questions as networkx sees it.
+    ) -> Drawing:
+        """The graph of some questions, to be looked at.
 
         Nodes are ``q<question_id>``, ``e<index>``, ``c<client_id>`` with ``kind`` question, exemplar or
         client (and ``domain``, ``text`` where known). Edges: question - exemplar, ``kind`` near,
         ``weight`` their cosine; exemplar - client, ``kind`` answered, ``weight`` 1 correct or 0 wrong.
         Exemplars that are nobody's neighbour are left out.
         """
-        import networkx as nx  # only here: a run needs it once, at the end
-
-        graph: nx.Graph[str] = nx.Graph()
+        drawn = Drawing()
+        probed = self.probed()
         for client in range(self.num_clients):
-            graph.add_node(f"c{client}", kind="client", probed=client in self.probed())
+            drawn.add_node(f"c{client}", kind="client", probed=client in probed)
         used: set[int] = set()
         for question, embedding in zip(questions, embeddings, strict=True):
             node = f"q{question.question_id}"
-            graph.add_node(node, kind="question", domain=_xml(question.domain), text=_xml(question.text))
+            drawn.add_node(node, kind="question", domain=_xml(question.domain), text=_xml(question.text))
             cosines = self._cosines(embedding)
             for index in self.neighbours(embedding, num_neighbours).tolist():
                 used.add(index)
-                graph.add_edge(node, f"e{index}", kind="near", weight=float(cosines[index]))
+                drawn.add_edge(node, f"e{index}", kind="near", weight=float(cosines[index]))
         for index in sorted(used):
             known = (
                 {"domain": _xml(exemplars[index].domain), "text": _xml(exemplars[index].text)}
                 if exemplars
                 else {}
             )
-            graph.add_node(f"e{index}", kind="exemplar", **known)
+            drawn.add_node(f"e{index}", kind="exemplar", **known)
             for client in np.flatnonzero(~np.isnan(self.correctness[:, index])).tolist():
                 correct = float(self.correctness[client, index])
-                graph.add_edge(f"e{index}", f"c{client}", kind="answered", weight=correct)
-        return graph
+                drawn.add_edge(f"e{index}", f"c{client}", kind="answered", weight=correct)
+        return drawn
 
     def _cosines(self, embedding: FloatArray) -> FloatArray:
         embedding = np.asarray(embedding, dtype=np.float64)
         if embedding.shape != self.embeddings.shape[1:]:
             raise ValueError(f"embedding has shape {embedding.shape}; must be {self.embeddings.shape[1:]}")
         return np.asarray(self.embeddings @ _unit(embedding[None, :])[0], dtype=np.float64)
-
-
-def write_graphml(graph: nx.Graph[str], path: str | Path) -> None:
-    """Write a confidence graph as GraphML: plain XML of texts and numbers, nothing that could execute."""
-    import networkx as nx
-
-    nx.write_graphml_xml(graph, str(path))
 
 
 def _unit(vectors: FloatArray) -> FloatArray:
