@@ -14,7 +14,7 @@ from fedsim import accounts, correlate, eligibility, invariants, protocols
 from fedsim.casting import Cast, ClientAccuracy
 from fedsim.clock import VirtualLoop
 from fedsim.devices import availability, population
-from fedsim.devices.cost import NO_WORK
+from fedsim.devices.cost import NO_WORK, Work
 from fedsim.devices.dropout import Dropout
 from fedsim.devices.profile import DeviceProfile
 from fedsim.devices.slowdown import Slowdowns
@@ -235,11 +235,12 @@ class Play:
                 self._log.add(eligibility.untrained(client_id, device_class, memory[client_id], needed))
             return
         for client_id, profile in enumerate(self.profiles):
-            client = self.states[client_id]
-            training = eligibility.training_steps(
-                self.scenario.models, client.spec, client.rows, client.tokens
-            )
-            self._log.add(eligibility.member(client_id, profile, needed, training))
+            self._log.add(eligibility.member(client_id, profile, needed, self._training(client_id)))
+
+    def _training(self, client_id: int) -> tuple[int, Work] | None:
+        """The one-off training of a client's own model: optimiser steps and the work of one; None to put none on record."""
+        client = self.states[client_id]
+        return eligibility.training_steps(self.scenario.models, client.spec, client.rows, client.tokens)
 
 
 def raise_plainly(task: asyncio.Task[None]) -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 
 from fedsim import streams
 from fedsim.models.config import PolicyConfig
 from fedsim.roles import Accuracy, Candidate, Draw, FloatArray, Group, UpdateStats
-from fedsim.tasks.config import TasksConfig
+from fedsim.tasks.config import PartitionConfig, SizesConfig, TasksConfig
 from fedsim.tasks.partition import deal
 from fedsim.tasks.questions import Question, TaskData
 
@@ -34,11 +35,26 @@ _EMBEDDING = 16
 
 
 def task_data(config: TasksConfig, num_clients: int, seed: int) -> TaskData:
-    """Numbered questions in the sizes and the partition that the scenario asks for."""
-    sizes = config.sizes
+    """Numbered questions in the sizes and the partition that the scenario asks for.
+
+    What was made last is kept: a run asks for the same again after its deadline was checked.
+    """
     names = tuple(config.options)
-    private_rows = {name: config.num_private(num_clients) // len(names) for name in names}
-    dealt = deal(config.partition, private_rows, num_clients, seed)
+    return _task_data(names, config.sizes, config.partition, config.answers.coverage, num_clients, seed)
+
+
+@lru_cache(maxsize=1)
+def _task_data(
+    names: tuple[str, ...],
+    sizes: SizesConfig,
+    partition: PartitionConfig,
+    coverage: float,
+    num_clients: int,
+    seed: int,
+) -> TaskData:
+    private_rows = dict.fromkeys(names, sizes.num_private(num_clients) // len(names))
+    dealt = deal(partition, private_rows, num_clients, seed)
+    dealt.table.setflags(write=False)  # it may be shared
     # One bulk draw for all answers: a hash for each of them would be a tenth of what `fedsim check` takes.
     answers = _answers(sum(private_rows.values()) + sizes.pool + sizes.auxiliary, seed)
     numbered = enumerate(answers)
@@ -65,7 +81,7 @@ def task_data(config: TasksConfig, num_clients: int, seed: int) -> TaskData:
         pool=pool,
         validation=(),
         test=(),
-        trusted=_trusted(pool, config.answers.coverage, num_clients, seed),
+        trusted=_trusted(pool, coverage, num_clients, seed),
         partition=dealt.table,
     )
 
@@ -196,4 +212,4 @@ class StandInEvaluator:
 
 def token_count(text: str) -> int:
     """Tokens of a text in timing fidelity: one per four characters, at least one."""
-    return max(1, math.ceil(len(text) / _CHARS_PER_TOKEN))
+    return -(-len(text) // _CHARS_PER_TOKEN) or 1

@@ -33,6 +33,30 @@ def draws(number=200):
     return [Draw(index, question) for index, question in enumerate(DATA.pool[:number])]
 
 
+def test_questions_that_are_kept_are_those_that_were_asked_for():
+    base = CONFIG.model_dump()
+    others = [
+        (base | {"domains": ("gcd", "chain_sum")}, 5, 1),
+        (base | {"sizes": {**base["sizes"], "private": 200}}, 5, 1),
+        (base | {"partition": {**base["partition"], "beta": 9.0}}, 5, 1),
+        (base | {"answers": {**base["answers"], "coverage": 0.9}}, 5, 1),
+        (base, 6, 1),
+        (base, 5, 2),
+    ]
+    for changed, num_clients, seed in others:
+        other = standin.task_data(TasksConfig(**changed), num_clients, seed)
+        again = standin.task_data(CONFIG, 5, seed=1)
+        assert (again.pool, again.private, again.trusted) == (DATA.pool, DATA.private, DATA.trusted)
+        assert (other.private, other.trusted) != (again.private, again.trusted)
+
+
+def test_questions_are_made_once_for_the_same_scenario():
+    first = standin.task_data(CONFIG, 5, seed=1)
+    assert standin.task_data(CONFIG.model_copy(), 5, seed=1) is first
+    with pytest.raises(ValueError, match="read-only"):
+        first.partition[0, 0] = 7
+
+
 def test_splits_have_the_sizes_that_were_asked_for_and_no_question_stands_in_two():
     assert (len(DATA.auxiliary), len(DATA.pool)) == (20, 300)
     assert sum(map(len, DATA.private)) == DATA.partition.sum() == 400

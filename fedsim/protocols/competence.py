@@ -35,6 +35,7 @@ from fedsim.states import ClientState, ServerState
 from fedsim.stragglers.policies import StragglerConfig, Stragglers, refuse_impossible
 
 BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
 
 _MAX_PROBES = 100
 _MOST_PASSED_OVER = 100
@@ -91,6 +92,7 @@ class Experts:
         self._graph = ConfidenceGraph.unprobed(state.policy.embed(exemplars), len(federation.clients))
         pool = state.data.pool
         self._embeddings = dict(zip((q.question_id for q in pool), state.policy.embed(pool), strict=True))
+        self._nearest: dict[int, IntArray] = {}
         self._competence_of_draw: dict[int, FloatArray] = {}
         self._num_probing = 0
         self._num_passed_over = 0
@@ -180,9 +182,7 @@ class Experts:
         """r_k^p of these experts, ``[M]``; 1 for a client whose competence nobody asked for."""
         competence = self._competence_of_draw.pop(draw.index, None)
         if competence is None:
-            competence = self._graph.competence(
-                self._embeddings[draw.question.question_id], self._config.num_neighbours
-            )
+            competence = self._competence(draw)
         return np.nan_to_num(competence[list(chosen)], nan=1.0)
 
     def embedding(self, draw: Draw) -> FloatArray:
@@ -212,8 +212,20 @@ class Experts:
         if config.experts == "oracle":
             scores = self._state.client_accuracy()[:, self._state.data.domains.index(question.domain)]
             return best_experts(scores, question.question_id, num_experts, eligible, seed)
-        scores = self._graph.competence(self._embeddings[question.question_id], config.num_neighbours)
-        return self._best(draw, scores, eligible, num_experts)
+        return self._best(draw, self._competence(draw), eligible, num_experts)
+
+    def _competence(self, draw: Draw) -> FloatArray:
+        """r^p_s, ``[K]``, by what the clients have answered until now (eq. 5)."""
+        return self._graph.competence_on(self._neighbours(draw))
+
+    def _neighbours(self, draw: Draw) -> IntArray:
+        """G(x_s), worked out once for a question: neither embeddings nor exemplars ever change."""
+        question_id = draw.question.question_id
+        if question_id not in self._nearest:
+            self._nearest[question_id] = self._graph.neighbours(
+                self._embeddings[question_id], self._config.num_neighbours
+            )
+        return self._nearest[question_id]
 
     def _best(
         self, draw: Draw, scores: FloatArray, eligible: Sequence[int], num_experts: int
@@ -256,9 +268,7 @@ class Experts:
 
     async def _ask_competence(self, draw: Draw, eligible: Sequence[int]) -> FloatArray:
         """Broadcast G(x_s) and collect r_k^p; NaN for a client that did not answer in time."""
-        nearest = self._graph.neighbours(
-            self._embeddings[draw.question.question_id], self._config.num_neighbours
-        )
+        nearest = self._neighbours(draw)
         message = wire.ProbeNeighbours(
             wire.pack_id(draw.index),
             tuple(self._exemplars[index].text for index in nearest),

@@ -66,8 +66,10 @@ class ConfidenceGraph:
                 "and [K, P], P >= 1"
             )
         self.correctness[self.correctness == -1] = np.nan
-        if not np.isin(self.correctness[~np.isnan(self.correctness)], (0.0, 1.0)).all():
+        known = self.correctness[~np.isnan(self.correctness)]
+        if not ((known == 0) | (known == 1)).all():
             raise ValueError("correctness holds a value other than 1, 0, -1 and NaN")
+        self._probed = frozenset(np.flatnonzero((~np.isnan(self.correctness)).any(axis=1)).tolist())
 
     @classmethod
     def unprobed(cls, exemplar_embeddings: FloatArray, num_clients: int) -> ConfidenceGraph:
@@ -96,10 +98,11 @@ class ConfidenceGraph:
         if bits.shape != (self.num_exemplars,):
             raise ValueError(f"{bits.shape} bits for {self.num_exemplars} exemplars; must be one each")
         self.correctness[client_id] = bits
+        self._probed |= {client_id}
 
     def probed(self) -> frozenset[int]:
         """Ids of the clients that have answered the probe, at least in part."""
-        return frozenset(np.flatnonzero((~np.isnan(self.correctness)).any(axis=1)).tolist())
+        return self._probed
 
     def neighbours(self, embedding: FloatArray, num_neighbours: int) -> IntArray:
         """G(x): the exemplars nearest by cosine, nearest first; equal ones in order of index (eq. 5).
@@ -120,9 +123,14 @@ class ConfidenceGraph:
 
     def competence(self, embedding: FloatArray, num_neighbours: int) -> FloatArray:
         """r^p, each client's accuracy on the question's neighbours, ``[K]``; NaN where it answered none."""
-        bits = self.correctness[:, self.neighbours(embedding, num_neighbours)]
-        answered = (~np.isnan(bits)).sum(axis=1)
-        correct = np.nansum(bits, axis=1)
+        return self.competence_on(self.neighbours(embedding, num_neighbours))
+
+    def competence_on(self, exemplars: IntArray) -> FloatArray:
+        """Each client's accuracy on these exemplars, ``[K]``; NaN where it answered none of them."""
+        bits = self.correctness[:, exemplars]
+        unknown = np.isnan(bits)
+        answered = len(exemplars) - unknown.sum(axis=1)
+        correct = np.where(unknown, 0.0, bits).sum(axis=1)
         return np.asarray(np.where(answered > 0, correct / np.maximum(answered, 1), np.nan), dtype=np.float64)
 
     def experts(

@@ -47,6 +47,10 @@ class SizesConfig(StrictModel):
         2000, ge=1, le=1_000_000, description="questions that are only reported [questions]; default 2000"
     )
 
+    def num_private(self, num_clients: int) -> int:
+        """Private rows over all clients [questions]."""
+        return self.private if self.private_per_client is None else self.private_per_client * num_clients
+
 
 class PublicErrorsConfig(StrictModel):
     """What is wrong in the public corpus.
@@ -201,5 +205,4 @@ class TasksConfig(StrictModel):
 
     def num_private(self, num_clients: int) -> int:
         """Private rows over all clients [questions]."""
-        per_client = self.sizes.private_per_client
-        return self.sizes.private if per_client is None else per_client * num_clients
+        return self.sizes.num_private(num_clients)
