@@ -320,10 +320,10 @@ def _protocol_name(document: Document) -> str:
     protocol = document.data.get("protocol")
     if isinstance(protocol, str):
         document.data["protocol"] = protocol = {"name": protocol}
-    known = protocols.names()
     given = protocol.get("name") if isinstance(protocol, dict) else None
-    if given in known:
-        return str(given)
+    if isinstance(given, str) and protocols.is_known(given):
+        return given
+    known = protocols.names()
     where = document.origin(("protocol", "name"))
     allowed = f"must be one of {', '.join(known)}"
     if given is None:

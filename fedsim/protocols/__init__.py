@@ -43,6 +43,11 @@ def names() -> list[str]:
     return [*PROTOCOLS, *sorted(point.name for point in _third_parties() if point.name not in PROTOCOLS)]
 
 
+def is_known(name: str) -> bool:
+    """Whether a protocol can be named so; what is installed is searched only for a name that is not ours."""
+    return name in PROTOCOLS or name in names()
+
+
 def load(name: str) -> ProtocolModule:
     """Import a protocol by its name.
 
