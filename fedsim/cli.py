@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
+import gc
 import json
 import os
 import re
@@ -78,10 +79,11 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
     """Run a scenario; the last line printed is the run folder."""
-    from fedsim.scenario import read_scenario
+    with _starting():
+        from fedsim.scenario import read_scenario
 
-    settings = read_scenario(scenario, assignments or (), seed)
-    from fedsim import experiment
+        settings = read_scenario(scenario, assignments or (), seed)
+        from fedsim import experiment
 
     with _shown(quiet) as progress:
         finished = experiment.run(settings, out=out, cache_dir=cache_dir, progress=progress, figures=figures)
@@ -266,7 +268,8 @@ def check(scenario: ScenarioArgument, assignments: SetOption = None, seed: SeedO
 
     Of a comparison or a sweep: validate every run, and say how many there are and what each will take.
     """
-    from fedsim.scenario import is_comparison, is_sweep, read_scenario
+    with _starting():
+        from fedsim.scenario import is_comparison, is_sweep, read_scenario
 
     if not assignments and seed is None and is_comparison(scenario):
         _print_outlook(scenario, None, None, None)
@@ -274,8 +277,9 @@ def check(scenario: ScenarioArgument, assignments: SetOption = None, seed: SeedO
     if not assignments and seed is None and is_sweep(scenario):
         stress(scenario, check_only=True)
         return
-    settings = read_scenario(scenario, assignments or (), seed)
-    from fedsim.foresight.estimate import estimate
+    with _starting():
+        settings = read_scenario(scenario, assignments or (), seed)
+        from fedsim.foresight.estimate import estimate
 
     foreseen = estimate(settings)  # first of all: it also looks at the files that the scenario names
     print(settings.to_yaml())
@@ -477,6 +481,17 @@ def _print_outlook(
 
     for line in outlook.lines(outlook.outlook(comparison, out, processes=processes, seeds=seeds)):
         print(line)
+
+
+@contextlib.contextmanager
+def _starting() -> Iterator[None]:
+    """Look for no garbage while modules are imported: what they make stays, and need not be looked through later either."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 class _EndedError(Exception):

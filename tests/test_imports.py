@@ -45,6 +45,38 @@ def test_neither_torch_nor_transformers_nor_reasoning_gym_is_imported(code):
     assert imported_by(code) & HEAVY == set()
 
 
+COMMAND = "from fedsim import cli\nassert cli.main({!r}) == 0"
+
+
+def test_checking_a_scenario_imports_nothing_that_only_reads_or_writes_results():
+    checked = imported_by(COMMAND.format(["check", "scenarios/quickstart.yaml"]))
+    assert checked & (HEAVY | {"polars", "networkx", "scipy", "matplotlib", "rich"}) == set()
+    assert {"numpy", "pydantic", "simpy"} <= checked  # it did play
+
+
+def test_a_timing_run_without_figures_imports_polars_and_no_other_large_package(tmp_path):
+    words = ["--set", "fidelity=timing", "--set", "stop.updates=1", "--set", "tasks.sizes.pool=200"]
+    words += [
+        "--set",
+        "protocol.update.groups_per_update=2",
+        "--no-figures",
+        "-q",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    ran = imported_by(COMMAND.format(["run", "scenarios/quickstart.yaml", *words]))
+    assert ran & (HEAVY | {"networkx", "scipy", "matplotlib", "rich"}) == set()
+    assert "polars" in ran
+    assert (tmp_path / "run" / "confidence_graph.graphml").exists()
+
+
+@pytest.mark.parametrize("word", ["scenarios/quickstart.yaml", "scenarios/paper/probe.yaml", "no_such_file"])
+def test_garbage_is_looked_for_again_once_a_command_has_started(word):
+    code = f"import gc\nfrom fedsim import cli\ncli.main(['check', {word!r}])\n"
+    code += "assert gc.isenabled()\nassert gc.get_freeze_count() > 10_000"
+    assert "fedsim" in imported_by(code)
+
+
 def test_the_check_above_would_see_such_an_import():
     assert "reasoning_gym" in imported_by(
         "import sys, types; sys.modules['reasoning_gym'] = types.ModuleType('x')"
