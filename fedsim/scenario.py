@@ -109,20 +109,24 @@ class Scenario(StrictModel):
     stop: StopConfig = Field(description="when the run ends; the first condition that is met")
     # The settings of the protocol that is named: `_scenario_model` puts their model here.
     protocol: Any = Field(description="the protocol's name and its settings")
-    tasks: TasksConfig = Field(TasksConfig(), description="questions, and who owns which")
-    models: ModelsConfig = Field(ModelsConfig(), description="language models of the server and the clients")
+    tasks: TasksConfig = Field(TasksConfig.defaults(), description="questions, and who owns which")
+    models: ModelsConfig = Field(
+        ModelsConfig.defaults(), description="language models of the server and the clients"
+    )
     text: TextConfig | None = Field(
         None, description="stated lengths of texts instead of their own (models.bill_as needs them)"
     )
     clients: ClientsConfig = Field(description="device classes by preset name, or a file of devices")
-    server: ServerConfig = Field(ServerConfig(), description="the server's machine")
+    server: ServerConfig = Field(ServerConfig.defaults(), description="the server's machine")
     world: Literal["none", "mild", "middle", "severe"] | None = Field(
         None,
         description="a named world: network, availability, dropout and slowdowns where they are not set; then written out",
     )
-    network: NetworkConfig = Field(NetworkConfig(), description="the server's link and the transport")
-    availability: AvailabilityConfig = Field(AlwaysConfig(), description="when devices are there")
-    dropout: DropoutConfig = Field(DropoutConfig(), description="how devices give tasks up")
+    network: NetworkConfig = Field(
+        NetworkConfig.defaults(), description="the server's link and the transport"
+    )
+    availability: AvailabilityConfig = Field(AlwaysConfig.defaults(), description="when devices are there")
+    dropout: DropoutConfig = Field(DropoutConfig.defaults(), description="how devices give tasks up")
     slowdowns: tuple[SlowdownConfig, ...] = Field(
         (),
         description="how devices compute more slowly than their profile says; a list of laws that multiply",
@@ -134,9 +138,13 @@ class Scenario(StrictModel):
     correlate: CorrelateConfig | None = Field(
         None, description="makes the owners of a domain, or of most data, the slow or absent devices"
     )
-    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="what is measured, and how often")
-    compute: ComputeConfig = Field(ComputeConfig(), description="the machine that runs the simulation")
-    limits: LimitsConfig = Field(LimitsConfig(), description="bounds on a run that does not end")
+    evaluation: EvaluationConfig = Field(
+        EvaluationConfig.defaults(), description="what is measured, and how often"
+    )
+    compute: ComputeConfig = Field(
+        ComputeConfig.defaults(), description="the machine that runs the simulation"
+    )
+    limits: LimitsConfig = Field(LimitsConfig.defaults(), description="bounds on a run that does not end")
 
     _folder: Path = PrivateAttr(default_factory=Path)
     _marks: _Marks | None = PrivateAttr(default=None)

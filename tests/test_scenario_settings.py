@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fedsim
+from fedsim import protocols
+from fedsim.config import StrictModel
 from fedsim.errors import ScenarioError
 from fedsim.protocols import zero_shot
 from fedsim.scenario import (
@@ -48,6 +50,33 @@ def test_the_smallest_scenario_gets_every_default() -> None:
     assert scenario.availability.kind == "always"
     assert scenario.protocol.group_size == 8
     assert scenario.limits.virtual == 30 * 86_400
+
+
+def settings_models() -> list[type[StrictModel]]:
+    """Every settings model that a scenario may hold, from the bottom up."""
+    for name in protocols.PROTOCOLS:
+        protocols.load(name)
+    found: list[type[StrictModel]] = []
+    waiting = [StrictModel]
+    while waiting:
+        found += (children := waiting.pop().__subclasses__())
+        waiting += children
+    return found
+
+
+def test_defaults_that_were_not_validated_are_what_validation_makes_of_nothing() -> None:
+    defaults = {
+        (model.__name__, key): info.default
+        for model in settings_models()
+        for key, info in model.model_fields.items()
+        if isinstance(info.default, StrictModel) and not info.default.model_fields_set
+    }
+    assert ("Scenario", "network") in defaults
+    for place, default in defaults.items():
+        validated = type(default).model_validate({})
+        assert default == validated, place
+        assert repr(default) == repr(validated), place
+        assert not validated.model_fields_set, place
 
 
 def test_lists_become_tuples_and_units_become_base_units() -> None:

@@ -312,7 +312,7 @@ class PolicyConfig(StrictModel):
         description="question groups in a local batch, whose tokens are averaged together (bnpo; count)",
     )
     disco: DiscriminativeConfig = Field(
-        DiscriminativeConfig(), description="settings of loss disco_constrained"
+        DiscriminativeConfig.defaults(), description="settings of loss disco_constrained"
     )
     ratio: Literal["clipped", "decoupled"] = Field(
         "clipped",

@@ -31,7 +31,8 @@ class LocalTrainingConfig(PolicyConfig):
         "lora", description="what is trained and travels: low-rank adapters, or all weights (FedAvg)"
     )
     lora: LoraConfig = Field(
-        LoraConfig(), description="the adapters (module lora); those of models.server do not count here"
+        LoraConfig.defaults(),
+        description="the adapters (module lora); those of models.server do not count here",
     )
     local_epochs: int | None = Field(
         None,

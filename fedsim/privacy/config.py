@@ -110,10 +110,10 @@ class SynthesisConfig(StrictModel):
         10, ge=1, description="clients with fewer own rows take no part, which is visible (rows)"
     )
     generator: GeneratorConfig = Field(
-        GeneratorConfig(), description="the public generator that all start from"
+        GeneratorConfig.defaults(), description="the public generator that all start from"
     )
-    tuning: TuningConfig = Field(TuningConfig(), description="how a client trains the generator")
-    evolution: EvolutionConfig = Field(EvolutionConfig(), description="how Private Evolution goes")
+    tuning: TuningConfig = Field(TuningConfig.defaults(), description="how a client trains the generator")
+    evolution: EvolutionConfig = Field(EvolutionConfig.defaults(), description="how Private Evolution goes")
 
     @model_validator(mode="after")
     def _none_promises_nothing(self) -> SynthesisConfig:
@@ -145,7 +145,8 @@ class EvaluatorPrivacyConfig(StrictModel):
         1e-5, gt=0, lt=1, description="probability that epsilon does not cover; far below 1 / rows"
     )
     tuning: TuningConfig = Field(
-        TuningConfig(), description="how a client trains the public model on its rows, clipped and with noise"
+        TuningConfig.defaults(),
+        description="how a client trains the public model on its rows, clipped and with noise",
     )
 
     def noise_multiplier(self, num_rows: int) -> float:

@@ -64,7 +64,7 @@ class ExpertsConfig(StrictModel):
         "for every question, as in the paper",
     )
     stragglers: StragglerConfig = Field(
-        StragglerConfig(), description="how long a group waits for its experts"
+        StragglerConfig.defaults(), description="how long a group waits for its experts"
     )
 
     @model_validator(mode="after")

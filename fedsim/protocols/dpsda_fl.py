@@ -77,7 +77,7 @@ class Config(GroupRelativeConfig, GatheringConfig):
         "sft", description="sft: fine-tuning on the rows; grpo: their answers as reward"
     )
     synthesis: SynthesisConfig = Field(
-        SynthesisConfig(), description="how clients write synthetic rows, how many, and how private"
+        SynthesisConfig.defaults(), description="how clients write synthetic rows, how many, and how private"
     )
 
 

@@ -95,10 +95,11 @@ class Config(LocalTrainingConfig):
         None, ge=1, description="clients asked in one round, drawn among those there (count; default all)"
     )
     schedule: AveragingConfig = Field(
-        AveragingConfig(), description="when the server averages: in rounds, or as modules arrive"
+        AveragingConfig.defaults(), description="when the server averages: in rounds, or as modules arrive"
     )
     stragglers: StragglerConfig = Field(
-        StragglerConfig(), description="how long a round, or one asynchronous task, waits for its clients"
+        StragglerConfig.defaults(),
+        description="how long a round, or one asynchronous task, waits for its clients",
     )
 
     @model_validator(mode="after")

@@ -20,7 +20,7 @@ class GatheringConfig(StrictModel):
         20, ge=1, description="requests to one client, counting the repeats after it failed or left (count)"
     )
     stragglers: StragglerConfig = Field(
-        StragglerConfig(),
+        StragglerConfig.defaults(),
         description="how long the server waits for them; default: until all have answered or were given up",
     )
 

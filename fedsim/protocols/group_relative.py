@@ -52,9 +52,10 @@ class GroupRelativeConfig(PolicyConfig):
         0.0, ge=0, le=1, description="weight of the server's own format reward, added before standardising"
     )
     scaling: ScalingConfig = Field(
-        ScalingConfig(), description="what a question counts, by its domain and its difficulty (DISCO)"
+        ScalingConfig.defaults(),
+        description="what a question counts, by its domain and its difficulty (DISCO)",
     )
-    update: ScheduleConfig = Field(ScheduleConfig(), description="when the optimiser steps")
+    update: ScheduleConfig = Field(ScheduleConfig.defaults(), description="when the optimiser steps")
 
     @model_validator(mode="after")
     def _no_weight_cancels(self) -> GroupRelativeConfig:

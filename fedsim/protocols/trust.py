@@ -90,7 +90,7 @@ class FusionConfig(StrictModel):
     router_temperature: float = Field(
         0.25, gt=0, description="routed: T of the softmax over experts (embeddings have length 1)"
     )
-    trust: TrustConfig = Field(TrustConfig(), description="how far the server believes each expert")
+    trust: TrustConfig = Field(TrustConfig.defaults(), description="how far the server believes each expert")
 
     @property
     def num_audits(self) -> int:

@@ -138,17 +138,18 @@ class TasksConfig(StrictModel):
         description="own questions instead of domains: a JSON-lines file (relative to the scenario file) with `question`, "
         "`answer` and optional `domain`, `client` (its rows are that client's private rows); default none",
     )
-    sizes: SizesConfig = Field(SizesConfig(), description="questions per split; see its keys")
+    sizes: SizesConfig = Field(SizesConfig.defaults(), description="questions per split; see its keys")
     public_errors: PublicErrorsConfig | None = Field(
         None,
         description="errors in the public corpus; default: rate 0.5 by operand class for generated domains, "
         "none for an own file",
     )
     partition: PartitionConfig = Field(
-        PartitionConfig(), description="how private rows are dealt; default dirichlet over clients, beta 0.1"
+        PartitionConfig.defaults(),
+        description="how private rows are dealt; default dirichlet over clients, beta 0.1",
     )
     answers: AnswersConfig = Field(
-        AnswersConfig(), description="trusted answers at clients; default none (coverage 0)"
+        AnswersConfig.defaults(), description="trusted answers at clients; default none (coverage 0)"
     )
     prompt_template: str = Field(
         "{question}",
