@@ -4,14 +4,17 @@ import dataclasses
 import math
 import subprocess
 import sys
+from importlib.resources import files
 
 import numpy as np
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from fedsim.devices import presets
 from fedsim.devices.config import ClientsConfig, ServerConfig
 from fedsim.devices.population import draw, server_profile
+from fedsim.devices.presets import DeviceSettings
 from fedsim.devices.profile import NUMERIC_FIELDS, DeviceProfile
 from fedsim.errors import DataFileError, ScenarioError
 
@@ -28,6 +31,14 @@ def test_clients_are_numbered_through_the_classes_in_the_order_written():
     assert population.ids_of("phone") == [2, 3, 4]
     with pytest.raises(IndexError, match="client 6"):
         population.profile(6)
+
+
+def test_presets_are_read_by_libyaml_as_by_python():
+    text = (files("fedsim.presets") / "devices.yaml").read_text(encoding="utf-8")
+    assert presets.device_sources() == {name: keys["source"] for name, keys in yaml.safe_load(text).items()}
+    for name, keys in yaml.safe_load(text).items():
+        written = DeviceSettings.model_validate({key: keys[key] for key in keys if key != "source"})
+        assert presets.device_presets()[name] == written
 
 
 def test_a_profile_is_the_clients_row_of_the_columns():
