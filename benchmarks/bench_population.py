@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.ledger import Claim, report
-from fedsim import casting, experiment, invariants
+from fedsim import casting, experiment, invariants, refusals
 from fedsim.devices import population
 from fedsim.devices.config import ClientsConfig
 from fedsim.lazily import Lazily
@@ -65,7 +65,7 @@ def _round(num_clients: int, num_asked: int, protocol: str) -> dict[str, float]:
     """One round of a protocol up to its first update, from reading the scenario's devices to the last byte."""
     scenario = _scenario(num_clients, protocol)
     begun = time.perf_counter()
-    drawn = experiment.refuse_early(scenario)
+    drawn = refusals.refuse_early(scenario)
     cast = casting.stand_ins(scenario, len(drawn))
     log = RecordLog()
     with SilentProgress().phase("federation") as phase:

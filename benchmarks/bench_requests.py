@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.ledger import Claim, Paired, report
-from fedsim import clock, experiment, invariants
+from fedsim import clock, invariants, refusals
 from fedsim.clock import VirtualLoop
 from fedsim.devices import population
 from fedsim.devices.availability import AlwaysOn
@@ -198,7 +198,7 @@ def measured(load: Load) -> Paired:
 
 def main() -> int:
     """Measure both loads."""
-    gc.set_threshold(*experiment.GARBAGE)  # as for every run
+    gc.set_threshold(*refusals.GARBAGE)  # as for every run
     claims = []
     for load, least_per_s in ((Load(40_000, 1_000, 3), 20_000), (Load(200_000, 100_000, 1), 12_000)):
         pair = measured(load)

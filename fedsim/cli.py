@@ -406,6 +406,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; ``argv`` is without the program's name."""
     # Before numpy is imported: the bits of its products depend on the number of threads (fedsim.sweeps.cores.BLAS).
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Before pydantic is used: looking for plugins, which fedsim has no use for, reads what every installed package declares.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         # typer turns Ctrl-C, and typer.Exit, into a returned exit code.
         exit_code = app(

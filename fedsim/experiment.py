@@ -6,19 +6,18 @@ Nothing heavy is imported before the run folder and its manifest exist; torch is
 from __future__ import annotations
 
 import contextlib
-import gc
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedsim import accounts, correlate, invariants, protocols
+from fedsim import invariants
 from fedsim.billing import statement
 from fedsim.casting import Cast, ClientAccuracy
 from fedsim.clock import run as run_on_virtual_time
 from fedsim.detection import detection_of, short
-from fedsim.devices import availability, population
+from fedsim.devices import population
 from fedsim.errors import (
     Deadlock,
     FederationError,
@@ -27,29 +26,22 @@ from fedsim.errors import (
     LimitExceeded,
     RunFolderError,
     RunInterrupted,
-    ScenarioError,
 )
-from fedsim.hostile import roles_of
-from fedsim.play import Ending, Play, edges_of, faults_of, limits_of
-from fedsim.preflight import beside, check_files
+from fedsim.play import Ending, Play, limits_of
 from fedsim.privacy import reward_ledger
 from fedsim.progress import Progress, SilentProgress
 from fedsim.protocols.boundary import BOUNDARIES
 from fedsim.records import RecordLog
+from fedsim.refusals import refuse_early
 from fedsim.replay.book import Book
 from fedsim.runfolder import CONFIDENCE_GRAPH, DETECTION, RunFolder, source_hash
 from fedsim.scenario_errors import located
 from fedsim.states import ClientState
-from fedsim.stragglers.config import StragglerConfig, refuse_shortage
 from fedsim.summary import SummaryContext, summarise
-from fedsim.tasks import dataset, domains
 
 if TYPE_CHECKING:
     from fedsim.results import Run
     from fedsim.scenario import Scenario
-
-GARBAGE = (100_000, 10, 10)
-"""How often Python looks for circles of garbage, by generation: seldom at the young ones, of which a run makes millions."""
 
 
 @located
@@ -165,66 +157,10 @@ def _run_in(folder: RunFolder, asked: Undertaking) -> bool:
     return ending.interrupted
 
 
-def refuse_early(scenario: Scenario) -> population.Population:
-    """The devices of a scenario, after everything that can be refused before models are trained was looked at.
-
-    Raises:
-        InputError, FederationError: as for `run`.
-    """
-    gc.set_threshold(*GARBAGE)
-    check_files(scenario)
-    devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
-    check(scenario, len(devices))
-    accounts.check_memory(scenario, devices)
-    faults_of(scenario, devices)
-    edges_of(scenario, devices)
-    if scenario.fidelity == "real" and scenario.tasks.file is not None:
-        dataset.build(beside(scenario.tasks, scenario.folder), len(devices), scenario.seed)
-    return devices
-
-
 def play_out(play: Play) -> Ending:
     """Play a run to its end on virtual time, within the scenario's limits."""
     limits = play.scenario.limits
     return run_on_virtual_time(play.main, max_virtual_s=limits.virtual, max_events=limits.events)
-
-
-def check(scenario: Scenario, num_clients: int) -> None:
-    """Refuse what can never happen before anything is trained.
-
-    Too few clients, an unknown domain, a stop that cannot come, a deadline that no device can meet.
-    """
-    stop = scenario.stop
-    if scenario.fidelity == "timing" and all(
-        end is None for end in (stop.updates, stop.virtual, stop.wire_bytes, stop.wall)
-    ):
-        raise ScenarioError(
-            "stop.accuracy is never met with fidelity: timing; add another stop condition, e.g. updates"
-        ).at("stop")
-    if scenario.fidelity == "real" and scenario.tasks.file is None:
-        domains.check_names(scenario.tasks.options)
-    if scenario.tasks.file is None:
-        correlate.refuse_unknown_domain(scenario.correlate, list(scenario.tasks.options))
-    availability.availability(scenario.availability, scenario.seed, scenario.folder)  # reads a trace
-    wanted = getattr(scenario.protocol, "num_experts", 1)
-    if getattr(scenario.protocol, "experts", None) != "all" and wanted > num_clients:
-        raise ScenarioError(
-            f"protocol.num_experts is {wanted}, but there are {num_clients} clients; must be at most {num_clients}"
-        ).at("protocol", "num_experts")
-    partition = scenario.tasks.partition
-    if partition.kind == "shared" and partition.holders > num_clients:
-        raise ScenarioError(
-            f"tasks.partition.holders is {partition.holders}, but there are {num_clients} clients; must be at most "
-            f"{num_clients}"
-        ).at("tasks", "partition", "holders")
-    roles_of(scenario.hostile, num_clients, scenario.seed, protocols.handlers(scenario.protocol))
-    policy = getattr(scenario.protocol, "stragglers", None)
-    if isinstance(policy, StragglerConfig):
-        cohort_size = getattr(scenario.protocol, "cohort_size", None)
-        refuse_shortage(policy, cohort_size, num_clients)
-    from fedsim.foresight import request_times  # it plays with stand-ins, so it stands above this module
-
-    request_times.check_deadline(scenario)
 
 
 def summary_of(log: RecordLog, play: Play, ending: Ending) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fedsim import casting, experiment
+from fedsim import casting, refusals
 from fedsim.clock import run
 from fedsim.correlate import (
     CorrelateConfig,
@@ -144,7 +144,7 @@ def test_ordering_what_does_not_differ_is_refused():
 def test_an_unknown_domain_is_refused_before_the_run_and_the_nearest_named():
     built = scenario(correlate={"speed": "domain", "of": "gdc"})
     with pytest.raises(ScenarioError, match=r"correlate\.of: unknown domain 'gdc'; did you mean 'gcd'"):
-        experiment.check(built, 12)
+        refusals.check(built, 12)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim import experiment
+from fedsim import refusals
 from fedsim.devices.availability import availability, expected_share
 from fedsim.devices.availability_trace import Trace, read_trace
 from fedsim.devices.config import TraceConfig
@@ -155,4 +155,4 @@ def test_a_wrong_trace_is_refused_before_the_run(tmp_path):
     )
     for one in (given, given.anchored()):
         with pytest.raises(DataFileError, match=r"t\.csv:2: the session ends at 4 s"):
-            experiment.check(one, 12)
+            refusals.check(one, 12)

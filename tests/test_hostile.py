@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fakes import COUNTS, SPEC, FakeEvaluator, FakePolicy, play, settings, task_data
 
-from fedsim import experiment, protocols
+from fedsim import experiment, protocols, refusals
 from fedsim.detection import detection_report, short
 from fedsim.devices.cost import NO_WORK
 from fedsim.errors import ScenarioError
@@ -97,7 +97,7 @@ def test_a_protocol_without_scores_refuses_hostile_experts_before_it_runs(overri
     name = ["fidelity=timing", "stop={updates: 1}", override]
     scenario = read_scenario("quickstart", [*name, "hostile=[{kind: random, count: 1}]"])
     with pytest.raises(ScenarioError, match="choose a protocol with scores"):
-        experiment.check(scenario, 8)
+        refusals.check(scenario, 8)
 
 
 # ------------------------------------------------------------------------------------------------ what they send

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fedsim import experiment
+from fedsim import refusals
 from fedsim.errors import ScenarioError
 from fedsim.scenario import protocol_settings, scenario_from
 from fedsim.stragglers.config import StragglerConfig, refuse_shortage
@@ -138,7 +138,7 @@ def test_a_policy_that_needs_more_clients_than_there_are_is_refused_before_the_r
     protocol: dict[str, Any], num_clients: int, reason: str
 ) -> None:
     with pytest.raises(ScenarioError, match=reason):
-        experiment.check(scenario(protocol, num_clients), num_clients)
+        refusals.check(scenario(protocol, num_clients), num_clients)
 
 
 def test_enough_clients_are_no_shortage() -> None:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedsim import casting, experiment
+from fedsim import casting
 from fedsim.clock import run as run_on_virtual_time
 from fedsim.play import Play
 from fedsim.progress import SilentProgress
 from fedsim.records import Outcome, RecordLog, Transfer, Update
+from fedsim.refusals import refuse_early
 from fedsim.scenario_errors import located
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def estimate(scenario: Scenario) -> Estimate:
         LimitExceeded: nor do they within the scenario's limits.
         InputError: a setting asks for the impossible, or an own question or device file is wrong.
     """
-    devices = experiment.refuse_early(scenario)
+    devices = refuse_early(scenario)
     cast = casting.stand_ins(scenario, len(devices))
     log = RecordLog()
     wanted = scenario.stop.updates

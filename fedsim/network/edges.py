@@ -23,7 +23,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
@@ -290,6 +289,8 @@ def read_edges(path: Path) -> EdgesConfig:
 
 
 def _refuse_other_xml(text: str, path: Path) -> None:
+    from xml.etree import ElementTree
+
     for line, content in enumerate(text.splitlines(), start=1):
         if "<!DOCTYPE" in content or "<!ENTITY" in content:
             raise DataFileError(

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsim.errors import RunFolderError
-from fedsim.experiment import Undertaking, perform, refuse_early
+from fedsim.experiment import Undertaking, perform
 from fedsim.progress import Progress, SilentProgress
+from fedsim.refusals import refuse_early
 from fedsim.replay.again import other_platform, other_program, scenario_of
 from fedsim.runfolder import RunFolder
 

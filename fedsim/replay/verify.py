@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from fedsim import casting
 from fedsim.casting import Cast, ClientAccuracy
 from fedsim.errors import RunFolderError
-from fedsim.experiment import play_out, refuse_early, summary_of
+from fedsim.experiment import play_out, summary_of
 from fedsim.models.local_config import LocalTrainingConfig
 from fedsim.play import Play
 from fedsim.progress import Progress, SilentProgress
 from fedsim.records import RECORD_TYPES, RecordLog
+from fedsim.refusals import refuse_early
 from fedsim.replay.again import other_platform, other_program, scenario_of
 from fedsim.replay.blobs import BLOBS, Blobs
 from fedsim.replay.book import record_cast

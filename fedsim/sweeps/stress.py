@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fedsim.errors import FederationError, FedsimError, RunFolderError, ScenarioError
-from fedsim.experiment import refuse_early
 from fedsim.progress import Progress
+from fedsim.refusals import refuse_early
 from fedsim.runfolder import write_atomically
 from fedsim.sweeps import cores
 from fedsim.sweeps.endings import Ending, EveryEnding, ending

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.errors import FedsimError, RunFolderError, ScenarioError
-from fedsim.experiment import refuse_early
 from fedsim.progress import Progress
+from fedsim.refusals import refuse_early
 from fedsim.runfolder import MANIFEST, SUMMARY, write_atomically
 from fedsim.sweeps import tuning
 from fedsim.sweeps.comparison_file import Comparison, PlannedRun, open_comparison
