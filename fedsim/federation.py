@@ -229,7 +229,9 @@ class Federation:
 
     def online(self) -> list[int]:
         """Ids of the clients that are there now, ascending."""
-        return [client_id for client_id in range(len(self.clients)) if self._is_online(client_id)]
+        is_on, now_s = self._world.availability.is_on, self.now_s()
+        ids = range(len(self.clients))
+        return [client_id for client_id in ids if self._is_ready(client_id) and is_on(client_id, now_s)]
 
     async def client_online(self, client_id: int) -> None:
         """Sleep until this client is there; ``FederationError`` if it never will be."""
@@ -372,10 +374,13 @@ class Federation:
         return self._world.availability.next_change(client_id, self.now_s())
 
     def _is_online(self, client_id: int) -> bool:
-        """``Client.is_online`` without making the client: a device is ready unless it was told to fetch a base model."""
+        """``Client.is_online`` without making the client."""
+        return self._is_ready(client_id) and self._world.availability.is_on(client_id, self.now_s())
+
+    def _is_ready(self, client_id: int) -> bool:
+        """A device is ready unless it was told to fetch a base model."""
         device = self._devices.made_at(client_id)
-        ready = device is None or device.ready
-        return ready and self._world.availability.is_on(client_id, self.now_s())
+        return device is None or device.ready
 
     async def _sleep_until(self, at_s: float) -> None:
         """Sleep until an instant, or until a client has fetched its base model or given it up."""

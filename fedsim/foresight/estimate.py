@@ -10,7 +10,7 @@ import numpy as np
 
 from fedsim import casting
 from fedsim.clock import run as run_on_virtual_time
-from fedsim.play import Play
+from fedsim.foresight.listening import Glimpse
 from fedsim.progress import SilentProgress
 from fedsim.records import Outcome, RecordLog, Transfer, Update
 from fedsim.refusals import refuse_early
@@ -61,7 +61,7 @@ def estimate(scenario: Scenario) -> Estimate:
     wanted = scenario.stop.updates
     stop = scenario.stop.model_copy(update={"updates": min(_num_played(scenario), wanted or _MOST_UPDATES)})
     with SilentProgress().phase("estimate") as phase:
-        play = Play(
+        play = Glimpse(
             scenario.model_copy(update={"stop": stop, "fidelity": "timing"}),
             devices,
             cast,

@@ -35,7 +35,14 @@ _MOST_EVENTS = 500_000
 _OCCASIONAL = ("probe", "setup", "cancel")
 
 
-class Listening(Play):
+class Glimpse(Play):
+    """A look ahead, in which nobody asks what the one-off training of the clients' models takes: it reads all of their rows."""
+
+    def _training(self, client_id: int) -> None:
+        return None
+
+
+class Listening(Glimpse):
     """A run that ends as soon as enough of its typical messages to clients have been heard.
 
     Attributes:
@@ -73,9 +80,6 @@ class Listening(Play):
             for task in (playing, stopping):
                 task.cancel()
             await asyncio.gather(playing, stopping, return_exceptions=True)
-
-    def _training(self, client_id: int) -> None:
-        """Nobody asks here what it takes, and it reads every row of every client."""
 
     def _overheard(self, handler: Handler) -> Handler:
         return replace(handler, work=partial(self._hear, handler.work))

@@ -183,7 +183,8 @@ class Experts:
         competence = self._competence_of_draw.pop(draw.index, None)
         if competence is None:
             competence = self._competence(draw)
-        return np.nan_to_num(competence[list(chosen)], nan=1.0)
+        weights = competence[list(chosen)]
+        return np.where(np.isnan(weights), 1.0, weights)
 
     def embedding(self, draw: Draw) -> FloatArray:
         """phi(x_s) of the frozen initial policy, ``[d]``."""
