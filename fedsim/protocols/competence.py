@@ -39,6 +39,7 @@ IntArray = npt.NDArray[np.int64]
 
 _MAX_PROBES = 100
 _MOST_PASSED_OVER = 100
+_MOST_KEPT = 1 << 20  # competences that are remembered: 8 MB
 
 
 class ExpertsConfig(StrictModel):
@@ -93,6 +94,7 @@ class Experts:
         pool = state.data.pool
         self._embeddings = dict(zip((q.question_id for q in pool), state.policy.embed(pool), strict=True))
         self._nearest: dict[int, IntArray] = {}
+        self._competence_of_question: dict[int, FloatArray] = {}  # until another client answers the probe
         self._competence_of_draw: dict[int, FloatArray] = {}
         self._num_probing = 0
         self._num_passed_over = 0
@@ -120,6 +122,7 @@ class Experts:
         self._num_probing -= 1
         if correct is not None:
             self._graph.record(client.client_id, correct)
+            self._competence_of_question.clear()
             self._somebody_answered.set()
             self._one_more_answered.set()
             self._one_more_answered = asyncio.Event()
@@ -216,8 +219,15 @@ class Experts:
         return self._best(draw, self._competence(draw), eligible, num_experts)
 
     def _competence(self, draw: Draw) -> FloatArray:
-        """r^p_s, ``[K]``, by what the clients have answered until now (eq. 5)."""
-        return self._graph.competence_on(self._neighbours(draw))
+        """r^p_s, ``[K]``, by what the clients have answered until now (eq. 5); asked for several times in a draw's life."""
+        question_id = draw.question.question_id
+        competence = self._competence_of_question.get(question_id)
+        if competence is None:
+            if len(self._competence_of_question) * len(self._federation.clients) >= _MOST_KEPT:
+                self._competence_of_question.clear()
+            competence = self._graph.competence_on(self._neighbours(draw))
+            self._competence_of_question[question_id] = competence
+        return competence
 
     def _neighbours(self, draw: Draw) -> IntArray:
         """G(x_s), worked out once for a question: neither embeddings nor exemplars ever change."""
