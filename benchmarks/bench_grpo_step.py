@@ -310,8 +310,8 @@ def where_the_time_goes(rounds: int = 4) -> tuple[str, float]:
         "sampling": found["sampling.sample_answers"],
         "the questions' prefixes for sampling": found["policy.sample"]
         - found["sampling.sample_answers"]
-        - found["policy._behaviour"],
-        "behaviour log-probabilities": found["policy._behaviour"],
+        - found["parts._behaviour"],
+        "behaviour log-probabilities": found["parts._behaviour"],
         "forward": found["policy._backward"] - found["graph._engine_run_backward"],
         "backward": found["graph._engine_run_backward"],
         "optimiser with clipping": found["optimizer.wrapper"] + found["clip_grad.clip_grad_norm_"],

@@ -15,8 +15,10 @@ import numpy as np
 from fedsim import accounts, standin
 from fedsim.devices.cost import ModelSpec
 from fedsim.lazily import Lazily
+from fedsim.models.config import ScratchModel
 from fedsim.models.local_config import LocalTrainingConfig
 from fedsim.privacy.config import SynthesisConfig
+from fedsim.processors import cores_of_a_run
 from fedsim.progress import Phase, Progress
 from fedsim.roles import Evaluator, FloatArray, LocalTrainer, Policy, Synthesiser
 from fedsim.standin_synthesis import StandInSynthesiser
@@ -25,7 +27,10 @@ from fedsim.tasks.questions import TaskData
 
 if TYPE_CHECKING:
     from fedsim.models.synthesis import ModelSynthesiser
+    from fedsim.models.workers import Workers
     from fedsim.scenario import Scenario
+
+_WORTH_A_WORKER = 10  # updates
 
 
 @dataclass(frozen=True)
@@ -95,10 +100,11 @@ def real_models(
     cache_dir: Path | str | None,
     progress: Progress,
     data: TaskData | None = None,
+    workers: Workers | None = None,
 ) -> Cast:
     """The cast of a run with real models: trains what the cache lacks, with a progress phase for each.
 
-    ``data`` are the run's questions, where they have been made already.
+    ``data`` are the run's questions, where they have been made already; ``workers`` take a share of what models compute.
 
     Raises:
         InputError: a named model, or an own question file, cannot be used.
@@ -119,6 +125,7 @@ def real_models(
             cache_dir=None if cache_dir is None else Path(cache_dir),
             progress=training,
             right=data.answers.right,
+            workers=workers,
         )
         synthesiser = _synthesiser(scenario, data, cache_dir, training)
     finally:
@@ -138,6 +145,25 @@ def real_models(
         trainer=loaded.trainer,
         synthesiser=synthesiser,
     )
+
+
+def workers_of(scenario: Scenario, progress: Progress) -> Workers | None:
+    """Worker processes for a run with real models, as ``compute.processes`` says; None where there are none.
+
+    They compute in float32 on the CPU for models from scratch. A short run is not worth a process that imports torch.
+    """
+    compute, updates = scenario.compute, scenario.stop.updates
+    plain = compute.device == "cpu" and compute.autocast == "none" and not compute.scorers
+    scratch = isinstance(scenario.models.server, ScratchModel) and isinstance(
+        scenario.models.clients, ScratchModel
+    )
+    wanted = compute.processes or (2 if updates is None or updates >= _WORTH_A_WORKER else 1)
+    number = min(wanted, cores_of_a_run() // compute.threads) - 1
+    if number < 1 or not (plain and scratch):
+        return None
+    from fedsim.models.workers import Workers
+
+    return Workers(number, compute.threads, progress.note)
 
 
 def _synthesiser(
@@ -204,9 +230,13 @@ class ClientAccuracy:
         if self._table is None:
             data = self._cast.data
             questions = data.validation or data.auxiliary
+            texts = [question.text for question in questions]
             self._table = np.full((len(self._cast.evaluators), len(data.domains)), np.nan)
+            for evaluator in self._cast.evaluators:
+                for text in texts:
+                    evaluator.expect_answer(text)
             for client_id, evaluator in enumerate(self._cast.evaluators):
-                answers = evaluator.answers([question.text for question in questions])
+                answers = evaluator.answers(texts)
                 for column, domain in enumerate(data.domains):
                     right = [
                         data.answers.right(answer, question.answer)

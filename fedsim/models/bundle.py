@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -25,10 +25,14 @@ from fedsim.models.local_config import LocalTrainingConfig
 from fedsim.models.measure import Matches
 from fedsim.models.policy import LanguagePolicy
 from fedsim.models.private_client import source_hash as dp_sgd_source
+from fedsim.models.stacked import can_stack
 from fedsim.models.tokenizer import build_tokenizer
 from fedsim.models.training import fine_tune
 from fedsim.models.weights import weights_sha256
+from fedsim.models.worker import Hold, network_of
+from fedsim.models.workers import Workers
 from fedsim.models.zoo import WithoutAdapters, load_folder, load_source, with_lora
+from fedsim.processors import cores_of_a_run
 from fedsim.tasks.questions import Question, TaskData
 
 _Pair = tuple[PreTrainedModel, PreTrainedTokenizerBase]
@@ -66,11 +70,13 @@ def load_models(
     progress: JobProgress | None = None,
     right: Matches | None = None,
     processes: int | None = None,
+    workers: Workers | None = None,
 ) -> Bundle:
     """Load the server's policy and the clients' evaluators; train what the cache lacks.
 
     Scratch models are trained in ``processes`` worker processes (1: in this one), by default as many as fit the
     cores (or ``FEDSIM_PROCESSES``) at ``threads`` each. Sets torch's threads for this process.
+    ``workers`` take a share of sampling, scoring and evaluation, where the models are lean ones that can be stacked.
     ``right(text, truth)`` says when an answer counts in ``Policy.evaluate``; by default ``data.answers`` does.
 
     Raises:
@@ -78,8 +84,7 @@ def load_models(
     """
     torch.set_num_threads(threads)
     root = cache_folder(cache_dir) / "models"
-    cores = int(os.environ.get("FEDSIM_PROCESSES") or os.cpu_count() or 1)
-    processes = processes or max(1, cores // threads)
+    processes = processes or max(1, cores_of_a_run() // threads)
     folders = _trained(models, data, seed, threads, root, processes, progress)
     network, tokenizer = _server(models, data, seed, folders)
     texts = [question.text for question in _questions(data)]
@@ -109,7 +114,14 @@ def load_models(
         looks = FirstLooks(root.parent / "first_looks", parts)
     right = right or data.answers.right
     live = LanguagePolicy(
-        LanguageModel(network, tokenizer, shapes, tokens), initial, policy, right, seed, centre, looks
+        LanguageModel(network, tokenizer, shapes, tokens),
+        initial,
+        policy,
+        right,
+        seed,
+        centre,
+        looks,
+        workers,
     )
     evaluators = []
     for client, (client_network, client_tokenizer) in enumerate(_clients(models, data, folders)):
@@ -117,13 +129,35 @@ def load_models(
         own_tokens, own_shapes = read.by(client_tokenizer)
         language = LanguageModel(client_network, client_tokenizer, own_shapes, own_tokens)
         evaluators.append(ModelEvaluator(language, policy.max_new_tokens))
+    if workers is not None:
+        _hold(workers, live, evaluators, seed)
     return Bundle(
         policy=live,
-        evaluators=list(in_company(evaluators)),
+        evaluators=list(in_company(evaluators, workers)),
         reference=ModelEvaluator(initial, policy.max_new_tokens),
         hashes=hashes,
         trainer=PolicyTrainer(live, policy, right, seed) if isinstance(policy, LocalTrainingConfig) else None,
     )
+
+
+def _hold(workers: Workers, policy: LanguagePolicy, evaluators: Sequence[ModelEvaluator], seed: int) -> None:
+    """Have workers compute for these models, if they can be sent as weights alone; else they are not needed."""
+    languages = [evaluator.language for evaluator in evaluators]
+    if not (policy.language.is_lean and policy.initial.is_lean and can_stack(languages)):
+        workers.close()
+        return
+    config = {name: getattr(policy.config, name) for name in PolicyConfig.model_fields}
+    settings = {"policy": PolicyConfig(**config).model_dump(), "seed": seed}
+
+    def described() -> Hold:
+        return Hold(
+            network_of(policy.language),
+            network_of(policy.initial),
+            [network_of(language) for language in languages],
+            json.dumps(settings),
+        )
+
+    workers.hold(described)
 
 
 def _adapters(models: ModelsConfig, policy: PolicyConfig) -> LoraConfig | None:

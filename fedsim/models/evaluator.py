@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
-import torch
-
-from fedsim.models.language import Ids, LanguageModel, by_width, prefill
-from fedsim.models.likelihood import answer_scores
-from fedsim.models.sampling import decode
+from fedsim.models.language import Ids, LanguageModel, by_width
+from fedsim.models.parts import Alone, AnswerPart, ScorePart, Sharing, answered, scored, shares
 from fedsim.models.stacked import Stack, can_stack
 
 _MOST_REMEMBERED = 200_000
@@ -37,6 +33,11 @@ class ModelEvaluator:
         """Compute scores together with these others from now on."""
         self._company = company
 
+    @property
+    def max_new_tokens(self) -> int:
+        """The most tokens of an own answer."""
+        return self._max_new_tokens
+
     def take_queue(self) -> dict[str, list[str]]:
         """Announced candidates by question; they are no longer queued."""
         by_question: dict[str, list[str]] = {}
@@ -44,6 +45,16 @@ class ModelEvaluator:
             by_question.setdefault(question, []).append(candidate)
         self._queue.clear()
         return by_question
+
+    def take_answers_due(self) -> list[str]:
+        """Announced questions that have no answer yet; they are no longer queued."""
+        due = [text for text in self._answers_due if text not in self._answers]
+        self._answers_due.clear()
+        return due
+
+    def remember(self, answers: dict[str, str]) -> None:
+        """Take own answers by question."""
+        self._answers |= answers
 
     def expect(self, question: str, candidates: Sequence[str]) -> None:
         """Queue a scoring that will be due later."""
@@ -67,18 +78,10 @@ class ModelEvaluator:
 
     def answers(self, questions: Sequence[str]) -> list[str]:
         """Greedy answers, at most ``max_new_tokens`` tokens long; when one has to be computed, all that are queued are."""
-        missing = list(dict.fromkeys(text for text in questions if text not in self._answers))
-        if missing:
-            due = [text for text in self._answers_due if text not in self._answers]
-            missing = list(dict.fromkeys([*missing, *due]))
-            self._answers_due.clear()
-        for batch in by_width(self.language, missing, _itself, _QUESTIONS_AT_ONCE):
-            prompts = [self.language.prompt_ids(text) for text in batch]
-            with torch.no_grad():
-                prefix = prefill(self.language, prompts, self.language.width(prompts[0]))
-                decoded = decode(self.language, prefix, 1, self._max_new_tokens, None)
-            for text, (answer,) in zip(batch, decoded, strict=True):
-                self._answers[text] = self.language.answer_text(answer.ids)
+        if any(text not in self._answers for text in questions):
+            for text in questions:
+                self.expect_answer(text)
+            self._company.answer()
         return [self._answers[text] for text in questions]
 
     def count_tokens(self, text: str) -> int:
@@ -91,40 +94,66 @@ class ModelEvaluator:
 
 
 class Company:
-    """Evaluators whose announced scores are computed together; models that differ in their weights alone share passes."""
+    """Evaluators whose announced work is computed together; models that differ in their weights alone share passes.
 
-    def __init__(self, evaluators: Sequence[ModelEvaluator]) -> None:
+    Args:
+        evaluators: whose; by client id, where somebody shares.
+        sharing: who computes beside this process; by default nobody.
+    """
+
+    def __init__(self, evaluators: Sequence[ModelEvaluator], sharing: Sharing | None = None) -> None:
         self._evaluators = list(evaluators)
+        self._sharing: Sharing = sharing or Alone()
         for evaluator in evaluators:
             evaluator.join(self)
         languages = [evaluator.language for evaluator in evaluators]
-        self._stack = Stack(languages) if len(languages) > 1 else None
+        self._language = Stack(languages) if len(languages) > 1 else languages[0]
 
     def scores(self) -> Iterator[tuple[ModelEvaluator, str, str, float]]:
         """Every score that any of them has announced, with whose it is; empties the queues."""
         queues = [evaluator.take_queue() for evaluator in self._evaluators]
-        language = self._stack or self._evaluators[0].language
-        asked = [(member, text) for member, queue in enumerate(queues) for text in queue]
-        for batch in by_width(language, asked, _text_of, _QUESTIONS_AT_ONCE):
-            if self._stack:
-                self._stack.assign([member for member, _ in batch])
-            pairs = [
-                (at, text) for at, (member, question) in enumerate(batch) for text in queues[member][question]
-            ]
-            answers: list[Ids] = [language.answer_ids(text) for _, text in pairs]
-            with torch.no_grad():
-                scores = answer_scores(
-                    language,
-                    [language.prompt_ids(question) for _, question in batch],
-                    [at for at, _ in pairs],
-                    answers,
+        language = self._language
+        batches: list[list[tuple[int, str, str]]] = []
+        parts = []
+        for members in shares([len(queue) for queue in queues], self._sharing.num_processes):
+            asked = [(member, question) for member in members for question in queues[member]]
+            for batch in by_width(language, asked, _text_of, _QUESTIONS_AT_ONCE):
+                pairs = [
+                    (at, text)
+                    for at, (member, question) in enumerate(batch)
+                    for text in queues[member][question]
+                ]
+                batches.append([(*batch[at], text) for at, text in pairs])
+                parts.append(
+                    ScorePart(
+                        tuple(member for member, _ in batch),
+                        tuple(language.prompt_ids(question) for _, question in batch),
+                        tuple(at for at, _ in pairs),
+                        tuple(language.answer_ids(text) for _, text in pairs),
+                    )
                 )
-            # Summed one by one: a row's sum must not depend on the width that its batch is padded to.
-            rows = scores.log_probs.double().cpu().numpy()
-            for (at, text), row, ids in zip(pairs, rows, answers, strict=True):
-                member, question = batch[at]
-                total = sum(row[: len(ids)].tolist())
-                yield self._evaluators[member], question, text, float(min(1.0, math.exp(total)))
+        found = self._sharing.shared(parts, lambda part: scored(language, part))
+        for pairs_of, scores in zip(batches, found, strict=True):
+            for (member, question, text), score in zip(pairs_of, scores, strict=True):
+                yield self._evaluators[member], question, text, score
+
+    def answer(self) -> None:
+        """Every own answer that any of them has announced; empties the queues."""
+        batches: list[tuple[ModelEvaluator, list[str]]] = []
+        parts = []
+        for client, evaluator in enumerate(self._evaluators):
+            language = evaluator.language
+            for texts in by_width(language, evaluator.take_answers_due(), _itself, _QUESTIONS_AT_ONCE):
+                batches.append((evaluator, texts))
+                parts.append(AnswerPart(client, tuple(language.prompt_ids(text) for text in texts)))
+        found = self._sharing.shared(parts, self._answered)
+        for (evaluator, texts), answers in zip(batches, found, strict=True):
+            of = evaluator.language.answer_text
+            evaluator.remember({text: of(ids) for text, ids in zip(texts, answers, strict=True)})
+
+    def _answered(self, part: AnswerPart) -> list[Ids]:
+        evaluator = self._evaluators[part.client]
+        return answered(evaluator.language, evaluator.max_new_tokens, part)
 
 
 def drop_oldest(remembered: dict[tuple[str, str], float]) -> None:
@@ -134,10 +163,12 @@ def drop_oldest(remembered: dict[tuple[str, str], float]) -> None:
             del remembered[key]
 
 
-def in_company(evaluators: Sequence[ModelEvaluator]) -> Sequence[ModelEvaluator]:
-    """The same evaluators, scoring together where their models can be stacked."""
+def in_company(
+    evaluators: Sequence[ModelEvaluator], sharing: Sharing | None = None
+) -> Sequence[ModelEvaluator]:
+    """The same evaluators, computing together, and with whoever shares, where their models can be stacked."""
     if evaluators and can_stack([evaluator.language for evaluator in evaluators]):
-        Company(evaluators)
+        Company(evaluators, sharing)
     return evaluators
 
 

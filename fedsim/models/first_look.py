@@ -22,7 +22,8 @@ from fedsim.tasks.questions import Question
 
 _DETERMINING_SOURCES = (
     "models/fitting.py", "models/language.py", "models/lean_llama.py", "models/likelihood.py", "models/measure.py",
-    "models/sampling.py", "models/tokenizer.py", "models/zoo.py", "rl/losses.py", "tasks/matching.py", "streams.py",
+    "models/parts.py", "models/sampling.py", "models/tokenizer.py", "models/worker.py", "models/zoo.py", "rl/losses.py",
+    "tasks/matching.py", "streams.py",
 )  # fmt: skip
 
 

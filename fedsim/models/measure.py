@@ -6,13 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 
 from fedsim.models.config import PolicyConfig
-from fedsim.models.language import Ids, LanguageModel, Prefix, by_width, prefill
-from fedsim.models.likelihood import answer_scores
-from fedsim.models.sampling import Sampled, decode, sample_answers
-from fedsim.rl.losses import k3_kl
+from fedsim.models.language import LanguageModel, by_width
+from fedsim.models.parts import Alone, LookPart, Sharing, looked
+from fedsim.models.sampling import Sampled
 from fedsim.roles import Accuracy
 from fedsim.tasks.questions import Question
 
@@ -36,7 +34,6 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
 
 
-@torch.no_grad()
 def measure(
     language: LanguageModel,
     initial: LanguageModel,
@@ -45,12 +42,14 @@ def measure(
     config: PolicyConfig,
     matches: Matches,
     seed: int,
+    sharing: Sharing | None = None,
 ) -> Accuracy:
     """Measure a policy on questions whose answers are the truth.
 
     Samples are drawn by streams keyed by the question, the same ones for every version, so that a difference between two
     versions is not one of luck. Entropy is a mean over all sampled tokens, the k3 KL over those of every question's
-    first sample. A truncated answer is wrong. NaN where nothing was sampled.
+    first sample. A truncated answer is wrong. NaN where nothing was sampled. ``sharing`` may do batches in other processes;
+    by default this one does them all.
     """
     greedy: dict[int, bool] = {}
     correct: dict[int, int] = {}
@@ -59,21 +58,24 @@ def measure(
     def right(answer: Sampled, question: Question) -> bool:
         return not answer.truncated and matches(language.answer_text(answer.ids), question.answer)
 
-    for batch in by_width(language, questions, _text, config.questions_per_pass):
-        prompts = [language.prompt_ids(question.text) for question in batch]
-        prefix = prefill(language, prompts, language.width(prompts[0]))
-        best = decode(language, prefix, 1, config.max_new_tokens, None)
-        for question, (answer,) in zip(batch, best, strict=True):
+    batches = by_width(language, questions, _text, config.questions_per_pass)
+    parts = [
+        LookPart(
+            tuple(language.prompt_ids(question.text) for question in batch),
+            tuple(question.question_id for question in batch),
+            num_samples,
+        )
+        for batch in batches
+    ]
+    looks = (sharing or Alone()).shared(parts, lambda part: looked(language, initial, config, seed, part))
+    for batch, look in zip(batches, looks, strict=True):
+        for question, answer in zip(batch, look.greedy, strict=True):
             greedy[question.question_id] = right(answer, question)
         if num_samples:
-            keys = [("evaluate", question.question_id) for question in batch]
-            sampled = sample_answers(language, prefix, keys, num_samples, config, seed)
-            for question, answers in zip(batch, sampled, strict=True):
+            for question, answers in zip(batch, look.sampled, strict=True):
                 correct[question.question_id] = sum(right(answer, question) for answer in answers)
                 entropy += [sum(a.entropy_sum for a in answers), sum(len(a.ids) for a in answers)]
-            drift += _drift(
-                language, initial, prompts, prefix, [a[0].ids for a in sampled], config.temperature
-            )
+            drift += look.drift
     counts = [correct[question.question_id] for question in questions] if num_samples else []
     domains = dict.fromkeys(question.domain for question in questions)
     return Accuracy(
@@ -87,22 +89,6 @@ def measure(
         kl_to_initial=_ratio(drift),
         num_questions=len(questions),
     )
-
-
-def _drift(
-    language: LanguageModel,
-    initial: LanguageModel,
-    prompts: list[Ids],
-    prefix: Prefix,
-    answers: list[Ids],
-    temperature: float,
-) -> tuple[float, float]:
-    """Sum of k3 to the initial policy over the tokens of one answer per question, and the number of tokens."""
-    owners = list(range(len(prompts)))
-    live = answer_scores(language, prompts, owners, answers, temperature, prefix=prefix)
-    frozen = answer_scores(initial, prompts, owners, answers, temperature)
-    drift = k3_kl(live.log_probs.double(), frozen.log_probs.double()) * live.mask
-    return float(drift.sum()), float(live.mask.sum())
 
 
 def _text(question: Question) -> str:

@@ -27,7 +27,7 @@ from fedsim import streams
 from fedsim.models.config import PolicyConfig
 from fedsim.models.embedding import Encoder
 from fedsim.models.first_look import FirstLooks
-from fedsim.models.language import Ids, LanguageModel, Prefix, by_width, prefill
+from fedsim.models.language import Ids, LanguageModel, by_width
 from fedsim.models.likelihood import answer_scores
 from fedsim.models.measure import Matches, measure
 from fedsim.models.objective import (
@@ -39,7 +39,8 @@ from fedsim.models.objective import (
     divergence_part,
     token_objective,
 )
-from fedsim.models.sampling import Sampled, sample_answers
+from fedsim.models.parts import Alone, SamplePart, Sharing, sampled
+from fedsim.models.sampling import Sampled
 from fedsim.models.training import answer_loss, batches, encode_rows
 from fedsim.models.weights import load_learning_state, save_learning_state, save_model, weights_sha256
 from fedsim.rl.discriminative import squared_hinge
@@ -70,6 +71,7 @@ class LanguagePolicy:
         seed: keys every draw.
         centre: questions whose mean embedding is taken off, so that what all questions share does not count as similar.
         first_looks: remembers how the initial policy did, over runs.
+        sharing: who samples and measures beside this process; by default nobody.
     """
 
     merges_equal: ClassVar[bool] = True
@@ -83,6 +85,7 @@ class LanguagePolicy:
         seed: int,
         centre: Sequence[str],
         first_looks: FirstLooks | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
         self.language = language
         self.initial = initial
@@ -90,6 +93,7 @@ class LanguagePolicy:
         self._matches = matches
         self._seed = seed
         self._first_looks = first_looks
+        self._sharing: Sharing = sharing or Alone()
         self._version = 0
         self._behaviours: dict[int, _Behaviour] = {}
         self._weights = [weight for weight in language.network.parameters() if weight.requires_grad]
@@ -117,31 +121,36 @@ class LanguagePolicy:
         """Greedy accuracy, pass@1 and pass@8 from ``num_samples`` samples each, entropy and drift; changes nothing."""
 
         def measured() -> Accuracy:
+            self._sharing.install(self._weights)
             return measure(
-                self.language, self.initial, questions, num_samples, self.config, self._matches, self._seed
-            )
+                self.language, self.initial, questions, num_samples, self.config, self._matches, self._seed,
+                self._sharing,
+            )  # fmt: skip
 
         if self._version or self._first_looks is None:
             return measured()
         return self._first_looks.look(questions, num_samples, measured)
 
-    @torch.no_grad()
     def sample(self, draws: Sequence[Draw]) -> list[Group]:
-        """Sample G candidates per draw; a draw's group is a pure function of (weights, draw), whatever the batch.
-
-        The uniform behind token t of candidate g is element ``[g, t]`` of the stream (seed, "sample", draw.index).
-        """
-        groups: dict[int, Group] = {}
-        for batch in by_width(self.language, draws, _draw_text, self.config.questions_per_pass):
-            prompts = [self.language.prompt_ids(draw.question.text) for draw in batch]
-            prefix = prefill(self.language, prompts, self.language.width(prompts[0]))
-            keys = [("sample", draw.index) for draw in batch]
-            sampled = sample_answers(
-                self.language, prefix, keys, self.config.group_size, self.config, self._seed
+        """Sample G candidates per draw; a draw's group is a pure function of (weights, draw), whatever the batch."""
+        most = min(self.config.questions_per_pass, -(-len(draws) // self._sharing.num_processes))
+        batches = by_width(self.language, draws, _draw_text, most)
+        parts = [
+            SamplePart(
+                tuple(self.language.prompt_ids(draw.question.text) for draw in batch),
+                tuple(draw.index for draw in batch),
+                self.merges_equal,
             )
-            behaviours = self._behaviour(prompts, prefix, sampled)
-            for draw, answers, behaviour in zip(batch, sampled, behaviours, strict=True):
-                self._behaviours[draw.index] = behaviour
+            for batch in batches
+        ]
+        self._sharing.install(self._weights)
+        found = self._sharing.shared(
+            parts, lambda part: sampled(self.language, self.config, self._seed, part)
+        )
+        groups: dict[int, Group] = {}
+        for batch, samples in zip(batches, found, strict=True):
+            for draw, answers, log_probs in zip(batch, samples.answers, samples.log_probs, strict=True):
+                self._behaviours[draw.index] = _Behaviour(tuple(a.ids for a in answers), tuple(log_probs))
                 groups[draw.index] = Group(draw, self._version, tuple(self._candidate(a) for a in answers))
         return [groups[draw.index] for draw in draws]
 
@@ -157,22 +166,6 @@ class LanguagePolicy:
         """Drop what is remembered of groups that will never be trained (too stale, or without rewards)."""
         for index in draw_indices:
             self._behaviours.pop(index, None)
-
-    def _behaviour(
-        self, prompts: Sequence[Ids], prefix: Prefix, sampled: Sequence[Sequence[Sampled]]
-    ) -> list[_Behaviour]:
-        """Log-probabilities of the sampled answers under the weights that sampled, in the loss's own form."""
-        keys = [
-            [(owner, a.ids, 0 if self.merges_equal else g) for g, a in enumerate(answers)]
-            for owner, answers in enumerate(sampled)
-        ]
-        distinct = list(dict.fromkeys(key for row in keys for key in row))
-        scores = answer_scores(
-            self.language, prompts, [owner for owner, _, _ in distinct], [ids for _, ids, _ in distinct],
-            self.config.temperature, prefix=prefix,
-        )  # fmt: skip
-        found = {key: scores.log_probs[row, : len(key[1])].clone() for row, key in enumerate(distinct)}
-        return [_Behaviour(tuple(ids for _, ids, _ in row), tuple(found[key] for key in row)) for row in keys]
 
     def _candidate(self, answer: Sampled) -> Candidate:
         return Candidate(self.language.answer_text(answer.ids), len(answer.ids), answer.truncated)

@@ -28,6 +28,7 @@ from fedsim.runfolder import RunFolder
 from fedsim.tasks.questions import TaskData
 
 if TYPE_CHECKING:
+    from fedsim.models.workers import Workers
     from fedsim.scenario import Scenario
 
 SPOOL, OLD_SPOOL = "records.spool", "records.old.spool"
@@ -54,6 +55,7 @@ class Book:
         self._cache_dir = cache_dir
         self._progress = progress
         self._tape: Tape | None = None
+        self._workers: Workers | None = None
         old = longest_spool(folder.path / OLD_SPOOL, folder.path / SPOOL)
         if old is not None and old.name == SPOOL:
             old = old.replace(folder.path / OLD_SPOOL)
@@ -71,12 +73,18 @@ class Book:
         found = latest(path / CHECKPOINTS, path / TAPE)
         start, upto = found or (None, 0)
         self._tape = Tape(path / TAPE, upto=upto)
+        if not upto:  # they import torch while questions are made here
+            self._workers = casting.workers_of(scenario, self._progress)
         with self._progress.phase("questions", None):
             data = casting.questions(scenario, num_clients)
         every_s = scenario.compute.checkpoint_every
 
         def load() -> Cast:
-            cast = casting.real_models(scenario, num_clients, self._cache_dir, self._progress, data)
+            if upto:
+                self._workers = casting.workers_of(scenario, self._progress)
+            cast = casting.real_models(
+                scenario, num_clients, self._cache_dir, self._progress, data, self._workers
+            )
             self._check_hashes(cast)
             return cast
 
@@ -100,8 +108,10 @@ class Book:
         self._folder.update(records_upto=self.log.num_bytes)
 
     def close(self) -> None:
-        """Close the files; both also where the first cannot be written."""
+        """End the workers and close the files; both also where the first cannot be written."""
         with contextlib.ExitStack() as files:
+            if self._workers is not None:
+                files.callback(self._workers.close)
             files.callback(self.log.close)
             if self._tape is not None:
                 files.callback(self._tape.close)

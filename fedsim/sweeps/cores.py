@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
+from fedsim.processors import num_cores as num_cores
 from fedsim.scenario import Scenario
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
@@ -12,16 +12,12 @@ BLAS = {"OPENBLAS_NUM_THREADS": "1"}
 """numpy's products have one thread in every process of fedsim, since their bits depend on the number of threads."""
 
 
-def num_cores() -> int:
-    """The cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def threads_of(scenarios: Iterable[Scenario]) -> int:
-    """The threads of the widest of several runs; one that has scorers waits while they compute."""
-    return max(scenario.compute.threads * max(1, scenario.compute.scorers) for scenario in scenarios)
+    """The threads of the widest of several runs: of all its processes, or of its scorers, for which it waits."""
+    return max(
+        scenario.compute.threads * max(scenario.compute.processes or 1, scenario.compute.scorers)
+        for scenario in scenarios
+    )
 
 
 def fit_a_gpu(scenarios: Iterable[Scenario]) -> int | None:

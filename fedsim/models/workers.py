@@ -1,0 +1,251 @@
+"""Worker processes that take a share of a run's sampling, scoring and evaluation, so that a second core works as well.
+
+A run computes on one core: torch with one thread, since threads change bits. What can be computed in parts (``parts.py``) is
+shared out between this process and its workers and joined before the call returns, at the same virtual instant; a part has the
+same bits wherever it is done, so no record knows of it. Training stays here.
+
+A worker is started before this process imports torch, and nobody waits for it: until it has imported torch itself, and after it
+has died, everything is done here. Frames on pipes carry msgpack and weights as they lie in memory, never pickle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedsim.models.parts import P
+    from fedsim.models.worker import Hold
+
+HEADER = struct.Struct("<Q")
+"""Before every frame: how many bytes it has."""
+
+R = TypeVar("R")
+
+_PATIENCE_S = (
+    60.0  # a worker that says nothing for so long, and for so many times what a share took here, is given up
+)
+_PATIENCE = 20.0
+_PIECE = 1 << 20
+
+
+class LostError(Exception):
+    """A worker has died, or does not answer."""
+
+
+class Workers:
+    """The worker processes of one run; implements `fedsim.models.parts.Sharing`.
+
+    Args:
+        number: how many.
+        threads: torch threads of each.
+        note: told in a line when one is lost; the run goes on without it.
+    """
+
+    def __init__(self, number: int, threads: int, note: Callable[[str], None]) -> None:
+        self._processes = [_Process(threads) for _ in range(number)]
+        self._note = note
+        self._hold: Callable[[], Hold] | None = None
+        self._end = weakref.finalize(self, _close, list(self._processes))
+
+    def hold(self, describe: Callable[[], Hold]) -> None:
+        """Work for these networks from now on: they are sent to each worker as soon as it has imported torch."""
+        self._hold = describe
+
+    @property
+    def num_processes(self) -> int:
+        """This process, and the workers that are ready."""
+        return 1 + len(self._ready())
+
+    def install(self, weights: Sequence[Tensor]) -> None:
+        """Make these the live policy's weights for the parts to come."""
+        ready = self._ready()
+        if not ready:
+            return
+        import numpy as np
+
+        from fedsim.models.parts import encoded
+        from fedsim.models.worker import Weights
+
+        content = np.concatenate([weight.detach().numpy().ravel() for weight in weights]).tobytes()
+        for process in ready:
+            if process.weights != content:
+                self._unless_lost(process, lambda worker: worker.send(encoded(Weights(content))))
+                process.weights = content
+
+    def shared(self, parts: Sequence[P], here: Callable[[P], R]) -> list[R]:
+        """What comes of the parts, in their order: some by ``here``, some by workers; the share of one that dies is redone."""
+        ready = self._ready() if len(parts) > 1 else []
+        if not ready:
+            return [here(part) for part in parts]
+        from fedsim.models.parts import decoded, encoded, result_of, shares, size
+
+        own, *others = shares([size(part) for part in parts], 1 + len(ready))
+        given = list(zip(ready, others, strict=False))
+
+        def give(worker: _Process, places: Sequence[int]) -> None:
+            for place in places:
+                worker.send(encoded(parts[place]))
+
+        def take(worker: _Process, places: Sequence[int], patience_s: float) -> None:
+            for place in places:
+                found[place] = decoded(result_of(parts[place]), worker.receive(patience_s))
+
+        found: dict[int, Any] = {}
+        try:
+            for process, places in given:
+                self._unless_lost(process, give, places)
+            started_at_wall_s = time.monotonic()
+            for place in own:
+                found[place] = here(parts[place])
+            patience_s = max(_PATIENCE_S, _PATIENCE * (time.monotonic() - started_at_wall_s))
+            for process, places in given:
+                self._unless_lost(process, take, places, patience_s)
+        except BaseException:
+            self.close()  # what they still answer belongs to no later call
+            raise
+        return [found[place] if place in found else here(part) for place, part in enumerate(parts)]
+
+    def close(self) -> None:
+        """End the workers; done when nobody needs them any more, at the latest."""
+        self._processes.clear()
+        self._end()
+
+    def _ready(self) -> list[_Process]:
+        """Workers that hold the networks."""
+        if self._hold is None:
+            return []
+        for process in list(self._processes):
+            if not process.is_ready:
+                self._unless_lost(process, self._prepare)
+        return [process for process in self._processes if process.is_ready]
+
+    def _prepare(self, process: _Process) -> None:
+        from fedsim.models.parts import encoded
+
+        assert self._hold is not None
+        if process.has_imported():
+            process.send(encoded(self._hold()))
+            process.is_ready = True
+
+    def _unless_lost(self, process: _Process, do: Callable[..., None], *arguments: Any) -> None:
+        """Do something with a worker, and go on without it once it is lost."""
+        if process not in self._processes:
+            return
+        try:
+            do(process, *arguments)
+        except LostError:
+            self._processes.remove(process)
+            self._note(f"a worker process is lost ({process.last_words()}); this process does its share")
+
+
+def _close(processes: Sequence[_Process]) -> None:
+    for process in processes:
+        process.close()
+
+
+class _Process:
+    """One worker and its pipes."""
+
+    def __init__(self, threads: int) -> None:
+        # The worker imports this very package, also where it is not installed.
+        home = str(Path(__file__).parents[2])
+        path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
+        numbers = {
+            "OMP_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+            "OPENBLAS_NUM_THREADS": "1",
+        }
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the worker
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "fedsim.models.worker", str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env={**os.environ, **numbers, "PYTHONPATH": path},
+            bufsize=0,
+            process_group=0,  # Ctrl-C is for the run, which ends its workers
+        )
+        assert self._child.stdin is not None and self._child.stdout is not None
+        self._stdin, self._stdout = self._child.stdin, self._child.stdout
+        os.set_blocking(self._stdin.fileno(), False)
+        self._heard = bytearray()
+        self.is_ready = False
+        self.weights = b""
+
+    def has_imported(self) -> bool:
+        """Whether the empty frame has come that says so.
+
+        Raises:
+            LostError: the worker has died.
+        """
+        readable, _, _ = select.select([self._stdout], [], [], 0)
+        return bool(readable) and not self.receive(_PATIENCE_S)
+
+    def send(self, content: bytes) -> None:
+        """Send a frame; the worker takes it at once, whatever it is doing.
+
+        Raises:
+            LostError: it does not.
+        """
+        left = memoryview(HEADER.pack(len(content)) + content)
+        while left:
+            _, writable, _ = select.select([], [self._stdin], [], _PATIENCE_S)
+            if not writable:
+                raise LostError
+            try:
+                left = left[os.write(self._stdin.fileno(), left) :]
+            except BlockingIOError:
+                continue
+            except BrokenPipeError:
+                raise LostError from None
+
+    def receive(self, patience_s: float) -> bytes:
+        """Await a frame.
+
+        Raises:
+            LostError: none comes.
+        """
+        header = self._take(HEADER.size, patience_s)
+        return self._take(HEADER.unpack(header)[0], patience_s)
+
+    def _take(self, count: int, patience_s: float) -> bytes:
+        while len(self._heard) < count:
+            readable, _, _ = select.select([self._stdout], [], [], patience_s)
+            piece = os.read(self._stdout.fileno(), _PIECE) if readable else b""
+            if not piece:
+                raise LostError
+            self._heard += piece
+        taken = bytes(self._heard[:count])
+        del self._heard[:count]
+        return taken
+
+    def last_words(self) -> str:
+        """End the worker, and say how it has ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(1.0)
+        code = self._child.poll()
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        self.close()
+        how = "it does not answer" if code is None else f"exit status {code}"
+        return f"{how}: {lines[-1]}" if lines else how
+
+    def close(self) -> None:
+        """End it, whatever it is doing; harmless when called twice."""
+        self._child.kill()
+        self._child.wait()
+        for stream in (self._stdin, self._stdout, self._errors):
+            stream.close()
