@@ -130,7 +130,7 @@ def load_models(
         language = LanguageModel(client_network, client_tokenizer, own_shapes, own_tokens)
         evaluators.append(ModelEvaluator(language, policy.max_new_tokens))
     if workers is not None:
-        _hold(workers, live, evaluators, seed)
+        share_out(workers, live, evaluators, seed)
     return Bundle(
         policy=live,
         evaluators=list(in_company(evaluators, workers)),
@@ -140,7 +140,9 @@ def load_models(
     )
 
 
-def _hold(workers: Workers, policy: LanguagePolicy, evaluators: Sequence[ModelEvaluator], seed: int) -> None:
+def share_out(
+    workers: Workers, policy: LanguagePolicy, evaluators: Sequence[ModelEvaluator], seed: int
+) -> None:
     """Have workers compute for these models, if they can be sent as weights alone; else they are not needed."""
     languages = [evaluator.language for evaluator in evaluators]
     if not (policy.language.is_lean and policy.initial.is_lean and can_stack(languages)):

@@ -88,7 +88,7 @@ class Tokens:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         self._prompts: dict[str, Ids] = {}
-        self.plain_ids = lru_cache(_MOST_TEXTS)(self._tokenized)
+        self._plain: dict[str, Ids] = {}
         self.text = lru_cache(_MOST_TEXTS)(self._decoded)
 
     def prompt_ids(self, text: str) -> Ids:
@@ -98,12 +98,27 @@ class Tokens:
             ids = self._prompts[text] = tuple(self._tokenizer(text)["input_ids"])
         return ids
 
+    def plain_ids(self, text: str) -> Ids:
+        """Token ids of a text, without special tokens."""
+        ids = self._plain.get(text)
+        if ids is None:
+            self.read_plain([text])
+            ids = self._plain[text]
+        return ids
+
     def read(self, texts: Sequence[str]) -> None:
         """Make the ids of many questions at once, which takes a tenth of the time."""
         self._prompts.update(zip(texts, map(tuple, self._tokenizer(list(texts))["input_ids"]), strict=True))
 
-    def _tokenized(self, text: str) -> Ids:
-        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+    def read_plain(self, texts: Sequence[str]) -> None:
+        """Make the ids of many texts at once, without special tokens; of too many, the older half is forgotten."""
+        if len(self._plain) > _MOST_TEXTS:
+            for text in list(self._plain)[: _MOST_TEXTS // 2]:
+                del self._plain[text]
+        missing = [text for text in dict.fromkeys(texts) if text not in self._plain]
+        if missing:
+            ids = self._tokenizer(missing, add_special_tokens=False)["input_ids"]
+            self._plain.update(zip(missing, map(tuple, ids), strict=True))
 
     def _decoded(self, ids: Ids) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))

@@ -152,6 +152,10 @@ class LanguagePolicy:
             for draw, answers, log_probs in zip(batch, samples.answers, samples.log_probs, strict=True):
                 self._behaviours[draw.index] = _Behaviour(tuple(a.ids for a in answers), tuple(log_probs))
                 groups[draw.index] = Group(draw, self._version, tuple(self._candidate(a) for a in answers))
+        texts = [draw.question.text for draw in draws]  # whoever counts or scores them needs their ids
+        self.language.tokens.read_plain(
+            [*texts, *(text for group in groups.values() for text in group.texts)]
+        )
         return [groups[draw.index] for draw in draws]
 
     def sampled_ids(self, draw_index: int) -> tuple[Ids, ...]:

@@ -11,6 +11,7 @@ has died, everything is done here. Frames on pipes carry msgpack and weights as 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import struct
@@ -34,9 +35,6 @@ HEADER = struct.Struct("<Q")
 
 R = TypeVar("R")
 
-_PATIENCE_S = (
-    60.0  # a worker that says nothing for so long, and for so many times what a share took here, is given up
-)
 _PATIENCE = 20.0
 _PIECE = 1 << 20
 
@@ -52,17 +50,28 @@ class Workers:
         number: how many.
         threads: torch threads of each.
         note: told in a line when one is lost; the run goes on without it.
+
+    Attributes:
+        patience_s: a worker that says nothing for so long is given up, and not before it took many times a share done here.
+        num_done: parts that workers have done.
     """
 
     def __init__(self, number: int, threads: int, note: Callable[[str], None]) -> None:
         self._processes = [_Process(threads) for _ in range(number)]
         self._note = note
+        self.patience_s = 60.0
+        self.num_done = 0
         self._hold: Callable[[], Hold] | None = None
         self._end = weakref.finalize(self, _close, list(self._processes))
 
     def hold(self, describe: Callable[[], Hold]) -> None:
         """Work for these networks from now on: they are sent to each worker as soon as it has imported torch."""
         self._hold = describe
+
+    @property
+    def pids(self) -> list[int]:
+        """The workers' process ids."""
+        return [process.pid for process in self._processes]
 
     @property
     def num_processes(self) -> int:
@@ -82,7 +91,7 @@ class Workers:
         content = np.concatenate([weight.detach().numpy().ravel() for weight in weights]).tobytes()
         for process in ready:
             if process.weights != content:
-                self._unless_lost(process, lambda worker: worker.send(encoded(Weights(content))))
+                self._unless_lost(process, _Process.send, encoded(Weights(content)), self.patience_s)
                 process.weights = content
 
     def shared(self, parts: Sequence[P], here: Callable[[P], R]) -> list[R]:
@@ -97,11 +106,12 @@ class Workers:
 
         def give(worker: _Process, places: Sequence[int]) -> None:
             for place in places:
-                worker.send(encoded(parts[place]))
+                worker.send(encoded(parts[place]), self.patience_s)
 
         def take(worker: _Process, places: Sequence[int], patience_s: float) -> None:
             for place in places:
                 found[place] = decoded(result_of(parts[place]), worker.receive(patience_s))
+                self.num_done += 1
 
         found: dict[int, Any] = {}
         try:
@@ -110,7 +120,7 @@ class Workers:
             started_at_wall_s = time.monotonic()
             for place in own:
                 found[place] = here(parts[place])
-            patience_s = max(_PATIENCE_S, _PATIENCE * (time.monotonic() - started_at_wall_s))
+            patience_s = max(self.patience_s, _PATIENCE * (time.monotonic() - started_at_wall_s))
             for process, places in given:
                 self._unless_lost(process, take, places, patience_s)
         except BaseException:
@@ -136,8 +146,8 @@ class Workers:
         from fedsim.models.parts import encoded
 
         assert self._hold is not None
-        if process.has_imported():
-            process.send(encoded(self._hold()))
+        if process.has_imported(self.patience_s):
+            process.send(encoded(self._hold()), self.patience_s)
             process.is_ready = True
 
     def _unless_lost(self, process: _Process, do: Callable[..., None], *arguments: Any) -> None:
@@ -181,20 +191,29 @@ class _Process:
         assert self._child.stdin is not None and self._child.stdout is not None
         self._stdin, self._stdout = self._child.stdin, self._child.stdout
         os.set_blocking(self._stdin.fileno(), False)
+        with contextlib.suppress(AttributeError, OSError):  # not on every system, nor beyond a user's limit
+            fcntl.fcntl(
+                self._stdin.fileno(), fcntl.F_SETPIPE_SZ, _PIECE
+            )  # weights then wait for few turns of the worker
         self._heard = bytearray()
         self.is_ready = False
         self.weights = b""
 
-    def has_imported(self) -> bool:
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._child.pid
+
+    def has_imported(self, patience_s: float) -> bool:
         """Whether the empty frame has come that says so.
 
         Raises:
             LostError: the worker has died.
         """
         readable, _, _ = select.select([self._stdout], [], [], 0)
-        return bool(readable) and not self.receive(_PATIENCE_S)
+        return bool(readable) and not self.receive(patience_s)
 
-    def send(self, content: bytes) -> None:
+    def send(self, content: bytes, patience_s: float) -> None:
         """Send a frame; the worker takes it at once, whatever it is doing.
 
         Raises:
@@ -202,7 +221,7 @@ class _Process:
         """
         left = memoryview(HEADER.pack(len(content)) + content)
         while left:
-            _, writable, _ = select.select([], [self._stdin], [], _PATIENCE_S)
+            _, writable, _ = select.select([], [self._stdin], [], patience_s)
             if not writable:
                 raise LostError
             try:
