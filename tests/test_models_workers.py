@@ -115,6 +115,32 @@ def test_with_a_worker_everything_that_models_say_has_the_same_bits(workers: Wor
     assert NOTES == []
 
 
+def test_scores_that_are_announced_are_begun_by_a_worker_before_they_are_due(workers: Workers):
+    side, alone = Side(workers), Side()
+    until(lambda: workers.num_processes == 2)
+    candidates = [str(number) for number in range(8)]
+    for one in side.evaluators:
+        for text in TEXTS:
+            one.expect(text, candidates)
+    assert sum(one.num_queued for one in side.evaluators) < len(TEXTS) * len(candidates)
+    for one in side.evaluators:
+        for text in TEXTS:
+            one.expect(text, candidates)  # as a request does that was anticipated: nothing is begun twice
+    assert sum(one.num_queued for one in side.evaluators) < len(TEXTS) * len(candidates)
+    for one, other in zip(side.evaluators, alone.evaluators, strict=True):
+        for text in TEXTS:
+            assert one.likelihood(text, candidates) == other.likelihood(text, candidates)
+    assert workers.num_done >= 2
+    (pid,) = workers.pids
+    for text in TEXTS:  # and those that it has begun when it dies are computed here
+        for one in side.evaluators:
+            one.expect(text, ["x" + candidate for candidate in candidates])
+    os.kill(pid, signal.SIGKILL)
+    given = [side.evaluators[1].likelihood(text, ["x3"]) for text in TEXTS]
+    assert given == [alone.evaluators[1].likelihood(text, ["x3"]) for text in TEXTS]
+    assert len(NOTES) == 1
+
+
 def test_until_a_worker_is_ready_and_after_it_is_closed_the_process_computes_alone(workers: Workers):
     side, alone = Side(workers), Side()
     assert workers.num_processes == 1
@@ -240,7 +266,7 @@ def test_a_run_with_workers_that_is_interrupted_and_killed_goes_on_to_the_same_e
     """Of each of its three lives no worker is left."""
     source = tmp_path / "scenario.yaml"
     source.write_text(
-        json.dumps(tiny(stop={"updates": 40}, compute={"processes": 2, "checkpoint_every": "0.5 s"}))
+        json.dumps(tiny(stop={"updates": 24}, compute={"processes": 2, "checkpoint_every": "0.5 s"}))
     )
     env = os.environ | {
         "FEDSIM_CACHE": str(tmp_path / "cache"),
@@ -267,8 +293,8 @@ def test_a_run_with_workers_that_is_interrupted_and_killed_goes_on_to_the_same_e
         until(lambda: not is_alive(int(child)))
         return code
 
-    assert ended_by(signal.SIGINT, started("run", str(source), "--out", str(out)), 8) == 130
-    assert ended_by(signal.SIGKILL, started("resume", str(out)), 20) == -signal.SIGKILL
+    assert ended_by(signal.SIGINT, started("run", str(source), "--out", str(out)), 4) == 130
+    assert ended_by(signal.SIGKILL, started("resume", str(out)), 12) == -signal.SIGKILL
     assert started("resume", str(out)).wait(300) == 0
     alone = experiment.run(
         read_scenario(source, ["compute.processes=1"]),

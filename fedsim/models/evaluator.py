@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from fedsim.models.language import Ids, LanguageModel, by_width
 from fedsim.models.parts import Alone, AnswerPart, ScorePart, Sharing, answered, scored, shares
@@ -10,20 +10,25 @@ from fedsim.models.stacked import Stack, can_stack
 
 _MOST_REMEMBERED = 200_000
 _QUESTIONS_AT_ONCE = 256
+_WORTH_BEGINNING = 256  # scores
+
+_Score = tuple[int, str, str]
+"""A score that is wanted: client, question, candidate."""
 
 
 class ModelEvaluator:
     """Implements ``fedsim.roles.Evaluator`` with a real language model that never changes.
 
-    Announced work waits until the first score of it is due; then everything queued is computed in one batch, that of all
-    evaluators ``in_company``. A score is a pure function of (weights, question, candidate): computed early or late, alone or
-    together, it has the same bits.
+    Announced work waits until the first score of it is due, or until there is enough of it for somebody who computes beside
+    this process; then everything queued is computed in one batch, that of all evaluators ``in_company``. A score is a pure
+    function of (weights, question, candidate): computed early or late, alone or together, it has the same bits.
     """
 
     def __init__(self, language: LanguageModel, max_new_tokens: int) -> None:
         self.language = language
         self._max_new_tokens = max_new_tokens
         self._queue: dict[tuple[str, str], None] = {}
+        self._under_way: set[tuple[str, str]] = set()
         self._likelihoods: dict[tuple[str, str], float] = {}
         self._answers: dict[str, str] = {}
         self._answers_due: dict[str, None] = {}
@@ -38,8 +43,14 @@ class ModelEvaluator:
         """The most tokens of an own answer."""
         return self._max_new_tokens
 
+    @property
+    def num_queued(self) -> int:
+        """Announced scores that nobody has begun to compute."""
+        return len(self._queue)
+
     def take_queue(self) -> dict[str, list[str]]:
-        """Announced candidates by question; they are no longer queued."""
+        """Announced candidates by question; they are no longer queued, but under way."""
+        self._under_way.update(self._queue)
         by_question: dict[str, list[str]] = {}
         for question, candidate in self._queue:
             by_question.setdefault(question, []).append(candidate)
@@ -58,9 +69,11 @@ class ModelEvaluator:
 
     def expect(self, question: str, candidates: Sequence[str]) -> None:
         """Queue a scoring that will be due later."""
+        keys = [(question, candidate) for candidate in candidates]
         self._queue.update(
-            dict.fromkeys((question, c) for c in candidates if (question, c) not in self._likelihoods)
+            dict.fromkeys(key for key in keys if key not in self._likelihoods and key not in self._under_way)
         )
+        self._company.announced()
 
     def expect_answer(self, question: str) -> None:
         """Queue an own answer that will be due later."""
@@ -91,6 +104,7 @@ class ModelEvaluator:
     def _compute_queue(self) -> None:
         for evaluator, question, candidate, score in self._company.scores():
             evaluator._likelihoods[question, candidate] = score
+            evaluator._under_way.discard((question, candidate))
 
 
 class Company:
@@ -108,14 +122,32 @@ class Company:
             evaluator.join(self)
         languages = [evaluator.language for evaluator in evaluators]
         self._language = Stack(languages) if len(languages) > 1 else languages[0]
+        self._begun: list[tuple[list[_Score], Callable[[], list[float]]]] = []
+
+    def announced(self) -> None:
+        """Something was queued: where somebody computes beside this process, have what is queued begun when it is enough."""
+        if sum(evaluator.num_queued for evaluator in self._evaluators) < _WORTH_BEGINNING:
+            return
+        if self._sharing.num_processes > 1:
+            for batch, part in self._batches(1):
+                self._begun.append((batch, self._sharing.begun(part, self._scored)))
 
     def scores(self) -> Iterator[tuple[ModelEvaluator, str, str, float]]:
         """Every score that any of them has announced, with whose it is; empties the queues."""
+        batches = self._batches(self._sharing.num_processes)
+        found = self._sharing.shared([part for _, part in batches], self._scored)
+        begun, self._begun = self._begun, []
+        every = [(batch, scores) for (batch, _), scores in zip(batches, found, strict=True)]
+        for batch, scores in [*every, *((batch, awaited()) for batch, awaited in begun)]:
+            for (member, question, text), score in zip(batch, scores, strict=True):
+                yield self._evaluators[member], question, text, score
+
+    def _batches(self, num: int) -> list[tuple[list[_Score], ScorePart]]:
+        """What is queued as parts, of which so many may be done at once: a client's questions stay together."""
         queues = [evaluator.take_queue() for evaluator in self._evaluators]
         language = self._language
-        batches: list[list[tuple[int, str, str]]] = []
-        parts = []
-        for members in shares([len(queue) for queue in queues], self._sharing.num_processes):
+        found = []
+        for members in shares([len(queue) for queue in queues], num):
             asked = [(member, question) for member in members for question in queues[member]]
             for batch in by_width(language, asked, _text_of, _QUESTIONS_AT_ONCE):
                 pairs = [
@@ -123,19 +155,17 @@ class Company:
                     for at, (member, question) in enumerate(batch)
                     for text in queues[member][question]
                 ]
-                batches.append([(*batch[at], text) for at, text in pairs])
-                parts.append(
-                    ScorePart(
-                        tuple(member for member, _ in batch),
-                        tuple(language.prompt_ids(question) for _, question in batch),
-                        tuple(at for at, _ in pairs),
-                        tuple(language.answer_ids(text) for _, text in pairs),
-                    )
+                part = ScorePart(
+                    tuple(member for member, _ in batch),
+                    tuple(language.prompt_ids(question) for _, question in batch),
+                    tuple(at for at, _ in pairs),
+                    tuple(language.answer_ids(text) for _, text in pairs),
                 )
-        found = self._sharing.shared(parts, lambda part: scored(language, part))
-        for pairs_of, scores in zip(batches, found, strict=True):
-            for (member, question, text), score in zip(pairs_of, scores, strict=True):
-                yield self._evaluators[member], question, text, score
+                found.append(([(*batch[at], text) for at, text in pairs], part))
+        return found
+
+    def _scored(self, part: ScorePart) -> list[float]:
+        return scored(self._language, part)
 
     def answer(self) -> None:
         """Every own answer that any of them has announced; empties the queues."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -87,6 +88,9 @@ class Sharing(Protocol):
     def shared(self, parts: Sequence[P], here: Callable[[P], R]) -> list[R]:
         """What comes of the parts, in their order; ``here`` does one in this process."""
 
+    def begun(self, part: P, here: Callable[[P], R]) -> Callable[[], R]:
+        """Have a part begun beside this process where there is somebody, and return what gives the result."""
+
 
 class Alone:
     """This process does everything."""
@@ -99,6 +103,10 @@ class Alone:
     def shared(self, parts: Sequence[P], here: Callable[[P], R]) -> list[R]:
         """One after the other."""
         return [here(part) for part in parts]
+
+    def begun(self, part: P, here: Callable[[P], R]) -> Callable[[], R]:
+        """Nothing is begun before it is asked for."""
+        return partial(here, part)
 
 
 def shares(sizes: Sequence[int], num: int) -> list[list[int]]:

@@ -20,7 +20,10 @@ import sys
 import tempfile
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -94,39 +97,36 @@ class Workers:
                 self._unless_lost(process, _Process.send, encoded(Weights(content)), self.patience_s)
                 process.weights = content
 
+    def begun(self, part: P, here: Callable[[P], R]) -> Callable[[], R]:
+        """Have a worker begin a part, and return what awaits the result; without a worker ``here`` does it when asked."""
+        ready = self._ready()
+        if not ready:
+            return partial(here, part)
+        errand = self._given(part, min(ready, key=lambda process: process.num_under_way))
+        return partial(self._joined, errand, here, self.patience_s)
+
     def shared(self, parts: Sequence[P], here: Callable[[P], R]) -> list[R]:
         """What comes of the parts, in their order: some by ``here``, some by workers; the share of one that dies is redone."""
         ready = self._ready() if len(parts) > 1 else []
         if not ready:
             return [here(part) for part in parts]
-        from fedsim.models.parts import decoded, encoded, result_of, shares, size
+        from fedsim.models.parts import shares, size
 
         own, *others = shares([size(part) for part in parts], 1 + len(ready))
-        given = list(zip(ready, others, strict=False))
-
-        def give(worker: _Process, places: Sequence[int]) -> None:
-            for place in places:
-                worker.send(encoded(parts[place]), self.patience_s)
-
-        def take(worker: _Process, places: Sequence[int], patience_s: float) -> None:
-            for place in places:
-                found[place] = decoded(result_of(parts[place]), worker.receive(patience_s))
-                self.num_done += 1
-
-        found: dict[int, Any] = {}
         try:
-            for process, places in given:
-                self._unless_lost(process, give, places)
+            given = {
+                place: self._given(parts[place], process)
+                for process, places in zip(ready, others, strict=False)
+                for place in places
+            }
             started_at_wall_s = time.monotonic()
-            for place in own:
-                found[place] = here(parts[place])
+            found = {place: here(parts[place]) for place in own}
             patience_s = max(self.patience_s, _PATIENCE * (time.monotonic() - started_at_wall_s))
-            for process, places in given:
-                self._unless_lost(process, take, places, patience_s)
+            found |= {place: self._joined(errand, here, patience_s) for place, errand in given.items()}
         except BaseException:
-            self.close()  # what they still answer belongs to no later call
+            self.close()  # nobody will ask for what they still answer
             raise
-        return [found[place] if place in found else here(part) for place, part in enumerate(parts)]
+        return [found[place] for place in range(len(parts))]
 
     def close(self) -> None:
         """End the workers; done when nobody needs them any more, at the latest."""
@@ -150,6 +150,21 @@ class Workers:
             process.send(encoded(self._hold()), self.patience_s)
             process.is_ready = True
 
+    def _given(self, part: Any, process: _Process) -> _Errand:
+        errand = _Errand(part, process)
+        self._unless_lost(process, _Process.begin, errand, self.patience_s)
+        return errand
+
+    def _joined(self, errand: _Errand, here: Callable[[Any], R], patience_s: float) -> R:
+        """What came of a part: from its worker, or from ``here`` where that is lost."""
+        if not errand.is_done:
+            self._unless_lost(errand.process, _Process.finish, errand, patience_s)
+        if not errand.is_done:
+            return here(errand.part)
+        self.num_done += 1
+        result: R = errand.result
+        return result
+
     def _unless_lost(self, process: _Process, do: Callable[..., None], *arguments: Any) -> None:
         """Do something with a worker, and go on without it once it is lost."""
         if process not in self._processes:
@@ -164,6 +179,16 @@ class Workers:
 def _close(processes: Sequence[_Process]) -> None:
     for process in processes:
         process.close()
+
+
+@dataclass(slots=True, eq=False)
+class _Errand:
+    """A part that a worker was given, and what came of it."""
+
+    part: Any
+    process: _Process
+    is_done: bool = False
+    result: Any = None
 
 
 class _Process:
@@ -196,6 +221,7 @@ class _Process:
                 self._stdin.fileno(), fcntl.F_SETPIPE_SZ, _PIECE
             )  # weights then wait for few turns of the worker
         self._heard = bytearray()
+        self._under_way: deque[_Errand] = deque()
         self.is_ready = False
         self.weights = b""
 
@@ -212,6 +238,36 @@ class _Process:
         """
         readable, _, _ = select.select([self._stdout], [], [], 0)
         return bool(readable) and not self.receive(patience_s)
+
+    @property
+    def num_under_way(self) -> int:
+        """Parts that it has not answered yet."""
+        return len(self._under_way)
+
+    def begin(self, errand: _Errand, patience_s: float) -> None:
+        """Give it a part.
+
+        Raises:
+            LostError: it has died, or does not take it.
+        """
+        from fedsim.models.parts import encoded
+
+        self.send(encoded(errand.part), patience_s)
+        self._under_way.append(errand)
+
+    def finish(self, errand: _Errand, patience_s: float) -> None:
+        """Await what came of a part, and of those that it was given before.
+
+        Raises:
+            LostError: it has died, or does not answer.
+        """
+        from fedsim.models.parts import decoded, result_of
+
+        while not errand.is_done:
+            content = self.receive(patience_s)
+            first = self._under_way.popleft()
+            first.result = decoded(result_of(first.part), content)
+            first.is_done = True
 
     def send(self, content: bytes, patience_s: float) -> None:
         """Send a frame; the worker takes it at once, whatever it is doing.
