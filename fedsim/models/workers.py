@@ -1,8 +1,9 @@
 """Worker processes that take a share of a run's sampling, scoring and evaluation, so that a second core works as well.
 
 A run computes on one core: torch with one thread, since threads change bits. What can be computed in parts (``parts.py``) is
-shared out between this process and its workers and joined before the call returns, at the same virtual instant; a part has the
-same bits wherever it is done, so no record knows of it. Training stays here.
+shared out between this process and its workers and joined before the call returns, at the same virtual instant. Scores that were
+announced are begun by a worker at once and joined when they are due. A part has the same bits wherever it is done, so no record
+knows of it. Training stays here.
 
 A worker is started before this process imports torch, and nobody waits for it: until it has imported torch itself, and after it
 has died, everything is done here. Frames on pipes carry msgpack and weights as they lie in memory, never pickle.
@@ -38,7 +39,7 @@ HEADER = struct.Struct("<Q")
 
 R = TypeVar("R")
 
-_PATIENCE = 20.0
+_PATIENCE = 20.0  # times as long as a share took here
 _PIECE = 1 << 20
 
 
@@ -217,9 +218,8 @@ class _Process:
         self._stdin, self._stdout = self._child.stdin, self._child.stdout
         os.set_blocking(self._stdin.fileno(), False)
         with contextlib.suppress(AttributeError, OSError):  # not on every system, nor beyond a user's limit
-            fcntl.fcntl(
-                self._stdin.fileno(), fcntl.F_SETPIPE_SZ, _PIECE
-            )  # weights then wait for few turns of the worker
+            # Weights then wait for a few turns of the worker only.
+            fcntl.fcntl(self._stdin.fileno(), fcntl.F_SETPIPE_SZ, _PIECE)
         self._heard = bytearray()
         self._under_way: deque[_Errand] = deque()
         self.is_ready = False
