@@ -85,6 +85,7 @@ class Side:
 def workers() -> Iterator[Workers]:
     with closing(Workers(1, 1, NOTES.append)) as started:
         NOTES.clear()
+        started.worth_sharing_s = 0.0
         yield started
 
 
@@ -139,6 +140,17 @@ def test_scores_that_are_announced_are_begun_by_a_worker_before_they_are_due(wor
     given = [side.evaluators[1].likelihood(text, ["x3"]) for text in TEXTS]
     assert given == [alone.evaluators[1].likelihood(text, ["x3"]) for text in TEXTS]
     assert len(NOTES) == 1
+
+
+def test_what_takes_less_than_sending_it_is_done_here(workers: Workers):
+    side = Side(workers)
+    until(lambda: workers.num_processes == 2)
+    side.policy.sample(DRAWS)
+    before = workers.num_done
+    assert before > 0
+    workers.worth_sharing_s = 3600.0
+    assert side.policy.sample(DRAWS) == Side().policy.sample(DRAWS)
+    assert workers.num_done == before
 
 
 def test_until_a_worker_is_ready_and_after_it_is_closed_the_process_computes_alone(workers: Workers):

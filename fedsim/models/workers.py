@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import select
 import struct
@@ -57,6 +58,7 @@ class Workers:
 
     Attributes:
         patience_s: a worker that says nothing for so long is given up, and not before it took many times a share done here.
+        worth_sharing_s: what takes less, by the last share of its kind, is done here: a tiny model's parts cost more to send.
         num_done: parts that workers have done.
     """
 
@@ -64,7 +66,11 @@ class Workers:
         self._processes = [_Process(threads) for _ in range(number)]
         self._note = note
         self.patience_s = 60.0
+        self.worth_sharing_s = 0.005
         self.num_done = 0
+        self._last_s: dict[
+            type, float
+        ] = {}  # real seconds per row of the last share done here, by kind of part
         self._hold: Callable[[], Hold] | None = None
         self._end = weakref.finalize(self, _close, list(self._processes))
 
@@ -113,7 +119,10 @@ class Workers:
             return [here(part) for part in parts]
         from fedsim.models.parts import shares, size
 
-        own, *others = shares([size(part) for part in parts], 1 + len(ready))
+        kind, sizes = type(parts[0]), [size(part) for part in parts]
+        if self._last_s.get(kind, math.inf) * sum(sizes) < self.worth_sharing_s:
+            return [here(part) for part in parts]
+        own, *others = shares(sizes, 1 + len(ready))
         try:
             given = {
                 place: self._given(parts[place], process)
@@ -122,7 +131,9 @@ class Workers:
             }
             started_at_wall_s = time.monotonic()
             found = {place: here(parts[place]) for place in own}
-            patience_s = max(self.patience_s, _PATIENCE * (time.monotonic() - started_at_wall_s))
+            took_s = time.monotonic() - started_at_wall_s
+            self._last_s[kind] = took_s / max(1, sum(sizes[place] for place in own))
+            patience_s = max(self.patience_s, _PATIENCE * took_s)
             found |= {place: self._joined(errand, here, patience_s) for place, errand in given.items()}
         except BaseException:
             self.close()  # nobody will ask for what they still answer
