@@ -26,7 +26,8 @@ from fedsim.devices.config import ClientsConfig
 from fedsim.lazily import Lazily
 from fedsim.play import Play
 from fedsim.progress import SilentProgress
-from fedsim.records import Compute, Member, Outcome, RecordLog, Transfer, Update
+from fedsim.record_log import RecordLog
+from fedsim.records import Compute, Member, Outcome, Transfer, Update
 from fedsim.scenario import Scenario, read_scenario
 
 NUM_DEVICES = 1_000_000

@@ -35,7 +35,8 @@ from fedsim.network import wire
 from fedsim.network.config import NetworkConfig
 from fedsim.network.link import SharedLink
 from fedsim.network.transport import Transport
-from fedsim.records import Compute, Outcome, RecordLog, Reward, Transfer
+from fedsim.record_log import RecordLog
+from fedsim.records import Compute, Outcome, Reward, Transfer
 from fedsim.request import Handler, Reply, Subject, World
 
 SEED = 7
@@ -106,8 +107,8 @@ def _federation(
         seed=SEED,
         loop=loop,
         log=log,
-        downlink=SharedLink(loop, network.server_link.down),
-        uplink=SharedLink(loop, network.server_link.up),
+        downlink=SharedLink(loop.timeline, network.server_link.down),
+        uplink=SharedLink(loop.timeline, network.server_link.up),
         transport=Transport(network),
         availability=AlwaysOn(),
         dropout=Dropout(

@@ -28,25 +28,15 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextvars import Context
-from heapq import heapify, heappop, heappush
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import simpy
 
 from fedsim.errors import Deadlock, LimitExceeded
-from fedsim.handles import (
-    RUN_EVENT,
-    RUN_TIMER,
-    Callback,
-    Callbacks,
-    NumberedFuture,
-    NumberedTask,
-    Ready,
-    Scheduled,
-    Timer,
-)
+from fedsim.handles import RUN_TIMER, NumberedFuture, NumberedTask, Ready, Timer
 from fedsim.refused import refuse, refuse_as_completed, refuse_real_time
+from fedsim.timeline import TIMER, Callback, Scheduled, Timeline
 from fedsim.units import format_seconds
 from fedsim.waits import describe_waits, summarise_waits
 
@@ -57,9 +47,6 @@ T = TypeVar("T")
 MAX_EVENTS = 10**10
 """Default limit on steps: hours of real time, so that no run hangs for ever."""
 
-_EVENT, _TIMER, _LIMIT = 1, 2, 3  # priorities at one instant; SimPy's own are 0 (urgent) and 1 (normal)
-_NEVER_S = math.inf
-_MIN_COMPACTED = 64
 _MIN_SWEPT_TASKS = 1024
 _CLEANUP_STEPS = 10**6
 
@@ -75,7 +62,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     Attributes:
         env: The SimPy environment; processes, stores and resources on it live in the same time.
-        num_steps: Steps done so far (brought up to date when the loop returns).
+        timeline: Its queue of time, which the simulated world talks to directly.
         interrupted: Whether SIGINT has called the run off.
     """
 
@@ -100,31 +87,27 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self.env: Any = simpy.Environment(0.0) if env is None else env
         self.interrupted = False
-        self.num_steps = 0
+        self.timeline = Timeline(self.env)
+        # The timeline's own, so that the clock is one call away.
+        self.time = self.timeline.time  # type: ignore[method-assign]
+        self.at = self.timeline.at
+        self.after = self.timeline.after
         self._max_events = max_events
-        self._heap: list[tuple[float, int, int, Any]] = self.env._queue
-        self._next_id: Iterator[int] = self.env._eid
-        self._num_cancelled = 0  # cancelled entries that are still on the heap
-        self._num_idle = 0  # entries on the heap that wake nobody: the cancelled ones and the daemons
-        self._forgotten: Callbacks = (self._on_forgotten,)
-        self._run_daemon: Callbacks = (self._on_daemon,)
         self._task_numbers = itertools.count(1)
         self._future_numbers = itertools.count(1)
         self._tasks: list[NumberedTask] = []
         self._max_tasks = _MIN_SWEPT_TASKS
         self._main: asyncio.Future[Any] | None = None
-        self._frozen = False
         self._owner_thread = threading.get_ident()
         if max_virtual_s < math.inf:
-            limit = Scheduled(max_virtual_s, self._on_limit, (max_virtual_s,), self, self._run_daemon)
-            heappush(self._heap, (max_virtual_s, _LIMIT, next(self._next_id), limit))
-            self._num_idle += 1
+            self.timeline.limit(max_virtual_s, self._on_limit, max_virtual_s)
 
     # --- time ---
 
-    def time(self) -> float:
-        """The virtual time in seconds."""
-        return float(self.env._now)
+    @property
+    def num_steps(self) -> int:
+        """Steps done so far."""
+        return self.timeline.num_steps
 
     def call_soon(  # type: ignore[override]
         self, callback: Callback, *args: Any, context: Context | None = None
@@ -152,7 +135,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, delay: float, callback: Callback, *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Call ``callback`` after ``delay`` virtual seconds, after all events of that instant."""
-        return self.call_at(self.env._now + delay, callback, *args, context=context)
+        return self.call_at(self.timeline.now_s + delay, callback, *args, context=context)
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callback, *args: Any, context: Context | None = None
@@ -166,7 +149,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._check_closed()
             self._check_callback(callback, "call_at")
         timer = Timer(when, callback, args, self, context)
-        now = self.env._now
+        now = self.timeline.now_s
         if not when > now:  # SimPy would turn the clock back to an entry of the past
             if when != when:
                 raise ValueError("the instant of a timer must be a number, not NaN")
@@ -175,38 +158,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
             timer.callbacks = None
         else:
             timer.callbacks = RUN_TIMER
-            heappush(self._heap, (when, _TIMER, next(self._next_id), timer))
+            self.timeline.push(when, TIMER, timer)
         return timer
-
-    def at(self, when_s: float, callback: Callback, *args: Any, daemon: bool = False) -> Scheduled:
-        """Schedule ``callback(*args)`` as an event of the simulated world at an absolute instant.
-
-        This is the fast path (no context, future or SimPy object). Events run before the timers of their
-        instant. An exception in ``callback`` is a bug: it stops the run with its own traceback.
-
-        Args:
-            when_s: Virtual time (s), not before now; infinity means never.
-            callback: What to call.
-            *args: Its arguments.
-            daemon: Nobody waits for this event: when only daemon events are left, that is a deadlock.
-
-        Raises:
-            ValueError: ``when_s`` lies in the past or is NaN.
-        """
-        if not self.env._now <= when_s < _NEVER_S:
-            if when_s == math.inf:
-                return Scheduled(when_s, callback, args, self, None)
-            raise ValueError(f"an event cannot be scheduled at {when_s} s: it is {self.env._now:g} s already")
-        event = Scheduled(when_s, callback, args, self, RUN_EVENT)
-        if daemon:
-            event.callbacks = self._run_daemon
-            self._num_idle += 1
-        heappush(self._heap, (when_s, _EVENT, next(self._next_id), event))
-        return event
-
-    def after(self, delay_s: float, callback: Callback, *args: Any, daemon: bool = False) -> Scheduled:
-        """Schedule ``callback(*args)`` like ``at``, ``delay_s`` seconds from now (zero or more)."""
-        return self.at(self.env._now + delay_s, callback, *args, daemon=daemon)
 
     def as_future(self, event: simpy.Event) -> asyncio.Future[Any]:
         """A future with the outcome of a SimPy event, to await it in a coroutine.
@@ -220,27 +173,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
         else:
             event.callbacks.append(lambda happened: _settle(future, happened))
         return future
-
-    # --- cancelled, daemon and limit entries ---
-
-    def _forget_entry(self, entry: Timer | Scheduled) -> None:
-        if entry.callbacks is not self._run_daemon:
-            self._num_idle += 1
-        entry.callbacks = self._forgotten
-        self._num_cancelled += 1
-        if self._num_cancelled > _MIN_COMPACTED and 2 * self._num_cancelled > len(self._heap):
-            self._heap[:] = [item for item in self._heap if item[3].callbacks is not self._forgotten]
-            heapify(self._heap)
-            self._num_idle -= self._num_cancelled
-            self._num_cancelled = 0
-
-    def _on_forgotten(self, _entry: object) -> None:
-        self._num_cancelled -= 1
-        self._num_idle -= 1
-
-    def _on_daemon(self, event: Scheduled) -> None:
-        self._num_idle -= 1
-        event._callback(*event._args)
 
     def _on_limit(self, max_virtual_s: float) -> NoReturn:
         limit = f"{format_seconds(max_virtual_s)} of virtual time (limits.virtual)"
@@ -300,59 +232,33 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         """Run until ``stop``: one event of the queue after another, and all ready callbacks in between."""
-        ready, heap, env, step = self._ready, self._heap, self.env, self.env.step
-        popleft = ready.popleft
-        ours: tuple[type, ...] = (Scheduled, Timer) if type(env) is simpy.Environment else ()
-        num_steps, max_events = self.num_steps, self._max_events
+        timeline = self.timeline
+        ours: tuple[type, ...] = (Scheduled, Timer) if type(self.env) is simpy.Environment else ()
         failure: BaseException | None = None
         try:
-            while True:
-                if ready:
-                    num_ready = len(ready)
-                    for _ in range(num_ready):
-                        handle = popleft()
-                        if not handle._cancelled:
-                            handle._context.run(handle._callback, *handle._args)
-                    num_steps += num_ready
-                if self._stopping:
-                    return
-                if num_steps > max_events:
-                    limit = f"{max_events} steps (limits.events) was met at {format_seconds(self.env._now)}"
+            while not timeline.run(self, self._ready, ours, self._max_events):
+                if timeline.num_steps > self._max_events:
+                    limit = f"{self._max_events} steps (limits.events) was met at {format_seconds(timeline.now_s)}"
                     raise LimitExceeded(f"the limit of {limit}; {summarise_waits(self._unfinished_tasks())}")
-                if ready:
-                    continue
-                num_steps += 1
-                if len(heap) <= self._num_idle or self._frozen:
-                    self._raise_deadlock()
-                    continue
-                entry = heap[0][3]
-                if type(entry) not in ours:
-                    step()
-                    continue
-                env._now = heappop(heap)[0]  # ``step``, for an entry that cannot fail and has one callback
-                callbacks, entry.callbacks = entry.callbacks, None
-                if callbacks is RUN_EVENT:
-                    entry._callback(*entry._args)
-                else:
-                    callbacks[0](entry)
+                timeline.num_steps += 1
+                self._raise_deadlock()
         except BaseException as bug:
-            self._frozen = True
+            timeline.stands_still = True
             failure = _original(bug)
             if failure is bug:
                 raise
-        finally:
-            self.num_steps = num_steps
         if failure is not None:
             raise failure
 
     def _raise_deadlock(self) -> None:
         """Raise ``Deadlock`` at the await that the main task hangs on, else out of the loop."""
         tasks = self._unfinished_tasks()
-        why = f"{self._num_idle - self._num_cancelled} daemon events are left"
-        if self._frozen:
+        timeline = self.timeline
+        why = f"{timeline.num_idle - timeline.num_cancelled} daemon events are left"
+        if timeline.stands_still:
             why = "the clock stands still after an error"
         error = Deadlock(
-            f"at {self.env._now:g} s {len(tasks)} tasks wait and nothing can wake them ({why}):\n"
+            f"at {timeline.now_s:g} s {len(tasks)} tasks wait and nothing can wake them ({why}):\n"
             + describe_waits(tasks)
         )
         awaited = _innermost_future(self._main)
@@ -369,7 +275,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         so are tasks that wait for each other in a circle, always: asyncio cannot cancel those. Clean-up has steps of
         its own, or a run that met its limit could not cancel anything.
         """
-        after_error = self._frozen
+        after_error = self.timeline.stands_still
         self._max_events = max(self._max_events, self.num_steps + _CLEANUP_STEPS)
         unfinished = self._unfinished_tasks()
         leftovers = [task for task in unfinished if _innermost_future(task) is not None]
@@ -380,7 +286,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 self.run_until_complete(asyncio.wait(leftovers))
             self.run_until_complete(self.shutdown_asyncgens())
         except Deadlock:
-            if not self._frozen:
+            if not self.timeline.stands_still:
                 raise
         except LimitExceeded:
             if not after_error:
@@ -396,8 +302,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def close(self) -> None:
         """Close the loop and take its timers off SimPy's heap; events of the simulated world stay there."""
         if not self._closed and not self.is_running():
-            self._heap[:] = [item for item in self._heap if not isinstance(item[3], Timer)]
-            heapify(self._heap)
+            self.timeline.drop(Timer)
             self._tasks.clear()
         super().close()
 
@@ -436,7 +341,7 @@ def run(
             with _interruptible(loop, task):
                 return loop.run_until_complete(task)
         except BaseException as error:
-            loop._frozen = True
+            loop.timeline.stands_still = True
             _unmask(error, interrupted=loop.interrupted)
             raise
         finally:

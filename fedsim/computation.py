@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable
 
 from fedsim import streams
-from fedsim.clock import Scheduled
 from fedsim.devices.cost import Work, compute_energy_j, compute_jitter, duration_s
 from fedsim.devices.device import Device
 from fedsim.records import Compute, Purpose
+from fedsim.timeline import Scheduled
 from fedsim.world import World
 
 
@@ -58,14 +58,14 @@ class Computation:
 
     def go_on(self) -> None:
         """Compute what is left from this instant on."""
-        loop, slowdowns = self._world.loop, self._world.slowdowns
-        self._from_s = loop.time()
+        timeline, slowdowns = self._world.timeline, self._world.slowdowns
+        self._from_s = timeline.now_s
         left_s = self._until_s - self._done_s
         if slowdowns is None:
             ends_at_s = self._from_s + left_s
         else:
             ends_at_s = slowdowns.finish_at_s(self._device.client_id, self._key, self._from_s, left_s)
-        self._event = loop.at(ends_at_s, self._on_given_up if self._given_up else self._on_done)
+        self._event = timeline.at(ends_at_s, self._on_given_up if self._given_up else self._on_done)
 
     def stand_still(self) -> None:
         """Stop here; what is done is kept."""
@@ -73,7 +73,7 @@ class Computation:
             return
         self._event.cancel()
         self._event = None
-        now_s, slowdowns = self._world.loop.time(), self._world.slowdowns
+        now_s, slowdowns = self._world.timeline.now_s, self._world.slowdowns
         if slowdowns is None:
             progress_s = now_s - self._from_s
         else:
@@ -92,7 +92,7 @@ class Computation:
         if not cut and not self._stretches:  # the plain case
             assert self._event is not None
             self._event.cancel()
-            self._log(self._from_s, self._world.loop.time(), share, cut=False)
+            self._log(self._from_s, self._world.timeline.now_s, share, cut=False)
             return
         self.stand_still()
         if cut:

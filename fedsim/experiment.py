@@ -31,7 +31,7 @@ from fedsim.play import Ending, Play, limits_of
 from fedsim.privacy import reward_ledger
 from fedsim.progress import Progress, SilentProgress
 from fedsim.protocols.boundary import BOUNDARIES
-from fedsim.records import RecordLog
+from fedsim.record_log import RecordLog
 from fedsim.refusals import refuse_early
 from fedsim.replay.book import Book
 from fedsim.runfolder import CONFIDENCE_GRAPH, DETECTION, RunFolder, source_hash

@@ -204,7 +204,7 @@ class Federation:
         self._devices = Lazily(
             len(profiles),
             lambda id_: Device(
-                id_, profiles[id_], states[id_], world.loop, world.availability, links, world.faults
+                id_, profiles[id_], states[id_], world.timeline, world.availability, links, world.faults
             ),
         )
         self._classes = classes or Lazily(len(profiles), lambda id_: profiles[id_].device_class)

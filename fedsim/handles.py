@@ -1,4 +1,4 @@
-"""What stands on the queue of time and in the ready queue: handles, timers, events, tasks and futures.
+"""What asyncio puts on the queue of time and in the ready queue: handles, timers, tasks and futures.
 
 They are separate from the loop in ``clock.py`` only by topic: these classes are its hot path, so their
 constructors set the base classes' slots themselves instead of calling up.
@@ -7,15 +7,13 @@ constructors set the base classes' slots themselves instead of calling up.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, cast
 
+from fedsim.timeline import Callback, Callbacks
+
 if TYPE_CHECKING:
     from fedsim.clock import VirtualLoop
-
-Callback = Callable[..., object]
-Callbacks = tuple[Callable[[Any], object], ...]
 
 
 class Ready(asyncio.Handle):
@@ -56,36 +54,9 @@ class Timer(asyncio.TimerHandle):
     def cancel(self) -> None:
         """Never call the callback; without effect when it has run."""
         if self.callbacks is RUN_TIMER:
-            self._loop._forget_entry(self)
+            self._loop.timeline.forget(self)
         self._cancelled = True
         self._callback, self._args = _do_nothing, ()
-
-
-class Scheduled:
-    """A callback on the queue of time, made by ``VirtualLoop.at``; ``cancel`` takes it off again."""
-
-    __slots__ = ("_args", "_callback", "_loop", "callbacks", "when_s")
-    _ok = True
-
-    def __init__(
-        self, when_s: float, callback: Callback, args: Any, loop: VirtualLoop, callbacks: Callbacks | None
-    ) -> None:
-        self.when_s = when_s
-        self._callback = callback
-        self._args = args
-        self._loop = loop
-        self.callbacks = callbacks
-
-    @property
-    def pending(self) -> bool:
-        """Whether the callback is still on the queue."""
-        return self.callbacks is not None and self.callbacks is not self._loop._forgotten
-
-    def cancel(self) -> None:
-        """Never call the callback; without effect when it has run or was cancelled before."""
-        if self.pending:
-            self._loop._forget_entry(self)
-            self._args = ()
 
 
 def _do_nothing() -> None:
@@ -96,12 +67,7 @@ def _run_timer(timer: Any) -> None:
     timer._context.run(timer._callback, *timer._args)
 
 
-def _run_event(event: Scheduled) -> None:
-    event._callback(*event._args)
-
-
 RUN_TIMER: Callbacks = (_run_timer,)
-RUN_EVENT: Callbacks = (_run_event,)
 
 
 class NumberedFuture(asyncio.Future[Any]):

@@ -14,12 +14,12 @@ import numpy as np
 
 from fedsim import invariants_naive
 from fedsim.invariants_naive import ARRIVED, Limits
+from fedsim.record_log import Chunk, RecordLog
 from fedsim.records import (
     FATE_OF_STATUS,
     PURPOSES,
     SERVER_ID,
     STATUSES,
-    Chunk,
     Compute,
     Evaluation,
     Fault,
@@ -27,7 +27,6 @@ from fedsim.records import (
     Outcome,
     Presence,
     Purpose,
-    RecordLog,
     Reward,
     Status,
     Transfer,

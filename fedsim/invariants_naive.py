@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from fedsim.errors import InvariantViolation
+from fedsim.record_log import RecordLog
 from fedsim.records import (
     FATE_OF_STATUS,
     SERVER_ID,
@@ -22,7 +23,6 @@ from fedsim.records import (
     Outcome,
     Presence,
     Record,
-    RecordLog,
     Reward,
     Transfer,
     Update,

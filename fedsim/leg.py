@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from fedsim import streams
 from fedsim.devices.cost import radio_energy_j
@@ -12,6 +12,8 @@ from fedsim.network.link import Flow
 from fedsim.network.transport import NO_HANDSHAKE, Handshake
 from fedsim.records import Direction, Fate, Purpose, Transfer
 from fedsim.world import World
+
+_SIDE: Mapping[Direction, streams.Joined] = {"down": streams.joined("down"), "up": streams.joined("up")}
 
 
 class Leg:
@@ -30,11 +32,11 @@ class Leg:
         device: Device,
         direction: Direction,
         message: wire.Message,
-        key: tuple[streams.Part, ...],
+        key: streams.Joined,
         handshake: Handshake,
     ) -> None:
         self._world = world
-        self._key = (world.seed, *key, direction)
+        self._key = (key, _SIDE[direction])
         self._plan = world.transport.plan(world.sizes.message_bytes(message), self._key)
         opens = direction == "down" and handshake.rounds
         self._opening = Opening(world, device, handshake) if opens else None
@@ -43,7 +45,7 @@ class Leg:
         self.device = device
         self.direction: Direction = direction
         self.message = message
-        self.start_at_s = world.loop.time()
+        self.start_at_s = world.timeline.now_s
         self.end_at_s: float | None = None
         self._sent_bytes = 0
         self._is_whole = False
@@ -59,7 +61,7 @@ class Leg:
     def _opened(self) -> None:
         wait_s = self._world.transport.wait_s(self._plan, self.device.profile, self._rate_bytes_per_s)
         if wait_s:
-            self._world.loop.after(wait_s, self._flow_on)
+            self._world.timeline.after(wait_s, self._flow_on)
         else:
             self._flow_on()
 
@@ -72,11 +74,11 @@ class Leg:
 
     def _finished(self, flow: Flow) -> None:
         world, profile = self._world, self.device.profile
-        self._flow, self.end_at_s = None, (now_s := world.loop.time())
+        self._flow, self.end_at_s = None, (now_s := world.timeline.now_s)
         self._sent_bytes, self._is_whole = self._plan.total_bytes, True
         if self._on_sent is not None:
             self._on_sent()
-        world.loop.at(now_s + world.transport.one_way_s(profile, self._key), self._on_delivered)
+        world.timeline.at(now_s + world.transport.one_way_s(profile, self._key), self._on_delivered)
 
     def _rate_bytes_per_s(self) -> float:
         return self._access.rate_bytes_per_s(self.device.client_id, self.device.profile)
@@ -87,7 +89,7 @@ class Leg:
             if self._opening is not None:
                 self._opening.stop()
             self._sent_bytes = round(self._access.cut(self._flow)) if self._flow is not None else 0
-            self.end_at_s = self._world.loop.time()
+            self.end_at_s = self._world.timeline.now_s
 
     def charge(self, request_id: int, fate: Fate, *, arrived: bool) -> None:
         """Write the transfer into the books: the message, what was sent again, and what opened the connection.
@@ -153,7 +155,7 @@ class Opening:
         self._num_flown = 0
         self._flow: Flow | None = None
         self._sent_bytes: dict[Direction, int] = {"down": 0, "up": 0}
-        self._start_at_s = world.loop.time()
+        self._start_at_s = world.timeline.now_s
         self._end_at_s: float | None = None
 
     def start(self, opened: Callable[[], None]) -> None:
@@ -165,7 +167,7 @@ class Opening:
         if self._end_at_s is not None:
             return  # cut
         if self._num_flown == len(self._flights):
-            self._end_at_s = self._world.loop.time()
+            self._end_at_s = self._world.timeline.now_s
             self._opened()
             return
         direction, num_bytes = self._flights[self._num_flown]
@@ -180,7 +182,7 @@ class Opening:
         self._num_flown += 1
         self._flow = None
         half_rtt_s = 0.5 * (self._device.profile.rtt_s + self._world.transport.config.extra_rtt)
-        self._world.loop.at(self._world.loop.time() + half_rtt_s, self._fly)
+        self._world.timeline.at(self._world.timeline.now_s + half_rtt_s, self._fly)
 
     def stop(self) -> None:
         """Cut it if it still goes on; what was sent stays charged."""
@@ -190,7 +192,7 @@ class Opening:
             direction = self._flights[self._num_flown][0]
             self._sent_bytes[direction] += round(self._world.access[direction].cut(self._flow))
             self._flow = None
-        self._end_at_s = self._world.loop.time()
+        self._end_at_s = self._world.timeline.now_s
 
     def charge(self, request_id: int, fate: Fate) -> None:
         """Write both directions into the books."""
@@ -234,15 +236,16 @@ class Errand:
         direction: Direction,
         message: wire.Message,
         request_id: int,
-        key: tuple[streams.Part, ...],
+        key: streams.Joined,
+        name: str,
         arrived: Callable[[], Fate],
     ) -> None:
         self._under_way = world.under_way
         self._device = device
         self._request_id = request_id
-        self._task_key = (request_id, key[-1])
+        self._task_key = (request_id, name)
         self._arrived = arrived
-        self._leg = Leg(world, device, direction, message, key, NO_HANDSHAKE)
+        self._leg = Leg(world, device, direction, message, streams.joined(key, name), NO_HANDSHAKE)
         self._is_over = False
 
     def begin(self) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsim.records import Chunk, Evaluation, Outcome, RecordLog, Transfer, Update
+from fedsim.record_log import Chunk, RecordLog
+from fedsim.records import Evaluation, Outcome, Transfer, Update
 
 if TYPE_CHECKING:
     import polars as pl

@@ -15,7 +15,8 @@ from pydantic import Field
 from fedsim.config import StrictModel
 from fedsim.marks import Marks
 from fedsim.progress import Phase
-from fedsim.records import Evaluation, Group, GroupFate, Outcome, Ratio, RecordLog, Update
+from fedsim.record_log import RecordLog
+from fedsim.records import Evaluation, Group, GroupFate, Outcome, Ratio, Update
 from fedsim.roles import Accuracy, FloatArray, Policy, UpdateStats
 from fedsim.roles import Group as Candidates
 from fedsim.tasks.questions import TaskData

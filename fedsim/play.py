@@ -31,7 +31,8 @@ from fedsim.network.link import SharedLink
 from fedsim.network.transport import Transport
 from fedsim.privacy.rewards import RewardNoise, RewardNoiseConfig
 from fedsim.progress import Phase
-from fedsim.records import Direction, Fault, RecordLog
+from fedsim.record_log import RecordLog
+from fedsim.records import Direction, Fault
 from fedsim.request import World
 from fedsim.states import ClientState, ServerState
 from fedsim.stragglers.config import StragglerConfig
@@ -300,7 +301,11 @@ def edges_of(scenario: Scenario, devices: population.Population) -> EdgeTree | N
 
 def _link(loop: VirtualLoop, edges: EdgeTree | None, direction: Direction, bytes_per_s: float) -> SharedLink:
     """The server's link in one direction, with the edges before it."""
-    return SharedLink(loop, bytes_per_s) if edges is None else edges.link(loop, direction, bytes_per_s)
+    return (
+        SharedLink(loop.timeline, bytes_per_s)
+        if edges is None
+        else edges.link(loop.timeline, direction, bytes_per_s)
+    )
 
 
 def noise_of(config: Any, seed: int, client_id: int, rule: AnswerRule) -> RewardNoise | None:

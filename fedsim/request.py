@@ -54,7 +54,7 @@ class Exchange:
 
     __slots__ = (
         "_abandoned", "_abandoned_at_s", "_computation", "_device", "_ended", "_handler", "_hazard", "_legs", "_message",
-        "_phase", "_reply", "_reply_fault", "_sent_at_s", "_subject", "_world", "future", "key", "request_id",
+        "_phase", "_reply", "_reply_fault", "_root", "_sent_at_s", "_subject", "_world", "future", "key", "request_id",
     )  # fmt: skip
 
     def __init__(
@@ -68,13 +68,14 @@ class Exchange:
             device.client_id,
             streams.joined(message.purpose, subject.question_id, round_index, subject.attempt),
         )
+        self._root = streams.joined(world.seed, *self.key)
         self._world = world
         self._device = device
         self._message = message
         self._handler = world.handlers[type(message)]
         self._subject = subject
         self._phase: Phase = "down"
-        self._sent_at_s = world.loop.time()
+        self._sent_at_s = world.timeline.now_s
         self._legs: list[Leg] = []
         self._reply: Reply | None = None
         self._reply_fault: ReplyFault | None = None
@@ -97,7 +98,7 @@ class Exchange:
         if self._handler.expect is not None:
             self._handler.expect(device.state, self._message)
         if dropout.has_hazard:
-            self._hazard = Hazard(self._world.loop, dropout.endurance(*self.key), self._failed)
+            self._hazard = Hazard(self._world.timeline, dropout.endurance(*self.key), self._failed)
             self._hazard.set_rate(dropout.hazard_per_s("down"))
         self._send("down", self._message, None, self._downloaded)
 
@@ -137,7 +138,7 @@ class Exchange:
         self._reply = reply
         world, held_s = self._world, reply.delay_s
         if world.faults is not None:
-            client_id, now_s = self._device.client_id, world.loop.time()
+            client_id, now_s = self._device.client_id, world.timeline.now_s
             fault = world.faults.reply(client_id, now_s, *self.key, message=reply.message)
             if fault is not None:
                 self._reply_fault = fault
@@ -148,7 +149,7 @@ class Exchange:
                 ))  # fmt: skip
                 held_s += fault.delay_s
         if held_s:
-            world.loop.at(world.loop.time() + held_s, self._upload)
+            world.timeline.at(world.timeline.now_s + held_s, self._upload)
         else:
             self._upload()
 
@@ -193,7 +194,7 @@ class Exchange:
         if self._ended:
             return
         self._abandoned = reason
-        self._abandoned_at_s = self._world.loop.time()
+        self._abandoned_at_s = self._world.timeline.now_s
         self.future.cancel()
         if reason == "cancel":
             self._errand("down", wire.Cancel(draw=wire.pack_id(self.request_id)), "Cancel", self._cancelled)
@@ -272,15 +273,17 @@ class Exchange:
         delivered: Callable[[], None],
     ) -> None:
         world = self._world
-        leg = Leg(world, self._device, direction, message, self.key, world.transport.handshake)
+        leg = Leg(world, self._device, direction, message, self._root, world.transport.handshake)
         self._legs.append(leg)
         leg.start(sent, delivered)
 
     def _errand(
         self, direction: Direction, message: wire.Message, name: str, arrived: Callable[[], Fate]
     ) -> None:
-        key = (*self.key, name)
-        Errand(self._world, self._device, direction, message, self.request_id, key, arrived).begin()
+        errand = Errand(
+            self._world, self._device, direction, message, self.request_id, self._root, name, arrived
+        )
+        errand.begin()
 
     def _end(self, status: Status, cause: str) -> None:
         self._ended = True
@@ -307,7 +310,7 @@ class Exchange:
             question_id=self._subject.question_id,
             attempt=self._subject.attempt,
             sent_at_s=self._sent_at_s,
-            ended_at_s=self._world.loop.time(),
+            ended_at_s=self._world.timeline.now_s,
             status=status,
             phase=self._phase,
             cause=cause if self._world.faults is None else self._blame(status, cause),
@@ -335,7 +338,7 @@ class Exchange:
             return f"{cause} (fault: {self._reply_fault.kind})"
         if cause.startswith("fault: ") or status not in ("late", "cancelled", "dropped", "cut"):
             return cause
-        now_s = self._world.loop.time()
+        now_s = self._world.timeline.now_s
         from_s, until_s = now_s, now_s  # a request that was cut short: what holds now
         is_late = status in ("late", "cancelled")
         if is_late:
@@ -366,7 +369,7 @@ class Exchange:
                     question_id=self._subject.question_id,
                     evaluator=self._reply.evaluator,
                     rewards=message.rewards,
-                    at_s=self._world.loop.time(),
+                    at_s=self._world.timeline.now_s,
                 )
             )
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, get_args
 from fedsim.errors import RunFolderError
 from fedsim.input_files import read_json, why
 from fedsim.metrics import METRIC_COLUMNS, Metrics
-from fedsim.records import Ratio, RecordLog
+from fedsim.record_log import RecordLog
+from fedsim.records import Ratio
 from fedsim.runfolder import (
     FORMAT_VERSION,
     MANIFEST,

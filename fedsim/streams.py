@@ -13,24 +13,36 @@ from functools import lru_cache
 from hashlib import blake2b
 from itertools import repeat
 from statistics import NormalDist
-from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-Part = int | str | bytes
+
+class Joined:
+    """Key parts that were encoded once (`joined`); as a part of a key it stands for all of them, in their order.
+
+    Attributes:
+        raw: their encoding.
+    """
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Joined) and self.raw == other.raw
+
+    def __hash__(self) -> int:
+        return hash(self.raw)
+
+
+Part = int | str | bytes | Joined
 
 _TWO_52 = float(2**52)
-_WORD = Struct(">Q")
-
-
-class Joined(bytes):
-    """Key parts that were encoded once (`joined`); as a part of a key it stands for all of them, in their order."""
-
-    __slots__ = ()
 
 
 def joined(*parts: Part) -> Joined:
@@ -44,19 +56,29 @@ def joined(*parts: Part) -> Joined:
 
 def digest(*parts: Part, size: int = 8) -> bytes:
     """Hash key parts to ``size`` bytes; typed and length-prefixed, so keys cannot collide by joining."""
-    return blake2b(_encoded(parts), digest_size=size).digest()
+    return _hashed(_encoded(parts), size)
+
+
+def _hashed(key: bytes, size: int) -> bytes:
+    return blake2b(key, digest_size=size).digest()
 
 
 def _encoded(parts: tuple[Part, ...]) -> bytes:
-    key = b""
-    for part in parts:
-        key += _ENCODERS[type(part)](part)  # by the very type: this line runs millions of times in a run
-    return key
+    return b"".join([_encoded_part(part) for part in parts])
+
+
+def _encoded_part(part: Part) -> bytes:
+    # By the very type: what is remembered must not be mistaken for what only equals it, as True does 1.
+    if type(part) is Joined:
+        return part.raw
+    if type(part) is int or type(part) is str:
+        return _plain(part)
+    return _other(part)
 
 
 @lru_cache(maxsize=1 << 16)
 def _plain(part: Part) -> bytes:
-    """An int or str, never of a subclass: what is remembered must not be mistaken for what only equals it, as True does 1."""
+    """An int or str, never of a subclass; remembered."""
     return _other(part)
 
 
@@ -77,14 +99,6 @@ def _other(part: object) -> bytes:
     return _head(tag, raw) + raw
 
 
-class _Encoders(dict[type, "Callable[[Any], bytes]"]):
-    def __missing__(self, kind: type) -> Callable[[Any], bytes]:
-        return _other
-
-
-_ENCODERS = _Encoders({int: _plain, str: _plain, Joined: bytes})
-
-
 def integer(*parts: Part) -> int:
     """A 63-bit non-negative integer for this key, e.g. to seed a library that wants one."""
     return int.from_bytes(digest(*parts), "big") >> 1
@@ -92,14 +106,12 @@ def integer(*parts: Part) -> int:
 
 def uniform(*parts: Part) -> float:
     """A uniform draw in the open interval (0, 1) for this key."""
-    # 52 bits, not 53: half-way points stay exact, so that the largest draw does not round to 1.
-    word: int = _WORD.unpack(digest(*parts))[0]
-    return ((word >> 12) + 0.5) / _TWO_52
+    return _between_0_and_1(_hashed(_encoded(parts), 8))
 
 
 def normal(*parts: Part) -> float:
     """A standard normal draw for this key (inverse transform of ``uniform``)."""
-    return _inv_cdf(uniform(*parts), 0.0, 1.0)
+    return _inv_cdf(_between_0_and_1(_hashed(_encoded(parts), 8)), 0.0, 1.0)
 
 
 def standard_normals(uniforms: Iterable[float]) -> list[float]:
@@ -111,12 +123,19 @@ def lognormal(sigma: float, *parts: Part) -> float:
     """A lognormal factor with mean 1: ``exp(sigma z - sigma^2 / 2)``; 1 exactly when ``sigma`` is 0."""
     if not sigma:
         return 1.0
-    return math.exp(sigma * _inv_cdf(uniform(*parts), 0.0, 1.0) - 0.5 * sigma * sigma)
+    level = _inv_cdf(_between_0_and_1(_hashed(_encoded(parts), 8)), 0.0, 1.0)
+    return math.exp(sigma * level - 0.5 * sigma * sigma)
 
 
 def exponential(mean: float, *parts: Part) -> float:
     """An exponential draw with the given mean."""
-    return -mean * math.log(uniform(*parts))
+    return -mean * math.log(_between_0_and_1(_hashed(_encoded(parts), 8)))
+
+
+def _between_0_and_1(word: bytes) -> float:
+    """A number in the open interval from the first 52 of 64 bits."""
+    # Not 53: half-way points stay exact, so that the largest draw does not round to 1.
+    return ((int.from_bytes(word[:7], "big") >> 4) + 0.5) / _TWO_52
 
 
 def generator(*parts: Part) -> np.random.Generator:

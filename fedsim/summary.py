@@ -12,17 +12,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedsim.record_log import Chunk, RecordLog
 from fedsim.records import (
     GROUP_FATES,
     SERVER_ID,
     STATUSES,
-    Chunk,
     Evaluation,
     Group,
     GroupFate,
     Member,
     Outcome,
-    RecordLog,
     Reward,
     Transfer,
     Update,

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args, get_origin, get_type_hints
 
+from fedsim.record_log import Chunk
 from fedsim.records import (
     RECORD_TYPES,
-    Chunk,
     Compute,
     Evaluation,
     Fault,

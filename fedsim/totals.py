@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedsim.exact_sum import ExactSum
+from fedsim.record_log import Chunk
 from fedsim.records import (
     FATES,
     PURPOSES,
     SERVER_ID,
-    Chunk,
     Compute,
     Member,
     Outcome,

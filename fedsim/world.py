@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from fedsim import streams
@@ -18,7 +17,9 @@ from fedsim.network import wire
 from fedsim.network.link import SharedLink
 from fedsim.network.rates import AccessLinks, AccessRates, LinkFactors
 from fedsim.network.transport import Transport
-from fedsim.records import Direction, Outcome, RecordLog
+from fedsim.record_log import RecordLog
+from fedsim.records import Direction, Outcome
+from fedsim.timeline import Timeline
 
 if TYPE_CHECKING:
     from fedsim.faults.plan import Faults
@@ -186,16 +187,18 @@ class World:
     slowdowns: Slowdowns | None = None
     factors: LinkFactors | None = None
     faults: Faults | None = None
+    timeline: Timeline = field(init=False)
+    rates: AccessRates = field(init=False)
+    access: Mapping[Direction, AccessLinks] = field(init=False)
 
-    @cached_property
-    def rates(self) -> AccessRates:
-        """How fast every client's access link is at every instant."""
-        return AccessRates(self.transport.config, self.seed, self.factors)
-
-    @cached_property
-    def access(self) -> Mapping[Direction, AccessLinks]:
-        """The way onto the server's link, per direction."""
-        return {
-            "down": AccessLinks(self.loop, self.downlink, self.rates, "down"),
-            "up": AccessLinks(self.loop, self.uplink, self.rates, "up"),
+    def __post_init__(self) -> None:
+        """Add how fast every client's access link is at every instant, and the ways onto the server's link."""
+        timeline = self.loop.timeline
+        object.__setattr__(self, "timeline", timeline)
+        rates = AccessRates(self.transport.config, self.seed, self.factors)
+        object.__setattr__(self, "rates", rates)
+        access = {
+            "down": AccessLinks(timeline, self.downlink, rates, "down"),
+            "up": AccessLinks(timeline, self.uplink, rates, "up"),
         }
+        object.__setattr__(self, "access", access)

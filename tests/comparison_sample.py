@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fedsim import streams
-from fedsim.records import Evaluation, RecordLog, Transfer
+from fedsim.record_log import RecordLog
+from fedsim.records import Evaluation, Transfer
 from fedsim.results import write_results
 from fedsim.runfolder import RunFolder
 from fedsim.summary import SummaryContext, summarise

@@ -32,8 +32,9 @@ from fedsim.network.link import SharedLink
 from fedsim.network.transport import Transport
 from fedsim.play import raise_plainly
 from fedsim.progress import SilentProgress
+from fedsim.record_log import RecordLog
 from fedsim.records import Group as GroupRow
-from fedsim.records import Outcome, RecordLog, Transfer, Update
+from fedsim.records import Outcome, Transfer, Update
 from fedsim.request import Handler, Reply, World
 from fedsim.roles import Accuracy, Candidate, Draw, FloatArray, Group, LocalTrainer, Synthesiser, UpdateStats
 from fedsim.states import ClientState, ServerState
@@ -274,8 +275,8 @@ def stage(
         seed=seed,
         loop=loop,
         log=log,
-        downlink=SharedLink(loop, math.inf),
-        uplink=SharedLink(loop, math.inf),
+        downlink=SharedLink(loop.timeline, math.inf),
+        uplink=SharedLink(loop.timeline, math.inf),
         transport=Transport(IDEAL),
         availability=availability or AlwaysOn(),
         dropout=Dropout(dropout, seed),

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedsim.records import Compute, Evaluation, Group, Presence, Ratio, RecordLog, Transfer, Update
+from fedsim.record_log import RecordLog
+from fedsim.records import Compute, Evaluation, Group, Presence, Ratio, Transfer, Update
 from fedsim.results import write_results
 from fedsim.runfolder import RunFolder
 from fedsim.summary import SummaryContext, summarise

@@ -12,17 +12,8 @@ from pathlib import Path
 import networkx as nx
 
 from fedsim import streams
-from fedsim.records import (
-    Compute,
-    Evaluation,
-    Group,
-    Outcome,
-    Presence,
-    RecordLog,
-    Reward,
-    Transfer,
-    Update,
-)
+from fedsim.record_log import RecordLog
+from fedsim.records import Compute, Evaluation, Group, Outcome, Presence, Reward, Transfer, Update
 from fedsim.results import Run, load, write_results
 from fedsim.runfolder import CONFIDENCE_GRAPH, RunFolder
 from fedsim.summary import SummaryContext, summarise

@@ -26,7 +26,7 @@ from fedsim.devices.config import ClientsConfig
 from fedsim.errors import ScenarioError
 from fedsim.play import Play
 from fedsim.progress import SilentProgress
-from fedsim.records import RecordLog
+from fedsim.record_log import RecordLog
 from fedsim.scenario import scenario_from
 
 PARTITION = np.array([[5, 0], [0, 9], [3, 3], [1, 0]])

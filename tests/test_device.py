@@ -38,7 +38,7 @@ class Note:
 def make_device(availability: Availability | None = None) -> tuple[Device, VirtualLoop]:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
-    return Device(0, ROUND, None, loop, availability or AlwaysOn()), loop
+    return Device(0, ROUND, None, loop.timeline, availability or AlwaysOn()), loop
 
 
 async def test_the_processor_serves_one_task_at_a_time_in_the_order_of_arrival() -> None:

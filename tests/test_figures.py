@@ -21,7 +21,8 @@ from analysis.figures.timeline import DeviceActivity, activities, device_timelin
 from analysis.figures.traffic import traffic
 from analysis.style import byte_scale, save, time_scale
 from fedsim.errors import RunFolderError
-from fedsim.records import Compute, Evaluation, Outcome, Presence, RecordLog, Transfer
+from fedsim.record_log import RecordLog
+from fedsim.records import Compute, Evaluation, Outcome, Presence, Transfer
 from fedsim.results import load, write_results
 from fedsim.runfolder import RunFolder
 from fedsim.summary import SummaryContext, summarise

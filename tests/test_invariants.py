@@ -9,7 +9,8 @@ from sample_run import carried_bytes, sample_log
 from fedsim.errors import InvariantViolation
 from fedsim.invariants import Limits, check
 from fedsim.play import limits_of
-from fedsim.records import Compute, Fault, Group, Outcome, Presence, RecordLog, Transfer, Update
+from fedsim.record_log import RecordLog
+from fedsim.records import Compute, Fault, Group, Outcome, Presence, Transfer, Update
 
 
 def outcome(request_id=0, **changes):

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fedsim.monitor import EvaluationConfig, Monitor, StopConfig
-from fedsim.records import Evaluation, Group, Outcome, Ratio, RecordLog, Transfer, Update
+from fedsim.record_log import RecordLog
+from fedsim.records import Evaluation, Group, Outcome, Ratio, Transfer, Update
 from fedsim.roles import Candidate, Draw, RatioStats, UpdateStats
 from fedsim.roles import Group as Candidates
 

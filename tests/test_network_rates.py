@@ -144,8 +144,8 @@ def ends(table, transfers, *, capacity=math.inf, profile=SHAKY, pauses=()):
 
     async def main():
         loop = asyncio.get_running_loop()
-        link = SharedLink(loop, capacity)
-        access = AccessLinks(loop, link, Table(table) if isinstance(table, dict) else table, "up")
+        link = SharedLink(loop.timeline, capacity)
+        access = AccessLinks(loop.timeline, link, Table(table) if isinstance(table, dict) else table, "up")
         for client_id, from_s, until_s in pauses:
             loop.at(from_s, access.pause, client_id)
             loop.at(until_s, access.resume, client_id)
@@ -234,7 +234,7 @@ def test_the_end_of_a_partition_is_waited_for_and_one_without_an_end_is_a_deadlo
 def test_a_cut_flow_takes_its_factors_event_along():
     async def main():
         loop = asyncio.get_running_loop()
-        access = AccessLinks(loop, SharedLink(loop), with_factors((2.0, 1e6, 0.0)), "up")
+        access = AccessLinks(loop.timeline, SharedLink(loop.timeline), with_factors((2.0, 1e6, 0.0)), "up")
         flow = access.start(0, ROUND, 40.0, lambda flow: None)
         await asyncio.sleep(3.0)
         assert access.cut(flow) == 20.0

@@ -12,7 +12,8 @@ from sample_run import carried_bytes, sample_log
 from fedsim import invariants, invariants_naive, tables
 from fedsim.errors import InvariantViolation
 from fedsim.metrics import metrics_frame
-from fedsim.records import RECORD_TYPES, SERVER_ID, Outcome, RecordLog, Transfer, Update, read_spool
+from fedsim.record_log import RecordLog, read_spool
+from fedsim.records import RECORD_TYPES, SERVER_ID, Outcome, Transfer, Update
 from fedsim.results import load, write_results
 from fedsim.runfolder import RunFolder
 from fedsim.summary import SummaryContext, summarise

@@ -110,7 +110,8 @@ def test_a_run_ended_by_a_signal_goes_on_to_the_same_end(tmp_path, number):
 
 def test_a_record_that_does_not_come_again_is_named(finished, tmp_path):
     log_path = finished / SPOOL
-    from fedsim.records import RecordLog, Update
+    from fedsim.record_log import RecordLog
+    from fedsim.records import Update
 
     changed(finished, status="running")
     rows = load(finished).updates.row(0, named=True)

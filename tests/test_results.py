@@ -9,7 +9,8 @@ from sample_run import DOMAINS, partition, sample_log, sample_run
 
 from fedsim.errors import RunFolderError
 from fedsim.metrics import metrics_frame
-from fedsim.records import RECORD_TYPES, Evaluation, Outcome, Ratio, RecordLog, Transfer, Update
+from fedsim.record_log import RecordLog
+from fedsim.records import RECORD_TYPES, Evaluation, Outcome, Ratio, Transfer, Update
 from fedsim.results import load, write_results
 from fedsim.runfolder import RunFolder
 from fedsim.tables import frame

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from sample_run import carried_bytes, sample_log
 from scipy.stats import mannwhitneyu
 
-from fedsim.records import FATES, PURPOSES, STATUSES, Outcome, RecordLog, Reward, Transfer, Update
+from fedsim.record_log import RecordLog
+from fedsim.records import FATES, PURPOSES, STATUSES, Outcome, Reward, Transfer, Update
 from fedsim.summary import SummaryContext, leaves, summarise, within_group_auc
 from fedsim.totals import LEAVES
 

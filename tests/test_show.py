@@ -4,7 +4,8 @@ import pytest
 from sample_run import sample_run
 
 from fedsim.errors import InputError
-from fedsim.records import Compute, Fault, Group, Outcome, Presence, RecordLog, Reward, Transfer
+from fedsim.record_log import RecordLog
+from fedsim.records import Compute, Fault, Group, Outcome, Presence, Reward, Transfer
 from fedsim.results import load, write_results
 from fedsim.runfolder import RunFolder
 from fedsim.show import story

@@ -30,7 +30,8 @@ from fedsim.network import wire
 from fedsim.network.config import NetworkConfig
 from fedsim.network.link import SharedLink
 from fedsim.network.transport import Transport
-from fedsim.records import Compute, Outcome, RecordLog, Reward, Transfer
+from fedsim.record_log import RecordLog
+from fedsim.records import Compute, Outcome, Reward, Transfer
 from fedsim.request import Handler, Reply, World
 from fedsim.world import Slowdowns
 
@@ -166,8 +167,8 @@ def small_world(
         seed=seed,
         loop=loop,
         log=log,
-        downlink=SharedLink(loop, network.server_link.down),
-        uplink=SharedLink(loop, network.server_link.up),
+        downlink=SharedLink(loop.timeline, network.server_link.down),
+        uplink=SharedLink(loop.timeline, network.server_link.up),
         transport=Transport(network),
         availability=availability,
         dropout=Dropout(dropout, seed),

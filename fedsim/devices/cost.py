@@ -110,6 +110,7 @@ class Work:
 
 
 NO_WORK = Work(0.0, 0.0)
+_JITTER = streams.joined("compute-jitter")
 
 
 def prefill_work(spec: ModelSpec, tokens: int) -> Work:
@@ -221,7 +222,7 @@ def duration_s(profile: DeviceProfile, work: Work, jitter: float = 1.0) -> float
 
 def compute_jitter(profile: DeviceProfile, seed: int, *key: streams.Part) -> float:
     """This computation's jitter factor: a lognormal keyed draw of mean 1, for duration_s."""
-    return streams.lognormal(profile.compute_jitter, seed, "compute-jitter", *key)
+    return streams.lognormal(profile.compute_jitter, seed, _JITTER, *key)
 
 
 def compute_energy_j(profile: DeviceProfile, busy_s: float) -> float:

@@ -13,9 +13,9 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
-from fedsim.clock import VirtualLoop
 from fedsim.devices.availability import Availability
 from fedsim.devices.profile import DeviceProfile
+from fedsim.timeline import Timeline
 
 
 class Task(Protocol):
@@ -66,7 +66,7 @@ class Device:
         client_id: its number.
         profile: its hardware.
         state: what the client knows.
-        loop: the clock.
+        timeline: the clock.
         availability: when it is there.
         links: the ways that stand still while it is away (``on_cut: suspend``); None: what is under way is cut.
         crashes: the faults that keep devices away and lose their work.
@@ -79,8 +79,8 @@ class Device:
         "_crashes",
         "_holder",
         "_links",
-        "_loop",
         "_queue",
+        "_timeline",
         "_watched",
         "client_id",
         "is_suspended",
@@ -94,7 +94,7 @@ class Device:
         client_id: int,
         profile: DeviceProfile,
         state: Any,
-        loop: VirtualLoop,
+        timeline: Timeline,
         availability: Availability,
         links: Sequence[Pausable] | None = None,
         crashes: Crashes | None = None,
@@ -103,7 +103,7 @@ class Device:
         self.profile = profile
         self.state = state
         self.ready = True
-        self._loop = loop
+        self._timeline = timeline
         self._availability = availability
         self._links = links
         self._crashes = crashes
@@ -117,17 +117,19 @@ class Device:
     @property
     def is_connected(self) -> bool:
         """Whether the device is there at this virtual instant, ready or not."""
-        return self._availability.is_on(self.client_id, self._loop.time())
+        return self._availability.is_on(self.client_id, self._timeline.now_s)
 
     @property
     def is_online(self) -> bool:
         """Whether the device is there at this virtual instant and can be asked for work."""
-        return self.ready and self._availability.is_on(self.client_id, self._loop.time())
+        return self.ready and self._availability.is_on(self.client_id, self._timeline.now_s)
 
     @property
     def why_away(self) -> str | None:
         """The fault that keeps the device away at this instant; None where there is none."""
-        return self._crashes.cause(self.client_id, self._loop.time()) if self._crashes is not None else None
+        return (
+            self._crashes.cause(self.client_id, self._timeline.now_s) if self._crashes is not None else None
+        )
 
     @property
     def num_active(self) -> int:
@@ -177,10 +179,10 @@ class Device:
     def _watch(self) -> None:
         if self._watched:
             return
-        leaves_at_s = self._availability.next_change(self.client_id, self._loop.time())
+        leaves_at_s = self._availability.next_change(self.client_id, self._timeline.now_s)
         if leaves_at_s < float("inf"):
             self._watched = True
-            self._loop.at(leaves_at_s, self._left, daemon=not self._ends_work(leaves_at_s))
+            self._timeline.at(leaves_at_s, self._left, daemon=not self._ends_work(leaves_at_s))
 
     def _ends_work(self, leaves_at_s: float) -> bool:
         """Whether this absence, or a crash some time, ends what is under way: then a run may wait for it.
@@ -190,7 +192,7 @@ class Device:
         if self._links is None or self._availability.next_change(self.client_id, leaves_at_s) == float("inf"):
             return True
         crashes = self._crashes
-        return crashes is not None and crashes.next_crash(self.client_id, self._loop.time()) < float("inf")
+        return crashes is not None and crashes.next_crash(self.client_id, self._timeline.now_s) < float("inf")
 
     def _left(self) -> None:
         self._watched = False
@@ -204,7 +206,7 @@ class Device:
         """Put the work to sleep, or let it sleep on, until the next change; false where that is not to be."""
         if self._links is None or self.why_away is not None:
             return False
-        now_s = self._loop.time()
+        now_s = self._timeline.now_s
         back_at_s = self._availability.next_change(self.client_id, now_s)
         if self._crashes is not None:  # a crash while it is away loses the work too
             back_at_s = min(back_at_s, self._crashes.next_crash(self.client_id, now_s))
@@ -216,7 +218,7 @@ class Device:
                 link.pause(self.client_id)
             for task in list(self._active.values()):
                 task.suspend()
-        self._loop.at(back_at_s, self._back)
+        self._timeline.at(back_at_s, self._back)
         return True
 
     def _back(self) -> None:

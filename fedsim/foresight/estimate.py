@@ -12,7 +12,8 @@ from fedsim import casting
 from fedsim.clock import run as run_on_virtual_time
 from fedsim.foresight.listening import Glimpse
 from fedsim.progress import SilentProgress
-from fedsim.records import Outcome, RecordLog, Transfer, Update
+from fedsim.record_log import RecordLog
+from fedsim.records import Outcome, Transfer, Update
 from fedsim.refusals import refuse_early
 from fedsim.scenario_errors import located
 

@@ -23,7 +23,7 @@ from fedsim.errors import FedsimError, InputError
 from fedsim.network import wire
 from fedsim.play import Play
 from fedsim.progress import SilentProgress
-from fedsim.records import RecordLog
+from fedsim.record_log import RecordLog
 from fedsim.scenario_errors import located
 from fedsim.states import ClientState
 from fedsim.world import Handler

@@ -26,9 +26,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from heapq import heapify, heappop, heappush
+from heapq import heapify
 from operator import attrgetter
 from typing import Protocol
+
+from fedsim.heaps import heappop, heappush
 
 RATE_UNIT_BYTES_PER_S = 2.0**-40
 # An access link without a limit: fast enough that no transfer takes measurable time.
@@ -46,8 +48,8 @@ class Cancellable(Protocol):
         """Take it off; it will not be called."""
 
 
-class Timeline(Protocol):
-    """What the link needs of a clock; ``fedsim.clock.VirtualLoop`` is one."""
+class Clock(Protocol):
+    """What the link needs of a clock; ``fedsim.timeline.Timeline`` is one."""
 
     def time(self) -> float:
         """Now, in seconds."""
@@ -92,7 +94,7 @@ class Flow:
 class SharedLink:
     """One direction of the server's link, shared by all clients' flows (see the module's docstring)."""
 
-    def __init__(self, timeline: Timeline, capacity_bytes_per_s: float = math.inf) -> None:
+    def __init__(self, timeline: Clock, capacity_bytes_per_s: float = math.inf) -> None:
         """Make an idle link.
 
         Args:
@@ -310,7 +312,7 @@ class SharedLink:
         First the fastest own-limited clients leave their side while they exceed the share, which only raises
         it towards them; then the slowest shared-limited ones whose cap is below it. Comparisons are exact.
         """
-        capacity, own, shared = self._capacity, self._own_by_rate, self._shared_by_rate
+        capacity, own, shared = self._capacity, self._own_by_rate.entries, self._shared_by_rate.entries
         while own and capacity is not None:
             client = own[0][3]
             if client.access * self._shared_flows <= client.num_open * (capacity - self._own_units):
@@ -350,7 +352,7 @@ class SharedLink:
             self._wake = self._timeline.at(at_s, partial(self._on_wake, self._generation))
 
     def _next_finish_at_s(self) -> float:
-        own, shared = self._own_by_finish, self._shared_by_mark
+        own, shared = self._own_by_finish.entries, self._shared_by_mark.entries
         at_s = own[0][0] if own else math.inf
         if not (shared and self._fair_rate):
             return at_s
@@ -372,7 +374,7 @@ class SharedLink:
     def _finished(self) -> list[Flow]:
         """Close the flows whose last byte leaves now, or within the resolution of time."""
         slack_s = max(TIE_S, 4 * math.ulp(self._now_s))
-        own, shared, finished = self._own_by_finish, self._shared_by_mark, list[Flow]()
+        own, shared, finished = self._own_by_finish.entries, self._shared_by_mark.entries, list[Flow]()
         while True:
             if own and own[0][0] <= self._now_s + slack_s:
                 client = own[0][3]
@@ -432,32 +434,34 @@ _Entry = tuple[float, int, int, ClientFlows]
 """Key, number of the push, the client's version then, client."""
 
 
-class _Heap(list[_Entry]):
+class _Heap:
     """Clients of one side by a key, smallest first.
 
     A client's version grows whenever it leaves a side, so an entry holds as long as it has the client's version. The first
     entry always holds: whoever leaves is forgotten at once if it stands there, else when it comes to stand there.
     """
 
-    __slots__ = ("_num_pushed", "_sweep_at")
+    __slots__ = ("_num_pushed", "_sweep_at", "entries")
 
     def __init__(self) -> None:
-        super().__init__()
+        self.entries: list[_Entry] = []
         self._num_pushed = 0
         self._sweep_at = 64
 
     def push(self, key: float, client: ClientFlows) -> None:
         self._num_pushed += 1
-        if len(self) >= self._sweep_at:
-            self[:] = [entry for entry in self if entry[2] == entry[3].version]
-            heapify(self)
-            self._sweep_at = 2 * len(self) + 64
-        heappush(self, (key, self._num_pushed, client.version, client))
+        entries = self.entries
+        if len(entries) >= self._sweep_at:
+            entries[:] = [entry for entry in entries if entry[2] == entry[3].version]
+            heapify(entries)
+            self._sweep_at = 2 * len(entries) + 64
+        heappush(entries, (key, self._num_pushed, client.version, client))
 
     def forget(self, client: ClientFlows) -> None:
-        if self[0][3] is client:
-            while self and self[0][2] != self[0][3].version:
-                heappop(self)
+        entries = self.entries
+        if entries[0][3] is client:
+            while entries and entries[0][2] != entries[0][3].version:
+                heappop(entries)
 
 
 def rate_units(rate_bytes_per_s: float) -> int:

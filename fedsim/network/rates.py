@@ -22,13 +22,13 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
-from fedsim.clock import Scheduled, VirtualLoop
 from fedsim.devices.profile import DeviceProfile
 from fedsim.levels import Levels, slot_at
 from fedsim.network import tcp
 from fedsim.network.config import NetworkConfig
 from fedsim.network.link import Flow, SharedLink
 from fedsim.records import Direction
+from fedsim.timeline import Scheduled, Timeline
 
 
 class LinkFactors(Protocol):
@@ -101,15 +101,17 @@ class AccessLinks:
         "_direction",
         "_factor_changes",
         "_link",
-        "_loop",
         "_paused",
         "_profiles",
         "_rates",
+        "_timeline",
         "_waits",
     )
 
-    def __init__(self, loop: VirtualLoop, link: SharedLink, rates: AccessRates, direction: Direction) -> None:
-        self._loop = loop
+    def __init__(
+        self, timeline: Timeline, link: SharedLink, rates: AccessRates, direction: Direction
+    ) -> None:
+        self._timeline = timeline
         self._link = link
         self._rates = rates
         self._direction: Direction = direction
@@ -154,7 +156,7 @@ class AccessLinks:
 
     def rate_bytes_per_s(self, client_id: int, profile: DeviceProfile) -> float:
         """The rate of a client's access link at this instant, whether it is paused or not."""
-        return self._rates.bytes_per_s(profile, client_id, self._direction, self._loop.time())
+        return self._rates.bytes_per_s(profile, client_id, self._direction, self._timeline.now_s)
 
     def _rate_now(self, client_id: int) -> float:
         if client_id in self._paused:
@@ -170,15 +172,15 @@ class AccessLinks:
         """See to it that the client's running flows are re-rated in time."""
         if not self._waits and self._varies(client_id):
             self._waits = True
-            self._loop.at(self._rates.next_change(self._loop.time()), self._slot_ended, daemon=True)
+            self._timeline.at(self._rates.next_change(self._timeline.now_s), self._slot_ended, daemon=True)
         factors = self._rates.factors
         if factors is None or client_id in self._paused:
             return
         self._forget_factor(client_id)
-        change_at_s = factors.next_change(client_id, self._loop.time())
+        change_at_s = factors.next_change(client_id, self._timeline.now_s)
         if change_at_s < math.inf:
             # A stalled flow has no event of its own: then the change is what the run waits for, no daemon.
-            self._factor_changes[client_id] = self._loop.at(
+            self._factor_changes[client_id] = self._timeline.at(
                 change_at_s, self._factor_changed, client_id, daemon=rate_bytes_per_s > 0
             )
 
@@ -199,4 +201,4 @@ class AccessLinks:
         if varying:
             self._link.set_accesses({client_id: self._rate_now(client_id) for client_id in varying})
             self._waits = True
-            self._loop.at(self._rates.next_change(self._loop.time()), self._slot_ended, daemon=True)
+            self._timeline.at(self._rates.next_change(self._timeline.now_s), self._slot_ended, daemon=True)

@@ -87,6 +87,7 @@ class Handshake:
         return len(self.rounds)
 
 
+_ONE_WAY = streams.joined("one-way")
 NO_HANDSHAKE = Handshake()
 _HANDSHAKE = Handshake(HANDSHAKE_ROUNDS)
 
@@ -166,7 +167,7 @@ class Transport:
     def one_way_s(self, profile: DeviceProfile, key: tuple[streams.Part, ...]) -> float:
         """Delay of the last byte: ``(rtt + extra_rtt) / 2`` times a lognormal draw of mean 1."""
         delay_s = 0.5 * (profile.rtt_s + self.config.extra_rtt)
-        return delay_s * streams.lognormal(profile.rtt_jitter, *key, "one-way")
+        return delay_s * streams.lognormal(profile.rtt_jitter, *key, _ONE_WAY)
 
     def _stream_bytes(self, message_bytes: int) -> int:
         return message_bytes + self.config.tls_record * _ceil_div(message_bytes, TLS_RECORD_BYTES)

@@ -26,16 +26,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
+from heapq import heapify
 from typing import Generic, Protocol, TypeVar
 
+from fedsim.heaps import heappop, heappush
 from fedsim.network.link import (
     RATE_UNIT_BYTES_PER_S,
     TIE_S,
     ClientFlows,
+    Clock,
     Flow,
     SharedLink,
-    Timeline,
     rate_units,
 )
 
@@ -53,7 +54,7 @@ class TreeLink(SharedLink):
 
     def __init__(
         self,
-        timeline: Timeline,
+        timeline: Clock,
         capacity_bytes_per_s: float,
         edges: Mapping[str, TreeEdge],
         home: Callable[[int], str | None],

@@ -49,7 +49,7 @@ NumberType = Literal["float16", "float32"]
 NUMBER_TYPE_BYTES: Mapping[str, int] = {"float16": 2, "float32": 4}
 
 
-class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True):
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True, gc=False):
     """Root of all messages."""
 
     purpose: ClassVar[Purpose]

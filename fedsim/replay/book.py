@@ -18,7 +18,7 @@ from fedsim.errors import RunFolderError
 from fedsim.models.local_config import LocalTrainingConfig
 from fedsim.privacy.config import SynthesisConfig
 from fedsim.progress import Progress
-from fedsim.records import RecordLog
+from fedsim.record_log import RecordLog
 from fedsim.replay.blobs import BLOBS, Blobs
 from fedsim.replay.checkpoints import CHECKPOINTS, Checkpoints, latest
 from fedsim.replay.comparing import SameRecords, longest_spool

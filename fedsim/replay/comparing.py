@@ -8,9 +8,10 @@ from pathlib import Path
 
 from fedsim.errors import RunFolderError
 from fedsim.frames import read_frames
-from fedsim.records import Record, read_spool
+from fedsim.record_log import read_spool
+from fedsim.records import Record
 
-_HEADER_BYTES = 5  # of a frame of a spool, before its rows (`fedsim.records.RecordLog`)
+_HEADER_BYTES = 5  # of a frame of a spool, before its rows (`fedsim.record_log.RecordLog`)
 
 
 class SameRecords:

@@ -21,7 +21,8 @@ from fedsim.experiment import play_out, summary_of
 from fedsim.models.local_config import LocalTrainingConfig
 from fedsim.play import Play
 from fedsim.progress import Progress, SilentProgress
-from fedsim.records import RECORD_TYPES, RecordLog
+from fedsim.record_log import RecordLog
+from fedsim.records import RECORD_TYPES
 from fedsim.refusals import refuse_early
 from fedsim.replay.again import other_platform, other_program, scenario_of
 from fedsim.replay.blobs import BLOBS, Blobs

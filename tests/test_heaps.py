@@ -1,0 +1,42 @@
+"""The heap that is compiled with the links and the queue of time, against ``heapq``."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedsim import heaps
+
+KEYS = st.lists(st.tuples(st.sampled_from([-1.0, 0.0, 0.5, 2, float("inf")]), st.booleans()), max_size=60)
+
+
+def in_order(push: Any, pop: Any, keys: list[tuple[float, bool]]) -> list[Any]:
+    """What comes out of a heap into which each key goes, and out of which one comes wherever the flag says so."""
+    heap: list[Any] = []
+    out = []
+    for number, (key, takes) in enumerate(keys):
+        push(heap, (key, number, object()))
+        if takes:
+            out.append(pop(heap)[:2])
+    return out + [pop(heap)[:2] for _ in range(len(heap))]
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@given(KEYS)
+def test_entries_come_out_in_the_order_of_heapq(compiled, keys):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heaps, "COMPILED", compiled)
+        assert in_order(heaps.heappush, heaps.heappop, keys) == in_order(heapq.heappush, heapq.heappop, keys)
+
+
+@given(KEYS)
+def test_both_work_on_one_heap(keys):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heaps, "COMPILED", True)
+        plain = in_order(heapq.heappush, heapq.heappop, keys)
+        assert in_order(heapq.heappush, heaps.heappop, keys) == plain
+        assert in_order(heaps.heappush, heapq.heappop, keys) == plain
