@@ -113,7 +113,7 @@ def real_models(
         from fedsim.models import bundle, scoring_pool
     if data is None:
         with progress.phase("questions", None):
-            data = questions(scenario, num_clients)
+            data = questions(scenario, num_clients, cache_dir)
     training = _TrainingProgress(progress)
     try:
         loaded = bundle.load_models(
@@ -186,15 +186,17 @@ def _synthesiser(
     )
 
 
-def questions(scenario: Scenario, num_clients: int) -> TaskData:
-    """The questions of a run with real models; an own file is looked up beside the scenario.
+def questions(scenario: Scenario, num_clients: int, cache_dir: Path | str | None = None) -> TaskData:
+    """The questions of a run with real models; an own file is looked up beside the scenario, generated ones in the cache.
 
     Raises:
         InputError: as for `fedsim.tasks.dataset.build`.
     """
+    from fedsim.models.cache import cache_folder
     from fedsim.tasks import dataset
 
-    return dataset.build(scenario.anchored().tasks, num_clients, scenario.seed)
+    kept_in = cache_folder(None if cache_dir is None else Path(cache_dir)) / "questions"
+    return dataset.build(scenario.anchored().tasks, num_clients, scenario.seed, kept_in)
 
 
 class _TrainingProgress:

@@ -10,6 +10,7 @@ from collections import Counter
 import pytest
 
 from fedsim.errors import ScenarioError
+from fedsim.tasks import domains
 from fedsim.tasks.config import QUICK_DOMAINS
 from fedsim.tasks.domains import EASY_OPTIONS, check_names, generate, registered_names
 
@@ -120,3 +121,35 @@ def test_a_misspelt_name_is_found_without_generating_anything():
         ScenarioError, match=r"chain_summ is not a reasoning_gym data set; did you mean chain_sum\?"
     ):
         check_names(["gcd", "chain_summ"])
+
+
+def test_kept_rows_are_read_back_and_are_those_that_would_be_generated(tmp_path, monkeypatch):
+    rows = domains.generate("gcd", {}, 40, 3)
+    assert domains.generate("gcd", {}, 40, 3, tmp_path) == rows
+    (kept,) = tmp_path.iterdir()
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("generated again")
+
+    monkeypatch.setattr(domains, "_cached", refuse)
+    assert domains.generate("gcd", {}, 40, 3, tmp_path) == rows
+    with pytest.raises(AssertionError, match="generated again"):
+        domains.generate("gcd", {}, 40, 4, tmp_path)
+    kept.write_bytes(b'[["only half a row"]]')
+    with pytest.raises(AssertionError, match="generated again"):
+        domains.generate("gcd", {}, 40, 3, tmp_path)
+
+
+@pytest.mark.parametrize("changed", ["options", "count", "seed", "version"])
+def test_rows_are_kept_apart_by_all_that_they_depend_on(changed, monkeypatch):
+    arguments = {"name": "gcd", "options_json": "{}", "count": 40, "seed": 3}
+    before = domains._key(**arguments)
+    if changed == "version":
+        monkeypatch.setattr(domains, "version", lambda package: f"another {package}")
+    else:
+        arguments |= {
+            "options": {"options_json": '{"max_value": 9}'},
+            "count": {"count": 41},
+            "seed": {"seed": 4},
+        }[changed]
+    assert domains._key(**arguments) != before

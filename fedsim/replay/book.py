@@ -76,7 +76,7 @@ class Book:
         if not upto:  # they import torch while questions are made here
             self._workers = casting.workers_of(scenario, self._progress)
         with self._progress.phase("questions", None):
-            data = casting.questions(scenario, num_clients)
+            data = casting.questions(scenario, num_clients, self._cache_dir)
         every_s = scenario.compute.checkpoint_every
 
         def load() -> Cast:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -33,11 +34,12 @@ class _Raw:
     answer: str
 
 
-def build(config: TasksConfig, num_clients: int, seed: int) -> TaskData:
+def build(config: TasksConfig, num_clients: int, seed: int, kept_in: Path | None = None) -> TaskData:
     """Build the data of a federation of ``num_clients`` clients; a pure function of arguments and file.
 
     Splits hold ``config.sizes`` questions and share no question text. Generated domains have equal parts
-    in every split; an own file is shuffled and cut. Splits are in random order: a prefix is a fair sample.
+    in every split; an own file is shuffled and cut. Splits are in random order: a prefix is a fair sample. Generated questions
+    are kept in a folder, where one is given, for the next time.
 
     Raises:
         FederationError: no client.
@@ -49,7 +51,7 @@ def build(config: TasksConfig, num_clients: int, seed: int) -> TaskData:
     own: list[tuple[int, _Raw]] = []
     if config.file is None:
         names = tuple(config.options)
-        splits = _split_generated(config, num_clients, seed)
+        splits = _split_generated(config, num_clients, seed, kept_in)
     else:
         rows = read_questions(config.file)
         names = tuple(sorted({row.domain for row in rows}))
@@ -96,13 +98,15 @@ def split_sizes(config: TasksConfig, num_clients: int) -> dict[str, int]:
     return sizes
 
 
-def _split_generated(config: TasksConfig, num_clients: int, seed: int) -> dict[str, list[_Raw]]:
+def _split_generated(
+    config: TasksConfig, num_clients: int, seed: int, kept_in: Path | None
+) -> dict[str, list[_Raw]]:
     sizes = split_sizes(config, num_clients)
     options = config.options
     splits: dict[str, list[_Raw]] = {name: [] for name in SPLITS}
     for place, (domain, given) in enumerate(options.items()):
         parts = {name: (sizes[name] + len(options) - 1 - place) // len(options) for name in SPLITS}
-        rows = generated.generate(domain, given, sum(parts.values()), seed)
+        rows = generated.generate(domain, given, sum(parts.values()), seed, kept_in)
         start = 0
         for name in SPLITS:
             splits[name] += [_Raw(domain, text, answer) for text, answer in rows[start : start + parts[name]]]

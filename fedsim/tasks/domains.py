@@ -14,18 +14,24 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import platform
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
+from hashlib import blake2b
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from pydantic import JsonValue
 
 from fedsim import streams
 from fedsim.errors import ScenarioError
+from fedsim.runfolder import write_atomically
+from fedsim.source import code_fingerprint
 
 EASY_OPTIONS: Mapping[str, Mapping[str, JsonValue]] = {
     "chain_sum": {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 1},
@@ -74,10 +80,13 @@ def _cached(name: str, options_json: str, count: int, seed: int) -> tuple[Row, .
     return tuple(listed[i] for i in order)
 
 
-def generate(name: str, options: Mapping[str, JsonValue], count: int, seed: int) -> tuple[Row, ...]:
+def generate(
+    name: str, options: Mapping[str, JsonValue], count: int, seed: int, kept_in: Path | None = None
+) -> tuple[Row, ...]:
     """Generate ``count`` different (question, answer) rows of one domain, in random order.
 
-    A pure function of its arguments. ``options`` override the easy defaults of ``EASY_OPTIONS``.
+    A pure function of the first four arguments. ``options`` override the easy defaults of ``EASY_OPTIONS``. Where a folder
+    is given, rows are read back from it, or kept there: reasoning_gym takes seconds.
 
     Raises:
         ScenarioError: unknown domain or option, options that reasoning_gym refuses, answers that are not
@@ -85,7 +94,32 @@ def generate(name: str, options: Mapping[str, JsonValue], count: int, seed: int)
     """
     if count == 0:
         return ()
-    return _cached(name, json.dumps(options, sort_keys=True), count, seed)
+    options_json = json.dumps(options, sort_keys=True)
+    if kept_in is None:
+        return _cached(name, options_json, count, seed)
+    path = kept_in / f"{_key(name, options_json, count, seed)}.json"
+    rows = _read_back(path)
+    if rows is None:
+        rows = _cached(name, options_json, count, seed)
+        kept_in.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, msgspec.json.encode(rows))
+    return rows
+
+
+def _read_back(path: Path) -> tuple[Row, ...] | None:
+    """Rows that were kept; None where there are none, or something else is there."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=tuple[Row, ...])
+    except (OSError, ValueError):
+        return None
+
+
+def _key(name: str, options_json: str, count: int, seed: int) -> str:
+    """Everything that rows depend on: arguments, the generators' versions and this module."""
+    versions = [version("reasoning_gym"), version("sympy"), version("numpy"), platform.python_version()]
+    source = code_fingerprint(Path(__file__).read_text(encoding="utf-8"))
+    material = [name, options_json, count, seed, *versions, source]
+    return blake2b(json.dumps(material).encode(), digest_size=16).hexdigest()
 
 
 def check_names(names: Iterable[str]) -> None:
