@@ -19,6 +19,7 @@ import math
 import struct
 from functools import lru_cache
 from operator import mul
+from typing import Final
 
 from fedsim import streams
 
@@ -26,6 +27,7 @@ TRUNCATION = 1e-3
 """Weight at which the moving average is cut."""
 
 _BLOCK = 16
+_TWO_32: Final = 4294967296.0
 _WORDS = struct.Struct(f"<{_BLOCK}I")
 _REMEMBERED_SLOTS, _REMEMBERED_BLOCKS = 1 << 14, 1 << 15
 
@@ -64,5 +66,5 @@ class Levels:
 
     def _block_of(self, key: streams.Joined, block: int) -> tuple[float, ...]:
         """The draws e of 16 slots from one hash: 32 bits each, so that none lies beyond 6.4 deviations."""
-        raw = streams.digest(key, block, size=_WORDS.size)
-        return tuple(streams.standard_normals([(word + 0.5) / 2**32 for word in _WORDS.unpack(raw)]))
+        words: tuple[int, ...] = _WORDS.unpack(streams.digest(key, block, size=_WORDS.size))
+        return tuple(streams.standard_normals([(word + 0.5) / _TWO_32 for word in words]))
