@@ -103,7 +103,7 @@ $(BENCH_STAMP): $(STAMP)
 	touch $@
 
 .PHONY: bench
-bench: $(BENCH_STAMP)  ## run the benchmarks and write docs/benchmarks.md (leave the machine alone meanwhile)
+bench: $(BENCH_STAMP) compiled  ## run the benchmarks and write docs/benchmarks.md (leave the machine alone meanwhile)
 	for file in benchmarks/bench_*.py; do $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)"; done
 	$(BIN)/python -m benchmarks.page docs/benchmarks.md
 
