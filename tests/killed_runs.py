@@ -190,8 +190,8 @@ def chosen_places(size: int) -> dict[str, list[Any]]:
 
 
 def spread_places(size: int, count: int) -> dict[str, list[Any]]:
-    """So many places spread over a tape."""
-    return kills(size, [size * number // count for number in range(count)])
+    """So many places spread over a tape, in the middle of as many parts of it."""
+    return kills(size, [size * (2 * number + 1) // (2 * count) for number in range(count)])
 
 
 def random_places(size: int, count: int) -> dict[str, list[Any]]:
