@@ -31,7 +31,7 @@ from fedsim.models.workers import Workers
 from fedsim.models.zoo import scratch_network
 from fedsim.play import Play
 from fedsim.progress import SilentProgress
-from fedsim.records import RecordLog
+from fedsim.record_log import RecordLog
 from fedsim.roles import Draw
 from fedsim.scenario import read_scenario, scenario_from
 from fedsim.sweeps.comparison_file import run_key
