@@ -8,27 +8,19 @@ cheaper than asking two tuples.
 from __future__ import annotations
 
 import heapq
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 E = TypeVar("E", bound=tuple[Any, ...])
 
-COMPILED = not __file__.endswith(".py")
-"""Whether this module was compiled."""
 
-
-def heappush(heap: list[E], entry: E) -> None:
+def push(heap: list[E], entry: E) -> None:
     """Add an entry."""
-    if COMPILED:
-        heap.append(entry)
-        rise(heap, len(heap) - 1)
-    else:
-        heapq.heappush(heap, entry)
+    heap.append(entry)
+    rise(heap, len(heap) - 1)
 
 
-def heappop(heap: list[E]) -> E:
+def pop(heap: list[E]) -> E:
     """Take the smallest entry out; there must be one."""
-    if not COMPILED:
-        return heapq.heappop(heap)
     last = heap.pop()
     if not heap:
         return last
@@ -72,3 +64,20 @@ def sink(heap: list[E]) -> None:
         child = 2 * place + 1
     heap[place] = entry
     rise(heap, place)
+
+
+class _Push(Protocol):
+    def __call__(self, heap: list[E], entry: E, /) -> None: ...
+
+
+class _Pop(Protocol):
+    def __call__(self, heap: list[E], /) -> E: ...
+
+
+_IS_COMPILED = not __file__.endswith(".py")
+
+heappush: _Push = push if _IS_COMPILED else heapq.heappush
+"""Add an entry."""
+
+heappop: _Pop = pop if _IS_COMPILED else heapq.heappop
+"""Take the smallest entry out; there must be one."""
