@@ -31,3 +31,13 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
     if marker is not None and "loop_factories" in marker.kwargs:
         factories["ordinary"] = asyncio.new_event_loop
     return factories
+
+
+LONGEST = {
+    "test_replay_kills_of_others.py", "test_sweeps_ray.py", "test_replay_kills.py", "test_compiled.py", "test_replay_resume.py",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest begin first: at the end one process would wait for the other."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
