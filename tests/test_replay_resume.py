@@ -81,12 +81,20 @@ def test_two_processes_do_not_work_on_one_run(finished, capsys):
     assert resume(finished, figures=False).manifest["status"] == "finished"
 
 
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """A scenario that takes a while, and a run of it that nobody ended."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    scenario = folder / "scenario.yaml"
+    scenario.write_text(scenario_from(TIMING | {"stop": {"updates": 300}}).to_yaml())
+    assert main(["run", str(scenario), "--out", str(folder / "whole"), "--no-figures", "-q"]) == 0
+    return scenario, folder / "whole"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_run_ended_by_a_signal_goes_on_to_the_same_end(tmp_path, number):
-    scenario = tmp_path / "scenario.yaml"
-    scenario.write_text(scenario_from(TIMING | {"stop": {"updates": 600}}).to_yaml())
-    whole, out = tmp_path / "whole", tmp_path / "run"
-    assert main(["run", str(scenario), "--out", str(whole), "--no-figures", "-q"]) == 0
+def test_a_run_ended_by_a_signal_goes_on_to_the_same_end(tmp_path, unbroken, number):
+    scenario, whole = unbroken
+    out = tmp_path / "run"
     with subprocess.Popen(
         [sys.executable, "-m", "fedsim", "run", str(scenario), "--out", str(out), "--no-figures", "-q"],
         cwd=ROOT, stderr=subprocess.PIPE, text=True, env=dict(os.environ),
