@@ -40,7 +40,7 @@ compiled: $(STAMP)  ## compile what every request runs through (needs a C compil
 	$(BIN)/python -m fedsim.compiling
 
 .PHONY: test
-test: $(STAMP)  ## run the tests (under 8 minutes on 2 cores)
+test: $(STAMP)  ## run the tests (10 to 20 minutes on 2 cores)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: test-all

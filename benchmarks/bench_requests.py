@@ -237,11 +237,11 @@ def main() -> int:
         if compiled.in_use():
             claims.append(
                 Claim(
-                    f"requests, {in_flight}",
+                    f"requests, {in_flight}, interpreted",
                     interpreted_per_s(load),
                     None,
                     unit="requests/s",
-                    note="interpreted",
+                    note=f"FEDSIM_COMPILED=0, {load.num_requests:,} requests",
                 )
             )
     return report("requests", "Requests", claims)

@@ -88,8 +88,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.env: Any = simpy.Environment(0.0) if env is None else env
         self.interrupted = False
         self.timeline = Timeline(self.env)
-        # The timeline's own, so that the clock is one call away.
-        self.time = self.timeline.time  # type: ignore[method-assign]
+        # Events of the simulated world, as its own code schedules them.
         self.at = self.timeline.at
         self.after = self.timeline.after
         self._max_events = max_events
@@ -103,6 +102,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self.timeline.limit(max_virtual_s, self._on_limit, max_virtual_s)
 
     # --- time ---
+
+    def time(self) -> float:
+        """The virtual time in seconds."""
+        return self.timeline.now_s
 
     @property
     def num_steps(self) -> int:

@@ -274,7 +274,6 @@ def test_a_run_with_a_worker_has_the_records_of_one_without(tmp_path: Path, work
     assert workers.num_done > 5
 
 
-@pytest.mark.slow
 def test_a_run_with_workers_that_is_interrupted_and_killed_goes_on_to_the_same_end(tmp_path: Path):
     """Of each of its three lives no worker is left."""
     source = tmp_path / "scenario.yaml"

@@ -135,9 +135,10 @@ def test_kept_rows_are_read_back_and_are_those_that_would_be_generated(tmp_path,
     assert domains.generate("gcd", {}, 40, 3, tmp_path) == rows
     with pytest.raises(AssertionError, match="generated again"):
         domains.generate("gcd", {}, 40, 4, tmp_path)
-    kept.write_bytes(b'[["only half a row"]]')
-    with pytest.raises(AssertionError, match="generated again"):
-        domains.generate("gcd", {}, 40, 3, tmp_path)
+    for damaged in (b'[["only half a row"]]', b'[["one", "row"]]', b"no JSON"):
+        kept.write_bytes(damaged)
+        with pytest.raises(AssertionError, match="generated again"):
+            domains.generate("gcd", {}, 40, 3, tmp_path)
 
 
 @pytest.mark.parametrize("changed", ["options", "count", "seed", "version"])

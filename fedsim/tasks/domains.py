@@ -99,7 +99,7 @@ def generate(
         return _cached(name, options_json, count, seed)
     path = kept_in / f"{_key(name, options_json, count, seed)}.json"
     rows = _read_back(path)
-    if rows is None:
+    if rows is None or len(rows) != count:
         rows = _cached(name, options_json, count, seed)
         kept_in.mkdir(parents=True, exist_ok=True)
         write_atomically(path, msgspec.json.encode(rows))
