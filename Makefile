@@ -15,6 +15,8 @@ WORKERS ?= 2
 MINUTES ?= 5
 SEED ?=
 export OMP_NUM_THREADS ?= 1
+# Off, also where it was on: many of the tests start processes, each of which would compile every module anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help
 help:  ## print this help
@@ -41,11 +43,11 @@ compiled: $(STAMP)  ## compile what every request runs through (needs a C compil
 
 .PHONY: test
 test: $(STAMP)  ## run the tests (10 to 20 minutes on 2 cores)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-all
 test-all: $(STAMP)  ## run the tests, the slow ones too
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m ''
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m ''
 
 .PHONY: fuzz
 fuzz: $(STAMP)  ## run random scenarios for MINUTES=5 and print the smallest one that breaks something

@@ -35,10 +35,10 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
 
 LONGEST = {
     "test_replay_kills_of_others.py", "test_sweeps_ray.py", "test_replay_kills.py", "test_compiled.py", "test_replay_resume.py",
-    "test_models_workers.py",
+    "test_models_workers.py", "test_models_scoring_pool.py", "test_determinism.py",
 }  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
-    """The files that take longest begin first: at the end one process would wait for the other."""
+    """The files that take longest begin first (with ``--no-loadscope-reorder``): at the end one process would wait for the other."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
