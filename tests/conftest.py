@@ -40,5 +40,5 @@ LONGEST = {
 
 
 def pytest_collection_modifyitems(items):
-    """The files that take longest begin first (with ``--no-loadscope-reorder``): at the end one process would wait for the other."""
+    """The files that take longest begin first (``--no-loadscope-reorder`` keeps that): none is left alone at the end."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
