@@ -36,7 +36,6 @@ from fedsim.refusals import refuse_early
 from fedsim.replay.book import Book
 from fedsim.runfolder import CONFIDENCE_GRAPH, DETECTION, RunFolder, source_hash
 from fedsim.scenario_errors import located
-from fedsim.states import ClientState
 from fedsim.summary import SummaryContext, summarise
 
 if TYPE_CHECKING:
@@ -184,26 +183,25 @@ def _summary(
             final_by_domain=play.monitor.by_domain.get(play.monitor.policy.version, {}),
             candidate_correct=play.monitor.correct,
             billed=statement(play.scenario.models, play.scenario.text),
-            privacy=privacy_of(play.scenario, play.states),
+            privacy=privacy_of(play),
             detection=None if detection is None else short(detection),
         ),
     )
 
 
-def privacy_of(scenario: Scenario, states: Sequence[ClientState]) -> dict[str, Any] | None:
+def privacy_of(play: Play) -> dict[str, Any] | None:
     """What a run's wire variant lets out, and what the noise promises for the whole run; None where no boundary is declared."""
-    variant: Any = getattr(scenario.protocol, "wire", None)
+    variant: Any = getattr(play.scenario.protocol, "wire", None)
     boundary = BOUNDARIES.get(variant)
     if boundary is None:
         return None
-    noises = [state.noise for state in states if state.noise is not None]
     return reward_ledger.statement(
         boundary.variant,
         boundary.is_private,
         boundary.says,
-        noises,
-        evaluator_promise(scenario),
-        any(state.trusted for state in states),
+        play.noises(),
+        evaluator_promise(play.scenario),
+        any(play.cast.data.trusted),
     )
 
 
@@ -224,13 +222,15 @@ def _write(
 ) -> None:
     _write_results(folder, log, summary)
     clients = [
-        {"client_id": client_id, "device_class": client.device_class, "accuracy_by_domain": row}
-        for client_id, (client, row) in enumerate(zip(play.federation, _rows(cast, accuracy), strict=True))
+        {"client_id": client_id, "device_class": device_class, "accuracy_by_domain": row}
+        for client_id, (device_class, row) in enumerate(
+            zip(play.federation.device_classes, _rows(cast, accuracy), strict=True)
+        )
     ]
     folder.write_json("clients.json", clients)
     if cast.synthesiser is not None:
         folder.write_json("privacy.json", cast.synthesiser.report())
-    noises = [state.noise for state in play.states if state.noise is not None]
+    noises = play.noises()
     if noises:
         folder.write_json("privacy.json", reward_ledger.ledger(noises, evaluator_promise(play.scenario)))
     detection = detection_of(play.scenario, play.state.artefacts, play.roles)

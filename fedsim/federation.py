@@ -173,7 +173,11 @@ class Server:
 
 
 class Federation:
-    """The clients, the server's accelerator, and the state of the run as a protocol may see it."""
+    """The clients, the server's accelerator, and the state of the run as a protocol may see it.
+
+    Attributes:
+        device_classes: [K] the preset that each device was drawn from.
+    """
 
     def __init__(
         self,
@@ -207,7 +211,7 @@ class Federation:
                 id_, profiles[id_], states[id_], world.timeline, world.availability, links, world.faults
             ),
         )
-        self._classes = classes or Lazily(len(profiles), lambda id_: profiles[id_].device_class)
+        self.device_classes = classes or Lazily(len(profiles), lambda id_: profiles[id_].device_class)
         self.clients: Sequence[Client] = Lazily(len(profiles), lambda id_: Client(self._devices[id_], self))
         self.server = Server(world, server_profile)
         self._num_requests = 0
@@ -350,7 +354,7 @@ class Federation:
 
     def log_presence(self, until_s: float) -> None:
         """Put every device's intervals of presence up to an instant on record."""
-        for client_id, device_class in enumerate(self._classes):
+        for client_id, device_class in enumerate(self.device_classes):
             for start_at_s, end_at_s in self._world.availability.intervals(client_id, 0.0, until_s):
                 self._world.log.add(
                     Presence(

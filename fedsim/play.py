@@ -70,7 +70,7 @@ class Play:
         self._devices = correlate.deal_devices(
             scenario.correlate, devices, cast.data.partition, cast.data.domains, scenario.seed
         )
-        self._cast = cast
+        self.cast = cast
         self._log = log
         self._phase = phase
         self._accuracy = accuracy
@@ -120,6 +120,13 @@ class Play:
         self.log_faults(ending.virtual_s)
         return ending
 
+    def noises(self) -> list[RewardNoise]:
+        """What every client adds to what it tells; empty where the protocol has no such settings, and nobody is made then."""
+        config = getattr(self.scenario.protocol, "reward_noise", None)
+        if not isinstance(config, RewardNoiseConfig):
+            return []
+        return [state.noise for state in self.states if state.noise is not None]
+
     def log_faults(self, until_s: float) -> None:
         """Put every fault of devices and links up to an instant on record; those of replies stand there already."""
         for window in self.faults.windows(until_s) if self.faults is not None else ():
@@ -134,7 +141,7 @@ class Play:
             )
 
     def _build(self, loop: VirtualLoop, handlers: Mapping[Any, Any]) -> None:
-        scenario, cast, devices = self.scenario, self._cast, self._devices
+        scenario, cast, devices = self.scenario, self.cast, self._devices
         network = scenario.network
         lengths = accounts.stated_lengths(scenario)
         profiles: Sequence[DeviceProfile] = Lazily(len(devices), devices.profile)
