@@ -26,10 +26,12 @@ from fedsim import streams
 TRUNCATION = 1e-3
 """Weight at which the moving average is cut."""
 
-_BLOCK = 16
+_BLOCK: Final = 16
+_BLOCK_BYTES: Final = 8 * _BLOCK
 _TWO_32: Final = 4294967296.0
 _WORDS = struct.Struct(f"<{_BLOCK}I")
-_REMEMBERED_SLOTS, _REMEMBERED_BLOCKS = 1 << 14, 1 << 15
+_DRAWS = struct.Struct(f"<{_BLOCK}d")
+_REMEMBERED_BYTES = 1 << 24
 
 
 def slot_at(at_s: float, period_s: float) -> int:
@@ -40,31 +42,68 @@ def slot_at(at_s: float, period_s: float) -> int:
     return number + 1 if (number + 1) * period_s <= at_s else number
 
 
-class Levels:
-    """Levels of many keys with one memory a in [0, 1); 0 means independent from slot to slot.
+class _Track:
+    """What is remembered of one key: its level in the slot last asked for, and the draws of the blocks around.
 
     Attributes:
-        level: of (key, slot): the level z of a slot, standard normal over keys and over slots.
+        key: the key's encoding.
+        slot: the slot last asked for, and ``level``, its level; None before the first.
+        first: number of the first block remembered.
+        draws: the draws e of these blocks, 8 bytes each.
     """
+
+    __slots__ = ("draws", "first", "key", "level", "slot")
+
+    def __init__(self, key: streams.Joined) -> None:
+        self.key = key
+        self.slot: int | None = None
+        self.level = 0.0
+        self.first = 0
+        self.draws = b""
+
+
+class Levels:
+    """Levels of many keys with one memory a in [0, 1); 0 means independent from slot to slot."""
 
     def __init__(self, memory: float) -> None:
         self._length = max(1, math.ceil(math.log(TRUNCATION) / math.log(memory))) if memory else 1
         weights = [memory**age for age in range(self._length)]
         scale = math.sqrt(math.fsum(map(mul, weights, weights)))
         self._weights = [weight / scale for weight in reversed(weights)]  # the oldest slot first
-        # Pure functions of their arguments: what is remembered changes no number.
-        self.level = lru_cache(_REMEMBERED_SLOTS)(self._level_of)
-        self._block = lru_cache(_REMEMBERED_BLOCKS)(self._block_of)
+        self._window = struct.Struct(f"<{self._length}d")
+        # Pure functions of their arguments: what is remembered, and of how many keys, changes no number.
+        self._track = lru_cache(_REMEMBERED_BYTES // (8 * self._length + 4 * _BLOCK_BYTES) + 1)(_track_of)
 
-    def _level_of(self, key: tuple[streams.Part, ...], slot: int) -> float:
-        oldest = slot - self._length + 1
-        first = oldest // _BLOCK
-        whole_key, draws = streams.joined(*key), list[float]()
-        for block in range(first, slot // _BLOCK + 1):
-            draws += self._block(whole_key, block)
-        return math.fsum(map(mul, self._weights, draws[oldest - first * _BLOCK :]))
+    def level(self, key: tuple[streams.Part, ...], slot: int) -> float:
+        """The level z of a slot, standard normal over keys and over slots."""
+        track: _Track = self._track(key)
+        if track.slot != slot:
+            oldest = slot - self._length + 1
+            first = oldest // _BLOCK
+            _move(track, first, slot // _BLOCK + 1)
+            draws = self._window.unpack_from(track.draws, 8 * (oldest - first * _BLOCK))
+            track.slot, track.level = slot, math.fsum(map(mul, self._weights, draws))
+        return track.level
 
-    def _block_of(self, key: streams.Joined, block: int) -> tuple[float, ...]:
-        """The draws e of 16 slots from one hash: 32 bits each, so that none lies beyond 6.4 deviations."""
-        words: tuple[int, ...] = _WORDS.unpack(streams.digest(key, block, size=_WORDS.size))
-        return tuple(streams.standard_normals([(word + 0.5) / _TWO_32 for word in words]))
+
+def _track_of(key: tuple[streams.Part, ...]) -> _Track:
+    return _Track(streams.joined(*key))
+
+
+def _move(track: _Track, first: int, end: int) -> None:
+    """Remember the draws of blocks ``first`` to ``end - 1``, and make those that are not known from before."""
+    draws, was_first = track.draws, track.first
+    was_end = was_first + len(draws) // _BLOCK_BYTES
+    if was_first == first and was_end == end:
+        return
+    known = slice((first - was_first) * _BLOCK_BYTES, (end - was_first) * _BLOCK_BYTES)
+    draws = draws[known] if was_first <= first < was_end else b""
+    for block in range(first + len(draws) // _BLOCK_BYTES, end):
+        draws += _drawn(track.key, block)
+    track.first, track.draws = first, draws
+
+
+def _drawn(key: streams.Joined, block: int) -> bytes:
+    """The draws e of 16 slots from one hash: 32 bits each, so that none lies beyond 6.4 deviations."""
+    words: tuple[int, ...] = _WORDS.unpack(streams.digest(key, block, size=_WORDS.size))
+    return _DRAWS.pack(*streams.standard_normals([(word + 0.5) / _TWO_32 for word in words]))

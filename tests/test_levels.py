@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import math
 import statistics
+import struct
+from statistics import NormalDist
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedsim import levels as levels_module
+from fedsim import streams
 from fedsim.levels import TRUNCATION, Levels
 
 
@@ -26,6 +30,41 @@ def test_levels_do_not_depend_on_the_order_of_questions(
     shuffler.shuffle(questions)  # type: ignore[attr-defined]
     fresh = Levels(0.9)
     assert all(fresh.level((0, "x", k), slot) == expected[k, slot] for k, slot in questions)
+
+
+def level_by_definition(key: tuple[streams.Part, ...], slot: int, memory: float) -> float:
+    """A slot's level from the draws of all slots that count, each made anew."""
+
+    def draw(number: int) -> float:
+        words = struct.unpack("<16I", streams.digest(*key, number // 16, size=64))
+        return NormalDist().inv_cdf((words[number % 16] + 0.5) / 2**32)
+
+    weights = [memory**age for age in range(500) if age == 0 or memory**age > TRUNCATION]
+    scale = math.sqrt(math.fsum(weight * weight for weight in weights))
+    return math.fsum(weight / scale * draw(slot - age) for age, weight in enumerate(weights))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.sampled_from([0.0, 0.3, 0.9]),
+    st.lists(st.tuples(st.integers(0, 2), st.integers(-40, 200)), max_size=12),
+)
+def test_levels_are_what_their_definition_says_whatever_was_asked_before(
+    memory: float, questions: list[tuple[int, int]]
+) -> None:
+    levels = Levels(memory)
+    for number, slot in [*questions, *reversed(questions)]:
+        key = (0, "x", number)
+        assert levels.level(key, slot) == level_by_definition(key, slot, memory)
+
+
+def test_more_keys_than_are_remembered_have_the_levels_that_they_have_alone(monkeypatch):
+    monkeypatch.setattr(levels_module, "_REMEMBERED_BYTES", 4000)
+    levels = Levels(0.5)
+    assert levels._track.cache_info().maxsize < 10
+    for slot in (3, 40, 41):
+        for number in range(20):
+            assert levels.level((0, "x", number), slot) == level_by_definition((0, "x", number), slot, 0.5)
 
 
 @pytest.mark.parametrize("slot", [0, 7, 1000])
