@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MODULES = (
     "fedsim.billing", "fedsim.computation", "fedsim.devices.cost", "fedsim.devices.device", "fedsim.devices.dropout",
+    "fedsim.devices.profile",
     "fedsim.exact_sum", "fedsim.hazard", "fedsim.heaps", "fedsim.leg", "fedsim.levels", "fedsim.network.link",
     "fedsim.network.rates", "fedsim.network.transport", "fedsim.network.tree", "fedsim.record_log", "fedsim.request",
     "fedsim.streams", "fedsim.timeline", "fedsim.world",

@@ -42,8 +42,8 @@ class Computation:
         self._work = work
         self._on_done = on_done
         self._on_given_up = on_given_up
-        self._nominal_s = duration_s(device.profile, work, compute_jitter(device.profile, world.seed, *key))
-        share = world.dropout.gives_up_at(*key)
+        self._nominal_s = duration_s(device.profile, work, compute_jitter(device.profile, world.seed, key))
+        share = world.dropout.gives_up_at(key)
         self._given_up = share is not None
         self._until_s = self._nominal_s if share is None else self._nominal_s * share
         self._done_s = 0.0

@@ -116,7 +116,7 @@ class Server:
         await self._take_turn()
         if not isinstance(work, Work):
             work = work()
-        jitter = compute_jitter(self._profile, self._world.seed, SERVER_ID, kind, subject)
+        jitter = compute_jitter(self._profile, self._world.seed, (SERVER_ID, kind, subject))
         start_at_s = self._world.loop.time()
         length_s = duration_s(self._profile, work, jitter)
         cut = True

@@ -1,25 +1,25 @@
 """``heapq`` for tuples that begin with a number, as fast when compiled as the numbers allow.
 
 The order is that of the tuples, no two of which are equal, so whatever is taken out comes in the same order as from ``heapq``,
-and both may work on one heap. Interpreted, ``heapq`` does the work; compiled (`fedsim.compiling`), comparing two floats is
-cheaper than asking two tuples.
+and both may work on one heap. Interpreted, the names below are ``heapq``'s own functions; compiled (`fedsim.compiling`),
+comparing two floats is cheaper than asking two tuples.
 """
 
 from __future__ import annotations
 
 import heapq
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 E = TypeVar("E", bound=tuple[Any, ...])
 
 
-def push(heap: list[E], entry: E) -> None:
+def heappush(heap: list[E], entry: E) -> None:
     """Add an entry."""
     heap.append(entry)
     rise(heap, len(heap) - 1)
 
 
-def pop(heap: list[E]) -> E:
+def heappop(heap: list[E]) -> E:
     """Take the smallest entry out; there must be one."""
     last = heap.pop()
     if not heap:
@@ -66,18 +66,8 @@ def sink(heap: list[E]) -> None:
     rise(heap, place)
 
 
-class _Push(Protocol):
-    def __call__(self, heap: list[E], entry: E, /) -> None: ...
+OWN: Final = (heappush, heappop)
+"""The two that are written here, also where ``heapq`` stands in for them."""
 
-
-class _Pop(Protocol):
-    def __call__(self, heap: list[E], /) -> E: ...
-
-
-_IS_COMPILED = not __file__.endswith(".py")
-
-heappush: _Push = push if _IS_COMPILED else heapq.heappush
-"""Add an entry."""
-
-heappop: _Pop = pop if _IS_COMPILED else heapq.heappop
-"""Take the smallest entry out; there must be one."""
+if __file__.endswith(".py"):
+    globals().update(heappush=heapq.heappush, heappop=heapq.heappop)

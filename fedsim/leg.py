@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from fedsim import streams
 from fedsim.devices.cost import radio_energy_j
@@ -13,7 +14,10 @@ from fedsim.network.transport import NO_HANDSHAKE, Handshake
 from fedsim.records import Direction, Fate, Purpose, Transfer
 from fedsim.world import World
 
-_SIDE: Mapping[Direction, streams.Joined] = {"down": streams.joined("down"), "up": streams.joined("up")}
+_SIDE: Final[Mapping[Direction, streams.Joined]] = {
+    "down": streams.joined("down"),
+    "up": streams.joined("up"),
+}
 
 
 class Leg:
@@ -181,7 +185,7 @@ class Opening:
         self._sent_bytes[direction] += num_bytes
         self._num_flown += 1
         self._flow = None
-        half_rtt_s = 0.5 * (self._device.profile.rtt_s + self._world.transport.config.extra_rtt)
+        half_rtt_s = 0.5 * (self._device.profile.rtt_s + self._world.transport.extra_rtt_s)
         self._world.timeline.at(self._world.timeline.now_s + half_rtt_s, self._fly)
 
     def stop(self) -> None:

@@ -29,9 +29,10 @@ TRUNCATION = 1e-3
 _BLOCK: Final = 16
 _BLOCK_BYTES: Final = 8 * _BLOCK
 _TWO_32: Final = 4294967296.0
-_WORDS = struct.Struct(f"<{_BLOCK}I")
-_DRAWS = struct.Struct(f"<{_BLOCK}d")
+_WORDS: Final = struct.Struct(f"<{_BLOCK}I")
+_DRAWS: Final = struct.Struct(f"<{_BLOCK}d")
 _REMEMBERED_BYTES = 1 << 24
+_fsum: Final = math.fsum
 
 
 def slot_at(at_s: float, period_s: float) -> int:
@@ -82,7 +83,7 @@ class Levels:
             first = oldest // _BLOCK
             _move(track, first, slot // _BLOCK + 1)
             draws = self._window.unpack_from(track.draws, 8 * (oldest - first * _BLOCK))
-            track.slot, track.level = slot, math.fsum(map(mul, self._weights, draws))
+            track.slot, track.level = slot, _fsum(map(mul, self._weights, draws))
         return track.level
 
 
@@ -96,8 +97,8 @@ def _move(track: _Track, first: int, end: int) -> None:
     was_end = was_first + len(draws) // _BLOCK_BYTES
     if was_first == first and was_end == end:
         return
-    known = slice((first - was_first) * _BLOCK_BYTES, (end - was_first) * _BLOCK_BYTES)
-    draws = draws[known] if was_first <= first < was_end else b""
+    from_byte, to_byte = (first - was_first) * _BLOCK_BYTES, (end - was_first) * _BLOCK_BYTES
+    draws = draws[from_byte:to_byte] if was_first <= first < was_end else b""
     for block in range(first + len(draws) // _BLOCK_BYTES, end):
         draws += _drawn(track.key, block)
     track.first, track.draws = first, draws

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -14,6 +14,10 @@ from fedsim.frames import FrameWriter, read_frames
 from fedsim.records import RECORD_TYPES, AnyRecord, Record, Transfer
 
 R = TypeVar("R", bound=Record)
+
+_TRANSFER: Final[type[Record]] = (
+    Transfer  # what is final here, the compiled code finds without asking a dictionary
+)
 
 
 class Chunk:
@@ -59,7 +63,7 @@ class RecordLog:
             self._rows = {kind: [] for kind in RECORD_TYPES}
         else:
             self._spool = FrameWriter(spool, start=_emptied(spool))
-        self._encoder = msgspec.msgpack.Encoder()
+        self._encode_into = msgspec.msgpack.Encoder().encode_into
         self._hash = sha256()
         self._buffer = bytearray()
         self._num_buffered = 0
@@ -74,11 +78,11 @@ class RecordLog:
     def add(self, record: Record) -> None:
         """Append one record."""
         kind = type(record)
-        if kind is Transfer:
+        if kind is _TRANSFER:
             self.wire_bytes += record.wire_bytes  # type: ignore[attr-defined]
         if self._rows is not None:
             self._rows[kind].append(record)
-        self._encoder.encode_into(record, self._buffer, -1)
+        self._encode_into(record, self._buffer, -1)
         self._num_buffered += 1
         if len(self._buffer) > _CHUNK_BYTES:
             self.flush()
@@ -183,6 +187,6 @@ def _emptied(path: Path) -> int:
     return 0
 
 
-_CHUNK_BYTES = 1 << 16
+_CHUNK_BYTES: Final = 1 << 16
 _START_BYTES = 2 + max(len(kind.__name__) for kind in RECORD_TYPES)
 _ARRAY32 = b"\xdd"  # msgpack's sign of an array whose length is the next four bytes

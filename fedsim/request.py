@@ -64,11 +64,9 @@ class Exchange:
         self.future: asyncio.Future[wire.Message] = world.loop.create_future()
         round_index = subject.draw if subject.question_id < 0 else -1
         # What tells this request's draws from every other's; the same in every protocol, whatever else happens in the run.
-        self.key: tuple[streams.Part, ...] = (
-            device.client_id,
-            streams.joined(message.purpose, subject.question_id, round_index, subject.attempt),
-        )
-        self._root = streams.joined(world.seed, *self.key)
+        about = streams.joined(message.purpose, subject.question_id, round_index, subject.attempt)
+        self.key: tuple[streams.Part, ...] = (device.client_id, about)
+        self._root = streams.joined(world.seed, device.client_id, about)
         self._world = world
         self._device = device
         self._message = message
@@ -98,7 +96,7 @@ class Exchange:
         if self._handler.expect is not None:
             self._handler.expect(device.state, self._message)
         if dropout.has_hazard:
-            self._hazard = Hazard(self._world.timeline, dropout.endurance(*self.key), self._failed)
+            self._hazard = Hazard(self._world.timeline, dropout.endurance(self.key), self._failed)
             self._hazard.set_rate(dropout.hazard_per_s("down"))
         self._send("down", self._message, None, self._downloaded)
 

@@ -9,11 +9,10 @@ draws at once. Key parts are integers, strings or bytes; ``1`` and ``"1"`` are d
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from hashlib import blake2b
 from itertools import repeat
 from statistics import NormalDist
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -42,7 +41,9 @@ class Joined:
 
 Part = int | str | bytes | Joined
 
-_TWO_52 = float(2**52)
+_blake2b: Final[Any] = blake2b  # what is final here, the compiled code finds without asking a dictionary
+_TWO_52: Final = float(2**52)
+_MOST_REMEMBERED: Final = 1 << 16
 
 
 def joined(*parts: Part) -> Joined:
@@ -60,7 +61,7 @@ def digest(*parts: Part, size: int = 8) -> bytes:
 
 
 def _hashed(key: bytes, size: int) -> bytes:
-    return blake2b(key, digest_size=size).digest()
+    return _blake2b(key, digest_size=size).digest()  # type: ignore[no-any-return]
 
 
 def _encoded(parts: tuple[Part, ...]) -> bytes:
@@ -76,10 +77,17 @@ def _encoded(parts: tuple[Part, ...]) -> bytes:
     return key
 
 
-@lru_cache(maxsize=1 << 16)
-def _plain(part: Part) -> bytes:
+_plain_parts: Final[dict[int | str, bytes]] = {}
+
+
+def _plain(part: Any) -> bytes:
     """An int or str, never of a subclass: what is remembered must not be mistaken for what only equals it, as True does 1."""
-    return _other(part)
+    encoded = _plain_parts.get(part)
+    if encoded is None:
+        if len(_plain_parts) >= _MOST_REMEMBERED:
+            _plain_parts.clear()
+        encoded = _plain_parts[part] = _other(part)
+    return encoded
 
 
 def _head(tag: bytes, raw: bytes) -> bytes:
@@ -106,12 +114,12 @@ def integer(*parts: Part) -> int:
 
 def uniform(*parts: Part) -> float:
     """A uniform draw in the open interval (0, 1) for this key."""
-    return _between_0_and_1(_hashed(_encoded(parts), 8))
+    return uniform_of(parts)
 
 
 def normal(*parts: Part) -> float:
     """A standard normal draw for this key (inverse transform of ``uniform``)."""
-    return _inv_cdf(_between_0_and_1(_hashed(_encoded(parts), 8)), 0.0, 1.0)
+    return _inv_cdf(uniform_of(parts), 0.0, 1.0)
 
 
 def standard_normals(uniforms: Iterable[float]) -> list[float]:
@@ -121,15 +129,33 @@ def standard_normals(uniforms: Iterable[float]) -> list[float]:
 
 def lognormal(sigma: float, *parts: Part) -> float:
     """A lognormal factor with mean 1: ``exp(sigma z - sigma^2 / 2)``; 1 exactly when ``sigma`` is 0."""
-    if not sigma:
-        return 1.0
-    level = _inv_cdf(_between_0_and_1(_hashed(_encoded(parts), 8)), 0.0, 1.0)
-    return math.exp(sigma * level - 0.5 * sigma * sigma)
+    return lognormal_of(sigma, parts)
 
 
 def exponential(mean: float, *parts: Part) -> float:
     """An exponential draw with the given mean."""
-    return -mean * math.log(_between_0_and_1(_hashed(_encoded(parts), 8)))
+    return exponential_of(mean, parts)
+
+
+# The same of a key as a tuple, which compiled code hands on as it is.
+
+
+def uniform_of(key: tuple[Part, ...]) -> float:
+    """`uniform` of these parts."""
+    return _between_0_and_1(_hashed(_encoded(key), 8))
+
+
+def lognormal_of(sigma: float, key: tuple[Part, ...]) -> float:
+    """`lognormal` of these parts."""
+    if not sigma:
+        return 1.0
+    level: float = _inv_cdf(uniform_of(key), 0.0, 1.0)
+    return math.exp(sigma * level - 0.5 * sigma * sigma)
+
+
+def exponential_of(mean: float, key: tuple[Part, ...]) -> float:
+    """`exponential` of these parts."""
+    return -mean * math.log(uniform_of(key))
 
 
 def _between_0_and_1(word: bytes) -> float:
@@ -152,4 +178,4 @@ def _inv_cdf_of() -> Callable[[float, float, float], float]:
     return _normal_dist_inv_cdf  # type: ignore[no-any-return]
 
 
-_inv_cdf = _inv_cdf_of()
+_inv_cdf: Final = _inv_cdf_of()

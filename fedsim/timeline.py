@@ -10,17 +10,21 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from heapq import heapify
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from fedsim.heaps import heappop, heappush
 
 Callback = Callable[..., object]
 Callbacks = tuple[Callable[[Any], object], ...]
 
-EVENT, TIMER, LIMIT = 1, 2, 3
+EVENT: Final = 1
+TIMER: Final = 2
+LIMIT: Final = 3
 """Priorities at one instant; SimPy's own are 0 (urgent) and 1 (normal)."""
 
-_MIN_COMPACTED = 64
+_MIN_COMPACTED: Final = 64
+_NEVER: Final = math.inf
+_next: Final = next  # what is final here, the compiled code finds without asking a dictionary
 
 
 class Scheduled:
@@ -53,9 +57,13 @@ class Scheduled:
 
     def cancel(self) -> None:
         """Never call the callback; without effect when it has run or was cancelled before."""
+        timeline = self._timeline
         if self.pending:
-            self._timeline.forget(self)
+            if self.callbacks is not timeline.run_daemon:
+                timeline.num_idle += 1
+            self.callbacks = timeline.forgotten
             self._args = ()
+            timeline.compact()
 
     def run(self) -> None:
         """Call it."""
@@ -69,7 +77,7 @@ def _run_event(event: Scheduled) -> None:
     event.run()
 
 
-RUN_EVENT: Callbacks = (_run_event,)
+RUN_EVENT: Final[Callbacks] = (_run_event,)
 
 
 class Timeline:
@@ -120,15 +128,15 @@ class Timeline:
         Raises:
             ValueError: ``when_s`` lies in the past or is NaN.
         """
-        if not self.now_s <= when_s < math.inf:
-            if when_s == math.inf:
+        if not self.now_s <= when_s < _NEVER:
+            if when_s == _NEVER:
                 return Scheduled(when_s, callback, args, self, None)
             raise ValueError(f"an event cannot be scheduled at {when_s} s: it is {self.now_s:g} s already")
         event = Scheduled(when_s, callback, args, self, RUN_EVENT)
         if daemon:
             event.callbacks = self.run_daemon
             self.num_idle += 1
-        heappush(self.heap, (when_s, EVENT, next(self._next_id), event))
+        heappush(self.heap, (when_s, EVENT, _next(self._next_id), event))
         return event
 
     def after(self, delay_s: float, callback: Callback, *args: Any, daemon: bool = False) -> Scheduled:
@@ -137,7 +145,7 @@ class Timeline:
 
     def push(self, when_s: float, priority: int, entry: Any) -> None:
         """Put an entry of another kind on the heap: one with ``callbacks``, as SimPy's events have."""
-        heappush(self.heap, (when_s, priority, next(self._next_id), entry))
+        heappush(self.heap, (when_s, priority, _next(self._next_id), entry))
 
     def limit(self, when_s: float, callback: Callback, *args: Any) -> None:
         """Schedule what comes after all else at an instant, and what nobody waits for."""
@@ -145,10 +153,13 @@ class Timeline:
         self.num_idle += 1
 
     def forget(self, entry: Any) -> None:
-        """An entry was cancelled: it stays on the heap, until too many of its kind do."""
-        if entry.callbacks is not self.run_daemon:
-            self.num_idle += 1
+        """An entry of another kind was cancelled: it stays on the heap, until too many of its kind do."""
+        self.num_idle += 1
         entry.callbacks = self.forgotten
+        self.compact()
+
+    def compact(self) -> None:
+        """One more was cancelled: if most of the heap was, take all of these off."""
         self.num_cancelled += 1
         if self.num_cancelled > _MIN_COMPACTED and 2 * self.num_cancelled > len(self.heap):
             forgotten = self.forgotten
@@ -199,12 +210,15 @@ class Timeline:
                 env.step()
                 continue
             env._now = self.now_s = heappop(heap)[0]  # ``step``, for one of ours
-            callbacks = entry.callbacks
-            entry.callbacks = None
-            if callbacks is RUN_EVENT:
-                assert isinstance(entry, Scheduled)
-                entry.run()
+            if isinstance(entry, Scheduled):
+                calls, entry.callbacks = entry.callbacks, None
+                if calls is RUN_EVENT:
+                    entry.run()
+                else:
+                    assert calls is not None
+                    calls[0](entry)
             else:
+                callbacks, entry.callbacks = entry.callbacks, None
                 callbacks[0](entry)
 
     def _on_forgotten(self, _entry: object) -> None:

@@ -43,8 +43,8 @@ async def test_a_device_that_leaves_has_done_the_share_of_the_work_for_which_it_
 
 async def test_a_task_that_is_given_up_has_cost_its_work_up_to_there() -> None:
     dropout = DropoutConfig(per_task=0.5)
-    seed = next(s for s in range(99) if Dropout(dropout, s).gives_up_at(*KEY) is not None)
-    share = Dropout(dropout, seed).gives_up_at(*KEY)
+    seed = next(s for s in range(99) if Dropout(dropout, s).gives_up_at(KEY) is not None)
+    share = Dropout(dropout, seed).gives_up_at(KEY)
     assert share is not None
     world = small_world(dropout=dropout, seed=seed)
     await drop(world)
@@ -55,7 +55,7 @@ async def test_a_task_that_is_given_up_has_cost_its_work_up_to_there() -> None:
 
 async def test_a_task_that_fails_by_a_hazard_has_cost_its_work_up_to_there() -> None:
     dropout = DropoutConfig(hazard="0.2 /s")  # type: ignore[arg-type]
-    seed = next(s for s in range(999) if 2.0 < Dropout(dropout, s).endurance(*KEY) / 0.2 < 9.0)
+    seed = next(s for s in range(999) if 2.0 < Dropout(dropout, s).endurance(KEY) / 0.2 < 9.0)
     world = small_world(dropout=dropout, seed=seed)
     await drop(world, seconds=9.0)
     (row,) = world.computes

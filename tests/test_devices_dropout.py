@@ -20,12 +20,12 @@ def dropout(seed=0, scores=None, **keys):
 
 def test_a_task_is_given_up_with_the_probability_asked_for_at_a_uniform_share():
     some, n = dropout(per_task=0.3), 5000
-    shares = [some.gives_up_at(k, "Candidates", 9) for k in range(n)]
+    shares = [some.gives_up_at((k, "Candidates", 9)) for k in range(n)]
     given_up = [share for share in shares if share is not None]
     assert abs(len(given_up) / n - 0.3) < 3.3 * math.sqrt(0.21 / n)
     assert all(0 < share < 1 for share in given_up)
     assert abs(statistics.fmean(given_up) - 0.5) < 3.3 * math.sqrt(1 / 12 / len(given_up))
-    assert some.gives_up_at(5, "Candidates", 9) == shares[5]
+    assert some.gives_up_at((5, "Candidates", 9)) == shares[5]
 
 
 @settings(max_examples=30, deadline=None)
@@ -34,15 +34,15 @@ def test_raising_the_dropout_only_adds_to_the_tasks_given_up(one, other, spread,
     scores = [-1.0, 0.0, 1.0] if scored else None
     few, many = (dropout(1, scores, per_task=p, spread=spread) for p in sorted((one, other)))
     keys = [(client_id, n) for client_id in range(3) for n in range(40)]
-    lost = {key: few.gives_up_at(*key) for key in keys}
-    more = {key: many.gives_up_at(*key) for key in keys}
+    lost = {key: few.gives_up_at(key) for key in keys}
+    more = {key: many.gives_up_at(key) for key in keys}
     assert all(share is None or more[key] == share for key, share in lost.items())
 
 
 def test_survival_under_one_hazard_is_exponential_in_time():
     some, n = dropout(hazard="36 /h"), 5000
     assert [some.hazard_per_s(phase) for phase in PHASES] == pytest.approx([0.01] * 4)
-    times_s = [some.endurance(k) / some.hazard_per_s("compute") for k in range(n)]
+    times_s = [some.endurance((k,)) / some.hazard_per_s("compute") for k in range(n)]
     survived = sum(time_s > 50 for time_s in times_s) / n
     p = math.exp(-0.5)
     assert abs(survived - p) < 3.3 * math.sqrt(p * (1 - p) / n)
@@ -54,15 +54,15 @@ def test_a_hazard_can_differ_by_phase_and_a_queue_counts_as_computation():
     assert some.hazard_per_s("done") == 0.0
     # Phases of 0.2, 0.1 and 0.1 s use up 0.2 + 0.2 + 0.3 = 0.7 of an Exp(1) endurance.
     n = 5000
-    survived = sum(some.endurance(k, "Candidates") > 0.7 for k in range(n)) / n
+    survived = sum(some.endurance((k, "Candidates")) > 0.7 for k in range(n)) / n
     assert abs(survived - math.exp(-0.7)) < 3.3 * math.sqrt(0.25 / n)
 
 
 def test_without_dropout_nothing_is_ever_given_up():
-    assert dropout().gives_up_at(0, 1) is None
+    assert dropout().gives_up_at((0, 1)) is None
     assert not dropout().has_hazard
     assert dropout(hazard={"upload": "1 /h"}).has_hazard
-    assert all(dropout(per_task=1.0).gives_up_at(k) is not None for k in range(20))
+    assert all(dropout(per_task=1.0).gives_up_at((k,)) is not None for k in range(20))
 
 
 def test_a_device_s_own_risk_is_the_share_of_its_tasks_that_it_gives_up():
@@ -71,7 +71,7 @@ def test_a_device_s_own_risk_is_the_share_of_its_tasks_that_it_gives_up():
     assert max(risks) - min(risks) > 0.2
     for client_id, risk in enumerate(risks):
         n = 2000
-        lost = sum(some.gives_up_at(client_id, "Candidates", k) is not None for k in range(n)) / n
+        lost = sum(some.gives_up_at((client_id, "Candidates", k)) is not None for k in range(n)) / n
         assert abs(lost - risk) < 3.9 * math.sqrt(risk * (1 - risk) / n)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from fedsim.network.link import SharedLink
 from fedsim.network.tree import TreeEdge, TreeLink
-from tests.test_network_link import FakeTimeline
+from tests.test_network_link import Played
 
 RUNS, FLOWS, WARM_UP = 20, 2500, 300
 T_QUANTILE = 3.17  # two-sided 99.5% of Student's t with 19 degrees of freedom
@@ -31,8 +31,8 @@ def one_edge(timeline):
 def load(law, rho, seed, make_link=shared_link):
     """Poisson arrivals of mean size 1 at a link of rate 1: (size, sojourn) by flow, and the numbers found on arrival."""
     random_ = random.Random(seed)
-    timeline = FakeTimeline()
-    link = make_link(timeline)
+    timeline = Played()
+    link = make_link(timeline.queue)
     rows, found = {}, []
 
     def begin(k, size):
@@ -93,8 +93,8 @@ def test_under_processor_sharing_a_flow_of_size_x_takes_x_over_one_minus_rho():
 def test_littles_law_holds_along_every_path_between_two_idle_instants():
     # The integral of the number of open flows over time = the sum of their sojourns, cut ones included.
     random_ = random.Random(3)
-    timeline = FakeTimeline()
-    link = SharedLink(timeline, 1.0)
+    timeline = Played()
+    link = SharedLink(timeline.queue, 1.0)
     area, last = 0.0, (0.0, 0)
     sojourns = []
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedsim.network.naive import Arrival, RateChange, Tree, max_min_rates_on, simulate
 from fedsim.network.tree import TreeEdge, TreeLink
-from tests.test_network_link import FakeTimeline, NeverForgets, odd_instants, run_script
+from tests.test_network_link import Played, odd_instants, run_script
 
 
 def tree_link(tree):
@@ -72,9 +72,9 @@ def test_a_cut_behind_an_edge_returns_its_bytes_and_frees_the_edge():
 
 def test_edges_in_a_circle_and_parents_that_are_none_are_refused():
     with pytest.raises(ValueError, match="circle: a -> b -> a"):
-        TreeLink(FakeTimeline(), 1.0, {"a": TreeEdge(1.0, "b"), "b": TreeEdge(1.0, "a")}, {}.get)
+        TreeLink(Played().queue, 1.0, {"a": TreeEdge(1.0, "b"), "b": TreeEdge(1.0, "a")}, {}.get)
     with pytest.raises(ValueError, match="parent 'x' of 'a' is no edge"):
-        TreeLink(FakeTimeline(), 1.0, {"a": TreeEdge(1.0, "x")}, {}.get)
+        TreeLink(Played().queue, 1.0, {"a": TreeEdge(1.0, "x")}, {}.get)
 
 
 def test_water_filling_on_a_chain_of_links_stops_each_flow_at_its_first_full_link():
@@ -134,8 +134,8 @@ def test_the_tree_agrees_with_water_filling_on_the_whole_graph(script):
 @given(scripts(), st.floats(0, 12))
 def test_rates_at_any_instant_are_those_of_water_filling(script, at_s):
     arrivals, access, capacity, tree, _ = script
-    timeline = FakeTimeline()
-    link = tree_link(tree)(timeline, capacity)
+    timeline = Played()
+    link = tree_link(tree)(timeline.queue, capacity)
     flows = []
     for arrival in sorted(arrivals, key=lambda arrival: arrival.at_s):
         if arrival.at_s <= at_s:
@@ -164,17 +164,6 @@ def test_a_tree_whose_edges_have_no_limit_is_the_shared_link(script):
         assert one == pytest.approx(other, rel=1e-9, abs=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
-@given(scripts())
-def test_stale_wakeups_do_nothing(script):
-    arrivals, access, capacity, tree, changes = script
-    made = tree_link(tree)
-    assert (
-        run_script(arrivals, access, capacity, NeverForgets(), changes, made)[:2]
-        == run_script(arrivals, access, capacity, None, changes, made)[:2]
-    )
-
-
 def test_long_random_load_agrees_with_the_naive_twin_and_leaves_nothing_behind():
     random_ = random.Random(5)
     names = [f"edge{k}" for k in range(8)]
@@ -200,9 +189,9 @@ def test_long_random_load_agrees_with_the_naive_twin_and_leaves_nothing_behind()
 
 def test_moves_per_change_do_not_grow_with_the_number_of_flows():
     def pushes_per_flow(n):
-        timeline = FakeTimeline()
+        timeline = Played()
         edges = {f"edge{k}": TreeEdge(30.0 * n / 8) for k in range(8)}
-        link = TreeLink(timeline, 160.0 * n / 8, edges, lambda client_id: f"edge{client_id % 8}")
+        link = TreeLink(timeline.queue, 160.0 * n / 8, edges, lambda client_id: f"edge{client_id % 8}")
         for k in range(n):
             link.start(k, 1000.0 + k % 97, 5.0 + k % 61, lambda flow: None)
         timeline.run()

@@ -187,7 +187,7 @@ async def test_a_device_is_away_at_the_instant_at_which_its_session_ends() -> No
 async def test_a_given_up_task_frees_the_processor_for_the_next_in_the_queue() -> None:
     dropout = DropoutConfig(per_task=0.5)
     seed = next(seed for seed in range(99) if _gives_up(seed, 0) and not _gives_up(seed, 1))
-    share = Dropout(dropout, seed).gives_up_at(*KEY[:-1], 0)
+    share = Dropout(dropout, seed).gives_up_at((*KEY[:-1], 0))
     assert share is not None
     world = small_world(dropout=dropout, seed=seed)
     client = world.federation.clients[0]
@@ -209,7 +209,7 @@ async def test_a_given_up_task_frees_the_processor_for_the_next_in_the_queue() -
 
 
 def _gives_up(seed: int, attempt: int) -> bool:
-    return Dropout(DropoutConfig(per_task=0.5), seed).gives_up_at(*KEY[:-1], attempt) is not None
+    return Dropout(DropoutConfig(per_task=0.5), seed).gives_up_at((*KEY[:-1], attempt)) is not None
 
 
 @pytest.mark.parametrize(
@@ -219,19 +219,19 @@ async def test_a_hazard_strikes_in_whatever_phase_the_request_is(
     phase: str, earliest_s: float, latest_s: float
 ) -> None:
     dropout = DropoutConfig(hazard="0.2 /s")  # type: ignore[arg-type]
-    seed = next(s for s in range(999) if earliest_s < Dropout(dropout, s).endurance(*KEY) / 0.2 < latest_s)
+    seed = next(s for s in range(999) if earliest_s < Dropout(dropout, s).endurance(KEY) / 0.2 < latest_s)
     world = small_world(dropout=dropout, seed=seed)
     with pytest.raises(ClientDropped) as caught:
         await world.federation.clients[0].request(ask(2.0))
     assert caught.value.phase == phase
-    assert world.loop.time() == Dropout(dropout, seed).endurance(*KEY) / 0.2
+    assert world.loop.time() == Dropout(dropout, seed).endurance(KEY) / 0.2
     assert [(row.status, row.cause) for row in world.outcomes] == [("dropped", "hazard")]
     await world.settle()
 
 
 async def test_a_hazard_does_not_touch_a_reply_in_the_air() -> None:
     dropout = DropoutConfig(hazard="0.2 /s")  # type: ignore[arg-type]
-    seed = next(s for s in range(9999) if 8.5 < Dropout(dropout, s).endurance(*KEY) / 0.2 < 9.0)
+    seed = next(s for s in range(9999) if 8.5 < Dropout(dropout, s).endurance(KEY) / 0.2 < 9.0)
     world = small_world(dropout=dropout, seed=seed)
     await world.federation.clients[0].request(ask(2.0))
     await asyncio.sleep(5.0)

@@ -157,8 +157,8 @@ async def test_a_cancel_message_that_reaches_a_sleeping_device_waits_at_its_door
 
 async def test_the_hazard_stands_still_while_the_device_sleeps() -> None:
     dropout = DropoutConfig(hazard="0.2 /s")  # type: ignore[arg-type]
-    seed = next(s for s in range(999) if 2.0 < Dropout(dropout, s).endurance(*KEY) / 0.2 < 3.0)
-    fails_s = Dropout(dropout, seed).endurance(*KEY) / 0.2
+    seed = next(s for s in range(999) if 2.0 < Dropout(dropout, s).endurance(KEY) / 0.2 < 3.0)
+    fails_s = Dropout(dropout, seed).endurance(KEY) / 0.2
     world = small_world(
         availability=Timetable({0: [(0.0, 2.0), (50.0, 99.0)]}), on_cut="suspend", dropout=dropout, seed=seed
     )

@@ -221,7 +221,7 @@ class Foresight:
         down_key, up_key = (world.seed, *key, "down"), (world.seed, *key, "up")
         down = world.transport.plan(nominal.down_bytes, down_key)
         at_s = start_at_s + self._leg_s(client_id, profile, "down", down, down_key, start_at_s)
-        compute_s = duration_s(profile, nominal.work, compute_jitter(profile, world.seed, *key))
+        compute_s = duration_s(profile, nominal.work, compute_jitter(profile, world.seed, key))
         if world.slowdowns is None:
             at_s += compute_s
         elif at_s < math.inf:
@@ -259,7 +259,7 @@ class Foresight:
             up_bytes_per_s = min(up_bytes_per_s, self._shared_rate(client_id, "up"))
             if not up_bytes_per_s:
                 return math.inf
-            wait_s += handshake.round_trips * (profile.rtt_s + transport.config.extra_rtt)
+            wait_s += handshake.round_trips * (profile.rtt_s + transport.extra_rtt_s)
             wait_s += handshake.up_bytes / up_bytes_per_s
             sent_bytes += handshake.down_bytes
         return wait_s + sent_bytes / rate_bytes_per_s + transport.one_way_s(profile, key)

@@ -33,11 +33,11 @@ from fedsim.errors import DataFileError, ScenarioError
 from fedsim.input_files import read_text
 from fedsim.input_limits import MAX_DIGITS, MAX_GRAPH_BYTES
 from fedsim.lazily import Lazily
-from fedsim.network.link import Clock
 from fedsim.network.tree import TreeEdge, TreeLink
 from fedsim.records import Direction
 from fedsim.scenario_errors import scenario_error
 from fedsim.scenario_yaml import Document
+from fedsim.timeline import Timeline
 from fedsim.units import LinkRate, Seconds
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class EdgeTree:
     edges: Mapping[str, EdgeConfig]
     homes: Mapping[int, str]
 
-    def link(self, timeline: Clock, direction: Direction, capacity_bytes_per_s: float) -> TreeLink:
+    def link(self, timeline: Timeline, direction: Direction, capacity_bytes_per_s: float) -> TreeLink:
         """One direction of the tree, with the server's link as its root."""
         links = {name: TreeEdge(getattr(edge, direction), edge.parent) for name, edge in self.edges.items()}
         return TreeLink(timeline, capacity_bytes_per_s, links, self.homes.get)

@@ -25,37 +25,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from heapq import heapify
 from operator import attrgetter
-from typing import Protocol
+from typing import Final
 
 from fedsim.heaps import heappop, heappush
+from fedsim.timeline import Scheduled, Timeline
 
-RATE_UNIT_BYTES_PER_S = 2.0**-40
+RATE_UNIT_BYTES_PER_S: Final = 2.0**-40
 # An access link without a limit: fast enough that no transfer takes measurable time.
-UNLIMITED_ACCESS_BYTES_PER_S = 2.0**60
-_UNLIMITED_UNITS = round(UNLIMITED_ACCESS_BYTES_PER_S / RATE_UNIT_BYTES_PER_S)
+UNLIMITED_ACCESS_BYTES_PER_S: Final = 2.0**60
+_UNLIMITED_UNITS: Final = round(UNLIMITED_ACCESS_BYTES_PER_S / RATE_UNIT_BYTES_PER_S)
 # Flows that finish within this time of one another finish together, in order of start.
-TIE_S = 1e-9
-_NUMBER = attrgetter("number")
-
-
-class Cancellable(Protocol):
-    """Something on the queue of time that can be taken off."""
-
-    def cancel(self) -> object:
-        """Take it off; it will not be called."""
-
-
-class Clock(Protocol):
-    """What the link needs of a clock; ``fedsim.timeline.Timeline`` is one."""
-
-    def time(self) -> float:
-        """Now, in seconds."""
-
-    def at(self, when_s: float, callback: Callable[[], object], /) -> Cancellable:
-        """Call ``callback`` at ``when_s``, which is not before now."""
+TIE_S: Final = 1e-9
+_NUMBER: Final = attrgetter("number")
+_NEVER: Final = math.inf
+_ulp: Final = math.ulp
 
 
 class Flow:
@@ -94,7 +79,7 @@ class Flow:
 class SharedLink:
     """One direction of the server's link, shared by all clients' flows (see the module's docstring)."""
 
-    def __init__(self, timeline: Clock, capacity_bytes_per_s: float = math.inf) -> None:
+    def __init__(self, timeline: Timeline, capacity_bytes_per_s: float = math.inf) -> None:
         """Make an idle link.
 
         Args:
@@ -107,7 +92,7 @@ class SharedLink:
         self._timeline = timeline
         self._capacity = rate_units(capacity_bytes_per_s) if math.isfinite(capacity_bytes_per_s) else None
         self._clients: dict[int, ClientFlows] = {}
-        self._now_s = timeline.time()
+        self._now_s = timeline.now_s
         self._num_flows = 0
         self._num_open = 0
         # What ended: whole bytes, which are exact however many there are, and the parts of bytes of flows that were cut.
@@ -124,9 +109,8 @@ class SharedLink:
         self._shared_by_mark = _Heap()
         self._common = 0.0
         self._fair_rate = math.inf
-        self._wake: Cancellable | None = None
-        self._wake_at_s = math.inf
-        self._generation = 0
+        self._wake: Scheduled | None = None
+        self._wake_at_s = _NEVER
 
     @property
     def num_open_flows(self) -> int:
@@ -176,7 +160,7 @@ class SharedLink:
         Raises:
             ValueError: negative or non-finite bytes, or a rate that is negative or not a number.
         """
-        if not 0 <= wire_bytes < math.inf:
+        if not 0 <= wire_bytes < _NEVER:
             raise ValueError(f"a transfer of {wire_bytes} bytes; must be finite and not negative")
         access = rate_units(access_bytes_per_s)
         self._advance()
@@ -241,7 +225,7 @@ class SharedLink:
 
     def _advance(self) -> None:
         """Move the common clock to now; clients' own clocks are moved when they are touched."""
-        now_s = self._timeline.time()
+        now_s = self._timeline.now_s
         if self._shared_flows:
             self._common += self._fair_rate * (now_s - self._now_s)
         self._now_s = now_s
@@ -295,7 +279,7 @@ class SharedLink:
         client.since_s = self._now_s
         self._own_units += client.access
         left_bytes = client.marks[0][0] - client.served
-        finish_at_s = self._now_s + left_bytes / client.own_rate if client.own_rate else math.inf
+        finish_at_s = self._now_s + left_bytes / client.own_rate if client.own_rate else _NEVER
         self._own_by_rate.push(-client.own_rate, client)
         self._own_by_finish.push(finish_at_s, client)
 
@@ -331,13 +315,13 @@ class SharedLink:
             left = capacity - self._own_units
             self._fair_rate = left / self._shared_flows * RATE_UNIT_BYTES_PER_S
         else:
-            self._fair_rate = math.inf
+            self._fair_rate = _NEVER
         self._schedule()
 
     # Finishing.
 
     def _schedule(self) -> None:
-        """One wake-up for the whole link, at the next finish; an older one does nothing if it still comes."""
+        """One wake-up for the whole link, at the next finish."""
         at_s = self._next_finish_at_s()
         if at_s < self._now_s:
             at_s = self._now_s
@@ -347,22 +331,19 @@ class SharedLink:
             self._wake.cancel()
             self._wake = None
         self._wake_at_s = at_s
-        self._generation += 1
-        if at_s < math.inf:
-            self._wake = self._timeline.at(at_s, partial(self._on_wake, self._generation))
+        if at_s < _NEVER:
+            self._wake = self._timeline.at(at_s, self._on_wake)
 
     def _next_finish_at_s(self) -> float:
         own, shared = self._own_by_finish.entries, self._shared_by_mark.entries
-        at_s = own[0][0] if own else math.inf
+        at_s = own[0][0] if own else _NEVER
         if not (shared and self._fair_rate):
             return at_s
         shared_at_s = self._now_s + (shared[0][0] - self._common) / self._fair_rate
         return at_s if at_s <= shared_at_s else shared_at_s
 
-    def _on_wake(self, generation: int) -> None:
-        if generation != self._generation:
-            return
-        self._wake, self._wake_at_s = None, math.inf
+    def _on_wake(self) -> None:
+        self._wake, self._wake_at_s = None, _NEVER
         self._advance()
         finished = self._finished()
         self._settle()
@@ -373,7 +354,7 @@ class SharedLink:
 
     def _finished(self) -> list[Flow]:
         """Close the flows whose last byte leaves now, or within the resolution of time."""
-        slack_s = max(TIE_S, 4 * math.ulp(self._now_s))
+        slack_s = max(TIE_S, 4 * _ulp(self._now_s))
         own, shared, finished = self._own_by_finish.entries, self._shared_by_mark.entries, list[Flow]()
         while True:
             if own and own[0][0] <= self._now_s + slack_s:

@@ -24,7 +24,8 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import Final
 
 from fedsim import streams
 from fedsim.devices.profile import DeviceProfile
@@ -87,32 +88,43 @@ class Handshake:
         return len(self.rounds)
 
 
-_ONE_WAY = streams.joined("one-way")
-NO_HANDSHAKE = Handshake()
-_HANDSHAKE = Handshake(HANDSHAKE_ROUNDS)
+_ONE_WAY: Final = streams.joined("one-way")
+_LEAST_SEGMENTS: Final = tcp.LEAST_WINDOW_SEGMENTS
+NO_HANDSHAKE: Final = Handshake()
+_HANDSHAKE: Final = Handshake(HANDSHAKE_ROUNDS)
 
 
-@dataclass(frozen=True, slots=True)
 class Transport:
     """Overhead, delay and loss of messages, by the network's settings; pure functions of message and key.
 
     ``key`` is the stream key of one transfer: the seed first, then what tells it from every other, direction
     included; the same key gives the same draw. How fast the bytes go is `fedsim.network.rates`.
+
+    Attributes:
+        config: the network's settings.
+        extra_rtt_s: round-trip time beyond the access link, seconds.
+        handshake: what every request pays to open its connection; nothing for ``ideal`` and ``keep_alive``.
     """
 
-    config: NetworkConfig
-    _lossless: dict[int, TransferPlan] = field(default_factory=dict, init=False, repr=False, compare=False)
+    __slots__ = ("_header_bytes", "_is_ideal", "_loss", "_lossless", "_payload_bytes", "_slow_start", "_tls_bytes", "config",
+                 "extra_rtt_s", "handshake")  # fmt: skip
 
-    @property
-    def handshake(self) -> Handshake:
-        """What every request pays to open its connection; nothing for ``ideal`` and ``keep_alive``."""
-        if self.config.transport == "ideal" or self.config.connection == "keep_alive":
-            return NO_HANDSHAKE
-        return _HANDSHAKE
+    def __init__(self, config: NetworkConfig) -> None:
+        self.config = config
+        self.extra_rtt_s: float = config.extra_rtt
+        self._is_ideal = config.transport == "ideal"
+        is_open = self._is_ideal or config.connection == "keep_alive"
+        self.handshake = NO_HANDSHAKE if is_open else _HANDSHAKE
+        self._payload_bytes: int = config.segment_payload
+        self._header_bytes: int = config.segment_header
+        self._tls_bytes: int = config.tls_record
+        self._loss: float = config.loss
+        self._slow_start: bool = config.slow_start
+        self._lossless: dict[int, TransferPlan] = {}
 
     def num_segments(self, message_bytes: int) -> int:
         """TCP segments of a message; an empty one needs none."""
-        return _ceil_div(self._stream_bytes(message_bytes), self.config.segment_payload)
+        return _ceil_div(self._stream_bytes(message_bytes), self._payload_bytes)
 
     def wire_bytes(self, message_bytes: int) -> int:
         """Bytes on the wire when nothing is lost.
@@ -122,9 +134,9 @@ class Transport:
         """
         if message_bytes < 0:
             raise ValueError(f"a message of {message_bytes} bytes; must not be negative")
-        if self.config.transport == "ideal":
+        if self._is_ideal:
             return message_bytes
-        headers = self.num_segments(message_bytes) * self.config.segment_header
+        headers = self.num_segments(message_bytes) * self._header_bytes
         return self._stream_bytes(message_bytes) + headers
 
     def plan(self, message_bytes: int, key: tuple[streams.Part, ...]) -> TransferPlan:
@@ -135,14 +147,14 @@ class Transport:
         """
         plan = self._lossless.get(message_bytes)
         if plan is None:
-            num_segments = 0 if self.config.transport == "ideal" else self.num_segments(message_bytes)
+            num_segments = 0 if self._is_ideal else self.num_segments(message_bytes)
             plan = TransferPlan(message_bytes, num_segments, self.wire_bytes(message_bytes), 0)
             self._lossless[message_bytes] = plan
-        if not self.config.loss or not plan.num_segments:
+        if not self._loss or not plan.num_segments:
             return plan
         repeats, rounds, lost = 0, 0, plan.num_segments
         generator = streams.generator(*key, "retransmissions")
-        while lost := int(generator.binomial(lost, self.config.loss)):
+        while lost := int(generator.binomial(lost, self._loss)):
             repeats, rounds = repeats + lost, rounds + 1
         repeated_bytes = round(repeats * plan.wire_bytes / plan.num_segments)
         return replace(plan, retransmitted_bytes=repeated_bytes, loss_rounds=rounds)
@@ -154,23 +166,23 @@ class Transport:
 
         The rate is that of the client's access link now; it is asked for only where it matters.
         """
-        if plan.num_segments <= tcp.LEAST_WINDOW_SEGMENTS and not plan.loss_rounds:
+        if plan.num_segments <= _LEAST_SEGMENTS and not plan.loss_rounds:
             return 0.0  # most messages; none of ``ideal`` has segments
-        rtt_s = profile.rtt_s + self.config.extra_rtt
+        rtt_s = profile.rtt_s + self.extra_rtt_s
         wait_s = plan.loss_rounds * rtt_s
-        segment_bytes = self.config.segment_payload + self.config.segment_header
-        window_bytes = tcp.initial_window_segments(self.config.segment_payload) * segment_bytes
-        if self.config.slow_start and plan.total_bytes > window_bytes:
+        segment_bytes = self._payload_bytes + self._header_bytes
+        window_bytes = tcp.initial_window_segments(self._payload_bytes) * segment_bytes
+        if self._slow_start and plan.total_bytes > window_bytes:
             wait_s += tcp.slow_start_s(plan.total_bytes, window_bytes, rate_bytes_per_s(), rtt_s)
         return wait_s
 
     def one_way_s(self, profile: DeviceProfile, key: tuple[streams.Part, ...]) -> float:
         """Delay of the last byte: ``(rtt + extra_rtt) / 2`` times a lognormal draw of mean 1."""
-        delay_s = 0.5 * (profile.rtt_s + self.config.extra_rtt)
-        return delay_s * streams.lognormal(profile.rtt_jitter, *key, _ONE_WAY)
+        delay_s = 0.5 * (profile.rtt_s + self.extra_rtt_s)
+        return delay_s * streams.lognormal_of(profile.rtt_jitter, (*key, _ONE_WAY))
 
     def _stream_bytes(self, message_bytes: int) -> int:
-        return message_bytes + self.config.tls_record * _ceil_div(message_bytes, TLS_RECORD_BYTES)
+        return message_bytes + self._tls_bytes * _ceil_div(message_bytes, TLS_RECORD_BYTES)
 
 
 def _ceil_div(numerator: int, denominator: int) -> int:

@@ -34,11 +34,11 @@ from fedsim.network.link import (
     RATE_UNIT_BYTES_PER_S,
     TIE_S,
     ClientFlows,
-    Clock,
     Flow,
     SharedLink,
     rate_units,
 )
+from fedsim.timeline import Timeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class TreeLink(SharedLink):
 
     def __init__(
         self,
-        timeline: Clock,
+        timeline: Timeline,
         capacity_bytes_per_s: float,
         edges: Mapping[str, TreeEdge],
         home: Callable[[int], str | None],
@@ -130,7 +130,7 @@ class TreeLink(SharedLink):
         return client
 
     def _advance(self) -> None:
-        self._now_s = self._timeline.time()
+        self._now_s = self._timeline.now_s
 
     def _clock(self, client: ClientFlows) -> float:
         assert isinstance(client, _Client)
