@@ -118,7 +118,7 @@ def _scoring(honest: Handler, roles: Roles, seed: int) -> Handler:
         if config is None:
             return honest.run(client, message)
         if isinstance(config, SlowOnPurpose):
-            return replace(honest.run(client, message), delay_s=config.delay)
+            return msgspec.structs.replace(honest.run(client, message), delay_s=config.delay)
         if not _computes(config):
             made = _MADE_UP[type(config)](config, seed, client.client_id, message)
             return Reply(_rewards(message, made), evaluator="hostile")

@@ -24,8 +24,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from fedsim import streams
 from fedsim.computation import Computation
@@ -140,7 +141,7 @@ class Exchange:
             fault = world.faults.reply(client_id, now_s, *self.key, message=reply.message)
             if fault is not None:
                 self._reply_fault = fault
-                self._reply = replace(reply, message=fault.apply(reply.message))
+                self._reply = msgspec.structs.replace(reply, message=fault.apply(reply.message))
                 world.log.add(Fault(
                     kind=fault.kind, client_id=client_id, request_id=self.request_id,
                     start_at_s=now_s, end_at_s=now_s + fault.delay_s,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from fedsim import streams
+from fedsim.asking import Reply, Subject
 from fedsim.billing import AsEncoded, Sizes
 from fedsim.clock import VirtualLoop
 from fedsim.devices.availability import Availability
@@ -21,23 +22,10 @@ from fedsim.record_log import RecordLog
 from fedsim.records import Direction, Outcome
 from fedsim.timeline import Timeline
 
+__all__ = ["Endable", "Handler", "Hurry", "Reply", "Slowdowns", "Subject", "UnderWay", "World"]
+
 if TYPE_CHECKING:
     from fedsim.faults.plan import Faults
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What a client's handler produced: the message that travels, and notes that only the simulator sees.
-
-    Attributes:
-        message: what travels.
-        evaluator: how it was come by, for the records.
-        delay_s: how long the device holds it back on purpose before it sends it.
-    """
-
-    message: wire.Message
-    evaluator: str = ""
-    delay_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,22 +81,6 @@ class Slowdowns(Protocol):
         self, client_id: int, key: tuple[streams.Part, ...], start_at_s: float, end_at_s: float
     ) -> float:
         """Nominal seconds that are done between two instants."""
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What a request is about: a question, which time it is asked, and the draw that asks; or a round and its try.
-
-    Client, the message's purpose, question and attempt are the key of all random draws of a request: a client that is asked
-    the same has the same luck in every protocol, whatever else happens in the run. ``attempt`` counts the times that a
-    client is asked the same in one run: the epoch of the stream of questions (``Draw.epoch``), the try of a probe or of a
-    round. ``draw`` is for the records alone, except where a request is about no question: then it is the round, and a part
-    of the key. No two requests of a run may agree in their keys (``fedsim.invariants``).
-    """
-
-    draw: int = -1
-    question_id: int = -1
-    attempt: int = 0
 
 
 class Endable(Protocol):

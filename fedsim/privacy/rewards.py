@@ -32,9 +32,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import NormalDist
 
+import msgspec
 import numpy as np
 from pydantic import Field, model_validator
 
@@ -128,7 +129,9 @@ class RewardNoise:
             self._count_rewards(message, reply.evaluator)
             about = (message.draw, message.question)
             keys = [(*about, place, text) for place, text in enumerate(message.candidates)]
-            return replace(reply, message=wire.Rewards(said.draw, tuple(self._noisy(said.rewards, keys))))
+            return msgspec.structs.replace(
+                reply, message=wire.Rewards(said.draw, tuple(self._noisy(said.rewards, keys)))
+            )
         if isinstance(message, wire.ProbeExemplars) and isinstance(said, wire.ProbeBits):
             count = len(message.questions)
             bits = np.unpackbits(np.frombuffer(said.bits, np.uint8), count=count).astype(float).tolist()
@@ -136,7 +139,9 @@ class RewardNoise:
             exemplars: list[tuple[streams.Part, ...]] = [("exemplar", *pair) for pair in pairs]
             self.released.probe_bits += sum(self._is_new(*key) for key in exemplars)
             noisy = [number >= 0.5 for number in self._noisy(bits, exemplars)]
-            return replace(reply, message=wire.ProbeBits(said.draw, np.packbits(noisy).tobytes()))
+            return msgspec.structs.replace(
+                reply, message=wire.ProbeBits(said.draw, np.packbits(noisy).tobytes())
+            )
         raise TypeError(f"a {type(said).__name__} has no numbers that noise protects one by one")
 
     def _noisy(self, numbers: Sequence[float], keys: Sequence[tuple[streams.Part, ...]]) -> list[float]:
