@@ -20,10 +20,9 @@ if TYPE_CHECKING:
 
 MODULES = (
     "fedsim.billing", "fedsim.computation", "fedsim.devices.cost", "fedsim.devices.device", "fedsim.devices.dropout",
-    "fedsim.devices.profile",
-    "fedsim.exact_sum", "fedsim.hazard", "fedsim.heaps", "fedsim.leg", "fedsim.levels", "fedsim.network.link",
-    "fedsim.network.rates", "fedsim.network.transport", "fedsim.network.tree", "fedsim.record_log", "fedsim.request",
-    "fedsim.streams", "fedsim.timeline", "fedsim.world",
+    "fedsim.devices.profile", "fedsim.exact_sum", "fedsim.hazard", "fedsim.heaps", "fedsim.leg", "fedsim.levels",
+    "fedsim.network.link", "fedsim.network.rates", "fedsim.network.transport", "fedsim.network.tree", "fedsim.normals",
+    "fedsim.record_log", "fedsim.request", "fedsim.streams", "fedsim.timeline", "fedsim.world",
 )  # fmt: skip
 """What is compiled, as one unit: they call each other without Python's calls."""
 

@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import math
 import struct
-from functools import lru_cache
+from collections.abc import Iterable
+from functools import lru_cache, partial
 from operator import mul
 from typing import Final
 
 from fedsim import streams
+from fedsim.normals import standard_normals
 
 TRUNCATION = 1e-3
 """Weight at which the moving average is cut."""
@@ -83,8 +85,16 @@ class Levels:
             first = oldest // _BLOCK
             _move(track, first, slot // _BLOCK + 1)
             draws = self._window.unpack_from(track.draws, 8 * (oldest - first * _BLOCK))
-            track.slot, track.level = slot, _fsum(map(mul, self._weights, draws))
+            track.slot, track.level = slot, _fsum(_products(self._weights, draws))
         return track.level
+
+
+def _products(weights: list[float], draws: tuple[float, ...]) -> Iterable[float]:
+    return [weight * draws[place] for place, weight in enumerate(weights)]
+
+
+if __file__.endswith(".py"):  # not compiled
+    globals().update(_products=partial(map, mul))
 
 
 def _track_of(key: tuple[streams.Part, ...]) -> _Track:
@@ -107,4 +117,4 @@ def _move(track: _Track, first: int, end: int) -> None:
 def _drawn(key: streams.Joined, block: int) -> bytes:
     """The draws e of 16 slots from one hash: 32 bits each, so that none lies beyond 6.4 deviations."""
     words: tuple[int, ...] = _WORDS.unpack(streams.digest(key, block, size=_WORDS.size))
-    return _DRAWS.pack(*streams.standard_normals([(word + 0.5) / _TWO_32 for word in words]))
+    return _DRAWS.pack(*standard_normals([(word + 0.5) / _TWO_32 for word in words]))

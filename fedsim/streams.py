@@ -9,15 +9,16 @@ draws at once. Key parts are integers, strings or bytes; ``1`` and ``"1"`` are d
 from __future__ import annotations
 
 import math
+import struct
 from hashlib import blake2b
-from itertools import repeat
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from fedsim.normals import standard_normal
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    pass
 
 
 class Joined:
@@ -43,6 +44,7 @@ Part = int | str | bytes | Joined
 
 _blake2b: Final[Any] = blake2b  # what is final here, the compiled code finds without asking a dictionary
 _TWO_52: Final = float(2**52)
+_HALVES: Final = struct.Struct(">II")
 _MOST_REMEMBERED: Final = 1 << 16
 
 
@@ -119,12 +121,7 @@ def uniform(*parts: Part) -> float:
 
 def normal(*parts: Part) -> float:
     """A standard normal draw for this key (inverse transform of ``uniform``)."""
-    return _inv_cdf(uniform_of(parts), 0.0, 1.0)
-
-
-def standard_normals(uniforms: Iterable[float]) -> list[float]:
-    """The inverse normal transform of uniform draws in (0, 1), as of `normal`."""
-    return list(map(_inv_cdf, uniforms, repeat(0.0), repeat(1.0)))
+    return standard_normal(uniform_of(parts))
 
 
 def lognormal(sigma: float, *parts: Part) -> float:
@@ -149,7 +146,7 @@ def lognormal_of(sigma: float, key: tuple[Part, ...]) -> float:
     """`lognormal` of these parts."""
     if not sigma:
         return 1.0
-    level: float = _inv_cdf(uniform_of(key), 0.0, 1.0)
+    level = standard_normal(uniform_of(key))
     return math.exp(sigma * level - 0.5 * sigma * sigma)
 
 
@@ -160,22 +157,13 @@ def exponential_of(mean: float, key: tuple[Part, ...]) -> float:
 
 def _between_0_and_1(word: bytes) -> float:
     """A number in the open interval from the first 52 of 64 bits."""
-    # Not 53: half-way points stay exact, so that the largest draw does not round to 1.
-    return ((int.from_bytes(word[:7], "big") >> 4) + 0.5) / _TWO_52
+    # Not 53: half-way points stay exact, so that the largest draw does not round to 1. In two halves, which are small ints.
+    high: int
+    low: int
+    high, low = _HALVES.unpack(word)
+    return (float((high << 20) | (low >> 12)) + 0.5) / _TWO_52
 
 
 def generator(*parts: Part) -> np.random.Generator:
     """A numpy generator seeded by this key, for bulk draws."""
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest(*parts, size=16), "big")))
-
-
-def _inv_cdf_of() -> Callable[[float, float, float], float]:
-    """The standard library's ``NormalDist(mu, sigma).inv_cdf(p)`` as one call of (p, mu, sigma), in C where it has that."""
-    try:
-        from statistics import _normal_dist_inv_cdf  # type: ignore[attr-defined]
-    except ImportError:  # another Python than CPython 3.11 to 3.13
-        return lambda p, mu, sigma: NormalDist(mu, sigma).inv_cdf(p)
-    return _normal_dist_inv_cdf  # type: ignore[no-any-return]
-
-
-_inv_cdf: Final = _inv_cdf_of()
