@@ -55,11 +55,18 @@ class TokenCounts(Protocol):
 
 
 class AsEncoded:
-    """Every message is as long as its encoding."""
+    """Every message is as long as its encoding; the last one is remembered, since many are sent what one is."""
+
+    def __init__(self) -> None:
+        self._last: wire.Message | None = None
+        self._last_bytes = 0
 
     def message_bytes(self, message: wire.Message) -> int:
         """Length of the encoded message."""
-        return _encoded_bytes(message)
+        if message is not self._last:
+            self._last_bytes = _encoded_bytes(message)
+            self._last = message
+        return self._last_bytes
 
     def paper_bytes(self, message: wire.Message) -> int:
         """The message's own account."""

@@ -47,7 +47,7 @@ class Computation:
         self._given_up = share is not None
         self._until_s = self._nominal_s if share is None else self._nominal_s * share
         self._done_s = 0.0
-        self._stretches: list[tuple[float, float, float]] = []
+        self._stretches: tuple[tuple[float, float, float], ...] = ()
         self._event: Scheduled | None = None
         self.go_on()
 
@@ -80,7 +80,7 @@ class Computation:
             progress_s = slowdowns.progress_s(self._device.client_id, self._key, self._from_s, now_s)
         progress_s = min(progress_s, self._until_s - self._done_s)
         self._done_s += progress_s
-        self._stretches.append((self._from_s, now_s, progress_s))
+        self._stretches += ((self._from_s, now_s, progress_s),)
 
     def close(self, *, cut: bool, share: float = 1.0) -> None:
         """Put it on record, a row for each stretch between two absences.

@@ -36,9 +36,9 @@ class Lazily(Sequence[T]):
         Raises:
             IndexError: there is none at this index.
         """
-        made = self._made.get(index) if type(index) is int else None
-        if made is not None:
-            return made
+        if type(index) is int and 0 <= index < self._length:
+            made = self._made.get(index)
+            return self._at(index) if made is None else made
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(self._length))]
         if not -self._length <= index < self._length:

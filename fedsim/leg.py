@@ -27,7 +27,7 @@ class Leg:
     reply, and a message beside a request, use the request's connection.
     """
 
-    __slots__ = ("_access", "_flow", "_is_whole", "_key", "_on_delivered", "_on_sent", "_opening", "_plan", "_sent_bytes",
+    __slots__ = ("_access", "_flow", "_is_whole", "_on_delivered", "_on_sent", "_opening", "_plan", "_root", "_sent_bytes",
                  "_world", "device", "direction", "end_at_s", "message", "start_at_s")  # fmt: skip
 
     def __init__(
@@ -40,8 +40,8 @@ class Leg:
         handshake: Handshake,
     ) -> None:
         self._world = world
-        self._key = (key, _SIDE[direction])
-        self._plan = world.transport.plan(world.sizes.message_bytes(message), self._key)
+        self._root = key
+        self._plan = world.transport.plan(world.sizes.message_bytes(message), (key, _SIDE[direction]))
         opens = direction == "down" and handshake.rounds
         self._opening = Opening(world, device, handshake) if opens else None
         self._access = world.access[direction]
@@ -82,7 +82,8 @@ class Leg:
         self._sent_bytes, self._is_whole = self._plan.total_bytes, True
         if self._on_sent is not None:
             self._on_sent()
-        world.timeline.at(now_s + world.transport.one_way_s(profile, self._key), self._on_delivered)
+        key = (self._root, _SIDE[self.direction])
+        world.timeline.at(now_s + world.transport.one_way_s(profile, key), self._on_delivered)
 
     def _rate_bytes_per_s(self) -> float:
         return self._access.rate_bytes_per_s(self.device.client_id, self.device.profile)

@@ -20,8 +20,12 @@ from fedsim.tasks import domains
 if TYPE_CHECKING:
     from fedsim.scenario import Scenario
 
-GARBAGE = (100_000, 10, 10)
-"""How often Python looks for circles of garbage, by generation: seldom at the young ones, of which a run makes millions."""
+GARBAGE = {"real": (100_000, 10, 10), "timing": (5_000_000, 10, 10)}
+"""How often Python looks for circles of garbage, by fidelity and generation.
+
+Seldom at the young ones, of which a run makes millions and which hold next to no circles: thousands of requests, a third of them
+given up, leave some tens of objects. In real fidelity a circle may hold an array.
+"""
 
 
 def refuse_early(scenario: Scenario) -> population.Population:
@@ -30,7 +34,7 @@ def refuse_early(scenario: Scenario) -> population.Population:
     Raises:
         InputError, FederationError: as for `fedsim.experiment.run`.
     """
-    gc.set_threshold(*GARBAGE)
+    gc.set_threshold(*GARBAGE[scenario.fidelity])
     check_files(scenario)
     devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
     check(scenario, len(devices))

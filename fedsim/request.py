@@ -54,8 +54,8 @@ class Exchange:
     """One message to one device and what comes back."""
 
     __slots__ = (
-        "_abandoned", "_abandoned_at_s", "_computation", "_device", "_ended", "_handler", "_hazard", "_legs", "_message",
-        "_phase", "_reply", "_reply_fault", "_root", "_sent_at_s", "_subject", "_world", "future", "key", "request_id",
+        "_abandoned", "_abandoned_at_s", "_computation", "_device", "_down", "_ended", "_handler", "_hazard", "_message",
+        "_phase", "_reply", "_reply_fault", "_root", "_sent_at_s", "_subject", "_up", "_world", "future", "key", "request_id",
     )  # fmt: skip
 
     def __init__(
@@ -75,7 +75,8 @@ class Exchange:
         self._subject = subject
         self._phase: Phase = "down"
         self._sent_at_s = world.timeline.now_s
-        self._legs: list[Leg] = []
+        self._down: Leg | None = None
+        self._up: Leg | None = None
         self._reply: Reply | None = None
         self._reply_fault: ReplyFault | None = None
         self._abandoned: str | None = None
@@ -162,7 +163,8 @@ class Exchange:
         if self._hazard is not None:
             self._hazard.set_rate(0.0)
         if self._reply_fault is not None and self._reply_fault.kind == "duplicate_reply":
-            self._errand("up", self._legs[-1].message, "duplicate", lambda: "duplicate")
+            assert self._up is not None
+            self._errand("up", self._up.message, "duplicate", lambda: "duplicate")
 
     def _arrived(self) -> None:
         self._phase = "done"
@@ -273,7 +275,10 @@ class Exchange:
     ) -> None:
         world = self._world
         leg = Leg(world, self._device, direction, message, self._root, world.transport.handshake)
-        self._legs.append(leg)
+        if direction == "down":
+            self._down = leg
+        else:
+            self._up = leg
         leg.start(sent, delivered)
 
     def _errand(
@@ -295,9 +300,10 @@ class Exchange:
         if self._phase in ("queue", "compute"):
             self._device.release(self)
         self._device.leave(self.request_id)
-        for leg in self._legs:
-            leg.stop()
-            leg.charge(self.request_id, FATE_OF_STATUS[status], arrived=self._phase == "done")
+        for leg in (self._down, self._up):
+            if leg is not None:
+                leg.stop()
+                leg.charge(self.request_id, FATE_OF_STATUS[status], arrived=self._phase == "done")
         if status != "failed":
             self._log_reward(status)
         outcome = Outcome(
@@ -314,7 +320,7 @@ class Exchange:
             phase=self._phase,
             cause=cause if self._world.faults is None else self._blame(status, cause),
         )
-        self._legs.clear()
+        self._down = self._up = None
         self._world.log.add(outcome)
         if not self.future.done() and not self._world.loop.is_closed():
             if status == "ok":
@@ -344,7 +350,7 @@ class Exchange:
             from_s, until_s = self._sent_at_s, now_s if self._abandoned is None else self._abandoned_at_s
         kinds = [kind for kind in faults.names(self._device.client_id, from_s, until_s) if kind != "crash"]
         delayed = self._reply_fault is not None and self._reply_fault.delay_s > 0
-        if delayed and (is_late or self._legs[-1].direction == "down"):
+        if delayed and (is_late or self._up is None):
             assert self._reply_fault is not None
             kinds.append(self._reply_fault.kind)
         if not kinds:

@@ -108,8 +108,9 @@ class Device:
         self._links = links
         self._crashes = crashes
         self._active: dict[Hashable, Task] = {}
-        self._at_door: list[Callable[[], None]] = []
-        self._queue: deque[Task] = deque()
+        # Made when something has to wait: most devices never have a queue.
+        self._at_door: list[Callable[[], None]] | None = None
+        self._queue: deque[Task] | None = None
         self._holder: Task | None = None
         self._watched = False
         self.is_suspended = False
@@ -147,6 +148,12 @@ class Device:
 
     def enqueue(self, task: Task) -> None:
         """Wait for the processor; ``start_compute`` is called when it is free, perhaps at once."""
+        if self._holder is None and not self._queue and not self.is_suspended:
+            self._holder = task
+            task.start_compute()
+            return
+        if self._queue is None:
+            self._queue = deque()
         self._queue.append(task)
         self._start_next()
 
@@ -155,17 +162,18 @@ class Device:
         if self._holder is task:
             self._holder = None
             self._start_next()
-        elif task in self._queue:
+        elif self._queue and task in self._queue:
             self._queue.remove(task)
 
     def wait_at_door(self, callback: Callable[[], None]) -> None:
         """Call this when the device is back: a message from the air reached a device that is away."""
+        if self._at_door is None:
+            self._at_door = []
         self._at_door.append(callback)
 
     def cut_all(self, cause: str) -> None:
         """End everything under way, in the order of entry."""
-        self._queue.clear()
-        self._at_door.clear()
+        self._queue = self._at_door = None
         self._holder = None
         leaving, self._active = list(self._active.values()), {}
         for task in leaving:
@@ -230,8 +238,8 @@ class Device:
         self._wake()
         for task in list(self._active.values()):
             task.resume()
-        at_door, self._at_door = self._at_door, []
-        for callback in at_door:
+        at_door, self._at_door = self._at_door, None
+        for callback in at_door or ():
             callback()
         self._start_next()
         if self._active:

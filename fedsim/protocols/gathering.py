@@ -49,7 +49,7 @@ async def ask_until_answered(client: Client, message: wire.Message, attempts: in
     Raises:
         RequestError: it is away for good, or the last of so many attempts failed.
     """
-    last: RequestError = ClientOffline()
+    last: RequestError | None = None
     for attempt in range(attempts):
         try:
             await client.online()
@@ -59,7 +59,7 @@ async def ask_until_answered(client: Client, message: wire.Message, attempts: in
             return await client.request(message, Subject(attempt=attempt))
         except RequestError as error:
             last = error
-    raise last
+    raise last or ClientOffline()
 
 
 async def gather(
