@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 GARBAGE = {"real": (100_000, 10, 10), "timing": (5_000_000, 10, 10)}
 """How often Python looks for circles of garbage, by fidelity and generation.
 
-Seldom at the young ones, of which a run makes millions and which hold next to no circles: thousands of requests, a third of them
-given up, leave some tens of objects. In real fidelity a circle may hold an array.
+Seldom at the young ones, of which a run makes millions and which hold next to no circles: thousands of requests, a third of
+them given up, leave some tens of objects. In real fidelity a circle may hold an array.
 """
 
 
