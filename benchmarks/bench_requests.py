@@ -2,10 +2,10 @@
 
 A request here is everything that a request in timing fidelity is: the message down over the contended link of the server, the
 one-way delay, the device's queue, its computation, the reply up, its delay, and the rows of it; devices from presets with
-varying rates, give-ups and a hazard armed, and a deadline around each. The bare loop is the same clock and as many tasks in
-flight, each of which awaits four timeouts a request and does nothing else. Both are timed in turn, in seconds of this process's
-one core, without building the federation; with the compiled modules (``fedsim.compiled``) where they were built, and then once
-more without them, in a process of its own.
+varying rates, give-ups and a hazard armed, and a deadline around each. As in a run, rows go to a spool. The bare loop is the
+same clock and as many tasks in flight, each of which awaits four timeouts a request and does nothing else. Both are timed in
+turn, in seconds of this process's one core, without building the federation; with the compiled modules (``fedsim.compiled``)
+where they were built, and then once more without them, in a process of its own.
 
 How many requests ended how, the rows, the bytes by the books and by the links, and the steps of the bare loop are asserted:
 what is fast and different fails.
@@ -22,7 +22,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.ledger import Claim, Paired, report
@@ -83,7 +86,6 @@ def profiles_of(num_clients: int) -> list[DeviceProfile]:
 
 def seconds_of_requests(load: Load, profiles: Sequence[DeviceProfile]) -> float:
     """Seconds of the whole load, without building the federation."""
-    log = RecordLog()
     took_s = 0.0
 
     async def play(loop: VirtualLoop) -> None:
@@ -96,7 +98,8 @@ def seconds_of_requests(load: Load, profiles: Sequence[DeviceProfile]) -> float:
         took_s = time.process_time() - begun
         _check(log, federation, load, answered)
 
-    clock.run(play)
+    with TemporaryDirectory() as folder, closing(RecordLog(Path(folder) / "records.spool")) as log:
+        clock.run(play)
     return took_s
 
 
