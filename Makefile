@@ -41,6 +41,9 @@ quickstart: $(STAMP)  ## run FedGRPO on real small models and draw its figures (
 compiled: $(STAMP)  ## compile what every request runs through (needs a C compiler; same records, faster timing runs)
 	$(BIN)/python -m fedsim.compiling
 
+# Tests put stand-ins where compiled modules take only their own classes; test_compiled.py builds and tries these.
+test test-all: export FEDSIM_COMPILED := 0
+
 .PHONY: test
 test: $(STAMP)  ## run the tests (10 to 20 minutes on 2 cores)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder

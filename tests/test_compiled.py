@@ -48,7 +48,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def play(folder: Path | str, tmp_path: Path) -> list[str]:
     """What the program prints that runs the cases with the compiled modules in a folder (``-``: with none)."""
     (tmp_path / "cases.txt").write_text(CASES)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", compiled.SWITCH: "1"}
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(folder), str(tmp_path / "cases.txt")],
         env=environment, capture_output=True, text=True, check=False, cwd=tmp_path,
@@ -80,8 +80,7 @@ def test_they_are_passed_over_where_they_do_not_fit(why, built, tmp_path, monkey
         digest, *names = (built / compiled.LIST).read_text().split()
         digest = digest if why == "switched off" else "0" * len(digest)
         (folder / compiled.LIST).write_text("\n".join([digest, *names]))
-    if why == "switched off":
-        monkeypatch.setenv(compiled.SWITCH, "0")
+    monkeypatch.setenv(compiled.SWITCH, "0" if why == "switched off" else "1")
     finders = list(sys.meta_path)
     compiled.use_if_built(folder)
     assert sys.meta_path == finders
