@@ -20,11 +20,11 @@ from fedsim.tasks import domains
 if TYPE_CHECKING:
     from fedsim.scenario import Scenario
 
-GARBAGE = {"real": (100_000, 10, 10), "timing": (5_000_000, 10, 10)}
+GARBAGE = {"real": (100_000, 10, 10), "timing": (500_000, 10, 10)}
 """How often Python looks for circles of garbage, by fidelity and generation.
 
-Seldom at the young ones, of which a run makes millions and which hold next to no circles: thousands of requests, a third of
-them given up, leave some tens of objects. In real fidelity a circle may hold an array.
+Seldom at the young objects, of which a run makes millions: only requests that are given up leave circles, some ten objects
+each. In real fidelity a circle may hold an array.
 """
 
 
