@@ -11,14 +11,11 @@ from __future__ import annotations
 import math
 import struct
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
 from fedsim.normals import standard_normal
-
-if TYPE_CHECKING:
-    pass
 
 
 class Joined:
