@@ -57,13 +57,9 @@ class Scheduled:
 
     def cancel(self) -> None:
         """Never call the callback; without effect when it has run or was cancelled before."""
-        timeline = self._timeline
         if self.pending:
-            if self.callbacks is not timeline.run_daemon:
-                timeline.num_idle += 1
-            self.callbacks = timeline.forgotten
+            self._timeline.forget(self)
             self._args = ()
-            timeline.compact()
 
     def run(self) -> None:
         """Call it."""
@@ -153,13 +149,10 @@ class Timeline:
         self.num_idle += 1
 
     def forget(self, entry: Any) -> None:
-        """An entry of another kind was cancelled: it stays on the heap, until too many of its kind do."""
-        self.num_idle += 1
+        """An entry was cancelled: it stays on the heap, until too many of its kind do."""
+        if entry.callbacks is not self.run_daemon:
+            self.num_idle += 1
         entry.callbacks = self.forgotten
-        self.compact()
-
-    def compact(self) -> None:
-        """One more was cancelled: if most of the heap was, take all of these off."""
         self.num_cancelled += 1
         if self.num_cancelled > _MIN_COMPACTED and 2 * self.num_cancelled > len(self.heap):
             forgotten = self.forgotten
