@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import html
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
+from analysis.artist import Artist
 from analysis.command_line import write_page
 from analysis.comparison_runs import ComparisonRuns, Method, read
-from analysis.figure_page import draw_figures
+from analysis.figure_page import FIGURES_FOLDER, FigureSpec, Page, draw_figures
 from analysis.figures.compare_axes import said_of_all
 from analysis.figures.compare_bytes import compare_bytes
 from analysis.figures.compare_curves import compare_curves_bytes, compare_curves_time
@@ -27,58 +24,49 @@ from fedsim.runfolder import write_atomically
 from fedsim.sweeps.comparison import interval, show
 from fedsim.units import format_bytes, format_seconds
 
-
-@dataclass(frozen=True, slots=True)
-class ComparisonFigure:
-    """One figure of the page: its file name, how it is drawn, what it shows, and why it may be missing."""
-
-    name: str
-    draw: Callable[[ComparisonRuns], Figure | None]
-    caption: str
-    missing: str
-
-
-COMPARISON_FIGURES: tuple[ComparisonFigure, ...] = (
-    ComparisonFigure(
+COMPARISON_FIGURES: tuple[FigureSpec[ComparisonRuns], ...] = (
+    FigureSpec(
         "compare_bytes",
         compare_bytes,
         "Bytes to the end of the run per method, in both accounts. Totals stand as marks on a logarithmic axis; because "
         "a stack on such an axis misleads, direction and fate are shown as shares on linear axes beside it.",
         "there is no method",
     ),
-    ComparisonFigure(
+    FigureSpec(
         "compare_curves_bytes",
         compare_curves_bytes,
         "Validation accuracy against cumulative bytes: everything on the wire, and the paper's count of uplink payload.",
         "no method has validation accuracy in every seed (timing fidelity has none)",
     ),
-    ComparisonFigure(
+    FigureSpec(
         "compare_curves_time",
         compare_curves_time,
         "Validation accuracy against virtual time.",
         "no method has validation accuracy in every seed (timing fidelity has none)",
     ),
-    ComparisonFigure(
+    FigureSpec(
         "compare_target",
         compare_target,
         "Bytes and virtual time until a validation accuracy is reached, run by run; runs that never reach it are censored "
         "at what they had spent.",
         "no method has validation accuracy in every seed, or there is no target because none gained",
     ),
-    ComparisonFigure(
+    FigureSpec(
         "compare_front",
         compare_front,
         "Gain on the test questions against bytes on the wire, and the front of methods that no other beats in both.",
         "no method has test accuracy (timing fidelity has none)",
     ),
 )
+PAGE = Page(read, COMPARISON_FIGURES)
 
 
-def write_comparison_report(folder: Path | str) -> list[Path]:
+def write_comparison_report(folder: Path | str, artist: Artist | None = None) -> list[Path]:
     """Draw a comparison's figures into its ``figures/`` as PNG and SVG, with an ``index.html``.
 
     A figure for which the comparison has nothing (timing fidelity has no accuracy) is left out, what an earlier
-    comparison left under its name is removed, and the index says why.
+    comparison left under its name is removed, and the index says why. An ``artist`` that was hired for
+    this page draws some of them.
 
     Returns:
         The files written, the index last.
@@ -87,9 +75,9 @@ def write_comparison_report(folder: Path | str) -> list[Path]:
         RunFolderError: the folder is not a finished comparison.
     """
     comparison = read(folder)
-    target = comparison.folder / "figures"
-    written, sections = draw_figures(COMPARISON_FIGURES, comparison, target)
-    return [*written, write_atomically(target / "index.html", _page(comparison, sections).encode())]
+    written, sections = draw_figures(PAGE, comparison, artist)
+    index = comparison.folder / FIGURES_FOLDER / "index.html"
+    return [*written, write_atomically(index, _page(comparison, sections).encode())]
 
 
 _COLUMNS = (

@@ -11,19 +11,54 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from analysis.artist import Artist
 from analysis.command_line import write_page
-from analysis.figures import FIGURES
-from analysis.style import save
+from analysis.figure_page import FIGURES_FOLDER, FigureSpec, Page, draw_figures
+from analysis.figures.confidence import confidence_graph
+from analysis.figures.learning import learning
+from analysis.figures.partition import partition
+from analysis.figures.timeline import device_timeline
+from analysis.figures.traffic import traffic
 from fedsim.results import Run, load
 from fedsim.runfolder import write_atomically
 from fedsim.units import format_bytes, format_seconds
 
+FIGURES: tuple[FigureSpec[Run], ...] = (
+    FigureSpec(
+        "learning",
+        learning,
+        "Accuracy and mean reward of the server's policy against virtual time and against bytes, in both "
+        "accounts: everything on the wire in both directions, and the paper's count of uplink payload.",
+        "the policy was not measured and no reward came",
+    ),
+    FigureSpec(
+        "traffic",
+        traffic,
+        "Bytes by direction and account, and their shares by fate and by purpose.",
+        "nothing was sent",
+    ),
+    FigureSpec(
+        "device_timeline",
+        device_timeline,
+        "What each device did when, in virtual time.",
+        "no device was asked for anything",
+    ),
+    FigureSpec(
+        "confidence_graph",
+        confidence_graph,
+        "The confidence graph: one question, its nearest exemplars, and who answered those correctly.",
+        "the run has no confidence graph, or no question in it",
+    ),
+    FigureSpec("partition", partition, "Private rows per client and domain.", "the run has no partition"),
+)
+PAGE = Page(load, FIGURES)
 
-def write_report(folder: Path | str) -> list[Path]:
+
+def write_report(folder: Path | str, artist: Artist | None = None) -> list[Path]:
     """Draw every figure of a run into its ``figures/`` as PNG and SVG, with an ``index.html``.
 
     A figure for which the run has nothing (no requests, no confidence graph) is left out, and the index
-    says so.
+    says so. An ``artist`` that was hired for this page draws some of them.
 
     Returns:
         The files written, the index last.
@@ -32,22 +67,9 @@ def write_report(folder: Path | str) -> list[Path]:
         RunFolderError: the folder is not a whole run.
     """
     run = load(folder)
-    target = run.folder / "figures"
-    written: list[Path] = []
-    sections: list[str] = []
-    for spec in FIGURES:
-        figure = spec.draw(run)
-        caption = html.escape(spec.caption)
-        if figure is None:
-            sections.append(f"<p><em>Not drawn, the run has no data for it:</em> {caption}</p>")
-            continue
-        written += save(figure, target / spec.name)
-        sections.append(
-            f'<figure><img src="{spec.name}.png" alt="{caption}" style="max-width:100%">'
-            f"<figcaption>{caption}</figcaption></figure>"
-        )
-    index = _page(run, sections)
-    return [*written, write_atomically(target / "index.html", index.encode())]
+    written, sections = draw_figures(PAGE, run, artist)
+    index = run.folder / FIGURES_FOLDER / "index.html"
+    return [*written, write_atomically(index, _page(run, sections).encode())]
 
 
 def _page(run: Run, sections: list[str]) -> str:

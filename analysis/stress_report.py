@@ -9,51 +9,39 @@ from __future__ import annotations
 
 import html
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
+from analysis.artist import Artist
 from analysis.command_line import write_page
-from analysis.figure_page import draw_figures
+from analysis.figure_page import FIGURES_FOLDER, FigureSpec, Page, draw_figures
 from analysis.figures.stress_maps import stress_map
 from analysis.figures.stress_why import stress_why
 from analysis.stress_runs import Sweep, read_sweep
 from fedsim.runfolder import write_atomically
 
 
-@dataclass(frozen=True, slots=True)
-class StressFigure:
-    """One figure of the page: its file name, how it is drawn, what it shows, and why it may be missing."""
-
-    name: str
-    draw: Callable[[Sweep], Figure | None]
-    caption: str
-    missing: str
+def _map(name: str, caption: str, missing: str) -> FigureSpec[Sweep]:
+    return FigureSpec(f"stress_{name}", partial(stress_map, name=name), caption, missing)
 
 
-def _map(name: str, caption: str, missing: str) -> StressFigure:
-    return StressFigure(f"stress_{name}", partial(stress_map, name=name), caption, missing)
-
-
-STRESS_FIGURES: tuple[StressFigure, ...] = (
+STRESS_FIGURES: tuple[FigureSpec[Sweep], ...] = (
     _map("time", "Virtual time until a run had done what it was asked to.", "no run finished"),
     _map("accuracy", "Greedy accuracy on the test questions at the end.", "timing fidelity has no accuracy"),
     _map("rewards", "Rewards that came in time, of those that were wanted.", "no run asked for rewards"),
     _map("wasted", "Share of the wire's bytes, both ways, that served nothing.", "nothing was sent"),
     _map("groups_lost", "Share of question groups that were not trained on.", "no run has question groups"),
     _map("bytes", "Bytes on the wire, both ways.", "nothing was sent"),
-    StressFigure("stress_why", stress_why, "Why rewards were lost, and whose groups.", "no reward was lost"),
+    FigureSpec("stress_why", stress_why, "Why rewards were lost, and whose groups.", "no reward was lost"),
 )
+PAGE = Page(read_sweep, STRESS_FIGURES)
 
 
-def write_stress_report(folder: Path | str) -> list[Path]:
+def write_stress_report(folder: Path | str, artist: Artist | None = None) -> list[Path]:
     """Draw a sweep's figures into its ``figures/`` as PNG and SVG, with an ``index.html``.
 
     A figure for which the sweep has nothing is left out, what an earlier sweep left under its name is removed, and the index
-    says why.
+    says why. An ``artist`` that was hired for this page draws some of them.
 
     Returns:
         The files written, the index last.
@@ -62,9 +50,9 @@ def write_stress_report(folder: Path | str) -> list[Path]:
         RunFolderError: the folder is not a finished sweep.
     """
     sweep = read_sweep(folder)
-    target = sweep.folder / "figures"
-    written, sections = draw_figures(STRESS_FIGURES, sweep, target)
-    return [*written, write_atomically(target / "index.html", _page(sweep, sections).encode())]
+    written, sections = draw_figures(PAGE, sweep, artist)
+    index = sweep.folder / FIGURES_FOLDER / "index.html"
+    return [*written, write_atomically(index, _page(sweep, sections).encode())]
 
 
 def _page(sweep: Sweep, sections: list[str]) -> str:

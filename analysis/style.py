@@ -76,7 +76,9 @@ def settle(figure: Figure) -> Figure:
     The layout's solver orders its unknowns by memory address, so its last bits differ from process to process; they would
     show in the SVG file, whose clip paths are named by a hash of them.
     """
-    figure.draw_without_rendering()
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)  # what drawing begins with; the rest of a drawing would be thrown away
     figure.set_layout_engine("none")
     for axes in figure.axes:
         x, y, width, height = axes.get_position().bounds

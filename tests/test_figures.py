@@ -13,12 +13,13 @@ from sample_run import DOMAINS, partition, sample_run
 
 from analysis import report
 from analysis.devices import device_classes
-from analysis.figures import FIGURES, timeline
+from analysis.figures import timeline
 from analysis.figures.confidence import confidence_graph, sample_question
 from analysis.figures.learning import learning, running_mean
 from analysis.figures.partition import read_partition
 from analysis.figures.timeline import DeviceActivity, activities, device_timeline, gaps, window
 from analysis.figures.traffic import traffic
+from analysis.report import FIGURES
 from analysis.style import byte_scale, save, time_scale
 from fedsim.errors import RunFolderError
 from fedsim.record_log import RecordLog
@@ -70,7 +71,7 @@ def test_equal_runs_give_equal_files_byte_for_byte_in_another_process_too(run, t
     for spec in FIGURES:
         save(spec.draw(run), tmp_path / "here" / spec.name)
     code = (
-        "import sys; from pathlib import Path; from analysis.figures import FIGURES; from analysis.style import save;"
+        "import sys; from pathlib import Path; from analysis.report import FIGURES; from analysis.style import save;"
         f"from fedsim.results import load; run = load({str(run.folder)!r});"
         f"[save(spec.draw(run), Path({str(tmp_path / 'there')!r}) / spec.name) for spec in FIGURES];"
         "print([m for m in ('torch', 'transformers', 'reasoning_gym') if m in sys.modules])"
@@ -126,7 +127,7 @@ def test_a_run_in_which_nothing_happened_draws_nothing_and_says_so(tmp_path):
     assert [spec.draw(run) for spec in FIGURES] == [None] * len(FIGURES)
     written = report.write_report(run.folder)
     assert [path.name for path in written] == ["index.html"]
-    assert written[0].read_text().count("Not drawn") == len(FIGURES)
+    assert written[0].read_text().count("Left out") == len(FIGURES)
 
 
 def evaluation(version, at_s, split, greedy):
