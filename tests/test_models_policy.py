@@ -13,7 +13,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fedsim.errors import ModelFileError
 from fedsim.models.config import PolicyConfig
+from fedsim.models.gradients import parts_of
+from fedsim.models.likelihood import answer_scores
 from fedsim.models.measure import pass_at_k
+from fedsim.models.objective import Totals
 from fedsim.models.weights import weights_sha256
 from fedsim.rl.advantages import advantages
 from fedsim.roles import Draw, Group
@@ -36,9 +39,7 @@ def _gradients(live, groups, gains) -> list[torch.Tensor]:
     for weight in weights:
         weight.grad = None
     if rows:
-        from fedsim.models.objective import Totals
-
-        live._backward(rows, count, Totals())
+        live._backward(parts_of(live.language, rows, count, 128), Totals())
     return [torch.zeros_like(weight) if weight.grad is None else weight.grad.clone() for weight in weights]
 
 
@@ -81,12 +82,12 @@ def test_two_policies_with_one_seed_learn_the_same_bits():
 def test_behaviour_log_probabilities_equal_those_of_the_loss_at_the_same_version():
     live = policy(network=_weakened())
     groups = live.sample(DRAWS)
-    rows, _ = live._rows(groups, [np.arange(8.0) for _ in groups])
-    from fedsim.models.likelihood import answer_scores
-
-    scores = answer_scores(live.language, *live._shared_prompts(rows), live.config.temperature)
-    for row, log_probs in zip(rows, scores.log_probs, strict=True):
-        assert torch.equal(log_probs[: len(row.ids)].detach(), row.behaviour)
+    rows, count = live._rows(groups, [np.arange(8.0) for _ in groups])
+    for part in parts_of(live.language, rows, count, 128):
+        answers = [row.ids for row in part.rows]
+        scores = answer_scores(live.language, part.prompts, part.owners, answers, live.config.temperature)
+        for row, log_probs in zip(part.rows, scores.log_probs, strict=True):
+            assert torch.equal(log_probs[: len(row.ids)].detach(), row.behaviour)
     assert live.update(groups, [np.arange(8.0) for _ in groups]).clip_fraction == 0.0
 
 

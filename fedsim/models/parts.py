@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fedsim.models.config import PolicyConfig
+from fedsim.models.gradients import Gradient, GradientPart
 from fedsim.models.language import Ids, LanguageModel, Prefix, prefill
 from fedsim.models.likelihood import answer_scores
 from fedsim.models.sampling import Sampled, decode, sample_answers
@@ -70,7 +71,7 @@ class ScorePart(msgspec.Struct, frozen=True, tag="score"):
     answers: tuple[Ids, ...]
 
 
-Part = SamplePart | LookPart | AnswerPart | ScorePart
+Part = SamplePart | LookPart | AnswerPart | ScorePart | GradientPart
 P = TypeVar("P", bound=Part)
 R = TypeVar("R")
 
@@ -201,6 +202,8 @@ def size(part: Part) -> int:
     """Rows to compute, to share parts out evenly; never affects results."""
     if isinstance(part, ScorePart):
         return len(part.answers)
+    if isinstance(part, GradientPart):
+        return len(part.rows)
     return len(part.prompts)
 
 
@@ -211,6 +214,7 @@ def result_of(part: Part) -> Any:
         LookPart: Look,
         AnswerPart: list[Ids],
         ScorePart: list[float],
+        GradientPart: Gradient,
     }
     return kinds[type(part)]
 

@@ -27,24 +27,25 @@ from fedsim import streams
 from fedsim.models.config import PolicyConfig
 from fedsim.models.embedding import Encoder
 from fedsim.models.first_look import FirstLooks
+from fedsim.models.gradients import (
+    GradientPart,
+    backward,
+    gradient,
+    parts_of,
+    stand_alone,
+    take_up,
+    trainable,
+)
 from fedsim.models.language import Ids, LanguageModel, by_width
 from fedsim.models.likelihood import answer_scores
 from fedsim.models.measure import Matches, measure
-from fedsim.models.objective import (
-    NO_BRAKE,
-    Brake,
-    Row,
-    Totals,
-    discriminative_objective,
-    divergence_part,
-    token_objective,
-)
+from fedsim.models.objective import NO_BRAKE, Brake, Row, Totals, divergence_part
 from fedsim.models.parts import Alone, SamplePart, Sharing, sampled
 from fedsim.models.sampling import Sampled
 from fedsim.models.training import answer_loss, batches, encode_rows
 from fedsim.models.weights import load_learning_state, save_learning_state, save_model, weights_sha256
 from fedsim.rl.discriminative import squared_hinge
-from fedsim.rl.losses import k3_kl, length_weights, masked_mean
+from fedsim.rl.losses import length_weights
 from fedsim.roles import Accuracy, Candidate, Draw, FloatArray, Group, UpdateStats
 from fedsim.tasks.questions import Question
 
@@ -71,7 +72,7 @@ class LanguagePolicy:
         seed: keys every draw.
         centre: questions whose mean embedding is taken off, so that what all questions share does not count as similar.
         first_looks: remembers how the initial policy did, over runs.
-        sharing: who samples and measures beside this process; by default nobody.
+        sharing: who samples, measures and back-propagates beside this process; by default nobody.
     """
 
     merges_equal: ClassVar[bool] = True
@@ -96,7 +97,7 @@ class LanguagePolicy:
         self._sharing: Sharing = sharing or Alone()
         self._version = 0
         self._behaviours: dict[int, _Behaviour] = {}
-        self._weights = [weight for weight in language.network.parameters() if weight.requires_grad]
+        self._weights = trainable(language)
         self._fit_optimizer = torch.optim.AdamW(self._weights, lr=config.fit_learning_rate, weight_decay=0.0)
         self._optimizer = torch.optim.AdamW(
             self._weights, lr=config.learning_rate, weight_decay=config.weight_decay
@@ -185,15 +186,13 @@ class LanguagePolicy:
             ValueError: a group that this policy did not sample, or advantages of another shape.
         """
         rows, count = self._rows(groups, advantages)
+        parts = parts_of(self.language, rows, count, self.config.questions_per_pass)
         rate = self.config.learning_rate * min(1.0, (self._version + 1) / max(1, self.config.warmup_updates))
         for parameters in self._optimizer.param_groups:
             parameters["lr"] = rate
         totals = Totals()
         for index in range(self.config.inner_passes if rows else 0):
-            self._optimizer.zero_grad(set_to_none=True)
-            brake = self._brake(rows, totals)
-            for batch in by_width(self.language, rows, _row_text, self.config.questions_per_pass):
-                self._backward(batch, count, totals, brake, first=index == 0)
+            self._backward(parts, totals, first=index == 0)
             norm = torch.nn.utils.clip_grad_norm_(self._weights, self.config.max_grad_norm)
             totals.grad_norm = float(norm)
             self._optimizer.step()
@@ -268,52 +267,35 @@ class LanguagePolicy:
             )
         return list(merged.values()), max(count, 1.0)
 
-    def _backward(
-        self, rows: Sequence[Row], count: float, totals: Totals, brake: Brake = NO_BRAKE, first: bool = True
-    ) -> None:
-        """Add the gradient of the loss of some rows: ``-sum_t w (surrogate_t - beta k3_t) / count``, or DisCO's."""
-        config = self.config
-        prompts, owners, answers = self._shared_prompts(rows)
-        scores = answer_scores(self.language, prompts, owners, answers, config.temperature, entropy=True)
-        batch = totals.batch(config, rows, scores.log_probs)
-        if config.loss == "disco_constrained":
-            clipped = torch.zeros_like(scores.mask, dtype=torch.bool)
-            loss = -discriminative_objective(config, scores, batch) / count
-            pulled = loss + brake.slope * divergence_part(scores, batch, brake.num_tokens)
-        else:
-            objective, clipped = token_objective(config, scores.log_probs, batch)
-            if config.kl_weight:
-                with torch.no_grad():
-                    reference = answer_scores(self.initial, prompts, owners, answers, config.temperature)
-                objective = objective - config.kl_weight * k3_kl(scores.log_probs, reference.log_probs)
-            loss = pulled = -masked_mean(objective, scores.mask * batch.weights, count)
-        pulled.backward()  # type: ignore[no-untyped-call]
-        assert scores.entropy is not None
-        with torch.no_grad():
-            totals.add(float(loss.detach()), clipped, scores.entropy, scores.mask * batch.weights)
-            if config.record_ratios:
-                totals.add_ratios(rows, scores, batch.behaviour, clipped, first)
+    def _backward(self, parts: Sequence[GradientPart], totals: Totals, first: bool = True) -> None:
+        """Give the weights the gradient of an update's loss; another process computes a share of it where there is one."""
+        language, initial, config = self.language, self.initial, self.config
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._sharing.num_processes > 1 and stand_alone(config):
+            self._sharing.install(self._weights)
+            found = self._sharing.shared(parts, lambda part: gradient(language, initial, config, part))
+            take_up(self._weights, found, totals)
+            return
+        brake = self._brake(parts, totals)
+        for part in parts:
+            backward(language, initial, config, part, totals, brake, first)
 
     @torch.no_grad()
-    def _brake(self, rows: Sequence[Row], totals: Totals) -> Brake:
+    def _brake(self, parts: Sequence[GradientPart], totals: Totals) -> Brake:
         """The constraint's slope at the live weights: 2 beta [KL(behaviour || pi) - delta]_+, over the whole update."""
         config = self.config
         if config.loss != "disco_constrained":
             return NO_BRAKE
-        num_tokens = sum(row.weight * len(row.ids) for row in rows)
+        num_tokens = sum(row.weight * len(row.ids) for part in parts for row in part.rows)
         divergence = 0.0
-        for part in by_width(self.language, rows, _row_text, config.questions_per_pass):
-            scores = answer_scores(self.language, *self._shared_prompts(part), config.temperature)
-            batch = totals.batch(config, part, scores.log_probs)
+        for part in parts:
+            answers = [row.ids for row in part.rows]
+            scores = answer_scores(self.language, part.prompts, part.owners, answers, config.temperature)
+            batch = totals.batch(config, part.rows, scores.log_probs)
             divergence += float(divergence_part(scores, batch, num_tokens))
         penalty, slope = squared_hinge(divergence, config.disco.max_kl, config.disco.penalty)
         totals.loss += penalty
         return Brake(slope, num_tokens)
-
-    def _shared_prompts(self, rows: Sequence[Row]) -> tuple[list[Ids], list[int], list[Ids]]:
-        texts = {text: index for index, text in enumerate(dict.fromkeys(row.prompt for row in rows))}
-        prompts = [self.language.prompt_ids(text) for text in texts]
-        return prompts, [texts[row.prompt] for row in rows], [row.ids for row in rows]
 
     def save(self, folder: Path) -> None:
         """Write the live policy as a ``transformers`` folder (adapters merged in) that ``from_pretrained`` loads."""
@@ -354,7 +336,3 @@ class LanguagePolicy:
 
 def _draw_text(draw: Draw) -> str:
     return draw.question.text
-
-
-def _row_text(row: Row) -> str:
-    return row.prompt

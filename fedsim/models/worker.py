@@ -23,6 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from fedsim.models import parts
 from fedsim.models.config import PolicyConfig
+from fedsim.models.gradients import GradientPart, gradient
 from fedsim.models.language import LanguageModel, Shapes
 from fedsim.models.stacked import Stack
 from fedsim.models.workers import HEADER
@@ -122,6 +123,8 @@ class Models:
             return parts.sampled(self._live, self._config, self._seed, part)
         if isinstance(part, parts.LookPart):
             return parts.looked(self._live, self._initial, self._config, self._seed, part)
+        if isinstance(part, GradientPart):
+            return gradient(self._live, self._initial, self._config, part)
         if isinstance(part, parts.AnswerPart):
             return parts.answered(self._clients[part.client], self._config.max_new_tokens, part)
         return parts.scored(self._scorer, part)

@@ -1,9 +1,9 @@
-"""Worker processes that take a share of a run's sampling, scoring and evaluation, so that a second core works as well.
+"""Worker processes that take a share of a run's sampling, scoring, gradients and evaluation, so that a second core works too.
 
 A run computes on one core: torch with one thread, since threads change bits. What can be computed in parts (``parts.py``) is
 shared out between this process and its workers and joined before the call returns, at the same virtual instant. Scores that
 were announced are begun by a worker at once and joined when they are due. A part has the same bits wherever it is done, so no
-record knows of it. Training stays here.
+record knows of it. Optimiser steps stay here.
 
 A worker is started before this process imports torch, and nobody waits for it: until it has imported torch itself, and after it
 has died, everything is done here. Frames on pipes carry msgpack and weights as they lie in memory, never pickle.
