@@ -56,7 +56,8 @@ class Rollouts:
     simplest form) and embedded in the same pass. The policy version is the one that is live when the batch begins.
 
     Args:
-        block: how many draws to sample ahead at once in reality; changes no result.
+        block: about how many draws a version will be asked for; so many are sampled ahead at once in reality, or as many as
+            its predecessors took. Changes no result.
         anticipate: called with every group that was sampled ahead, to announce the work it will bring.
     """
 
@@ -76,6 +77,9 @@ class Rollouts:
         self._waiting: asyncio.Queue[_Asked] = asyncio.Queue()
         self._ahead: dict[int, Group] = {}
         self._ahead_version = -1
+        self._asked: deque[int] = deque(
+            maxlen=3
+        )  # how much of the stream each of the last versions was asked for
         self._again: deque[Draw] = deque()
         self._num_again = 0
 
@@ -115,19 +119,28 @@ class Rollouts:
         if self._ahead_version != policy.version:
             self._ahead.clear()
             self._ahead_version = policy.version
+            self._asked.append(0)
+        self._asked[-1] += sum(draw.index < FIRST_AGAIN for draw in draws)
         missing = [draw for draw in draws if draw.index not in self._ahead]
         if missing:
-            # A full block when a version is new; small steps once it is older, since the rest may never be needed.
-            is_new = all(index >= FIRST_AGAIN for index in self._ahead)
-            size = self._block if is_new else max(8, self._block // 8)
-            first_ahead = max((d.index + 1 for d in missing if d.index < FIRST_AGAIN), default=0)
-            extra = range(first_ahead, first_ahead + max(0, size - len(missing)) if first_ahead else 0)
-            wanted = [*missing, *(self._stream.peek(index) for index in extra)]
+            wanted = [*missing, *map(self._stream.peek, self._worth_sampling(missing))]
             for group in policy.sample(wanted):
                 self._ahead[group.draw.index] = group
                 if self._anticipate is not None:
                     self._anticipate(group)
         return [self._ahead[draw.index] for draw in draws]
+
+    def _worth_sampling(self, missing: Sequence[Draw]) -> range:
+        """Draws to sample beside those that are missing.
+
+        When a version is new, as many in all as its last two predecessors were asked for; small steps once it is older, since
+        the rest may never be needed.
+        """
+        is_new = all(index >= FIRST_AGAIN for index in self._ahead)
+        expected = min(max(list(self._asked)[:-1], default=self._block), self._block * 3 // 2)
+        size = expected if is_new else max(8, self._block // 8)
+        first = max((draw.index + 1 for draw in missing if draw.index < FIRST_AGAIN), default=0)
+        return range(first, first + max(0, size - len(missing)) if first else 0)
 
     def _work(self, groups: Sequence[Group]) -> Work:
         tokens = self._state.tokens
