@@ -18,6 +18,8 @@ import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from fedsim import garbage
+
 PAGES = {
     "run": "analysis.report",
     "stress": "analysis.stress_report",
@@ -102,7 +104,8 @@ def artist_for(page: str, folder: Path, *, if_worth_it: bool = True) -> Abstract
 def main(arguments: list[str] | None = None) -> int:
     """Draw what standard input names, a line each, until it ends."""
     name, folder = sys.argv[1:] if arguments is None else arguments
-    page = importlib.import_module(PAGES[name]).PAGE
+    with garbage.unsought():
+        page = importlib.import_module(PAGES[name]).PAGE
     specs = {spec.name: spec for spec in page.specs}
     print(_READY, flush=True)
     source = None

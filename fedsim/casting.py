@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedsim import accounts, standin
+from fedsim import accounts, garbage, standin
 from fedsim.devices.cost import ModelSpec
 from fedsim.lazily import Lazily
 from fedsim.models.config import ScratchModel
@@ -109,7 +109,7 @@ def real_models(
     Raises:
         InputError: a named model, or an own question file, cannot be used.
     """
-    with progress.phase("imports", None):
+    with progress.phase("imports", None), garbage.unsought():
         from fedsim.models import bundle, scoring_pool
     if data is None:
         with progress.phase("questions", None):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
-import gc
 import json
 import os
 import re
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedsim import __version__
+from fedsim import __version__, garbage
 from fedsim.errors import FedsimError, InputError, InvariantViolation, RunInterrupted
 from fedsim.input_limits import MAX_DIGITS, MAX_ECHO_CHARS, MAX_MESSAGE_CHARS, MAX_PROCESSES
 
@@ -79,7 +78,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
     """Run a scenario; the last line printed is the run folder."""
-    with _starting():
+    with garbage.unsought():
         from fedsim.scenario import read_scenario
 
         settings = read_scenario(scenario, assignments or (), seed)
@@ -185,9 +184,10 @@ def compare(
     if check_only:
         _print_outlook(comparison, out, processes, chosen)
         return
-    from fedsim.progress import SilentProgress, progress_for
-    from fedsim.sweeps import sweep
-    from fedsim.sweeps.hiring import Where
+    with garbage.unsought():
+        from fedsim.progress import SilentProgress, progress_for
+        from fedsim.sweeps import sweep
+        from fedsim.sweeps.hiring import Where
 
     progress = SilentProgress() if quiet else progress_for(sys.stderr)
     try:
@@ -234,7 +234,8 @@ def stress(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
     """Run a scenario under every setting of some axes (or random ones); the last line printed is the folder."""
-    from fedsim.sweeps import stress as stressing
+    with garbage.unsought():
+        from fedsim.sweeps import stress as stressing
 
     chosen = _seeds(seeds)
     if check_only:
@@ -268,7 +269,7 @@ def check(scenario: ScenarioArgument, assignments: SetOption = None, seed: SeedO
 
     Of a comparison or a sweep: validate every run, and say how many there are and what each will take.
     """
-    with _starting():
+    with garbage.unsought():
         from fedsim.scenario import is_comparison, is_sweep, read_scenario
 
     if not assignments and seed is None and is_comparison(scenario):
@@ -277,7 +278,7 @@ def check(scenario: ScenarioArgument, assignments: SetOption = None, seed: SeedO
     if not assignments and seed is None and is_sweep(scenario):
         stress(scenario, check_only=True)
         return
-    with _starting():
+    with garbage.unsought():
         settings = read_scenario(scenario, assignments or (), seed)
         from fedsim.foresight.estimate import estimate
 
@@ -483,17 +484,6 @@ def _print_outlook(
 
     for line in outlook.lines(outlook.outlook(comparison, out, processes=processes, seeds=seeds)):
         print(line)
-
-
-@contextlib.contextmanager
-def _starting() -> Iterator[None]:
-    """Look for no garbage while modules are imported: what they make stays, and need not be looked through later either."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
 
 
 class _EndedError(Exception):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING
 
-from fedsim import accounts, correlate, protocols
+from fedsim import accounts, correlate, garbage, protocols
 from fedsim.devices import availability, population
 from fedsim.errors import ScenarioError
 from fedsim.hostile import roles_of
@@ -20,13 +20,6 @@ from fedsim.tasks import domains
 if TYPE_CHECKING:
     from fedsim.scenario import Scenario
 
-GARBAGE = {"real": (100_000, 10, 10), "timing": (500_000, 10, 10)}
-"""How often Python looks for circles of garbage, by fidelity and generation.
-
-Seldom at the young objects, of which a run makes millions: only requests that are given up leave circles, some ten objects
-each. In real fidelity a circle may hold an array.
-"""
-
 
 def refuse_early(scenario: Scenario) -> population.Population:
     """The devices of a scenario, after everything that can be refused before models are trained was looked at.
@@ -34,7 +27,7 @@ def refuse_early(scenario: Scenario) -> population.Population:
     Raises:
         InputError, FederationError: as for `fedsim.experiment.run`.
     """
-    gc.set_threshold(*GARBAGE[scenario.fidelity])
+    gc.set_threshold(*garbage.THRESHOLDS[scenario.fidelity])
     check_files(scenario)
     devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
     check(scenario, len(devices))

@@ -82,6 +82,8 @@ def _draw_accuracy(axes: Axes, evaluations: pl.DataFrame, name: str, scale: floa
             continue
         rows = evaluations.filter(pl.col("split") == split)
         for measure, label, colour in _MEASURES:
+            if rows[measure].null_count() == len(rows):
+                continue  # so many samples were not drawn of these questions
             axes.plot(
                 (rows[name] / scale).to_list(),
                 rows[measure].to_list(),
