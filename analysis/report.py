@@ -32,16 +32,16 @@ FIGURES: tuple[FigureSpec[Run], ...] = (
         "the policy was not measured and no reward came",
     ),
     FigureSpec(
-        "traffic",
-        traffic,
-        "Bytes by direction and account, and their shares by fate and by purpose.",
-        "nothing was sent",
-    ),
-    FigureSpec(
         "device_timeline",
         device_timeline,
         "What each device did when, in virtual time.",
         "no device was asked for anything",
+    ),
+    FigureSpec(
+        "traffic",
+        traffic,
+        "Bytes by direction and account, and their shares by fate and by purpose.",
+        "nothing was sent",
     ),
     FigureSpec(
         "confidence_graph",

@@ -79,7 +79,7 @@ def settle(figure: Figure) -> Figure:
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.execute(figure)  # what drawing begins with; the rest of a drawing would be thrown away
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # not "none", under which saving draws once more for the layout
     for axes in figure.axes:
         x, y, width, height = axes.get_position().bounds
         axes.set_position((round(x, 6), round(y, 6), round(width, 6), round(height, 6)))
