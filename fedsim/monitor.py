@@ -103,8 +103,7 @@ class Monitor:
         correct = [self.data.answers.right(text, question.answer) for text in group.texts]
         self.correct.put(group.draw.index, correct)
         scored = rewards[np.isfinite(rewards).any(axis=1)] if rewards.size else rewards
-        spread = float(np.nanmean(np.nanstd(scored, axis=1))) if scored.size else 0.0
-        mean = float(np.nanmean(scored)) if scored.size else 0.0
+        mean, spread = _mean_and_spread(scored)
         if scored.size:
             self._rewards.append(mean)
         self.log.add(
@@ -213,3 +212,15 @@ class Monitor:
             self.end("accuracy")
         elif stop.wall is not None and time.monotonic() - self._started_at_wall_s >= stop.wall:
             self.end("wall")
+
+
+def _mean_and_spread(scored: FloatArray) -> tuple[float, float]:
+    """Mean of all rewards that came, and mean over experts of each one's deviation; 0 where none came.
+
+    numpy's functions that look for NaN take six times as long and give the same bits where there is none.
+    """
+    if not scored.size:
+        return 0.0, 0.0
+    if np.isnan(scored).any():
+        return float(np.nanmean(scored)), float(np.nanmean(np.nanstd(scored, axis=1)))
+    return float(scored.mean()), float(scored.std(axis=1).mean())

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from fedsim.models.language import Ids, LanguageModel, by_width
-from fedsim.models.parts import Alone, AnswerPart, ScorePart, Sharing, answered, scored, shares
+from fedsim.models.parts import Alone, AnswerPart, ScorePart, Sharing, answered, scored, shared_out, shares
 from fedsim.models.stacked import Stack, can_stack
 
 _MOST_REMEMBERED = 200_000
 _QUESTIONS_AT_ONCE = 256
-_WORTH_BEGINNING = 256  # scores
+_WORTH_BEGINNING = 256  # scores, of each process
 
 _Score = tuple[int, str, str]
 """A score that is wanted: client, question, candidate."""
@@ -122,21 +122,30 @@ class Company:
             evaluator.join(self)
         languages = [evaluator.language for evaluator in evaluators]
         self._language = Stack(languages) if len(languages) > 1 else languages[0]
+        self._kept: list[tuple[list[_Score], ScorePart]] = []
         self._begun: list[tuple[list[_Score], Callable[[], list[float]]]] = []
 
     def announced(self) -> None:
-        """Something was queued: where somebody computes beside this process, have what is queued begun when it is enough."""
-        if sum(evaluator.num_queued for evaluator in self._evaluators) < _WORTH_BEGINNING:
+        """Something was queued: when it is enough, have those who compute beside this process begin their share of it.
+
+        This process does its own share, or what of it the others are not done with sooner, when the first of it is due.
+        """
+        others = self._sharing.num_processes - 1
+        queued = sum(evaluator.num_queued for evaluator in self._evaluators)
+        if not others or queued < _WORTH_BEGINNING * (1 + others):
             return
-        if self._sharing.num_processes > 1:
-            for batch, part in self._batches(1):
-                self._begun.append((batch, self._sharing.begun(part, self._scored)))
+        batches = self._batches(1 + others)
+        own, *given = shared_out([len(batch) for batch, _ in batches], [0.0] * (1 + others))
+        self._kept += [batches[place] for place in own]
+        for place in (place for places in given for place in places):
+            batch, part = batches[place]
+            self._begun.append((batch, self._sharing.begun(part, self._scored)))
 
     def scores(self) -> Iterator[tuple[ModelEvaluator, str, str, float]]:
         """Every score that any of them has announced, with whose it is; empties the queues."""
-        batches = self._batches(self._sharing.num_processes)
+        batches = [*self._kept, *self._batches(self._sharing.num_processes)]
+        begun, self._begun, self._kept = self._begun, [], []
         found = self._sharing.shared([part for _, part in batches], self._scored)
-        begun, self._begun = self._begun, []
         every = [(batch, scores) for (batch, _), scores in zip(batches, found, strict=True)]
         for batch, scores in [*every, *((batch, awaited()) for batch, awaited in begun)]:
             for (member, question, text), score in zip(batch, scores, strict=True):

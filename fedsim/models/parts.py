@@ -116,14 +116,23 @@ def shares(sizes: Sequence[int], num: int) -> list[list[int]]:
     >>> shares([5, 0, 2, 4], 2)
     [[0], [2, 3]]
     """
-    lists: list[list[int]] = [[] for _ in range(num)]
-    totals = [0] * num
+    return [places for places in shared_out(sizes, [0.0] * num) if places]
+
+
+def shared_out(sizes: Sequence[int], loads: Sequence[float]) -> list[list[int]]:
+    """Places of ``sizes`` for each of those who have these loads already, so that all end up with about the same sum.
+
+    >>> shared_out([4, 4, 4, 4], [0.0, 8.0])
+    [[0, 1, 3], [2]]
+    """
+    lists: list[list[int]] = [[] for _ in loads]
+    totals = list(loads)
     for place in sorted(range(len(sizes)), key=lambda place: -sizes[place]):
         least = totals.index(min(totals))
         totals[least] += sizes[place]
         if sizes[place]:
             lists[least].append(place)
-    return [sorted(places) for places in lists if places]
+    return [sorted(places) for places in lists]
 
 
 @torch.no_grad()

@@ -117,12 +117,12 @@ class Workers:
         ready = self._ready() if len(parts) > 1 else []
         if not ready:
             return [here(part) for part in parts]
-        from fedsim.models.parts import shares, size
+        from fedsim.models.parts import shared_out, size
 
         kind, sizes = type(parts[0]), [size(part) for part in parts]
         if self._last_s.get(kind, math.inf) * sum(sizes) < self.worth_sharing_s:
             return [here(part) for part in parts]
-        own, *others = shares(sizes, 1 + len(ready))
+        own, *others = shared_out(sizes, [0.0, *(self._load(process, kind) for process in ready)])
         try:
             given = {
                 place: self._given(parts[place], process)
@@ -139,6 +139,16 @@ class Workers:
             self.close()  # nobody will ask for what they still answer
             raise
         return [found[place] for place in range(len(parts))]
+
+    def _load(self, process: _Process, kind: type) -> float:
+        """What a worker has still to do, in rows of this kind, by how long rows took here."""
+        from fedsim.models.parts import size
+
+        self._unless_lost(process, _Process.listen, self.patience_s)
+        each_s = self._last_s.get(kind)
+        if each_s is None:
+            return 0.0
+        return sum(self._last_s.get(type(part), 0.0) * size(part) for part in process.under_way()) / each_s
 
     def close(self) -> None:
         """End the workers; done when nobody needs them any more, at the latest."""
@@ -279,6 +289,19 @@ class _Process:
             first = self._under_way.popleft()
             first.result = decoded(result_of(first.part), content)
             first.is_done = True
+
+    def listen(self, patience_s: float) -> None:
+        """Take up what it has answered already.
+
+        Raises:
+            LostError: it has died.
+        """
+        while self._under_way and select.select([self._stdout], [], [], 0)[0]:
+            self.finish(self._under_way[0], patience_s)
+
+    def under_way(self) -> list[Any]:
+        """The parts that it has not answered yet."""
+        return [errand.part for errand in self._under_way]
 
     def send(self, content: bytes, patience_s: float) -> None:
         """Send a frame; the worker takes it at once, whatever it is doing.

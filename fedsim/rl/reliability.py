@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -90,13 +91,19 @@ def concordance(scores: FloatArray) -> FloatArray:
     Args:
         scores: ``[M, G]``, NaN where an expert did not answer.
     """
-    first, second = np.triu_indices(scores.shape[1], 1)
+    first, second = _pairs(scores.shape[1])
     with np.errstate(invalid="ignore"):
         signs = np.nan_to_num(np.sign(scores[:, first] - scores[:, second]))
     balance, compared = signs @ signs.T, np.abs(signs) @ np.abs(signs).T
     np.fill_diagonal(compared, 0.0)
     share = 0.5 + 0.5 * balance / np.where(compared > 0, compared, 1.0)
     return np.asarray(np.where(compared > 0, share, np.nan), dtype=np.float64)
+
+
+@lru_cache(64)
+def _pairs(num: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """All pairs of so many candidates, each once."""
+    return np.triu_indices(num, 1)
 
 
 def after_group(evidence: Evidence, experts: Sequence[int], scores: FloatArray, prior: Prior) -> Evidence:
@@ -117,8 +124,8 @@ def after_group(evidence: Evidence, experts: Sequence[int], scores: FloatArray, 
     ids = list(experts)
     if len(set(ids)) != len(ids) or scores.shape[:1] != (len(ids),):
         raise ValueError(f"{len(ids)} experts {ids} and scores {scores.shape}; must be one row per expert")
-    if not ids:
-        return evidence
+    if len(ids) < 2:
+        return evidence  # nobody to agree with
     alike = concordance(scores)
     weights = np.where(np.isnan(alike), 0.0, trust(evidence, prior)[ids][None, :])
     totals = weights.sum(axis=1)
