@@ -25,7 +25,7 @@ from fedsim.models.bundle import share_out
 from fedsim.models.config import PolicyConfig
 from fedsim.models.evaluator import ModelEvaluator, in_company
 from fedsim.models.language import LanguageModel, Shapes, Tokens
-from fedsim.models.parts import Sharing, shares
+from fedsim.models.parts import ScorePart, Sharing, shares
 from fedsim.models.policy import LanguagePolicy
 from fedsim.models.workers import Workers
 from fedsim.models.zoo import scratch_network
@@ -222,6 +222,41 @@ def test_work_is_shared_out_evenly_and_completely():
     totals = [sum(sizes[place] for place in places) for places in lists]
     assert max(totals) - min(totals) <= 64
     assert shares([3], 4) == [[0]]
+
+
+class Busy:
+    """Stands in for a worker that has parts under way; remembers what else it is given."""
+
+    is_ready, weights, num_under_way = True, b"", 0
+
+    def __init__(self, under_way: list) -> None:
+        self.before, self.given = under_way, []
+
+    def under_way(self) -> list:
+        return self.before
+
+    def listen(self, patience_s: float) -> None: ...
+
+    def begin(self, errand, patience_s: float) -> None:
+        self.given.append(errand.part)
+
+    def finish(self, errand, patience_s: float) -> None:
+        errand.is_done, errand.result = True, "there"
+
+    def close(self) -> None: ...
+
+
+def test_a_worker_that_has_parts_under_way_gets_less_of_the_next():
+    parts = [ScorePart((0,), ((1,),), (0,) * 10, ((2,),) * 10) for _ in range(4)]
+    with closing(Workers(0, 1, NOTES.append)) as workers:
+        workers.hold(lambda: None)
+        workers.worth_sharing_s = 0.0
+        idle, busy, swamped = Busy([]), Busy(parts[:2]), Busy(parts * 2)
+        for worker, told in ((idle, 2), (busy, 1), (swamped, 0)):
+            workers._processes = [worker]
+            found = workers.shared(parts, lambda part: "here")
+            assert (found.count("there"), found.count("here")) == (told, 4 - told)
+            assert len(worker.given) == told
 
 
 def scenario(**keys):

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from fedsim import monitor
 from fedsim.monitor import EvaluationConfig, Monitor, StopConfig
 from fedsim.record_log import RecordLog
 from fedsim.records import Evaluation, Group, Outcome, Ratio, Transfer, Update
@@ -279,3 +280,17 @@ def test_an_update_leaves_a_row_for_each_staleness_that_was_measured_and_none_ot
         (0, 10, 0.9),
         (2, 12, 0.9),
     ]
+
+
+@given(st.integers(1, 5), st.integers(1, 16), st.integers(0, 2**32), st.booleans())
+def test_mean_and_spread_have_the_bits_of_numpys_functions_that_look_for_nan(experts, candidates, seed, gaps):
+    rng = np.random.default_rng(seed)
+    rewards = rng.random((experts, candidates)) ** 3
+    if gaps:
+        rewards[:, 1:][rng.random((experts, candidates - 1)) < 0.3] = np.nan
+    expected = float(np.nanmean(rewards)), float(np.nanmean(np.nanstd(rewards, axis=1)))
+    assert monitor._mean_and_spread(rewards) == expected
+
+
+def test_where_no_reward_came_mean_and_spread_are_zero():
+    assert monitor._mean_and_spread(np.empty((0, 8))) == (0.0, 0.0)

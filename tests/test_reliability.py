@@ -76,6 +76,12 @@ def test_who_says_nothing_gets_no_evidence_and_keeps_what_there_was():
     assert after_group(before, [], np.zeros((0, 2)), PRIOR) is before
 
 
+def test_an_expert_that_is_alone_has_nobody_to_agree_with():
+    known = after_group(no_evidence(3), [0, 1], np.array([[0.1, 0.2], [0.3, 0.4]]), PRIOR)
+    alone = after_group(known, [1], np.array([[0.9, 0.1]]), PRIOR)
+    np.testing.assert_array_equal(astuple(alone), astuple(known))
+
+
 def test_an_audit_compares_right_with_wrong_candidates_and_a_tie_is_half():
     evidence = after_audit(no_evidence(2), 1, np.array([0.5, 0.5, 0.1]), [True, False, False])
     assert (evidence.right[1], evidence.wrong[1]) == (0.75, 0.25)

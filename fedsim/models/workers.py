@@ -146,7 +146,7 @@ class Workers:
 
         self._unless_lost(process, _Process.listen, self.patience_s)
         each_s = self._last_s.get(kind)
-        if each_s is None:
+        if not each_s:
             return 0.0
         return sum(self._last_s.get(type(part), 0.0) * size(part) for part in process.under_way()) / each_s
 
