@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from copy import deepcopy
@@ -25,9 +26,9 @@ from fedsim.models.bundle import share_out
 from fedsim.models.config import PolicyConfig
 from fedsim.models.evaluator import ModelEvaluator, in_company
 from fedsim.models.language import LanguageModel, Shapes, Tokens
-from fedsim.models.parts import ScorePart, Sharing, shares
+from fedsim.models.parts import LookPart, ScorePart, Sharing, shared_out, shares
 from fedsim.models.policy import LanguagePolicy
-from fedsim.models.workers import Workers
+from fedsim.models.workers import Workers, _Errand, _Process
 from fedsim.models.zoo import scratch_network
 from fedsim.play import Play
 from fedsim.progress import SilentProgress
@@ -202,7 +203,7 @@ def _parts(side: Side) -> list:
 
 def test_a_worker_does_not_outlive_a_process_that_is_killed():
     code = (
-        "import time\nfrom fedsim.models.workers import Workers\n"
+        "import time\nfrom fedsim.models.workers import Workers, _Errand, _Process\n"
         "workers = Workers(1, 1, print)\nprint(*workers.pids, flush=True)\ntime.sleep(600)"
     )
     with subprocess.Popen(
@@ -224,39 +225,24 @@ def test_work_is_shared_out_evenly_and_completely():
     assert shares([3], 4) == [[0]]
 
 
-class Busy:
-    """Stands in for a worker that has parts under way; remembers what else it is given."""
-
-    is_ready, weights, num_under_way = True, b"", 0
-
-    def __init__(self, under_way: list) -> None:
-        self.before, self.given = under_way, []
-
-    def under_way(self) -> list:
-        return self.before
-
-    def listen(self, patience_s: float) -> None: ...
-
-    def begin(self, errand, patience_s: float) -> None:
-        self.given.append(errand.part)
-
-    def finish(self, errand, patience_s: float) -> None:
-        errand.is_done, errand.result = True, "there"
-
-    def close(self) -> None: ...
-
-
-def test_a_worker_that_has_parts_under_way_gets_less_of_the_next():
-    parts = [ScorePart((0,), ((1,),), (0,) * 10, ((2,),) * 10) for _ in range(4)]
+def test_what_a_worker_has_under_way_counts_as_rows_of_what_is_to_be_shared():
+    """And who has that much to do gets less of it."""
+    scores = ScorePart((0,), ((1,),), (0,) * 10, ((2,),) * 10)
+    looks = LookPart(((1,),) * 3, (0, 1, 2), 8)
     with closing(Workers(0, 1, NOTES.append)) as workers:
-        workers.hold(lambda: None)
-        workers.worth_sharing_s = 0.0
-        idle, busy, swamped = Busy([]), Busy(parts[:2]), Busy(parts * 2)
-        for worker, told in ((idle, 2), (busy, 1), (swamped, 0)):
-            workers._processes = [worker]
-            found = workers.shared(parts, lambda part: "here")
-            assert (found.count("there"), found.count("here")) == (told, 4 - told)
-            assert len(worker.given) == told
+        nobody_writes, _ = os.pipe()
+        process = _Process.__new__(_Process)
+        process._stdout = os.fdopen(nobody_writes, "rb")
+        process._under_way = deque(_Errand(part, process) for part in (scores, looks, looks))
+        workers._processes.append(process)
+        assert workers._load(process, ScorePart) == 0.0  # nobody knows yet how long anything takes
+        workers._last_s = {ScorePart: 0.01, LookPart: 0.1}
+        assert workers._load(process, ScorePart) == pytest.approx(10 + 10 * 6)
+        assert workers._load(process, LookPart) == pytest.approx(1 + 6)
+        workers._processes.clear()
+    assert shared_out([10] * 4, [0.0, 0.0]) == [[0, 2], [1, 3]]
+    assert shared_out([10] * 4, [0.0, 20.0]) == [[0, 1, 2], [3]]
+    assert shared_out([10] * 4, [0.0, 70.0]) == [[0, 1, 2, 3], []]
 
 
 def scenario(**keys):
