@@ -229,10 +229,10 @@ def test_what_a_worker_has_under_way_counts_as_rows_of_what_is_to_be_shared():
     """And who has that much to do gets less of it."""
     scores = ScorePart((0,), ((1,),), (0,) * 10, ((2,),) * 10)
     looks = LookPart(((1,),) * 3, (0, 1, 2), 8)
-    with closing(Workers(0, 1, NOTES.append)) as workers:
-        nobody_writes, _ = os.pipe()
+    silent, end = os.pipe()
+    with closing(Workers(0, 1, NOTES.append)) as workers, open(silent, "rb") as stdout, open(end, "wb"):
         process = _Process.__new__(_Process)
-        process._stdout = os.fdopen(nobody_writes, "rb")
+        process._stdout = stdout
         process._under_way = deque(_Errand(part, process) for part in (scores, looks, looks))
         workers._processes.append(process)
         assert workers._load(process, ScorePart) == 0.0  # nobody knows yet how long anything takes
