@@ -230,7 +230,11 @@ def test_what_a_worker_has_under_way_counts_as_rows_of_what_is_to_be_shared():
     scores = ScorePart((0,), ((1,),), (0,) * 10, ((2,),) * 10)
     looks = LookPart(((1,),) * 3, (0, 1, 2), 8)
     silent, end = os.pipe()
-    with closing(Workers(0, 1, NOTES.append)) as workers, open(silent, "rb") as stdout, open(end, "wb"):
+    with (
+        closing(Workers(0, 1, NOTES.append)) as workers,
+        os.fdopen(silent, "rb") as stdout,
+        os.fdopen(end, "wb"),
+    ):
         process = _Process.__new__(_Process)
         process._stdout = stdout
         process._under_way = deque(_Errand(part, process) for part in (scores, looks, looks))
