@@ -66,9 +66,9 @@ class ComputeConfig(StrictModel):
         None,
         ge=1,
         le=MAX_PROCESSES,
-        description="processes that sample, score and evaluate with models from scratch on the CPU, each with so many threads, "
-        "at most as many as fit the cores of the run (count; default: 2 where they fit and 10 updates or more are wanted, else "
-        "1); changes no record",
+        description="processes that sample, score, train and evaluate with models from scratch on the CPU, each with so many "
+        "threads, at most as many as fit the cores of the run (count; default: 2 where they fit and 10 updates or more are "
+        "wanted, else 1); changes no record",
     )
     device: Literal["cpu", "cuda", "auto"] = Field(
         "cpu",
