@@ -56,6 +56,11 @@ class Artist:
             process_group=0,  # Ctrl-C is for whoever hired it
         )
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._child.pid
+
     def await_ready(self) -> None:
         """Return when it has imported all that it needs.
 

@@ -16,6 +16,9 @@ from analysis.artist import Artist, LostError
 from analysis.style import save
 
 FIGURES_FOLDER = "figures"
+PATIENCE_S = 60.0
+"""Real seconds that an artist may take for a last figure when all others are drawn."""
+
 _SUFFIXES = (".png", ".svg")
 
 
@@ -88,7 +91,10 @@ def draw_figures(page: Page[T], source: T, artist: Artist | None = None) -> tupl
         spec = waiting.pop()
         drawn[spec.name] = page.draw(spec, source)
     if artist is not None:
-        helper.join()
+        helper.join(PATIENCE_S)
+        if helper.is_alive():  # it hangs: without it the figure under way is drawn below
+            artist.close()
+            helper.join()
     for spec in page.specs:
         if spec.name not in drawn:
             drawn[spec.name] = page.draw(spec, source)

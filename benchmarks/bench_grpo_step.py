@@ -6,7 +6,7 @@ loss = clipped surrogate summed over all tokens over their number (TRL's ``dapo`
 TRL's side is a ``GRPOTrainer`` as it stands (transformers' ``generate``, its fused output layer, its own loss), timed from
 ``on_step_begin`` to ``on_step_end`` of its own training loop. Its settings are the fastest that we found for one core: no
 gradient checkpointing, no mixed precision, no logging, no saving, and its micro-batch is the fastest of ``MICRO_BATCHES``,
-found in this very run. On policy it computes no behaviour log-probabilities; we do.
+found in this very run. On policy neither side computes log-probabilities of the policy that sampled by themselves.
 
 Our side is ``LanguagePolicy.sample``, rewards, ``advantages`` and ``LanguagePolicy.update``, as protocols call them. In the
 claims every candidate is sampled, measured and trained by itself (``EveryCandidate``), and no group has rewards of one value,
@@ -308,10 +308,7 @@ def where_the_time_goes(rounds: int = 4) -> tuple[str, float]:
     whole = found["bench_grpo_step.step"]
     parts = {
         "sampling": found["sampling.sample_answers"],
-        "the questions' prefixes for sampling": found["policy.sample"]
-        - found["sampling.sample_answers"]
-        - found["parts._behaviour"],
-        "behaviour log-probabilities": found["parts._behaviour"],
+        "the questions' prefixes for sampling": found["policy.sample"] - found["sampling.sample_answers"],
         "forward": found["policy._backward"] - found["graph._engine_run_backward"],
         "backward": found["graph._engine_run_backward"],
         "optimiser with clipping": found["optimizer.wrapper"] + found["clip_grad.clip_grad_norm_"],
@@ -324,7 +321,7 @@ def floor_s(num_sampled: int, num_prompt: int) -> tuple[float, str]:
     """Least seconds of a step by the roofline: arithmetic without padding over peak, or bytes over bandwidth.
 
     Sampling runs every question once and every sampled token but the last; the update runs the same forward once more and
-    backward at twice the price. Behaviour log-probabilities are not needed on policy and not counted. Bytes are those of the
+    backward at twice the price. Bytes are those of the
     weights, once per pass and decoding step, and of AdamW's state; activations are left out, so the floor is a low one.
     """
     config = quick_start().models.policy.language.network.config
@@ -374,7 +371,7 @@ def main() -> int:
         Claim("our step / TRL's, no answer ends early", full.pairs.ratio, note=full.pairs.spread),
         Claim("our step", statistics.median(plain.pairs.first_s), unit="s", note="every candidate by itself"),
         Claim("TRL's step", statistics.median(plain.pairs.second_s), unit="s", note=f"micro-batches of {micro_batch} rows"),
-        Claim("our step / the roofline floor", step_s / least_s, note="with behaviour log-probabilities and padding"),
+        Claim("our step / the roofline floor", step_s / least_s, note="with padding"),
     ]  # fmt: skip
     facts = {
         "Work": f"In {ROUNDS} steps both sides sampled {plain.num_tokens:,} tokens and trained {plain.num_trained:,}; after "

@@ -1,12 +1,14 @@
 """A page drawn by two processes is the page drawn by one, also when the second one dies."""
 
 import contextlib
+import os
 import shutil
+import signal
 
 import pytest
 from sample_run import sample_run
 
-from analysis import report
+from analysis import figure_page, report
 from analysis.artist import Artist, LostError, artist_for
 from analysis.report import FIGURES
 
@@ -62,6 +64,15 @@ def test_what_a_dead_artist_has_not_drawn_is_drawn_here(alone, tmp_path, dies_be
     with contextlib.closing(Watched(folder, dies_before)) as artist:
         artist.await_ready()
         artist.await_ready = lambda: None
+        report.write_report(folder, artist)
+    assert files_of(folder) == files_of(alone)
+
+
+def test_an_artist_that_hangs_is_given_up(alone, tmp_path, monkeypatch):
+    monkeypatch.setattr(figure_page, "PATIENCE_S", 0.2)
+    folder = copy_of(alone, tmp_path / "run")
+    with contextlib.closing(Artist("run", folder)) as artist:
+        os.kill(artist.pid, signal.SIGSTOP)
         report.write_report(folder, artist)
     assert files_of(folder) == files_of(alone)
 

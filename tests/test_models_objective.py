@@ -13,6 +13,7 @@ import torch
 from tiny_models import policy, questions, trained_network
 
 from fedsim.models.config import PolicyConfig
+from fedsim.models.gradients import parts_of
 from fedsim.models.likelihood import answer_scores
 from fedsim.models.objective import Totals
 from fedsim.rl.advantages import discriminative_labels
@@ -44,6 +45,7 @@ def _sampled(config, share=0.05):
     live.language.network.double()
     groups = [g for g in live.sample(DRAWS) if not any(c.truncated for c in g.candidates)]
     assert len(groups) >= 6
+    live.take_down()
     _shake(live.language.network, share, seed=1)
     return live, groups
 
@@ -67,7 +69,7 @@ def _gradients(live, groups, gains):
     for weight in weights:
         weight.grad = None
     totals = Totals()
-    live._backward(rows, count, totals, live._brake(rows, totals))
+    live._backward(parts_of(live.language, rows, count, live.config.questions_per_pass), totals)
     return [weight.grad.clone() for weight in weights], totals
 
 
@@ -214,6 +216,7 @@ def _two_ages(**keys):
 
 def test_ratios_by_staleness_are_those_of_the_sampled_tokens():
     live, groups = _two_ages()
+    live.take_down()
     with torch.no_grad():
         scored = _log_probs(live, groups)
     stats = live.update(groups, _gains(groups))

@@ -82,6 +82,8 @@ def test_two_policies_with_one_seed_learn_the_same_bits():
 def test_behaviour_log_probabilities_equal_those_of_the_loss_at_the_same_version():
     live = policy(network=_weakened())
     groups = live.sample(DRAWS)
+    assert {row.behaviour for row in live._rows(groups, [np.arange(8.0) for _ in groups])[0]} == {None}
+    live.take_down()
     rows, count = live._rows(groups, [np.arange(8.0) for _ in groups])
     for part in parts_of(live.language, rows, count, 128):
         answers = [row.ids for row in part.rows]
@@ -89,6 +91,39 @@ def test_behaviour_log_probabilities_equal_those_of_the_loss_at_the_same_version
         for row, log_probs in zip(part.rows, scores.log_probs, strict=True):
             assert torch.equal(log_probs[: len(row.ids)].detach(), row.behaviour)
     assert live.update(groups, [np.arange(8.0) for _ in groups]).clip_fraction == 0.0
+
+
+@pytest.mark.parametrize("keys", [{}, {"ratio": "decoupled"}, {"inner_passes": 2}, {"record_ratios": True}])
+def test_log_probabilities_that_the_pass_itself_computes_change_no_bit(keys):
+    """Two updates: the second trains groups of both versions, so some are of the live policy and some are not."""
+    config = PolicyConfig(warmup_updates=1, learning_rate=1e-3, **keys)
+
+    def learned(takes_down):
+        live = policy(config, network=_weakened())
+        first, second = live.sample(DRAWS[:16]), []
+        said = []
+        for trained, sampled in ((slice(0, 8), DRAWS[16:]), (slice(8, 24), [])):
+            if takes_down:
+                live.take_down()
+            groups = [*first, *second][trained]
+            said.append(live.update(groups, [np.linspace(-1, 1, len(group.texts)) for group in groups]))
+            second = live.sample(sampled) if sampled else second
+        return live.weights_sha256(), said
+
+    assert learned(takes_down=False) == learned(takes_down=True)
+
+
+def test_a_state_that_is_kept_holds_the_log_probabilities_of_the_policy_that_sampled(tmp_path):
+    live = policy(network=_weakened())
+    groups = live.sample(DRAWS)
+    live.save_state(tmp_path / "state")
+    rows, _ = live._rows(groups, [np.arange(8.0) for _ in groups])
+    assert all(row.behaviour is not None for row in rows)
+    again = policy(network=_weakened())
+    again.restore_state(tmp_path / "state")
+    gains = [np.linspace(-1, 1, len(group.texts)) for group in groups]
+    assert again.update(groups, gains) == live.update(groups, gains)
+    assert again.weights_sha256() == live.weights_sha256()
 
 
 def test_unscored_and_truncated_candidates_have_no_gradient_and_are_not_counted():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +16,10 @@ from fakes import FakeEvaluator, FakePolicy, device, play, settings, task_data
 from fedsim.errors import FederationError
 from fedsim.monitor import StopConfig
 from fedsim.protocols import group_relative
-from fedsim.protocols.rollouts import QuestionStream
+from fedsim.protocols.rollouts import QuestionStream, Rollouts
 from fedsim.protocols.schedules import ScheduleConfig
 from fedsim.records import Compute
-from fedsim.roles import Draw
+from fedsim.roles import Draw, Group
 
 DATA = task_data(num_clients=4, pool=50)
 
@@ -243,6 +244,32 @@ async def test_how_far_ahead_is_really_sampled_changes_no_record():
     runs = [await scheduled({"groups_per_update": 5, "in_flight": 7}, policy=policy) for policy in policies]
     assert policies[0].steps == policies[1].steps
     assert runs[0].took_s == pytest.approx(runs[1].took_s)
+
+
+def test_a_new_version_samples_ahead_what_its_last_two_predecessors_were_asked_for():
+    policy = SimpleNamespace(version=0, sizes=[])
+
+    def sample(draws):
+        policy.sizes.append(len(draws))
+        return [Group(draw, policy.version, ()) for draw in draws]
+
+    policy.sample = sample
+    rollouts = Rollouts(None, SimpleNamespace(seed=1, policy=policy), DATA.pool, block=16)
+
+    def sizes_when_asked_for(num):
+        policy.sizes.clear()
+        for _ in range(num):
+            (group,) = rollouts._sample([rollouts._stream.next()])
+            assert group.policy_version == policy.version
+        policy.version += 1
+        return policy.sizes[:]
+
+    assert sizes_when_asked_for(20) == [16, 8]  # nothing is known yet: a block, then small steps
+    assert sizes_when_asked_for(20) == [20]
+    assert sizes_when_asked_for(10) == [20]
+    assert sizes_when_asked_for(10) == [20]  # its last two predecessors: 20 and 10
+    assert sizes_when_asked_for(40) == [10, 8, 8, 8, 8]
+    assert sizes_when_asked_for(1) == [24]  # half as much again as a block at most
 
 
 async def test_every_group_is_sampled_by_the_version_that_its_record_names():

@@ -35,12 +35,13 @@ from fedsim.roles import RatioStats, UpdateStats
 class Row:
     """One distinct candidate of an update: ``weight`` is its multiplicity times its share of the loss.
 
-    ``behaviour`` are its log-probabilities under the policy that sampled it, ``staleness`` versions ago.
+    ``behaviour`` are its log-probabilities under the policy that sampled it, ``staleness`` versions ago; None where that is the
+    policy at the start of the update, which has one pass: they are those of the pass, bit for bit.
     """
 
     prompt: str
     ids: Ids
-    behaviour: Tensor
+    behaviour: Tensor | None
     advantage: float
     weight: float
     draw: int = 0
@@ -134,7 +135,12 @@ class Totals:
                 self.start.setdefault(_key(row), values[: len(row.ids)].clone())
             start = _padded([self.start[_key(row)] for row in rows])
         return Batch(
-            behaviour=_padded([row.behaviour for row in rows]),
+            behaviour=_padded(
+                [
+                    values[: len(row.ids)] if row.behaviour is None else row.behaviour
+                    for row, values in zip(rows, log_probs.detach(), strict=True)
+                ]
+            ),
             start=start,
             gains=torch.tensor([row.advantage for row in rows], dtype=dtype),
             weights=torch.tensor([row.weight for row in rows], dtype=dtype)[:, None],

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedsim.models.config import PolicyConfig
 from fedsim.models.gradients import Gradient, GradientPart
-from fedsim.models.language import Ids, LanguageModel, Prefix, prefill
+from fedsim.models.language import Ids, LanguageModel, prefill
 from fedsim.models.likelihood import answer_scores
 from fedsim.models.sampling import Sampled, decode, sample_answers
 from fedsim.models.stacked import Stack
@@ -29,14 +29,14 @@ class SamplePart(msgspec.Struct, frozen=True, tag="sample"):
 
     prompts: tuple[Ids, ...]
     draws: tuple[int, ...]
+
+
+class BehaviourPart(msgspec.Struct, frozen=True, tag="behaviour"):
+    """Groups that the live policy has sampled, of questions of one canonical width, whose log-probabilities are wanted."""
+
+    prompts: tuple[Ids, ...]
+    answers: tuple[tuple[Ids, ...], ...]
     merges_equal: bool
-
-
-class Samples(msgspec.Struct, frozen=True):
-    """Groups by question: answers, and their log-probabilities token by token in the form the loss uses."""
-
-    answers: list[list[Sampled]]
-    log_probs: list[list[Tensor]]
 
 
 class LookPart(msgspec.Struct, frozen=True, tag="look"):
@@ -71,7 +71,7 @@ class ScorePart(msgspec.Struct, frozen=True, tag="score"):
     answers: tuple[Ids, ...]
 
 
-Part = SamplePart | LookPart | AnswerPart | ScorePart | GradientPart
+Part = SamplePart | BehaviourPart | LookPart | AnswerPart | ScorePart | GradientPart
 P = TypeVar("P", bound=Part)
 R = TypeVar("R")
 
@@ -136,34 +136,27 @@ def shared_out(sizes: Sequence[int], loads: Sequence[float]) -> list[list[int]]:
 
 
 @torch.no_grad()
-def sampled(live: LanguageModel, config: PolicyConfig, seed: int, part: SamplePart) -> Samples:
+def sampled(live: LanguageModel, config: PolicyConfig, seed: int, part: SamplePart) -> list[list[Sampled]]:
     """Sample G candidates per question.
 
     The uniform behind token t of candidate g is element ``[g, t]`` of the stream (seed, "sample", draw).
     """
-    prompts = part.prompts
-    prefix = prefill(live, prompts, live.width(prompts[0]))
+    prefix = prefill(live, part.prompts, live.width(part.prompts[0]))
     keys = [("sample", draw) for draw in part.draws]
-    answers = sample_answers(live, prefix, keys, config.group_size, config, seed)
-    return Samples(answers, _behaviour(live, config, part, prefix, answers))
+    return sample_answers(live, prefix, keys, config.group_size, config, seed)
 
 
-def _behaviour(
-    live: LanguageModel,
-    config: PolicyConfig,
-    part: SamplePart,
-    prefix: Prefix,
-    sampled: Sequence[Sequence[Sampled]],
-) -> list[list[Tensor]]:
-    """Log-probabilities of the sampled answers under the weights that sampled, in the loss's own form."""
+@torch.no_grad()
+def taken_down(live: LanguageModel, config: PolicyConfig, part: BehaviourPart) -> list[list[Tensor]]:
+    """Log-probabilities of sampled answers, token by token under the weights that sampled, in the loss's own form."""
     keys = [
-        [(owner, a.ids, 0 if part.merges_equal else g) for g, a in enumerate(answers)]
-        for owner, answers in enumerate(sampled)
+        [(owner, ids, 0 if part.merges_equal else g) for g, ids in enumerate(answers)]
+        for owner, answers in enumerate(part.answers)
     ]
     distinct = list(dict.fromkeys(key for row in keys for key in row))
     scores = answer_scores(
         live, part.prompts, [owner for owner, _, _ in distinct], [ids for _, ids, _ in distinct],
-        config.temperature, prefix=prefix,
+        config.temperature,
     )  # fmt: skip
     found = {key: scores.log_probs[row, : len(key[1])].clone() for row, key in enumerate(distinct)}
     return [[found[key] for key in row] for row in keys]
@@ -219,7 +212,8 @@ def size(part: Part) -> int:
 def result_of(part: Part) -> Any:
     """What kind of thing comes of a part."""
     kinds: dict[type, Any] = {
-        SamplePart: Samples,
+        SamplePart: list[list[Sampled]],
+        BehaviourPart: list[list[Tensor]],
         LookPart: Look,
         AnswerPart: list[Ids],
         ScorePart: list[float],

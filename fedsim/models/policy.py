@@ -9,13 +9,14 @@ advantage is exactly zero has no gradient without a KL weight and is left out of
 candidates of one draw with equal advantages run once with their multiplicity as weight. Both change nothing but time.
 
 Changed against the paper and its released code: no rationale is asked of a model this small, and the ratio's
-behaviour log-probabilities are recomputed right after sampling in the form the loss uses.
+behaviour log-probabilities are computed in the form the loss uses: those of a group that is trained by the policy that sampled
+it by the pass that trains it (the ratio is then exactly 1), those of all others before the weights move on.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -40,7 +41,7 @@ from fedsim.models.language import Ids, LanguageModel, by_width
 from fedsim.models.likelihood import answer_scores
 from fedsim.models.measure import Matches, measure
 from fedsim.models.objective import NO_BRAKE, Brake, Row, Totals, divergence_part
-from fedsim.models.parts import Alone, SamplePart, Sharing, sampled
+from fedsim.models.parts import Alone, BehaviourPart, SamplePart, Sharing, sampled, taken_down
 from fedsim.models.sampling import Sampled
 from fedsim.models.training import answer_loss, batches, encode_rows
 from fedsim.models.weights import load_learning_state, save_learning_state, save_model, weights_sha256
@@ -50,12 +51,16 @@ from fedsim.roles import Accuracy, Candidate, Draw, FloatArray, Group, UpdateSta
 from fedsim.tasks.questions import Question
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Behaviour:
-    """What is remembered of one draw's group until it was trained: ids and log-probabilities when it was sampled."""
+    """What is remembered of one draw's group until it was trained.
 
+    ``log_probs`` are those of the policy that sampled it, candidate by candidate; None as long as that is the live one.
+    """
+
+    prompt: str
     ids: tuple[Ids, ...]
-    log_probs: tuple[Tensor, ...]
+    log_probs: tuple[Tensor, ...] | None = None
 
 
 class LanguagePolicy:
@@ -140,7 +145,6 @@ class LanguagePolicy:
             SamplePart(
                 tuple(self.language.prompt_ids(draw.question.text) for draw in batch),
                 tuple(draw.index for draw in batch),
-                self.merges_equal,
             )
             for batch in batches
         ]
@@ -150,8 +154,9 @@ class LanguagePolicy:
         )
         groups: dict[int, Group] = {}
         for batch, samples in zip(batches, found, strict=True):
-            for draw, answers, log_probs in zip(batch, samples.answers, samples.log_probs, strict=True):
-                self._behaviours[draw.index] = _Behaviour(tuple(a.ids for a in answers), tuple(log_probs))
+            for draw, answers in zip(batch, samples, strict=True):
+                ids = tuple(answer.ids for answer in answers)
+                self._behaviours[draw.index] = _Behaviour(draw.question.text, ids)
                 groups[draw.index] = Group(draw, self._version, tuple(self._candidate(a) for a in answers))
         texts = [draw.question.text for draw in draws]  # whoever counts or scores them needs their ids
         self.language.tokens.read_plain(
@@ -172,6 +177,32 @@ class LanguagePolicy:
         for index in draw_indices:
             self._behaviours.pop(index, None)
 
+    def take_down(self, but: Collection[int] = ()) -> None:
+        """Compute the log-probabilities of remembered groups that the live weights have sampled, but for some draws.
+
+        Whoever changes the weights from outside while groups are remembered does this before; steps and fits do it themselves.
+        """
+        due = [
+            index for index, kept in self._behaviours.items() if kept.log_probs is None and index not in but
+        ]
+        most = min(self.config.questions_per_pass, -(-len(due) // self._sharing.num_processes))
+        batches = by_width(self.language, due, lambda index: self._behaviours[index].prompt, most)
+        parts = [
+            BehaviourPart(
+                tuple(self.language.prompt_ids(self._behaviours[index].prompt) for index in batch),
+                tuple(self._behaviours[index].ids for index in batch),
+                self.merges_equal,
+            )
+            for batch in batches
+        ]
+        if not parts:
+            return
+        self._sharing.install(self._weights)
+        found = self._sharing.shared(parts, lambda part: taken_down(self.language, self.config, part))
+        for batch, groups in zip(batches, found, strict=True):
+            for index, log_probs in zip(batch, groups, strict=True):
+                self._behaviours[index].log_probs = tuple(log_probs)
+
     def _candidate(self, answer: Sampled) -> Candidate:
         return Candidate(self.language.answer_text(answer.ids), len(answer.ids), answer.truncated)
 
@@ -185,6 +216,9 @@ class LanguagePolicy:
         Raises:
             ValueError: a group that this policy did not sample, or advantages of another shape.
         """
+        # A single pass computes those of its own groups that are fresh; of all others they are taken down while it can be done.
+        own = [group.draw.index for group in groups] if self.config.inner_passes == 1 else []
+        self.take_down(frozenset(own))
         rows, count = self._rows(groups, advantages)
         parts = parts_of(self.language, rows, count, self.config.questions_per_pass)
         rate = self.config.learning_rate * min(1.0, (self._version + 1) / max(1, self.config.warmup_updates))
@@ -206,6 +240,7 @@ class LanguagePolicy:
         The loss is the mean negative log-likelihood per answer token (nats), reported as a mean over the steps. One new
         version.
         """
+        self.take_down()
         seed = streams.integer(self._seed, "fit", self._version)
         stream = batches(encode_rows(self.language.tokenizer, rows), self.config.fit_batch_size, seed)
         network = self.language.network.train()
@@ -229,7 +264,7 @@ class LanguagePolicy:
     def _rows(self, groups: Sequence[Group], advantages: Sequence[FloatArray]) -> tuple[list[Row], float]:
         """Distinct candidates that have a gradient, and the count that the loss divides by."""
         config = self.config
-        kept: list[tuple[Group, Ids, Tensor, float]] = []
+        kept: list[tuple[Group, Ids, Tensor | None, float]] = []
         places: list[int] = []
         for place, (group, gains) in enumerate(zip(groups, advantages, strict=True)):
             behaviour = self._behaviours.get(group.draw.index)
@@ -240,7 +275,8 @@ class LanguagePolicy:
             for g, (candidate, gain) in enumerate(zip(group.candidates, gains.tolist(), strict=True)):
                 if candidate.truncated or math.isnan(gain):
                     continue
-                kept.append((group, behaviour.ids[g], behaviour.log_probs[g], gain))
+                log_probs = None if behaviour.log_probs is None else behaviour.log_probs[g]
+                kept.append((group, behaviour.ids[g], log_probs, gain))
                 places.append(place)
         shares, count = length_weights(
             [len(ids) for _, ids, _, _ in kept], config.loss, config.loss_mean, config.max_new_tokens,
@@ -315,6 +351,7 @@ class LanguagePolicy:
         self._version = int(memory["version"])
         self._behaviours = {
             int(draw): _Behaviour(
+                str(kept["prompt"]),
                 tuple(tuple(ids) for ids in kept["ids"]),
                 tuple(torch.tensor(row, dtype=torch.float32) for row in kept["log_probs"]),
             )
@@ -326,9 +363,14 @@ class LanguagePolicy:
         return weights_sha256(self.language.network)
 
     def _memory(self) -> dict[str, Any]:
+        self.take_down()
         # A float32 written as a JSON double comes back as the same float32.
         behaviours = {
-            str(draw): {"ids": kept.ids, "log_probs": [row.tolist() for row in kept.log_probs]}
+            str(draw): {
+                "prompt": kept.prompt,
+                "ids": kept.ids,
+                "log_probs": [row.tolist() for row in kept.log_probs or ()],
+            }
             for draw, kept in self._behaviours.items()
         }
         return {"version": self._version, "behaviours": behaviours}

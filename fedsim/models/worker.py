@@ -121,6 +121,8 @@ class Models:
         """What comes of a part."""
         if isinstance(part, parts.SamplePart):
             return parts.sampled(self._live, self._config, self._seed, part)
+        if isinstance(part, parts.BehaviourPart):
+            return parts.taken_down(self._live, self._config, part)
         if isinstance(part, parts.LookPart):
             return parts.looked(self._live, self._initial, self._config, self._seed, part)
         if isinstance(part, GradientPart):
