@@ -116,8 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
     source = None
     for line in sys.stdin:
         source = source or page.read(folder)
-        written = page.draw(specs[line.strip()], source)
-        print(_DRAWN[bool(written)], flush=True)
+        print(_DRAWN[page.draw(specs[line.strip()], source)], flush=True)
     return 0
 
 

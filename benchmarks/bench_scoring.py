@@ -148,7 +148,7 @@ def main() -> int:
     batches = dense_batches(load)
     by_request = paired(lambda: naive(load), lambda: batched(load))
     by_candidate = paired(lambda: naive(load, 1), lambda: batched(load), rounds=1)
-    at_best = paired(lambda: batched(load), lambda: dense(batches))
+    at_best = paired(lambda: batched(load), lambda: dense(batches), rounds=25)
     num_scores = sum(len(candidates) for _, _, candidates in load)
     num_tokens = sum(ids.numel() for ids in batches.values())
     claims = [
