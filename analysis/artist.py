@@ -102,8 +102,14 @@ class Artist:
 
 
 def artist_for(page: str, folder: Path, *, if_worth_it: bool = True) -> AbstractContextManager[Artist | None]:
-    """An artist for as long as the block lasts; None where it is not worth it: no figures, or no second core for them."""
-    return contextlib.closing(Artist(page, folder)) if if_worth_it else contextlib.nullcontext()
+    """An artist for as long as the block lasts.
+
+    None where it is not worth it (no figures, or no second core for them), and where no process can be started.
+    """
+    with contextlib.suppress(OSError):
+        if if_worth_it:
+            return contextlib.closing(Artist(page, folder))
+    return contextlib.nullcontext()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -8,6 +8,7 @@ import signal
 import pytest
 from sample_run import sample_run
 
+from analysis import artist as artist_module
 from analysis import figure_page, report
 from analysis.artist import Artist, LostError, artist_for
 from analysis.report import FIGURES
@@ -90,6 +91,15 @@ def test_a_figure_that_has_nothing_to_show_is_told_and_a_folder_that_is_none_end
             artist.draw("traffic")
     with pytest.raises(LostError):
         artist.draw("traffic")  # nor does a closed one hang
+
+
+def test_where_no_process_can_be_started_there_is_no_artist(tmp_path, monkeypatch):
+    def refuse(*arguments, **keys):
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr(artist_module.subprocess, "Popen", refuse)
+    with artist_for("run", tmp_path) as artist:
+        assert artist is None
 
 
 def test_nobody_is_hired_where_it_is_not_worth_it(tmp_path):
