@@ -23,6 +23,7 @@ from fedsim.models.policy import LanguagePolicy
 from fedsim.models.zoo import WithoutAdapters, scratch_network, with_lora
 from fedsim.monitor import StopConfig
 from fedsim.network import wire
+from fedsim.roles import Draw
 from fedsim.scenario import scenario_from
 from fedsim.standin import StandInPolicy
 from fedsim.standin_training import StandInTrainer
@@ -134,6 +135,19 @@ def test_installing_is_one_version_and_makes_the_policy_answer_like_the_client()
     assert digest(trainable_weights(live.language.network)) == digest(update.weights)
     after = live.evaluate(ROWS, 8)
     assert before.kl_to_initial == pytest.approx(0, abs=1e-6) and after.kl_to_initial > 1e-4
+
+
+def test_groups_that_are_remembered_when_weights_are_installed_keep_who_sampled_them():
+    said = []
+    for takes_down in (False, True):
+        live, trainer = staged(FULL)
+        groups = live.sample([Draw(index, question) for index, question in enumerate(ROWS[:8])])
+        if takes_down:
+            live.take_down()
+        trainer.install(trainer.tune(0, 0, trainer.start(), ROWS).weights)
+        gains = [np.linspace(-1.0, 1.0, len(group.texts)) for group in groups]
+        said.append((live.update(groups, gains), live.weights_sha256()))
+    assert said[0] == said[1]
 
 
 def test_one_client_with_all_weights_learns_the_bits_of_central_training():

@@ -98,6 +98,7 @@ class PolicyTrainer:
         Raises:
             ValueError: as for ``tune``.
         """
+        self._policy.take_down()
         set_trainable_weights(self._policy.language.network, weights)
         self._policy.fit((), steps=0)  # learns nothing: a new version is all it makes
 
