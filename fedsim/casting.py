@@ -109,7 +109,7 @@ def real_models(
     Raises:
         InputError: a named model, or an own question file, cannot be used.
     """
-    with progress.phase("imports", None), garbage.unsought():
+    with progress.phase("imports", None), garbage.unsought(for_good=False):
         from fedsim.models import bundle, scoring_pool
     if data is None:
         with progress.phase("questions", None):

@@ -15,11 +15,19 @@ each. In real fidelity a circle may hold an array.
 
 
 @contextlib.contextmanager
-def unsought() -> Iterator[None]:
-    """Look for none while modules are imported: what they make stays, and need not be looked through later either."""
+def unsought(*, for_good: bool = True) -> Iterator[None]:
+    """Look for none while modules are imported, and leave it on or off as it was.
+
+    Args:
+        for_good: what is there now stays, and need not be looked through later either. For the start of a command: in a process
+            that has made runs before, their garbage would stay as well.
+    """
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
-        gc.enable()
+        if for_good:
+            gc.freeze()
+        if was_enabled:
+            gc.enable()

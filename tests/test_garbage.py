@@ -1,0 +1,37 @@
+"""When Python looks for garbage (garbage.py): a pause leaves it as it was, and only a command's start keeps what is there."""
+
+import gc
+import weakref
+
+import pytest
+
+from fedsim import garbage
+
+
+class Circle:
+    def __init__(self):
+        self.own = self
+
+
+@pytest.mark.parametrize("was_enabled", [True, False])
+def test_a_pause_leaves_the_collector_as_it_was(was_enabled):
+    try:
+        (gc.enable if was_enabled else gc.disable)()
+        with garbage.unsought(for_good=False):
+            assert not gc.isenabled()
+        assert gc.isenabled() is was_enabled
+        with pytest.raises(ImportError), garbage.unsought(for_good=False):
+            raise ImportError
+        assert gc.isenabled() is was_enabled
+    finally:
+        gc.enable()
+
+
+def test_what_an_earlier_run_left_is_found_after_a_pause_that_is_not_for_good():
+    frozen = gc.get_freeze_count()
+    gone = weakref.ref(Circle())
+    with garbage.unsought(for_good=False):
+        pass
+    assert gc.get_freeze_count() == frozen
+    gc.collect()
+    assert gone() is None
