@@ -26,7 +26,7 @@ from fedsim.models.bundle import share_out
 from fedsim.models.config import PolicyConfig
 from fedsim.models.evaluator import ModelEvaluator, in_company
 from fedsim.models.language import LanguageModel, Shapes, Tokens
-from fedsim.models.parts import LookPart, ScorePart, Sharing, shared_out, shares
+from fedsim.models.parts import LookPart, ScorePart, Sharing, shared_out
 from fedsim.models.policy import LanguagePolicy
 from fedsim.models.workers import Workers, _Errand, _Process
 from fedsim.models.zoo import scratch_network
@@ -218,11 +218,11 @@ def test_a_worker_does_not_outlive_a_process_that_is_killed():
 
 def test_work_is_shared_out_evenly_and_completely():
     sizes = [128, 128, 7, 128, 1, 64]
-    lists = shares(sizes, 2)
+    lists = shared_out(sizes, [0.0, 0.0])
     assert sorted(place for places in lists for place in places) == list(range(6))
     totals = [sum(sizes[place] for place in places) for places in lists]
     assert max(totals) - min(totals) <= 64
-    assert shares([3], 4) == [[0]]
+    assert shared_out([3], [0.0] * 4) == [[0], [], [], []]
 
 
 def test_what_a_worker_has_under_way_counts_as_rows_of_what_is_to_be_shared():

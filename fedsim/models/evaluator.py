@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from fedsim.models.language import Ids, LanguageModel, by_width
-from fedsim.models.parts import Alone, AnswerPart, ScorePart, Sharing, answered, scored, shared_out, shares
+from fedsim.models.parts import Alone, AnswerPart, ScorePart, Sharing, answered, scored, shared_out
 from fedsim.models.stacked import Stack, can_stack
 
 _MOST_REMEMBERED = 200_000
@@ -156,7 +156,7 @@ class Company:
         queues = [evaluator.take_queue() for evaluator in self._evaluators]
         language = self._language
         found = []
-        for members in shares([len(queue) for queue in queues], num):
+        for members in shared_out([len(queue) for queue in queues], [0.0] * num):
             asked = [(member, question) for member in members for question in queues[member]]
             for batch in by_width(language, asked, _text_of, _QUESTIONS_AT_ONCE):
                 pairs = [

@@ -110,20 +110,13 @@ class Alone:
         return partial(here, part)
 
 
-def shares(sizes: Sequence[int], num: int) -> list[list[int]]:
-    """Places of ``sizes`` in at most so many lists of about the same sum, each in order; what is empty is left out.
-
-    >>> shares([5, 0, 2, 4], 2)
-    [[0], [2, 3]]
-    """
-    return [places for places in shared_out(sizes, [0.0] * num) if places]
-
-
 def shared_out(sizes: Sequence[int], loads: Sequence[float]) -> list[list[int]]:
     """Places of ``sizes`` for each of those who have these loads already, so that all end up with about the same sum.
 
-    >>> shared_out([4, 4, 4, 4], [0.0, 8.0])
-    [[0, 1, 3], [2]]
+    Each list is in order; what has no size is left out.
+
+    >>> shared_out([4, 4, 4, 4], [0.0, 8.0]), shared_out([5, 0, 2, 4], [0.0, 0.0])
+    ([[0, 1, 3], [2]], [[0], [2, 3]])
     """
     lists: list[list[int]] = [[] for _ in loads]
     totals = list(loads)

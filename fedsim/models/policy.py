@@ -16,10 +16,10 @@ it by the pass that trains it (the ratio is then exactly 1), those of all others
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -49,6 +49,8 @@ from fedsim.rl.discriminative import squared_hinge
 from fedsim.rl.losses import length_weights
 from fedsim.roles import Accuracy, Candidate, Draw, FloatArray, Group, UpdateStats
 from fedsim.tasks.questions import Question
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -139,8 +141,7 @@ class LanguagePolicy:
 
     def sample(self, draws: Sequence[Draw]) -> list[Group]:
         """Sample G candidates per draw; a draw's group is a pure function of (weights, draw), whatever the batch."""
-        most = min(self.config.questions_per_pass, -(-len(draws) // self._sharing.num_processes))
-        batches = by_width(self.language, draws, _draw_text, most)
+        batches = self._batches(draws, _draw_text)
         parts = [
             SamplePart(
                 tuple(self.language.prompt_ids(draw.question.text) for draw in batch),
@@ -185,8 +186,7 @@ class LanguagePolicy:
         due = [
             index for index, kept in self._behaviours.items() if kept.log_probs is None and index not in but
         ]
-        most = min(self.config.questions_per_pass, -(-len(due) // self._sharing.num_processes))
-        batches = by_width(self.language, due, lambda index: self._behaviours[index].prompt, most)
+        batches = self._batches(due, lambda index: self._behaviours[index].prompt)
         parts = [
             BehaviourPart(
                 tuple(self.language.prompt_ids(self._behaviours[index].prompt) for index in batch),
@@ -202,6 +202,11 @@ class LanguagePolicy:
         for batch, groups in zip(batches, found, strict=True):
             for index, log_probs in zip(batch, groups, strict=True):
                 self._behaviours[index].log_probs = tuple(log_probs)
+
+    def _batches(self, items: Sequence[T], text: Callable[[T], str]) -> list[list[T]]:
+        """Items in batches of one canonical width of question, at least one for every process that shares in them."""
+        most = min(self.config.questions_per_pass, -(-len(items) // self._sharing.num_processes))
+        return by_width(self.language, items, text, most)
 
     def _candidate(self, answer: Sampled) -> Candidate:
         return Candidate(self.language.answer_text(answer.ids), len(answer.ids), answer.truncated)

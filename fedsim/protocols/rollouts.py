@@ -77,9 +77,8 @@ class Rollouts:
         self._waiting: asyncio.Queue[_Asked] = asyncio.Queue()
         self._ahead: dict[int, Group] = {}
         self._ahead_version = -1
-        self._asked: deque[int] = deque(
-            maxlen=3
-        )  # how much of the stream each of the last versions was asked for
+        # How much of the stream the live version and the two before it were asked for.
+        self._asked: deque[int] = deque(maxlen=3)
         self._again: deque[Draw] = deque()
         self._num_again = 0
 
