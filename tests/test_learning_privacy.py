@@ -101,7 +101,8 @@ def test_a_ledger_gives_the_worst_client_and_what_neighbours_are(tmp_path):
 def test_a_promise_that_means_something_needs_a_gain_that_is_sure(tmp_path):
     base = {"plain": runs(0.4, 0.4, 0.4)}
     good = page(comparison(tmp_path / "a", base | {"strong": runs(0.25, 0.26, 0.27, epsilon=7.5)}))
-    assert "`strong` (epsilon 7.5) gains: +0.060 [+0.035, +0.085] pass@1." in good
+    assert "`strong` (epsilon 7.5) gains: +0.060 [+0.035, +0.085] pass@1; against `plain` -0.140 " in good
+    assert "[-0.165, -0.115] pass@1 and -0.140 [-0.165, -0.115] greedy, 3 seeds." in good
     assert "whose interval lies above 0: met." in good
     luck = page(comparison(tmp_path / "b", base | {"strong": runs(0.25, 0.15, 0.27, epsilon=7.5)}))
     assert "`strong` (epsilon 7.5) is not shown to gain" in luck and "lies above 0: NOT met." in luck
@@ -174,7 +175,17 @@ def test_the_strongest_attacks_on_training_rows_are_compared_by_what_they_read(t
     text = page(comparison(tmp_path, {"plain": runs(0.4), "fedpetuning": runs(0.5)}, reports))
     assert verdict in text
     assert f"read from rewards: AUC {rewards:.3f} [{rewards - 0.05:.3f}, {rewards + 0.05:.3f}]*" in text
-    assert "Intervals overlap" not in text
+    assert "read from rewards: AUC 1.000 [0.950, 1.050]*" in text, "trusted answers have their own line"
+    assert "Intervals overlap" not in text and "not matched" not in text
+
+
+def test_an_attack_that_chooses_is_not_compared_with_one_that_reads_without_saying_so(tmp_path):
+    reports = {
+        "plain": [report(attack("rewards", 0.7, server="choosing"))],
+        "other": [report(attack("adapters", 0.6), attack("synthetic", 0.5, server="choosing"))],
+    }
+    text = page(comparison(tmp_path, {"plain": runs(0.4), "other": runs(0.5)}, reports))
+    assert "against rewards the server is choosing, against adapters it is not" in text
 
 
 def test_intervals_that_overlap_and_chance_are_said(tmp_path):

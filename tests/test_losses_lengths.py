@@ -62,6 +62,15 @@ def test_batches_of_one_answer_are_grpo_and_one_batch_is_the_token_mean(sizes):
     torch.testing.assert_close(batch_normalised_mean(values, mask, whole), token_mean(values, mask))
 
 
+def test_the_token_mean_of_dapo_is_taken_question_by_question():
+    values = torch.tensor([[1.0, 1.0, 1.0], [4.0, 0.0, 0.0]], dtype=torch.float64)
+    mask = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]], dtype=torch.float64)
+    assert float(token_mean(values, mask)) == 7 / 4, "over the update"
+    assert float(batch_normalised_mean(values, mask, [[0], [1]])) == (3 / 3 + 4 / 1) / 2, (
+        "DAPO eq. 8, two questions"
+    )
+
+
 @settings(deadline=None)
 @given(st.integers(1, 6), st.integers(1, 8))
 def test_answers_of_one_length_make_all_means_one_but_for_the_fixed_budget(length, count):

@@ -105,6 +105,16 @@ async def test_central_grpo_is_rewarded_by_the_truth_and_sends_nothing():
     assert all(row.reward_mean == row.correct for row in ran.groups)
 
 
+def test_a_server_that_rewards_itself_trains_on_its_live_policy_unless_told_otherwise():
+    for name in ("central_grpo", "dp_grpo", "self_reward", "central_pooled", "dpsda_fl"):
+        config = protocols.load(name).Config
+        few = config(name=name, update={"groups_per_update": 4})
+        assert config(name=name).update.schedule == few.update.schedule == "barrier"
+        asked = config(name=name, update={"schedule": "group"})
+        assert asked.update.schedule == "group", "what is said holds"
+    assert protocols.load("fedgrpo").Config().update.schedule == "group", "devices are waited for"
+
+
 async def test_dp_grpo_learns_from_the_exemplars_alone():
     ran = await server_only("dp_grpo")
     assert {row.question_id for row in ran.groups} == set(range(8))

@@ -139,6 +139,12 @@ def _verdict(compared: Compared) -> Iterator[str]:
             "* All variants ran with the rates that the file gives them. Losses scale their gradients differently, so a "
             "ranking at one rate is of loss and rate together."
         )
+    if {"token_mean", "dr_grpo"} <= compared.summaries.keys():
+        yield (
+            "* `token_mean` is the mean over all tokens of an update (TRL's `dapo`); DAPO's own (eq. 8) is taken question by "
+            "question. `dr_grpo` is that mean times one number for each update, which AdamW all but divides away: what tells "
+            "these two variants apart is that `dr_grpo` does not divide by the deviation."
+        )
 
 
 def _stale_table(stale: Mapping[str, Sequence[Stale]]) -> Iterator[str]:

@@ -8,10 +8,11 @@ from typing import Any
 
 from analysis.finished import Compared, head, mean, row
 from analysis.learning import provenance
-from analysis.learning.privacy_runs import TRAINING_ROW, Attacked, Leaks, Measured, Promise
+from analysis.learning.privacy_runs import TRAINING_ROW, TRUSTED_ANSWER, Attacked, Leaks, Measured, Promise
 from fedsim.privacy.composition import VACUOUS_EPSILON
 from fedsim.privacy.membership import FALSE_POSITIVES
 from fedsim.sweeps.comparison import gain, interval, leaving, paired, show
+from fedsim.sweeps.stress_losses import counted
 from fedsim.units import format_bytes
 
 WANTED_SEEDS = 3
@@ -113,14 +114,23 @@ def _noise_verdict(compared: Compared, promises: Mapping[str, Promise]) -> Itera
     if not private:
         yield f"* No variant has an epsilon below {VACUOUS_EPSILON:g}: NOT met."
         return
+    first, reference = next(iter(compared.summaries.items()))
     good = []
     for name, promise in private.items():
-        found = interval([gain(run, "pass_at_1") for run in compared.summaries[name]])
+        runs = compared.summaries[name]
+        found = interval([gain(run, "pass_at_1") for run in runs])
         gains = found["low"] is not None and found["low"] > 0
-        if gains and leaving(compared.summaries[name]) == ["scalars"]:
+        if gains and leaving(runs) == ["scalars"]:
             good.append(name)
         said = "gains" if gains else "is not shown to gain"
-        yield f"* `{name}` (epsilon {epsilon_cell(promise)}) {said}: {show(found, signed=True)} pass@1."
+        costs = " and ".join(
+            f"{show(paired(_final(runs, measure), _final(reference, measure)), signed=True)} {title}"
+            for measure, title in (("pass_at_1", "pass@1"), ("greedy", "greedy"))
+        )
+        yield (
+            f"* `{name}` (epsilon {epsilon_cell(promise)}) {said}: {show(found, signed=True)} pass@1; "
+            f"against `{first}` {costs}, {counted(len(runs), 'seed')}."
+        )
     met = "met" if good else "NOT met"
     yield f"* Rewards with a promise that is not vacuous, and a gain whose interval lies above 0: {met}."
 
@@ -155,21 +165,15 @@ def _membership(leaks: Mapping[str, Leaks]) -> Iterator[str]:
 
 def _source_verdict(leaks: Mapping[str, Leaks]) -> Iterator[str]:
     """The strongest attack on training rows by what it reads, and whether rewards give away least."""
-    strongest: dict[str, tuple[str, Attacked]] = {}
-    for name, found in leaks.items():
-        for attack in found.attacks:
-            if attack.key[2] != TRAINING_ROW or attack.auc is None:
-                continue
-            known = strongest.get(attack.key[0])
-            if known is None or _mean(attack.auc) > _mean(known[1].auc):
-                strongest[attack.key[0]] = (name, attack)
+    for about in (TRUSTED_ANSWER, TRAINING_ROW):
+        for source, (name, attack) in _strongest(leaks, about).items():
+            yield (
+                f"* Strongest on {about}s, read from {source}: AUC {cell(attack.auc)}, TPR {cell(attack.tpr)} (`{name}`, "
+                f"{attack.key[1]} server, {attack.key[3]}){_above_chance(attack)}."
+            )
+    strongest = _strongest(leaks, TRAINING_ROW)
     if not strongest:
         return
-    for source, (name, attack) in strongest.items():
-        yield (
-            f"* Strongest on training rows, read from {source}: AUC {cell(attack.auc)}, TPR {cell(attack.tpr)} (`{name}`, "
-            f"{attack.key[1]} server, {attack.key[3]}){_above_chance(attack)}."
-        )
     others = {source: pair for source, pair in strongest.items() if source in ("adapters", "synthetic")}
     if "rewards" not in strongest or not others:
         yield "* Whether rewards tell less than adapters or synthetic rows cannot be said: one side was not attacked."
@@ -180,6 +184,25 @@ def _source_verdict(leaks: Mapping[str, Leaks]) -> Iterator[str]:
     said = "; ".join(f"{'less' if lower else 'NOT less'} than {source}" for source, lower in less.items())
     unsure = f" Intervals overlap with: {', '.join(overlapping)}." if overlapping else ""
     yield f"* By AUC, rewards tell {said}: {'met' if all(less.values()) else 'NOT met'}.{unsure}"
+    unlike = [source for source, (_, attack) in others.items() if attack.key[1] != ours.key[1]]
+    if unlike:
+        yield (
+            f"* These attacks are not matched: against rewards the server is {ours.key[1]}, against {' and '.join(unlike)} it "
+            "is not, so the comparison says what each attack found and not what the same attacker would find."
+        )
+
+
+def _strongest(leaks: Mapping[str, Leaks], about: str) -> dict[str, tuple[str, Attacked]]:
+    """By what is read: the variant and the attack with the highest AUC on what ``about`` names; of equals the first."""
+    found: dict[str, tuple[str, Attacked]] = {}
+    for name, leak in leaks.items():
+        for attack in leak.attacks:
+            if attack.key[2] != about or attack.auc is None:
+                continue
+            known = found.get(attack.key[0])
+            if known is None or _mean(attack.auc) > _mean(known[1].auc):
+                found[attack.key[0]] = (name, attack)
+    return found
 
 
 def _answers(leaks: Mapping[str, Leaks]) -> Iterator[str]:

@@ -20,6 +20,7 @@ DisclosureKey = tuple[str, str]
 """At which server, and how."""
 
 TRAINING_ROW = "training row"
+TRUSTED_ANSWER = "trusted answer"
 
 
 @dataclass(frozen=True, slots=True)

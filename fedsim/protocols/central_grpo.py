@@ -14,13 +14,13 @@ from pydantic import Field
 
 from fedsim.federation import Federation
 from fedsim.network import wire
-from fedsim.protocols.group_relative import GroupRelativeConfig, Judge, Judgement, train
+from fedsim.protocols.group_relative import Judge, Judgement, ServerRewardedConfig, train
 from fedsim.request import Handler
 from fedsim.roles import Group
 from fedsim.states import ServerState
 
 
-class Config(GroupRelativeConfig):
+class Config(ServerRewardedConfig):
     """Settings of Central-GRPO: those of the shared machinery."""
 
     name: Literal["central_grpo"] = Field(

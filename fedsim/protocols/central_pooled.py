@@ -21,7 +21,7 @@ from fedsim.errors import FederationError
 from fedsim.federation import Federation
 from fedsim.network import wire
 from fedsim.protocols.gathering import GatheringConfig, gather
-from fedsim.protocols.group_relative import GroupRelativeConfig
+from fedsim.protocols.group_relative import ServerRewardedConfig
 from fedsim.protocols.supervised import Objective, learn_from_rows
 from fedsim.request import Handler, Reply
 from fedsim.states import ClientState, ServerState
@@ -34,7 +34,7 @@ FIRST_ROW_ID = 10**9
 """Received rows are numbered from here, beyond the ids of the server's own questions."""
 
 
-class Config(GroupRelativeConfig, GatheringConfig):
+class Config(ServerRewardedConfig, GatheringConfig):
     """Settings of pooled training: those of the shared machinery, and the objective."""
 
     name: Literal["central_pooled"] = Field(

@@ -10,12 +10,12 @@ from pydantic import Field
 from fedsim.federation import Federation
 from fedsim.network import wire
 from fedsim.protocols.central_grpo import truth_judge
-from fedsim.protocols.group_relative import GroupRelativeConfig, train
+from fedsim.protocols.group_relative import ServerRewardedConfig, train
 from fedsim.request import Handler
 from fedsim.states import ServerState
 
 
-class Config(GroupRelativeConfig):
+class Config(ServerRewardedConfig):
     """Settings of the control: those of the shared machinery."""
 
     name: Literal["dp_grpo"] = Field("dp_grpo", description="control: GRPO on the server's own Dp labels")

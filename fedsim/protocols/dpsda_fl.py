@@ -54,7 +54,7 @@ from fedsim.network import wire
 from fedsim.privacy.config import SynthesisConfig
 from fedsim.protocols.central_pooled import received_rows
 from fedsim.protocols.gathering import GatheringConfig, gather
-from fedsim.protocols.group_relative import GroupRelativeConfig
+from fedsim.protocols.group_relative import ServerRewardedConfig
 from fedsim.protocols.supervised import Objective, learn_from_rows
 from fedsim.request import Handler, Reply
 from fedsim.roles import Synthesis
@@ -67,7 +67,7 @@ CLIENTS_PRETRAINED = False
 """No client trains a model of its own before the run: the generator is public."""
 
 
-class Config(GroupRelativeConfig, GatheringConfig):
+class Config(ServerRewardedConfig, GatheringConfig):
     """Settings of DPSDA-FL: the mechanism, how long to wait, and how the server learns."""
 
     name: Literal["dpsda_fl"] = Field(

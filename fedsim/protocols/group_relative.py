@@ -25,7 +25,7 @@ from fedsim.errors import FederationError
 from fedsim.federation import Federation
 from fedsim.models.config import PolicyConfig
 from fedsim.protocols.rollouts import Rollouts
-from fedsim.protocols.schedules import ScheduleConfig, follow
+from fedsim.protocols.schedules import RoundsConfig, ScheduleConfig, follow
 from fedsim.records import GroupFate
 from fedsim.rl.advantages import discriminative_labels, with_format_reward
 from fedsim.rl.fusion import Fuse, mean_of_answered
@@ -83,6 +83,16 @@ class GroupRelativeConfig(PolicyConfig):
                 "loss disco_constrained labels fused rewards and standardises nothing; use grouping candidates"
             )
         return self
+
+
+class ServerRewardedConfig(GroupRelativeConfig):
+    """Settings where the server itself has the rewards: rounds by default.
+
+    No device is waited for, so ``group`` would gain no time. It would sample faster than the optimiser steps and train on what
+    is some ``max_staleness`` versions old (3.6 on average with truth as reward, 128 in flight and 96 in a step).
+    """
+
+    update: RoundsConfig = Field(RoundsConfig.defaults(), description="when the optimiser steps")
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,14 @@ class ScheduleConfig(StrictModel):
         return behind if self.schedule == "group" else min(behind, float(self.max_staleness))
 
 
+class RoundsConfig(ScheduleConfig):
+    """When the optimiser steps: in rounds, unless said otherwise."""
+
+    schedule: Literal["group", "barrier", "buffer"] = Field(
+        "barrier", description=ScheduleConfig.model_fields["schedule"].description
+    )
+
+
 async def follow(
     update: ScheduleConfig, rollouts: Rollouts, learner: Learner, tasks: asyncio.TaskGroup
 ) -> None:

@@ -11,13 +11,13 @@ from pydantic import Field
 from fedsim.devices.cost import score_work
 from fedsim.federation import Federation
 from fedsim.network import wire
-from fedsim.protocols.group_relative import GroupRelativeConfig, Judgement, train
+from fedsim.protocols.group_relative import Judgement, ServerRewardedConfig, train
 from fedsim.request import Handler
 from fedsim.roles import Group
 from fedsim.states import ServerState
 
 
-class Config(GroupRelativeConfig):
+class Config(ServerRewardedConfig):
     """Settings of the control: those of the shared machinery."""
 
     name: Literal["self_reward"] = Field(

@@ -8,9 +8,9 @@ weight per candidate (``length_weights``).
 
 References:
     Shao et al., "DeepSeekMath" (arXiv 2402.03300), eqs. 3 and 4. Yu et al., "DAPO" (arXiv 2503.14476), eq. 8:
-    separate lower and upper clip ranges, mean over all tokens. Liu et al., "Understanding R1-Zero-Like Training" (arXiv
-    2503.20783): Dr. GRPO. Hilton et al., "Batch size-invariance for policy optimization" (arXiv 2110.00641): the decoupled
-    surrogate. Schulman, "Approximating KL divergence" (2020): k3.
+    separate lower and upper clip ranges, mean over all tokens of a question. Liu et al., "Understanding R1-Zero-Like Training"
+    (arXiv 2503.20783): Dr. GRPO. Hilton et al., "Batch size-invariance for policy optimization" (arXiv 2110.00641): the
+    decoupled surrogate. Schulman, "Approximating KL divergence" (2020): k3.
 """
 
 from __future__ import annotations
@@ -137,10 +137,10 @@ def sequence_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def token_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """DAPO: sum_it v_it / sum_i |o_i|. All tokens of the update count alike: ``[R, T], [R, T] -> []``.
+    """Of a whole update: sum_it v_it / sum_i |o_i|. All its tokens count alike: ``[R, T], [R, T] -> []``.
 
-    References:
-        DAPO eq. 8.
+    DAPO eq. 8 has the same mean question by question, and then the mean over questions: that is ``batch_normalised_mean`` with
+    one group a batch. TRL calls the mean over a whole update ``dapo``.
     """
     return (values * mask).sum() / mask.sum()
 
