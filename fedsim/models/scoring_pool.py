@@ -29,7 +29,7 @@ from fedsim.ray_cluster import LOCAL, ON_RAY, Cluster, first_line
 from fedsim.roles import Evaluator
 
 if TYPE_CHECKING:
-    from fedsim.scenario import ComputeConfig
+    from fedsim.compute_config import ComputeConfig
 
 _LIVES = 3  # how often an actor is started that dies
 
