@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.artist import artist_for
 from fedsim import invariants
-from fedsim.billing import statement
+from fedsim.accounts import statement
 from fedsim.casting import Cast, ClientAccuracy
 from fedsim.clock import run as run_on_virtual_time
 from fedsim.detection import detection_of, short
