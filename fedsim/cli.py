@@ -99,7 +99,7 @@ def resume(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
     """Go on with a run to the very end it would have had; the last line printed is the run folder."""
-    from fedsim.results import read_manifest
+    from fedsim.runfolder import read_manifest
 
     if read_manifest(folder)["status"] == "finished":
         print(f"{folder} has finished; there is nothing to resume")
