@@ -187,7 +187,7 @@ def compare(
     with garbage.unsought():
         from fedsim.progress import SilentProgress, progress_for
         from fedsim.sweeps import sweep
-        from fedsim.sweeps.hiring import Where
+        from fedsim.sweeps.workers import Where
 
     progress = SilentProgress() if quiet else progress_for(sys.stderr)
     try:
@@ -243,7 +243,7 @@ def stress(
             print(line)
         return
     from fedsim.progress import SilentProgress, progress_for
-    from fedsim.sweeps.hiring import Where
+    from fedsim.sweeps.workers import Where
 
     progress = SilentProgress() if quiet else progress_for(sys.stderr)
     try:

@@ -34,7 +34,7 @@ from fedsim.ray_cluster import Cluster
 from fedsim.scenario import read_scenario
 from fedsim.scenario_yaml import to_yaml
 from fedsim.sweeps import on_ray
-from fedsim.sweeps.hiring import Where
+from fedsim.sweeps.workers import Where
 from tests.real_runs import tiny
 
 ROOT = Path(__file__).resolve().parent.parent

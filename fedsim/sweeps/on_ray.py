@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedsim.errors import FedsimError
 from fedsim.parcels import Parcel, packed, unpack
@@ -26,10 +26,7 @@ from fedsim.ray_cluster import ON_RAY, Cluster, first_line
 from fedsim.runfolder import platform_facts, versions, write_atomically
 from fedsim.sweeps import cores
 from fedsim.sweeps.comparison_file import this_code
-from fedsim.sweeps.workers import Planned, Report, broken, unfinished
-
-if TYPE_CHECKING:
-    from fedsim.sweeps.hiring import Where
+from fedsim.sweeps.workers import Planned, Report, Where, broken, unfinished
 
 LIVES = 3
 """How often a run is begun whose worker dies: one that exhausts a node's memory would go on for ever."""

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -31,6 +32,25 @@ _LAST_WORDS_S = 10.0  # how long a process that closed its pipe may take to writ
 
 Report = Mapping[str, Any]
 """How a run ended, see `fedsim.sweeps.worker`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where runs are performed, and how many at a time.
+
+    Attributes:
+        processes: runs at a time; default as many as fit the cores of this machine, or the cluster.
+        cache_dir: where trained models are kept.
+        ray: address of a Ray cluster, ``local`` for one that is started and stopped; None: not on Ray.
+    """
+
+    processes: int | None = None
+    cache_dir: Path | None = None
+    ray: str | None = None
+
+    def is_parallel(self) -> bool:
+        """Whether this machine may do two things at a time."""
+        return self.processes != 1 and cores.num_cores() > 1
 
 
 class Planned(Protocol):
