@@ -62,7 +62,7 @@ from fedsim.federation import Federation
 from fedsim.models.local_config import LocalTrainingConfig
 from fedsim.network import wire
 from fedsim.protocols.aggregation import aggregation_flop, average, client_shares
-from fedsim.protocols.async_averaging import Averaging
+from fedsim.protocols.async_averaging import Averaging, Settings
 from fedsim.protocols.modules import distance, packed, received, unpacked
 from fedsim.protocols.server_steps import AveragingConfig
 from fedsim.request import Handler, Reply, Subject
@@ -166,7 +166,9 @@ async def run(federation: Federation, config: Config, state: ServerState) -> Non
         raise FederationError("no client has rows to train on; see tasks.sizes.private and tasks.partition")
     weights = state.trainer.start()
     if config.schedule.is_asynchronous:
-        await Averaging(federation, config, state, with_rows, weights).run()
+        shapes = config.adapter_shapes(state.spec)
+        settings = Settings(config.schedule, config.stragglers, config.weighting, config.number_type, shapes)
+        await Averaging(federation, settings, state, with_rows, weights).run()
     stragglers = Stragglers(config.stragglers, federation.now_s)
     for round_index in count():
         uploads = await _answered_round(
