@@ -21,7 +21,7 @@ from fedsim.input_limits import MAX_UNDER_WAY
 from fedsim.models.config import PolicyConfig
 from fedsim.network import wire
 from fedsim.protocols.competence import PROBE_HANDLERS, Experts, ExpertsConfig
-from fedsim.protocols.group_relative import HOPELESS_GROUPS
+from fedsim.protocols.learner import HOPELESS_GROUPS
 from fedsim.protocols.rollouts import QuestionStream
 from fedsim.request import Handler, Reply, Subject
 from fedsim.roles import Draw

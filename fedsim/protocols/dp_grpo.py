@@ -9,8 +9,8 @@ from pydantic import Field
 
 from fedsim.federation import Federation
 from fedsim.network import wire
-from fedsim.protocols.central_grpo import truth_judge
 from fedsim.protocols.group_relative import GroupRelativeConfig, train
+from fedsim.protocols.learner import truth_judge
 from fedsim.request import Handler
 from fedsim.states import ServerState
 

@@ -11,7 +11,8 @@ from pydantic import Field
 from fedsim.devices.cost import score_work
 from fedsim.federation import Federation
 from fedsim.network import wire
-from fedsim.protocols.group_relative import GroupRelativeConfig, Judgement, train
+from fedsim.protocols.group_relative import GroupRelativeConfig, train
+from fedsim.protocols.learner import Judgement
 from fedsim.request import Handler
 from fedsim.roles import Group
 from fedsim.states import ServerState
