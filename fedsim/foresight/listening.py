@@ -20,6 +20,7 @@ from fedsim.devices import population
 from fedsim.devices.config import AlwaysConfig, DropoutConfig
 from fedsim.devices.cost import Work
 from fedsim.errors import FedsimError, InputError
+from fedsim.monitor import ClientAccuracy
 from fedsim.network import wire
 from fedsim.play import Play
 from fedsim.progress import SilentProgress
@@ -60,7 +61,7 @@ class Listening(Glimpse):
         self._handlers = protocols.handlers(scenario.protocol)
         self.repeated = frozenset(kind for kind in self._handlers if kind.purpose not in _OCCASIONAL)
         phase = SilentProgress().phase("listening")
-        super().__init__(scenario, devices, cast, self.log, phase, casting.ClientAccuracy(cast))
+        super().__init__(scenario, devices, cast, self.log, phase, ClientAccuracy(cast.data, cast.evaluators))
 
     def handler(self, message: wire.Message) -> Handler:
         """The client's half for a message."""
