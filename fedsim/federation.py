@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from fedsim.asking import Hurry, Subject
 from fedsim.devices.cost import Work, compute_energy_j, compute_jitter, duration_s
 from fedsim.devices.device import Device
 from fedsim.devices.profile import DeviceProfile
@@ -22,7 +23,8 @@ from fedsim.errors import Deadlock, FederationError, FedsimError, RequestError
 from fedsim.lazily import Lazily
 from fedsim.network import wire
 from fedsim.records import SERVER_ID, Compute, Presence
-from fedsim.request import NEVER_ENDS, RUN_FAILED, Exchange, Hurry, Subject, World
+from fedsim.request import NEVER_ENDS, RUN_FAILED, Exchange
+from fedsim.world import World
 
 Reply = wire.Message | RequestError
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fedsim import accounts, correlate, eligibility, invariants, protocols
+from fedsim.asking import Handler, Reply
 from fedsim.casting import Cast
 from fedsim.clock import VirtualLoop
 from fedsim.devices import availability, population
@@ -33,11 +34,10 @@ from fedsim.privacy.rewards import RewardNoise, RewardNoiseConfig
 from fedsim.progress import Phase
 from fedsim.record_log import RecordLog
 from fedsim.records import Direction, Fault
-from fedsim.request import World
 from fedsim.states import ClientState, ServerState
 from fedsim.stragglers.config import StragglerConfig
 from fedsim.tasks.matching import AnswerRule
-from fedsim.world import Handler, Reply
+from fedsim.world import World
 
 if TYPE_CHECKING:
     from fedsim.scenario import Scenario

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fedsim import streams
+from fedsim.asking import Reply
 from fedsim.billing import TokenizerCounts
 from fedsim.network import wire
 from fedsim.privacy.accounting import gaussian_delta
@@ -32,7 +33,6 @@ from fedsim.protocols import fedgrpo
 from fedsim.protocols.boundary import refused_bits, refused_rewards
 from fedsim.states import ClientState
 from fedsim.tasks.matching import AnswerRule
-from fedsim.world import Reply
 
 DRAW = wire.pack_id(3)
 ASKED = wire.Candidates(DRAW, "q", ("7", "7", "8", "9"))

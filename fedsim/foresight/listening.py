@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fedsim import casting, protocols
+from fedsim.asking import Handler
 from fedsim.clock import VirtualLoop
 from fedsim.clock import run as run_on_virtual_time
 from fedsim.devices import population
@@ -27,7 +28,6 @@ from fedsim.progress import SilentProgress
 from fedsim.record_log import RecordLog
 from fedsim.scenario_errors import located
 from fedsim.states import ClientState
-from fedsim.world import Handler
 
 if TYPE_CHECKING:
     from fedsim.scenario import Scenario

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from fedsim import streams
+from fedsim.asking import Hurry, Subject
 from fedsim.devices import adapters
 from fedsim.devices.cost import Work
 from fedsim.errors import FederationError
@@ -43,12 +44,10 @@ from fedsim.protocols.server_steps import (
     plain_step,
     staleness_weight,
 )
-from fedsim.request import Subject
 from fedsim.roles import UpdateStats, Weights
 from fedsim.states import ServerState
 from fedsim.stragglers.config import StragglerConfig
 from fedsim.stragglers.policies import Stragglers
-from fedsim.world import Hurry
 
 HOPELESS_TASKS = 100
 """So many tasks in a row for every client with rows that brought no module end the run with an error."""

@@ -19,10 +19,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from fedsim.asking import Handler, Reply
 from fedsim.errors import InvariantViolation
 from fedsim.network import wire
 from fedsim.states import ClientState
-from fedsim.world import Handler, Reply
 
 WireVariant = Literal["scores_up", "answers_up"]
 

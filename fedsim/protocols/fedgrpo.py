@@ -37,6 +37,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from fedsim.asking import Handler, Hurry, Reply, Subject
 from fedsim.devices.cost import NO_WORK, Work, generate_work, score_work
 from fedsim.federation import Federation
 from fedsim.network import wire
@@ -46,12 +47,10 @@ from fedsim.protocols.competence import PROBE_HANDLERS, Experts, ExpertsConfig
 from fedsim.protocols.group_relative import GroupRelativeConfig, train
 from fedsim.protocols.learner import Judgement
 from fedsim.protocols.trust import FusionConfig, Trust
-from fedsim.request import Handler, Reply, Subject
 from fedsim.roles import Group
 from fedsim.states import ClientState, ServerState
 from fedsim.stragglers.policies import Stragglers, seated
 from fedsim.tasks.matching import AnswerRule
-from fedsim.world import Hurry
 
 
 class Config(GroupRelativeConfig, ExpertsConfig, FusionConfig):

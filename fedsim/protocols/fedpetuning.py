@@ -55,6 +55,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from fedsim import streams
+from fedsim.asking import Handler, Hurry, Reply, Subject
 from fedsim.devices import adapters
 from fedsim.devices.cost import NO_WORK, ModelSpec, Work, generate_work, training_work
 from fedsim.errors import FederationError
@@ -65,12 +66,10 @@ from fedsim.protocols.aggregation import aggregation_flop, average, client_share
 from fedsim.protocols.async_averaging import Averaging, Settings
 from fedsim.protocols.modules import distance, packed, received, unpacked
 from fedsim.protocols.server_steps import AveragingConfig
-from fedsim.request import Handler, Reply, Subject
 from fedsim.roles import LocalUpdate, UpdateStats, Weights
 from fedsim.states import ClientState, ServerState
 from fedsim.stragglers.config import StragglerConfig, refuse_impossible, refuse_rules_for_rewards
 from fedsim.stragglers.policies import Stragglers
-from fedsim.world import Hurry
 
 CLIENT_RUNS = "server"
 """A client must hold the server's model: it trains that one, and its own plays no part."""
