@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedsim import __version__, garbage
+from fedsim import garbage
 from fedsim.errors import FedsimError, InputError, InvariantViolation, RunInterrupted
 from fedsim.input_limits import MAX_DIGITS, MAX_ECHO_CHARS, MAX_MESSAGE_CHARS, MAX_PROCESSES
 
@@ -390,7 +390,9 @@ def show(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"fedsim {__version__}")
+        from fedsim.runfolder import versions
+
+        print(f"fedsim {versions()['fedsim']}")
         raise typer.Exit
 
 

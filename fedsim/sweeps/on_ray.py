@@ -25,7 +25,7 @@ from fedsim.parcels import Parcel, packed, unpack
 from fedsim.ray_cluster import ON_RAY, Cluster, first_line
 from fedsim.runfolder import platform_facts, versions, write_atomically
 from fedsim.sweeps import cores
-from fedsim.sweeps.comparison_file import this_code
+from fedsim.sweeps.code import this_code
 from fedsim.sweeps.workers import Planned, Report, Where, broken, unfinished
 
 LIVES = 3

@@ -25,7 +25,7 @@ from fedsim.runfolder import write_atomically
 from fedsim.scenario import Scenario
 from fedsim.sweeps import cores
 from fedsim.sweeps.children import asked_to_end, end_children
-from fedsim.sweeps.comparison_file import remember_code
+from fedsim.sweeps.code import remember_code
 
 _LOOK_S = 0.2  # how often a signal to end is looked for while nothing happens
 _LAST_WORDS_S = 10.0  # how long a process that closed its pipe may take to write its traceback
