@@ -53,7 +53,7 @@ from fedsim.units import PositiveSeconds
 
 
 @dataclass(frozen=True, slots=True)
-class _Marks:
+class _KeyOrigins:
     """Where a scenario's keys were written; scenarios that differ in nothing else are equal."""
 
     document: Document = field(compare=False)
@@ -116,7 +116,7 @@ class Scenario(StrictModel):
     limits: LimitsConfig = Field(LimitsConfig.defaults(), description="bounds on a run that does not end")
 
     _folder: Path = PrivateAttr(default_factory=Path)
-    _marks: _Marks | None = PrivateAttr(default=None)
+    _key_origins: _KeyOrigins | None = PrivateAttr(default=None)
 
     @field_validator("stop")
     @classmethod
@@ -160,9 +160,9 @@ class Scenario(StrictModel):
 
     def origin(self, key: Sequence[str | int]) -> str | None:
         """Where a key was written, for messages: ``file:line``, an override or a named world; None if that is not known."""
-        if self._marks is None:
+        if self._key_origins is None:
             return None
-        document = self._marks.document
+        document = self._key_origins.document
         origin = document.origin(tuple(key))
         return None if origin == document.source else origin
 
@@ -288,7 +288,7 @@ def _validate(document: Document, folder: Path) -> Scenario:
         scenario = model.model_validate_json(json.dumps(document.data))
     except ValidationError as error:
         raise scenario_error(error, document, model) from None
-    scenario._folder, scenario._marks = folder, _Marks(replace(document, data={}))
+    scenario._folder, scenario._key_origins = folder, _KeyOrigins(replace(document, data={}))
     return scenario
 
 
