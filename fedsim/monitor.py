@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from fedsim.config import StrictModel
-from fedsim.marks import Marks
+from fedsim.marks import CorrectCandidates
 from fedsim.progress import Phase
 from fedsim.record_log import RecordLog
 from fedsim.records import Evaluation, Group, GroupFate, Outcome, Ratio, Update
@@ -65,7 +65,7 @@ class Monitor:
     evaluation: EvaluationConfig
     phase: Phase
     open_requests: Callable[[], int] = lambda: 0
-    correct: Marks = field(default_factory=Marks)
+    correct: CorrectCandidates = field(default_factory=CorrectCandidates)
     by_domain: dict[int, dict[str, float]] = field(default_factory=dict)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     stopped_by: str = ""
