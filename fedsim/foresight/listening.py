@@ -43,7 +43,7 @@ class Glimpse(Play):
         return None
 
 
-class Listening(Glimpse):
+class ProbeRun(Glimpse):
     """A run that ends as soon as enough of its typical messages to clients have been heard.
 
     Attributes:
@@ -95,7 +95,7 @@ class Listening(Glimpse):
 
 
 @located
-def listen(scenario: Scenario, num_messages: int) -> Listening:
+def listen(scenario: Scenario, num_messages: int) -> ProbeRun:
     """A scenario's world at time 0, and messages of its protocol's typical request (none if it asks clients nothing).
 
     Raises:
@@ -111,10 +111,10 @@ def listen(scenario: Scenario, num_messages: int) -> Listening:
     return play
 
 
-def _play(scenario: Scenario, num_messages: int) -> Listening:
+def _play(scenario: Scenario, num_messages: int) -> ProbeRun:
     """Play until enough was heard, the first update is done, or the federation turns out to be hopeless."""
     devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
-    play = Listening(scenario, devices, casting.stand_ins(scenario, len(devices)), num_messages)
+    play = ProbeRun(scenario, devices, casting.stand_ins(scenario, len(devices)), num_messages)
     try:
         limits = scenario.limits
         run_on_virtual_time(
