@@ -26,7 +26,7 @@ from fedsim.records import SERVER_ID, Compute, Presence
 from fedsim.request import NEVER_ENDS, RUN_FAILED, Exchange
 from fedsim.world import World
 
-Reply = wire.Message | RequestError
+Answer = wire.Message | RequestError
 
 
 class Client:
@@ -262,13 +262,13 @@ class Federation:
         message: wire.Message,
         client_ids: Sequence[int],
         subject: Subject = Subject(),  # noqa: B008
-    ) -> dict[int, Reply]:
+    ) -> dict[int, Answer]:
         """Ask several clients the same, and await them all; each entry is a reply or the error that ended it."""
         replies = await asyncio.gather(
             *(self.clients[client_id].request(message, subject) for client_id in client_ids),
             return_exceptions=True,
         )
-        answers: dict[int, Reply] = {}
+        answers: dict[int, Answer] = {}
         for client_id, reply in zip(client_ids, replies, strict=True):
             if isinstance(reply, BaseException) and not isinstance(reply, RequestError):
                 raise reply
