@@ -9,7 +9,7 @@ entry point). Nothing heavy is imported: a scenario is checked without torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import find_spec
@@ -387,7 +387,7 @@ def find_scenario(source: str | Path) -> Path:
     except OSError as error:  # e.g. a name that is too long
         raise ScenarioError(f"{path}: cannot be read: {error.strerror}") from None
     hint = nearest(path.with_suffix("").as_posix(), shipped) or nearest(path.stem, shipped)
-    raise ScenarioError(f"{source}: no such file{hint} (shipped: {_listed(shipped)})")
+    raise ScenarioError(f"{source}: no such file{hint} (shipped: {', '.join(shipped) or 'none'})")
 
 
 def is_comparison(source: str | Path) -> bool:
@@ -410,10 +410,6 @@ def is_sweep(source: str | Path) -> bool:
 
 def _kind_of(source: str | Path) -> str:
     return _kind(find_scenario(source))
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"
 
 
 def _shipped_files() -> dict[str, Path]:
