@@ -21,7 +21,8 @@ from analysis.figures.compare_curves import compare_curves_bytes, compare_curves
 from analysis.figures.compare_front import compare_front
 from analysis.figures.compare_target import compare_target
 from fedsim.runfolder import write_atomically
-from fedsim.sweeps.comparison import interval, show
+from fedsim.sweeps.comparison import show
+from fedsim.sweeps.stats import interval
 from fedsim.units import format_bytes, format_seconds
 
 COMPARISON_FIGURES: tuple[FigureSpec[ComparisonRuns], ...] = (

@@ -17,7 +17,8 @@ import polars as pl
 from analysis.labels import short_names
 from fedsim.errors import RunFolderError
 from fedsim.results import Run, load
-from fedsim.sweeps.comparison import Interval, gain, interval
+from fedsim.sweeps.comparison import gain
+from fedsim.sweeps.stats import Interval, interval
 from fedsim.sweeps.target import censored_median as censored_median
 
 TARGET_SHARE = 0.8

@@ -15,7 +15,8 @@ from analysis.finished import Compared, listed, mean, read
 from fedsim.errors import RunFolderError
 from fedsim.results import load
 from fedsim.runfolder import write_atomically
-from fedsim.sweeps.comparison import Interval, interval, paired, show, wasted_share
+from fedsim.sweeps.comparison import show, wasted_share
+from fedsim.sweeps.stats import Interval, interval, paired
 
 BOUND = 0.03
 """What may be lost at most at 30% independent dropout: the upper end of the 95% interval of the mean loss over seeds."""

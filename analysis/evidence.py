@@ -20,7 +20,8 @@ from analysis import overhead_page
 from analysis.finished import commit
 from fedsim.errors import RunFolderError
 from fedsim.runfolder import MANIFEST, SUMMARY, write_atomically
-from fedsim.sweeps.comparison import Interval, gain, interval, paired, show
+from fedsim.sweeps.comparison import gain, show
+from fedsim.sweeps.stats import Interval, interval, paired
 from fedsim.units import format_bytes
 
 Runs = Mapping[str, Sequence[Mapping[str, Any]]]

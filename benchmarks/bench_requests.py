@@ -30,6 +30,7 @@ from typing import Any
 
 from benchmarks.ledger import Claim, Paired, report
 from fedsim import clock, compiled, garbage, invariants
+from fedsim.asking import Handler, Reply, Subject
 from fedsim.clock import VirtualLoop
 from fedsim.devices import population
 from fedsim.devices.availability import AlwaysOn
@@ -45,7 +46,7 @@ from fedsim.network.link import SharedLink
 from fedsim.network.transport import Transport
 from fedsim.record_log import RecordLog
 from fedsim.records import Compute, Outcome, Reward, Transfer
-from fedsim.request import Handler, Reply, Subject, World
+from fedsim.world import World
 
 SEED = 7
 DEADLINE_S = 30.0

@@ -14,11 +14,21 @@ from fedsim.billing import AsEncoded, BilledCounts, BilledSizes, Sizes, TokenCou
 from fedsim.devices import population
 from fedsim.devices.cost import ModelSpec, architecture, spec_from_config, spec_from_file
 from fedsim.errors import ScenarioError
-from fedsim.models.config import FolderModel, ModelSource, ScratchModel, is_config_file
-from fedsim.text_lengths import TextLengths
+from fedsim.models.config import FolderModel, ModelsConfig, ModelSource, ScratchModel, is_config_file
+from fedsim.text_lengths import TextConfig, TextLengths
 
 if TYPE_CHECKING:
     from fedsim.scenario import Scenario
+
+
+def statement(models: ModelsConfig, text: TextConfig | None) -> str | None:
+    """What a run is billed as, in one line for figures and summaries; None where everything counts as it is."""
+    parts = []
+    if models.bill_as is not None:
+        parts.append(f"server as {models.bill_as.server_name}, clients as {models.bill_as.clients_name}")
+    if text is not None:
+        parts.append(f"text lengths: {text}")
+    return "; ".join(parts) or None
 
 
 def stated_lengths(scenario: Scenario) -> TextLengths | None:

@@ -1,9 +1,14 @@
-"""What a request is about and what comes back: plain values, of which a run makes one each for every request."""
+"""What a request is about, how a client handles it, and what comes back."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import msgspec
 
+from fedsim.devices.cost import Work
 from fedsim.network import wire
 
 
@@ -34,3 +39,44 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     message: wire.Message
     evaluator: str = ""
     delay_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A client's half of a protocol, for one message type.
+
+    Attributes:
+        run: pure function of (client state, message) to the reply; sees nothing of the server.
+        work: what the computation costs a device, from token counts alone.
+        expect: announces the computation before it is due, so that real work can be batched.
+        accept: the server's check of a reply at its boundary, from (message, reply): why it is refused, or None.
+        partial: what can be said after a share in (0, 1) of the computation: a shorter reply, or None for nothing yet.
+    """
+
+    run: Callable[[Any, Any], Reply]
+    work: Callable[[Any, Any], Work]
+    expect: Callable[[Any, Any], None] | None = None
+    accept: Callable[[Any, Any], str | None] | None = None
+    partial: Callable[[Reply, float], Reply | None] | None = None
+
+
+class Hurry:
+    """A server's word to everybody it waits for: send what you have.
+
+    A straggler policy makes one for each collection and calls ``now()``; requests that were given it listen.
+    """
+
+    __slots__ = ("_listeners",)
+
+    def __init__(self) -> None:
+        self._listeners: list[Callable[[], None]] = []
+
+    def listen(self, callback: Callable[[], None]) -> None:
+        """Call this when the policy is in a hurry."""
+        self._listeners.append(callback)
+
+    def now(self) -> None:
+        """Tell everybody who listens, once, in the order of asking."""
+        listeners, self._listeners = self._listeners, []
+        for callback in listeners:
+            callback()

@@ -14,15 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import prod
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import msgspec
 
 from fedsim.network import wire
-from fedsim.text_lengths import TextConfig, TextLengths
-
-if TYPE_CHECKING:
-    from fedsim.models.config import ModelsConfig
+from fedsim.text_lengths import TextLengths
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Names and shapes of the arrays of an adapter."""
@@ -180,16 +177,6 @@ class BilledSizes:
             total += len(msgspec.msgpack.encode(name)) + len(msgspec.msgpack.encode(shape))
             total += _binary_header_bytes(data_bytes) + data_bytes
         return total
-
-
-def statement(models: ModelsConfig, text: TextConfig | None) -> str | None:
-    """What a run is billed as, in one line for figures and summaries; None where everything counts as it is."""
-    parts = []
-    if models.bill_as is not None:
-        parts.append(f"server as {models.bill_as.server_name}, clients as {models.bill_as.clients_name}")
-    if text is not None:
-        parts.append(f"text lengths: {text}")
-    return "; ".join(parts) or None
 
 
 def _encoded_bytes(message: wire.Message) -> int:

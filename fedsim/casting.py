@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from fedsim import accounts, garbage, standin
 from fedsim.devices.cost import ModelSpec
 from fedsim.lazily import Lazily
@@ -20,7 +18,7 @@ from fedsim.models.local_config import LocalTrainingConfig
 from fedsim.privacy.config import SynthesisConfig
 from fedsim.processors import cores_of_a_run
 from fedsim.progress import Phase, Progress
-from fedsim.roles import Evaluator, FloatArray, LocalTrainer, Policy, Synthesiser
+from fedsim.roles import Evaluator, LocalTrainer, Policy, Synthesiser
 from fedsim.standin_synthesis import StandInSynthesiser
 from fedsim.standin_training import StandInTrainer
 from fedsim.tasks.questions import TaskData
@@ -218,32 +216,3 @@ class _TrainingProgress:
         """Finish every phase."""
         for phase, _ in self._phases.values():
             phase.__exit__(None, None, None)
-
-
-class ClientAccuracy:
-    """The clients' true accuracy per domain on the validation questions, ``[K, D]``; computed once, when asked."""
-
-    def __init__(self, cast: Cast) -> None:
-        self._cast = cast
-        self._table: FloatArray | None = None
-
-    def __call__(self) -> FloatArray:
-        """The table; NaN for a domain without questions."""
-        if self._table is None:
-            data = self._cast.data
-            questions = data.validation or data.auxiliary
-            texts = [question.text for question in questions]
-            self._table = np.full((len(self._cast.evaluators), len(data.domains)), np.nan)
-            for evaluator in self._cast.evaluators:
-                for text in texts:
-                    evaluator.expect_answer(text)
-            for client_id, evaluator in enumerate(self._cast.evaluators):
-                answers = evaluator.answers(texts)
-                for column, domain in enumerate(data.domains):
-                    right = [
-                        data.answers.right(answer, question.answer)
-                        for answer, question in zip(answers, questions, strict=True)
-                        if question.domain == domain
-                    ]
-                    self._table[client_id, column] = np.mean(right) if right else np.nan
-        return self._table

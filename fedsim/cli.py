@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedsim import __version__, garbage
+from fedsim import garbage
 from fedsim.errors import FedsimError, InputError, InvariantViolation, RunInterrupted
 from fedsim.input_limits import MAX_DIGITS, MAX_ECHO_CHARS, MAX_MESSAGE_CHARS, MAX_PROCESSES
 
@@ -99,7 +99,7 @@ def resume(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
     """Go on with a run to the very end it would have had; the last line printed is the run folder."""
-    from fedsim.results import read_manifest
+    from fedsim.runfolder import read_manifest
 
     if read_manifest(folder)["status"] == "finished":
         print(f"{folder} has finished; there is nothing to resume")
@@ -187,7 +187,7 @@ def compare(
     with garbage.unsought():
         from fedsim.progress import SilentProgress, progress_for
         from fedsim.sweeps import sweep
-        from fedsim.sweeps.hiring import Where
+        from fedsim.sweeps.workers import Where
 
     progress = SilentProgress() if quiet else progress_for(sys.stderr)
     try:
@@ -243,7 +243,7 @@ def stress(
             print(line)
         return
     from fedsim.progress import SilentProgress, progress_for
-    from fedsim.sweeps.hiring import Where
+    from fedsim.sweeps.workers import Where
 
     progress = SilentProgress() if quiet else progress_for(sys.stderr)
     try:
@@ -390,7 +390,9 @@ def show(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"fedsim {__version__}")
+        from fedsim.runfolder import versions
+
+        print(f"fedsim {versions()['fedsim']}")
         raise typer.Exit
 
 

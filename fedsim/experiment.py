@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.artist import artist_for
 from fedsim import invariants
-from fedsim.billing import statement
-from fedsim.casting import Cast, ClientAccuracy
+from fedsim.accounts import statement
+from fedsim.casting import Cast
 from fedsim.clock import run as run_on_virtual_time
 from fedsim.detection import detection_of, short
 from fedsim.devices import population
@@ -28,6 +28,7 @@ from fedsim.errors import (
     RunFolderError,
     RunInterrupted,
 )
+from fedsim.monitor import ClientAccuracy
 from fedsim.play import Ending, Play, limits_of
 from fedsim.privacy import reward_ledger
 from fedsim.processors import cores_of_a_run
@@ -131,7 +132,7 @@ def _run_in(folder: RunFolder, asked: Undertaking) -> bool:
     with contextlib.closing(book):
         cast = book.cast(len(devices))
         folder.write_partition(cast.data.domains, cast.data.partition.tolist())
-        log, accuracy = book.log, ClientAccuracy(cast)
+        log, accuracy = book.log, ClientAccuracy(cast.data, cast.evaluators)
         with progress.phase("federation", scenario.stop.updates) as phase:
             play = Play(scenario, devices, cast, log, phase, accuracy, book.seal)
             try:

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from fedsim.asking import Hurry, Subject
 from fedsim.devices.cost import Work, compute_energy_j, compute_jitter, duration_s
 from fedsim.devices.device import Device
 from fedsim.devices.profile import DeviceProfile
@@ -22,9 +23,10 @@ from fedsim.errors import Deadlock, FederationError, FedsimError, RequestError
 from fedsim.lazily import Lazily
 from fedsim.network import wire
 from fedsim.records import SERVER_ID, Compute, Presence
-from fedsim.request import NEVER_ENDS, RUN_FAILED, Exchange, Hurry, Subject, World
+from fedsim.request import NEVER_ENDS, RUN_FAILED, Exchange
+from fedsim.world import World
 
-Reply = wire.Message | RequestError
+Answer = wire.Message | RequestError
 
 
 class Client:
@@ -260,13 +262,13 @@ class Federation:
         message: wire.Message,
         client_ids: Sequence[int],
         subject: Subject = Subject(),  # noqa: B008
-    ) -> dict[int, Reply]:
+    ) -> dict[int, Answer]:
         """Ask several clients the same, and await them all; each entry is a reply or the error that ended it."""
         replies = await asyncio.gather(
             *(self.clients[client_id].request(message, subject) for client_id in client_ids),
             return_exceptions=True,
         )
-        answers: dict[int, Reply] = {}
+        answers: dict[int, Answer] = {}
         for client_id, reply in zip(client_ids, replies, strict=True):
             if isinstance(reply, BaseException) and not isinstance(reply, RequestError):
                 raise reply

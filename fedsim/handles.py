@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from fedsim.timeline import Callback, Callbacks
 
-if TYPE_CHECKING:
-    from fedsim.clock import VirtualLoop
+Loop = Any
+"""The loop in ``clock.py``, which imports this module."""
 
 
 class Ready(asyncio.Handle):
@@ -21,7 +21,7 @@ class Ready(asyncio.Handle):
 
     __slots__ = ()
 
-    def __init__(self, callback: Callback, args: Any, loop: VirtualLoop, context: Context | None) -> None:
+    def __init__(self, callback: Callback, args: Any, loop: Loop, context: Context | None) -> None:
         self._context = copy_context() if context is None else context
         self._loop = loop
         self._callback = callback
@@ -36,11 +36,11 @@ class Timer(asyncio.TimerHandle):
 
     __slots__ = ("callbacks",)
     _ok = True
-    _loop: VirtualLoop
+    _loop: Loop
     callbacks: Callbacks | None
 
     def __init__(
-        self, when: float, callback: Callback, args: Any, loop: VirtualLoop, context: Context | None
+        self, when: float, callback: Callback, args: Any, loop: Loop, context: Context | None
     ) -> None:
         self._when = when
         self._context = copy_context() if context is None else context
@@ -80,7 +80,8 @@ class NumberedFuture(asyncio.Future[Any]):
         try:
             return self._number
         except AttributeError:
-            self._number = next(cast("VirtualLoop", self.get_loop())._future_numbers)
+            loop: Loop = self.get_loop()
+            self._number = next(loop._future_numbers)
             return self._number
 
 
@@ -89,7 +90,7 @@ class NumberedTask(asyncio.Task[Any]):
 
     __slots__ = ("_number",)
 
-    def __init__(self, number: int, coro: Any, loop: VirtualLoop, name: str | None, options: Any) -> None:
+    def __init__(self, number: int, coro: Any, loop: Loop, name: str | None, options: Any) -> None:
         self._number = number  # before the base class, which already puts the task into a set
         name = f"Task-{number}" if name is None else name
         super().__init__(coro, loop=loop, name=name, **options)

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from fedsim import streams
+from fedsim.asking import Handler, Reply
 from fedsim.devices.cost import NO_WORK, Work
 from fedsim.errors import ScenarioError
 from fedsim.hostile_config import (
@@ -35,7 +36,6 @@ from fedsim.hostile_config import (
     SlowOnPurpose,
 )
 from fedsim.network import wire
-from fedsim.world import Handler, Reply
 
 Roles = Mapping[int, HostileConfig]
 """What each hostile client does, by id; whoever is not in it is honest."""

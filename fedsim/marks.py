@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 _PAGE_DRAWS = 1024
 
 
-class Marks(Mapping[int, Sequence[bool]]):
+class CorrectCandidates(Mapping[int, Sequence[bool]]):
     """A mapping from draws to a mark per candidate ``[G]``, for as many draws as there are; all groups have one size.
 
     A page holds 1,024 draws that follow one another, each as a 1 (it is there) and its G marks.

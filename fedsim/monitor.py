@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
@@ -13,11 +13,11 @@ import numpy as np
 from pydantic import Field
 
 from fedsim.config import StrictModel
-from fedsim.marks import Marks
+from fedsim.marks import CorrectCandidates
 from fedsim.progress import Phase
 from fedsim.record_log import RecordLog
 from fedsim.records import Evaluation, Group, GroupFate, Outcome, Ratio, Update
-from fedsim.roles import Accuracy, FloatArray, Policy, UpdateStats
+from fedsim.roles import Accuracy, Evaluator, FloatArray, Policy, UpdateStats
 from fedsim.roles import Group as Candidates
 from fedsim.tasks.questions import TaskData
 from fedsim.units import Bytes, PositiveSeconds
@@ -65,7 +65,7 @@ class Monitor:
     evaluation: EvaluationConfig
     phase: Phase
     open_requests: Callable[[], int] = lambda: 0
-    correct: Marks = field(default_factory=Marks)
+    correct: CorrectCandidates = field(default_factory=CorrectCandidates)
     by_domain: dict[int, dict[str, float]] = field(default_factory=dict)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     stopped_by: str = ""
@@ -212,6 +212,36 @@ class Monitor:
             self.end("accuracy")
         elif stop.wall is not None and time.monotonic() - self._started_at_wall_s >= stop.wall:
             self.end("wall")
+
+
+class ClientAccuracy:
+    """The clients' true accuracy per domain on the validation questions, ``[K, D]``; computed once, when asked."""
+
+    def __init__(self, data: TaskData, evaluators: Sequence[Evaluator]) -> None:
+        self._data = data
+        self._evaluators = evaluators
+        self._table: FloatArray | None = None
+
+    def __call__(self) -> FloatArray:
+        """The table; NaN for a domain without questions."""
+        if self._table is None:
+            data = self._data
+            questions = data.validation or data.auxiliary
+            texts = [question.text for question in questions]
+            self._table = np.full((len(self._evaluators), len(data.domains)), np.nan)
+            for evaluator in self._evaluators:
+                for text in texts:
+                    evaluator.expect_answer(text)
+            for client_id, evaluator in enumerate(self._evaluators):
+                answers = evaluator.answers(texts)
+                for column, domain in enumerate(data.domains):
+                    right = [
+                        data.answers.right(answer, question.answer)
+                        for answer, question in zip(answers, questions, strict=True)
+                        if question.domain == domain
+                    ]
+                    self._table[client_id, column] = np.mean(right) if right else np.nan
+        return self._table
 
 
 def _mean_and_spread(scored: FloatArray) -> tuple[float, float]:

@@ -11,23 +11,23 @@ from pathlib import Path
 from fedsim.errors import FedsimError
 from fedsim.runfolder import write_atomically
 
-Parcel = list[tuple[str, bytes]]
+Archive = list[tuple[str, bytes]]
 """Files by their path inside the folder, with ``/`` between its parts."""
 
 
-def packed(folder: Path) -> Parcel:
+def packed(folder: Path) -> Archive:
     """Every file of a folder and of those below it, in the order of their names; links are left out."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     return [(path.relative_to(folder).as_posix(), path.read_bytes()) for path in files]
 
 
-def unpack(parcel: Iterable[tuple[str, bytes]], folder: Path) -> None:
-    """Write a parcel's files below a folder that this process has just made, each whole or not at all.
+def unpack(archive: Iterable[tuple[str, bytes]], folder: Path) -> None:
+    """Write an archive's files below a folder that this process has just made, each whole or not at all.
 
     Raises:
-        FedsimError: a name is not one of a file below the folder; nothing of the parcel was written.
+        FedsimError: a name is not one of a file below the folder; nothing of the archive was written.
     """
-    wanted = [(_below(folder, name), content) for name, content in parcel]
+    wanted = [(_below(folder, name), content) for name, content in archive]
     for place, content in wanted:
         place.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(place, content)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fedsim import accounts, correlate, eligibility, invariants, protocols
-from fedsim.casting import Cast, ClientAccuracy
+from fedsim.asking import Handler, Reply
+from fedsim.casting import Cast
 from fedsim.clock import VirtualLoop
 from fedsim.devices import availability, population
 from fedsim.devices.cost import NO_WORK, Work
@@ -24,7 +25,7 @@ from fedsim.faults.plan import Faults, WithCrashes
 from fedsim.federation import Federation
 from fedsim.hostile import Roles, excluded, roles_of, with_hostile
 from fedsim.lazily import Lazily
-from fedsim.monitor import Monitor
+from fedsim.monitor import ClientAccuracy, Monitor
 from fedsim.network import wire
 from fedsim.network.edges import EdgeTree, edge_tree
 from fedsim.network.link import SharedLink
@@ -33,11 +34,10 @@ from fedsim.privacy.rewards import RewardNoise, RewardNoiseConfig
 from fedsim.progress import Phase
 from fedsim.record_log import RecordLog
 from fedsim.records import Direction, Fault
-from fedsim.request import World
 from fedsim.states import ClientState, ServerState
 from fedsim.stragglers.config import StragglerConfig
 from fedsim.tasks.matching import AnswerRule
-from fedsim.world import Handler, Reply
+from fedsim.world import World
 
 if TYPE_CHECKING:
     from fedsim.scenario import Scenario

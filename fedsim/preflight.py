@@ -92,6 +92,6 @@ def _told_at(key: str, look: Callable[[Path], object], path: Path) -> None:
         raise error.at("models", key) from None
 
 
-def beside(tasks: TasksConfig, folder: Path) -> TasksConfig:
+def resolve_against(tasks: TasksConfig, folder: Path) -> TasksConfig:
     """The same settings with the path of their own questions as seen from here."""
     return tasks if tasks.file is None else tasks.model_copy(update={"file": str(folder / tasks.file)})

@@ -13,7 +13,7 @@ from fedsim.devices import availability, population
 from fedsim.errors import ScenarioError
 from fedsim.hostile import roles_of
 from fedsim.play import edges_of, faults_of
-from fedsim.preflight import beside, check_files
+from fedsim.preflight import check_files, resolve_against
 from fedsim.stragglers.config import StragglerConfig, refuse_shortage
 from fedsim.tasks import domains
 
@@ -37,7 +37,7 @@ def refuse_early(scenario: Scenario) -> population.Population:
     if scenario.fidelity == "real" and scenario.tasks.file is not None:
         from fedsim.tasks import dataset  # only own questions are built before the run
 
-        dataset.build(beside(scenario.tasks, scenario.folder), len(devices), scenario.seed)
+        dataset.build(resolve_against(scenario.tasks, scenario.folder), len(devices), scenario.seed)
     return devices
 
 

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fedsim import streams
+from fedsim.asking import Reply, Subject
 from fedsim.computation import Computation
 from fedsim.devices.device import Device
 from fedsim.errors import ClientDropped, ClientOffline, ReplyRejected, RequestError, TransferCut
@@ -36,12 +37,11 @@ from fedsim.hazard import Hazard
 from fedsim.leg import Errand, Leg
 from fedsim.network import wire
 from fedsim.records import FATE_OF_STATUS, Direction, Fate, Fault, Outcome, Phase, Reward, Status
-from fedsim.world import Handler, Hurry, Reply, Subject, UnderWay, World
+from fedsim.world import World
 
 if TYPE_CHECKING:
     from fedsim.faults.replies import ReplyFault
 
-__all__ = ["Exchange", "Handler", "Hurry", "Reply", "Subject", "UnderWay", "World"]
 
 NEVER_ENDS = "could never have ended"
 """Cause of a request that was under way when nothing could happen any more."""

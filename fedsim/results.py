@@ -6,34 +6,30 @@ used: those of a long run may be larger than what is asked of them. polars is im
 
 from __future__ import annotations
 
-import errno
 import io
-import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import RunFolderError
-from fedsim.input_files import read_json, why
+from fedsim.input_files import why
 from fedsim.metrics import METRIC_COLUMNS, Metrics
 from fedsim.record_log import RecordLog
 from fedsim.records import Ratio
 from fedsim.runfolder import (
-    FORMAT_VERSION,
-    MANIFEST,
     METRICS,
     RECORDS,
     SUMMARY,
     RunFolder,
-    RunStatus,
+    read_manifest,
+    read_object,
 )
 from fedsim.tables import FILES, Tables, columns, frame, write_parquet
 
 if TYPE_CHECKING:
     import polars as pl
 
-_MARKERS = ("comparison.yaml", "stress.yaml")  # of the folders of `fedsim compare` and `fedsim stress`
 _KINDS = {name: kind for kind, name in FILES.items()}
 _LATER = (
     Ratio,
@@ -150,7 +146,7 @@ def load(folder: Path | str) -> Run:
     path = Path(folder)
     manifest = read_manifest(path)
     try:
-        summary = _read_object(path / SUMMARY, "is damaged or cut short; run it again")
+        summary = read_object(path / SUMMARY, "is damaged or cut short; run it again")
         records = _Records(path / RECORDS)
         metrics = _read_parquet(path / METRICS, METRIC_COLUMNS)
     except FileNotFoundError as error:
@@ -161,51 +157,6 @@ def load(folder: Path | str) -> Run:
     except OSError as error:
         raise RunFolderError(f"{error.filename or path}: cannot be read: {why(error)}") from None
     return Run(path, manifest, summary, metrics, records)
-
-
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a run folder.
-
-    Raises:
-        RunFolderError: it is missing, unreadable, foreign, or of another format.
-    """
-    if not os.path.lexists(path / MANIFEST):
-        if any(os.path.lexists(path / marker) for marker in _MARKERS):
-            raise RunFolderError(f"{path} holds many runs; give one of the folders in {path / 'runs'}")
-        raise RunFolderError(f"{path} is not a run folder: it has no {MANIFEST}")
-    manifest = _read_object(path / MANIFEST, "is damaged or cut short")
-    version = manifest.get("format_version")
-    if type(version) is not int or version < 1 or manifest.get("status") not in get_args(RunStatus):
-        raise RunFolderError(f"{path}: {MANIFEST} was not written by fedsim")
-    if version > FORMAT_VERSION:
-        raise RunFolderError(
-            f"{path} has run format {version}, newer than {FORMAT_VERSION}; read it with a newer fedsim"
-        )
-    if version < FORMAT_VERSION:
-        raise RunFolderError(
-            f"{path} has run format {version}, which this fedsim (format {FORMAT_VERSION}) cannot read; run its scenario again"
-        )
-    return dict(manifest)
-
-
-def _read_object(path: Path, else_: str) -> dict[str, Any]:
-    """A JSON object of the run folder, which is the only thing that fedsim writes.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        RunFolderError: it cannot be read, or holds something else.
-    """
-    if not path.exists():
-        raise FileNotFoundError(errno.ENOENT, "missing", str(path))
-    try:
-        found = read_json(path, RunFolderError)
-    except RunFolderError as error:
-        reason = str(error).removeprefix(f"{path}:")  # a line's number follows, or a blank
-        where = "" if reason.startswith(" ") else "line "
-        raise RunFolderError(f"{path} {else_} ({where}{reason.strip()})") from None
-    if not isinstance(found, dict):
-        raise RunFolderError(f"{path} was not written by fedsim")
-    return found
 
 
 class _Records(Mapping[str, "pl.DataFrame"]):

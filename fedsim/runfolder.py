@@ -11,6 +11,7 @@ not-a-number and infinities become null.
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import json
 import math
@@ -25,9 +26,10 @@ from datetime import UTC, datetime
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from fedsim.errors import RunFolderError
+from fedsim.input_files import read_json
 
 FORMAT_VERSION = 3  # 1 had no members, and no question in an outcome; 2 had no faults
 MANIFEST = "manifest.json"
@@ -42,6 +44,7 @@ LOCK = "run.lock"
 
 RunStatus = Literal["running", "finished", "failed", "interrupted"]
 
+_MARKERS = ("comparison.yaml", "stress.yaml")  # of the folders of `fedsim compare` and `fedsim stress`
 _SOURCE = Path(__file__).resolve().parent.parent
 _DISTRIBUTIONS = {"fedsim": "fedgrpo-sim"} | {
     name: name
@@ -103,8 +106,6 @@ class RunFolder:
         Raises:
             RunFolderError: it is no run folder of this format, another process is at work in it, or it cannot be written.
         """
-        from fedsim.results import read_manifest
-
         read_manifest(path)
         try:
             folder = cls(path, {}, _locked(path))
@@ -192,6 +193,51 @@ class RunFolder:
         if not target.resolve().is_relative_to(self.path.resolve()):
             raise RunFolderError(f"{name} is outside the run folder {self.path}; give a path within it")
         return target
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a run folder.
+
+    Raises:
+        RunFolderError: it is missing, unreadable, foreign, or of another format.
+    """
+    if not os.path.lexists(path / MANIFEST):
+        if any(os.path.lexists(path / marker) for marker in _MARKERS):
+            raise RunFolderError(f"{path} holds many runs; give one of the folders in {path / 'runs'}")
+        raise RunFolderError(f"{path} is not a run folder: it has no {MANIFEST}")
+    manifest = read_object(path / MANIFEST, "is damaged or cut short")
+    version = manifest.get("format_version")
+    if type(version) is not int or version < 1 or manifest.get("status") not in get_args(RunStatus):
+        raise RunFolderError(f"{path}: {MANIFEST} was not written by fedsim")
+    if version > FORMAT_VERSION:
+        raise RunFolderError(
+            f"{path} has run format {version}, newer than {FORMAT_VERSION}; read it with a newer fedsim"
+        )
+    if version < FORMAT_VERSION:
+        raise RunFolderError(
+            f"{path} has run format {version}, which this fedsim (format {FORMAT_VERSION}) cannot read; run its scenario again"
+        )
+    return dict(manifest)
+
+
+def read_object(path: Path, else_: str) -> dict[str, Any]:
+    """A JSON object of the run folder, which is the only thing that fedsim writes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        RunFolderError: it cannot be read, or holds something else.
+    """
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, "missing", str(path))
+    try:
+        found = read_json(path, RunFolderError)
+    except RunFolderError as error:
+        reason = str(error).removeprefix(f"{path}:")  # a line's number follows, or a blank
+        where = "" if reason.startswith(" ") else "line "
+        raise RunFolderError(f"{path} {else_} ({where}{reason.strip()})") from None
+    if not isinstance(found, dict):
+        raise RunFolderError(f"{path} was not written by fedsim")
+    return found
 
 
 def write_atomically(path: Path, content: bytes) -> Path:

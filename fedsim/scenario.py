@@ -9,7 +9,7 @@ entry point). Nothing heavy is imported: a scenario is checked without torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.util import find_spec
@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from fedsim import input_files, named_worlds, protocols, scenario_migrations
+from fedsim.compute_config import ComputeConfig
 from fedsim.config import PlainName, Seed, SettingError, StrictModel
 from fedsim.correlate import CorrelateConfig, refuse_nothing_to_order
 from fedsim.devices.config import (
@@ -40,7 +41,7 @@ from fedsim.devices.slowdown_config import SlowdownConfig
 from fedsim.errors import ScenarioError
 from fedsim.faults.config import FaultConfig
 from fedsim.hostile_config import HostileConfig
-from fedsim.input_limits import MAX_PROCESSES, MAX_YAML_BYTES
+from fedsim.input_limits import MAX_YAML_BYTES
 from fedsim.models.config import BillAs, ModelsConfig, is_config_file
 from fedsim.monitor import EvaluationConfig, StopConfig
 from fedsim.network.config import NetworkConfig
@@ -48,54 +49,14 @@ from fedsim.scenario_errors import nearest, scenario_error
 from fedsim.scenario_yaml import Document, Override, assign, read, to_yaml
 from fedsim.tasks.config import TasksConfig
 from fedsim.text_lengths import TextConfig
-from fedsim.units import PositiveSeconds, Seconds
+from fedsim.units import PositiveSeconds
 
 
 @dataclass(frozen=True, slots=True)
-class _Marks:
+class _KeyOrigins:
     """Where a scenario's keys were written; scenarios that differ in nothing else are equal."""
 
     document: Document = field(compare=False)
-
-
-class ComputeConfig(StrictModel):
-    """How the machine that runs the simulation computes; fixed here, because threads change bits."""
-
-    threads: int = Field(1, ge=1, le=256, description="torch threads (count); others give other bits")
-    processes: int | None = Field(
-        None,
-        ge=1,
-        le=MAX_PROCESSES,
-        description="processes that sample, score, train and evaluate with models from scratch on the CPU, each with so many "
-        "threads, at most as many as fit the cores of the run (count; default: 2 where they fit and 10 updates or more are "
-        "wanted, else 1); changes no record",
-    )
-    device: Literal["cpu", "cuda", "auto"] = Field(
-        "cpu",
-        description="where the clients' models score (auto: a GPU where there is one); others give other bits",
-    )
-    autocast: Literal["none", "bf16"] = Field(
-        "none",
-        description="precision in which the clients' models score: float32, or bfloat16; others give other bits",
-    )
-    gpu_share: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="share of one GPU and of its memory that a run may take, on Ray too (share)",
-    )
-    scorers: int = Field(
-        0,
-        ge=0,
-        le=MAX_PROCESSES,
-        description="Ray actors that hold the clients' models and score, at RAY_ADDRESS or here (count; 0: the run's own "
-        "process; needs the extra ray); changes no record",
-    )
-    checkpoint_every: Seconds = Field(
-        5.0,
-        description="real time between two checkpoints of the policy, at least (with unit; 0 s: one at every update); changes "
-        "no record",
-    )
 
 
 class LimitsConfig(StrictModel):
@@ -155,7 +116,7 @@ class Scenario(StrictModel):
     limits: LimitsConfig = Field(LimitsConfig.defaults(), description="bounds on a run that does not end")
 
     _folder: Path = PrivateAttr(default_factory=Path)
-    _marks: _Marks | None = PrivateAttr(default=None)
+    _key_origins: _KeyOrigins | None = PrivateAttr(default=None)
 
     @field_validator("stop")
     @classmethod
@@ -199,9 +160,9 @@ class Scenario(StrictModel):
 
     def origin(self, key: Sequence[str | int]) -> str | None:
         """Where a key was written, for messages: ``file:line``, an override or a named world; None if that is not known."""
-        if self._marks is None:
+        if self._key_origins is None:
             return None
-        document = self._marks.document
+        document = self._key_origins.document
         origin = document.origin(tuple(key))
         return None if origin == document.source else origin
 
@@ -327,7 +288,7 @@ def _validate(document: Document, folder: Path) -> Scenario:
         scenario = model.model_validate_json(json.dumps(document.data))
     except ValidationError as error:
         raise scenario_error(error, document, model) from None
-    scenario._folder, scenario._marks = folder, _Marks(replace(document, data={}))
+    scenario._folder, scenario._key_origins = folder, _KeyOrigins(replace(document, data={}))
     return scenario
 
 
@@ -426,7 +387,7 @@ def find_scenario(source: str | Path) -> Path:
     except OSError as error:  # e.g. a name that is too long
         raise ScenarioError(f"{path}: cannot be read: {error.strerror}") from None
     hint = nearest(path.with_suffix("").as_posix(), shipped) or nearest(path.stem, shipped)
-    raise ScenarioError(f"{source}: no such file{hint} (shipped: {_listed(shipped)})")
+    raise ScenarioError(f"{source}: no such file{hint} (shipped: {', '.join(shipped) or 'none'})")
 
 
 def is_comparison(source: str | Path) -> bool:
@@ -449,10 +410,6 @@ def is_sweep(source: str | Path) -> bool:
 
 def _kind_of(source: str | Path) -> str:
     return _kind(find_scenario(source))
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"
 
 
 def _shipped_files() -> dict[str, Path]:

@@ -13,12 +13,12 @@ import types
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import (
-    TYPE_CHECKING,
     Annotated,
     Any,
     Concatenate,
     Literal,
     ParamSpec,
+    Protocol,
     TypeVar,
     Union,
     get_args,
@@ -33,11 +33,17 @@ from fedsim.config import SettingError
 from fedsim.errors import InputError, ScenarioError
 from fedsim.scenario_yaml import Document, Path
 
-if TYPE_CHECKING:
-    from fedsim.scenario import Scenario
+
+class HasOrigins(Protocol):
+    """Settings that know where their keys were written."""
+
+    def origin(self, key: Sequence[str | int]) -> str | None:
+        """Where a key was written; None if that is not known."""
+
 
 P = ParamSpec("P")
 R = TypeVar("R")
+S = TypeVar("S", bound=HasOrigins)
 
 _REQUIREMENTS = {
     "int_type": "an integer",
@@ -73,15 +79,15 @@ def scenario_error(error: ValidationError, document: Document, model: type[BaseM
     return ScenarioError(f"{first.origin}: {first.text}{more}")
 
 
-def located(function: Callable[Concatenate[Scenario, P], R]) -> Callable[Concatenate[Scenario, P], R]:
-    """Let a function's errors about a key of its scenario say first where that key was written, where that is known."""
+def located(function: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """Let a function's errors about a key of its settings say first where that key was written, where that is known."""
 
     @functools.wraps(function)
-    def telling(scenario: Scenario, /, *args: P.args, **kwargs: P.kwargs) -> R:
+    def telling(settings: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return function(scenario, *args, **kwargs)
+            return function(settings, *args, **kwargs)
         except InputError as error:
-            origin = scenario.origin(error.key) if error.key else None
+            origin = settings.origin(error.key) if error.key else None
             if origin is not None:
                 error.args, error.key = (f"{origin}: {error}",), ()
             raise

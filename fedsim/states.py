@@ -17,7 +17,7 @@ from fedsim.tasks.questions import Question, TaskData
 T = TypeVar("T")
 
 
-class Once:
+class OneResult:
     """One result of a pure computation, for handlers whose cost is known only from the result.
 
     A device computes one message at a time: its cost is asked for first (``early``), its reply afterwards (``due``), unless
@@ -75,7 +75,7 @@ class ClientState:
     trainer: LocalTrainer | None = None
     synthesiser: Synthesiser | None = None
     trained_spec: ModelSpec | None = None
-    once: Once = field(default_factory=Once)
+    once: OneResult = field(default_factory=OneResult)
     noise: RewardNoise | None = None
 
 

@@ -69,7 +69,7 @@ def summarise(log: RecordLog, context: SummaryContext) -> dict[str, Any]:
     summary = Summary(context)
     for chunk in log.chunks():
         summary.add(chunk)
-    return summary.told(log.sha256())
+    return summary.to_dict(log.sha256())
 
 
 class Summary:
@@ -113,7 +113,7 @@ class Summary:
         self._clients.add(chunk.of(Member))
         self._load.add(chunk)
 
-    def told(self, records_sha256: str) -> dict[str, Any]:
+    def to_dict(self, records_sha256: str) -> dict[str, Any]:
         """The summary of all rows so far, as JSON-ready dictionaries."""
         context = self._context
         return dict(
@@ -126,7 +126,7 @@ class Summary:
                     "stopped_by": context.stopped_by,
                     "accuracy": _accuracy(self._evaluations, "test") | {"by_domain": _by_domain(context)},
                     "validation": _accuracy(self._evaluations, "validation"),
-                    "bytes": self._traffic.told(),
+                    "bytes": self._traffic.to_dict(),
                     "leaves": self._traffic.leaves(),
                     "requests": {status: self._requests[status] for status in STATUSES}
                     | {"total": self._requests.total()},
@@ -139,10 +139,10 @@ class Summary:
                         "max": self._updates.staleness_max,
                     },
                     "learning": self._learning(),
-                    "load": self._load.told(),
+                    "load": self._load.to_dict(),
                     "billed": context.billed,
                     "privacy": context.privacy,
-                    "clients": self._clients.told(),
+                    "clients": self._clients.to_dict(),
                     "one_off": {"client_training": self._clients.training()},
                     **({} if context.detection is None else {"detection": context.detection}),
                     "records_sha256": records_sha256,

@@ -63,7 +63,7 @@ class Traffic:
         """What has left the clients; see ``fedsim.summary.leaves``."""
         return list(dict.fromkeys(kind for purpose, kind in LEAVES.items() if purpose in self.sent_up))
 
-    def told(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Both accounts, and wire bytes by fate and purpose."""
         return {
             "paper": {"uplink": self.paper_bytes},
@@ -203,7 +203,7 @@ class Load:
         for device_class, values in together.items():
             by_class[device_class].add(values)
 
-    def told(self) -> dict[str, dict[str, float | int]]:
+    def to_dict(self) -> dict[str, dict[str, float | int]]:
         """By class, in the order of their names."""
         for early, by_class in (
             (self._early_busy_s, self._busy_s),
@@ -242,7 +242,7 @@ class Clients:
         self._flop.add(row.training_flop for row in rows)
         self._energy_j.add(row.training_energy_j for row in rows)
 
-    def told(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All of them, and by class."""
         return {
             "total": sum(counts["total"] for counts in self._by_class.values()),

@@ -1,18 +1,17 @@
-"""What surrounds a request: a client's half of the protocol, the books, the links, and what is under way."""
+"""What surrounds a request: the books, the links, and what is under way."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from fedsim import streams
-from fedsim.asking import Reply, Subject
+from fedsim.asking import Handler
 from fedsim.billing import AsEncoded, Sizes
 from fedsim.clock import VirtualLoop
 from fedsim.devices.availability import Availability
-from fedsim.devices.cost import Work
 from fedsim.devices.dropout import Dropout
 from fedsim.network import wire
 from fedsim.network.link import SharedLink
@@ -22,51 +21,8 @@ from fedsim.record_log import RecordLog
 from fedsim.records import Direction, Outcome
 from fedsim.timeline import Timeline
 
-__all__ = ["Endable", "Handler", "Hurry", "Reply", "Slowdowns", "Subject", "UnderWay", "World"]
-
 if TYPE_CHECKING:
     from fedsim.faults.plan import Faults
-
-
-@dataclass(frozen=True, slots=True)
-class Handler:
-    """A client's half of a protocol, for one message type.
-
-    Attributes:
-        run: pure function of (client state, message) to the reply; sees nothing of the server.
-        work: what the computation costs a device, from token counts alone.
-        expect: announces the computation before it is due, so that real work can be batched.
-        accept: the server's check of a reply at its boundary, from (message, reply): why it is refused, or None.
-        partial: what can be said after a share in (0, 1) of the computation: a shorter reply, or None for nothing yet.
-    """
-
-    run: Callable[[Any, Any], Reply]
-    work: Callable[[Any, Any], Work]
-    expect: Callable[[Any, Any], None] | None = None
-    accept: Callable[[Any, Any], str | None] | None = None
-    partial: Callable[[Reply, float], Reply | None] | None = None
-
-
-class Hurry:
-    """A server's word to everybody it waits for: send what you have.
-
-    A straggler policy makes one for each collection and calls ``now()``; requests that were given it listen.
-    """
-
-    __slots__ = ("_listeners",)
-
-    def __init__(self) -> None:
-        self._listeners: list[Callable[[], None]] = []
-
-    def listen(self, callback: Callable[[], None]) -> None:
-        """Call this when the policy is in a hurry."""
-        self._listeners.append(callback)
-
-    def now(self) -> None:
-        """Tell everybody who listens, once, in the order of asking."""
-        listeners, self._listeners = self._listeners, []
-        for callback in listeners:
-            callback()
 
 
 class Slowdowns(Protocol):

@@ -17,6 +17,7 @@ import numpy as np
 from worlds import IDEAL, INSTANT, NO_DROPOUT
 
 from fedsim import invariants, protocols, streams
+from fedsim.asking import Handler, Reply
 from fedsim.billing import TokenizerCounts
 from fedsim.clock import VirtualLoop
 from fedsim.devices.availability import AlwaysOn, Availability
@@ -35,11 +36,11 @@ from fedsim.progress import SilentProgress
 from fedsim.record_log import RecordLog
 from fedsim.records import Group as GroupRow
 from fedsim.records import Outcome, Transfer, Update
-from fedsim.request import Handler, Reply, World
 from fedsim.roles import Accuracy, Candidate, Draw, FloatArray, Group, LocalTrainer, Synthesiser, UpdateStats
 from fedsim.states import ClientState, ServerState
 from fedsim.tasks.matching import AnswerRule
 from fedsim.tasks.questions import Question, TaskData
+from fedsim.world import World
 
 SPEC = ModelSpec(num_layers=1, hidden=8, num_heads=1, num_kv_heads=1, head_dim=8, ffn=8, vocab=10, tied=True)
 GROUP_SIZE = 4

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from test_determinism import python
 
 from fedsim import experiment
-from fedsim.billing import AsEncoded, BilledCounts, BilledSizes, TokenizerCounts, statement
+from fedsim.accounts import statement
+from fedsim.billing import AsEncoded, BilledCounts, BilledSizes, TokenizerCounts
 from fedsim.devices.cost import architecture, spec_from_file
 from fedsim.errors import FedsimError, ModelFileError, ScenarioError
 from fedsim.foresight.estimate import estimate

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from fedsim import clock, experiment, streams
+from fedsim.asking import Subject
 from fedsim.devices import population
 from fedsim.devices.config import DropoutConfig
 from fedsim.devices.cost import Work, duration_s
 from fedsim.errors import InvariantViolation
 from fedsim.network.rates import AccessRates
 from fedsim.protocols.rollouts import QuestionStream
-from fedsim.request import Subject
 from fedsim.scenario import scenario_from
 from fedsim.tasks.questions import Question
 from tests.worlds import ROUND, ask, small_world

@@ -12,16 +12,8 @@ from hypothesis import strategies as st
 
 from fedsim.errors import RunFolderError
 from fedsim.source import code_fingerprint
-from fedsim.sweeps.comparison import (
-    aggregate,
-    gain,
-    interval,
-    paired,
-    show,
-    table,
-    wasted_share,
-    write_comparison,
-)
+from fedsim.sweeps.comparison import aggregate, gain, show, table, wasted_share, write_comparison
+from fedsim.sweeps.stats import interval, paired
 
 
 def summary(seed=0, greedy=0.5, uplink=2**20, **others):

@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
+from fedsim.asking import Handler
 from fedsim.devices.config import DropoutConfig
 from fedsim.devices.cost import Work
 from fedsim.devices.dropout import Dropout
 from fedsim.errors import ClientDropped
 from fedsim.faults.config import HangConfig
-from fedsim.request import Handler
 from fedsim.world import Slowdowns
 from tests.test_request_suspend import HalfSpeed
 from tests.worlds import HANDLERS, ROUND, SmallWorld, Timetable, ask, leaves, score, small_world, work

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from fedsim.progress import SilentProgress
 from fedsim.scenario import read_scenario
 from fedsim.sweeps.cores import at_once, environment, fit_a_gpu, num_cores
-from fedsim.sweeps.hiring import Where, hiring
-from fedsim.sweeps.workers import Processes, perform_missing
+from fedsim.sweeps.hiring import hiring
+from fedsim.sweeps.workers import Processes, Where, perform_missing
 
 COUNTS = st.integers(1, 300)
 

@@ -24,6 +24,7 @@ from fedsim.devices import population
 from fedsim.devices.availability import availability
 from fedsim.devices.config import ClientsConfig
 from fedsim.errors import ScenarioError
+from fedsim.monitor import ClientAccuracy
 from fedsim.play import Play
 from fedsim.progress import SilentProgress
 from fedsim.record_log import RecordLog
@@ -104,7 +105,7 @@ def played(built):
     drawn = population.draw(built.clients, built.seed, built.folder)
     cast = casting.stand_ins(built, len(drawn))
     with SilentProgress().phase("test") as phase:
-        return Play(built, drawn, cast, RecordLog(), phase, casting.ClientAccuracy(cast)), cast
+        return Play(built, drawn, cast, RecordLog(), phase, ClientAccuracy(cast.data, cast.evaluators)), cast
 
 
 def test_a_run_gives_the_owners_of_its_first_domain_the_slow_and_absent_devices():

@@ -6,7 +6,7 @@ import pytest
 from fedsim import experiment, results
 from fedsim.errors import Deadlock, FederationError, InvariantViolation, LimitExceeded, ScenarioError
 from fedsim.network.link import SharedLink
-from fedsim.protocols import group_relative
+from fedsim.protocols import learner
 from fedsim.request import NEVER_ENDS, RUN_FAILED, Exchange
 from tests.test_faults_in_runs import DEADLINE, small
 
@@ -46,7 +46,7 @@ def failed(tmp_path, monkeypatch):
 
 
 def unlearned(monkeypatch, groups=5):
-    monkeypatch.setattr(group_relative, "HOPELESS_GROUPS", groups)
+    monkeypatch.setattr(learner, "HOPELESS_GROUPS", groups)
 
 
 def balanced(run, carried, begun):

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from fedsim import clock
+from fedsim.asking import Handler, Hurry, Subject
 from fedsim.devices.availability import AlwaysOn, Availability, Sessions
 from fedsim.devices.config import DropoutConfig, SessionsConfig
 from fedsim.devices.cost import Work
@@ -30,7 +31,6 @@ from fedsim.network import wire
 from fedsim.network.config import NetworkConfig
 from fedsim.protocols.boundary import first_scored, refused_rewards
 from fedsim.records import Fault, Outcome, Presence
-from fedsim.request import Handler, Hurry, Subject
 from fedsim.stragglers.policies import StragglerConfig, Stragglers
 from tests.worlds import INSTANT, ROUND, SmallWorld, Timetable, ask, leaves, score, small_world, work
 

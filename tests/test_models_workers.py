@@ -20,7 +20,6 @@ from real_runs import tiny
 from tiny_models import TINY, questions, tokenizer, trained_network
 
 from fedsim import casting, experiment
-from fedsim.casting import ClientAccuracy
 from fedsim.experiment import play_out, refuse_early
 from fedsim.models.bundle import share_out
 from fedsim.models.config import PolicyConfig
@@ -30,6 +29,7 @@ from fedsim.models.parts import LookPart, ScorePart, Sharing, shared_out
 from fedsim.models.policy import LanguagePolicy
 from fedsim.models.workers import Workers, _Errand, _Process
 from fedsim.models.zoo import scratch_network
+from fedsim.monitor import ClientAccuracy
 from fedsim.play import Play
 from fedsim.progress import SilentProgress
 from fedsim.record_log import RecordLog
@@ -292,7 +292,16 @@ def test_a_run_with_a_worker_has_the_records_of_one_without(tmp_path: Path, work
         if sharing is not None:
             until(lambda: sharing.num_processes == 2)
         log = RecordLog()
-        play_out(Play(settings, devices, cast, log, SilentProgress().phase(""), ClientAccuracy(cast)))
+        play_out(
+            Play(
+                settings,
+                devices,
+                cast,
+                log,
+                SilentProgress().phase(""),
+                ClientAccuracy(cast.data, cast.evaluators),
+            )
+        )
         return log.sha256()
 
     assert records(workers) == records(None)

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fedsim import clock
+from fedsim.asking import Subject
 from fedsim.errors import Deadlock
 from fedsim.network.config import NetworkConfig
 from fedsim.network.link import SharedLink
 from fedsim.network.rates import AccessLinks, AccessRates
-from fedsim.request import Subject
 from tests.worlds import ROUND, SmallWorld, Timetable, ask, small_world
 
 SHAKY = dataclasses.replace(ROUND, up_jitter=0.5, down_jitter=0.3)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fedsim import streams
+from fedsim.asking import Reply
 from fedsim.billing import TokenizerCounts
 from fedsim.network import wire
 from fedsim.privacy.accounting import gaussian_delta
@@ -32,7 +33,6 @@ from fedsim.protocols import fedgrpo
 from fedsim.protocols.boundary import refused_bits, refused_rewards
 from fedsim.states import ClientState
 from fedsim.tasks.matching import AnswerRule
-from fedsim.world import Reply
 
 DRAW = wire.pack_id(3)
 ASKED = wire.Candidates(DRAW, "q", ("7", "7", "8", "9"))
@@ -131,7 +131,7 @@ def test_a_guess_at_the_vacuous_epsilon_is_right_nearly_always():
 
 def test_the_same_message_has_the_same_noise_and_is_counted_once():
     mine = noise()
-    first, again = mine.protected(ASKED, SAID), mine.protected(ASKED, SAID)
+    first, again = (mine.protected(ASKED, SAID.message, "AE") for _ in range(2))
     assert first == again
     assert mine.released.answers["q"].replies == 1
 
@@ -139,12 +139,9 @@ def test_the_same_message_has_the_same_noise_and_is_counted_once():
 def test_another_draw_candidate_client_or_seed_has_other_noise():
     """A server that reuses a draw's number with other candidates must not be able to subtract the noise."""
     asked = wire.Candidates(DRAW, "q", ("7",) * 64)
-    said = Reply(wire.Rewards(DRAW, (0.5,) * 64), "ME likelihood")
 
     def rewards(of, message):
-        return of.protected(
-            message, Reply(wire.Rewards(message.draw, (0.5,) * 64), said.evaluator)
-        ).message.rewards
+        return of.protected(message, wire.Rewards(message.draw, (0.5,) * 64), "ME likelihood").rewards
 
     others = [
         rewards(noise(), wire.Candidates(wire.pack_id(4), "q", asked.candidates)),
@@ -160,8 +157,8 @@ def test_trusted_answers_are_counted_by_question_and_model_rewards_all_together(
     mine = noise()
     for number, evaluator in ((1, "AE"), (2, "AE"), (3, "ME likelihood")):
         draw = wire.pack_id(number)
-        reply = Reply(wire.Rewards(draw, (1.0, 1.0, 0.0, 0.0)), evaluator)
-        mine.protected(wire.Candidates(draw, "q" if number < 3 else "r", ASKED.candidates), reply)
+        asked = wire.Candidates(draw, "q" if number < 3 else "r", ASKED.candidates)
+        mine.protected(asked, wire.Rewards(draw, (1.0, 1.0, 0.0, 0.0)), evaluator)
     said = mine.released.answers["q"]
     # Four scores a reply; of 7, 7, 8, 9 another answer changes at most the two 7s and one more.
     assert (said.replies, said.scores, said.replaceable) == (2, 8, 6)
@@ -171,11 +168,11 @@ def test_trusted_answers_are_counted_by_question_and_model_rewards_all_together(
 def test_probe_bits_are_counted_once_for_each_exemplar_however_often_it_is_sent():
     mine = noise(amount=0.4)
     message = wire.ProbeExemplars(DRAW, tuple(f"q{i}" for i in range(9)), ("1",) * 9)
-    reply = Reply(wire.ProbeBits(DRAW, np.packbits([1] * 9).tobytes()))
-    first = mine.protected(message, reply).message
-    assert mine.protected(message, reply).message == first
+    said = wire.ProbeBits(DRAW, np.packbits([1] * 9).tobytes())
+    first = mine.protected(message, said, "")
+    assert mine.protected(message, said, "") == first
     assert refused_bits(message, first) is None
-    assert first != reply.message
+    assert first != said
     assert mine.released.probe_bits == 9
 
 
@@ -203,12 +200,9 @@ def spent(model_rewards=0, probe_bits=0, scores=0, client_id=0):
     mine = noise(client_id=client_id)
     mine.released.model_rewards, mine.released.probe_bits = model_rewards, probe_bits
     if scores:
-        mine.protected(wire.Candidates(DRAW, "q", tuple(map(str, range(scores)))), _rewards(scores))
+        asked = wire.Candidates(DRAW, "q", tuple(map(str, range(scores))))
+        mine.protected(asked, wire.Rewards(DRAW, (0.0,) * scores), "AE")
     return mine
-
-
-def _rewards(count):
-    return Reply(wire.Rewards(DRAW, (0.0,) * count), "AE")
 
 
 def test_a_clients_epsilon_is_the_worse_of_its_two_kinds_of_record_and_the_runs_that_of_the_worst_client():

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, get_origin, get_type_hints
 import pytest
 from fakes import SPEC, FakeEvaluator, Stage, play, settings, task_data
 
+from fedsim.asking import Handler, Reply
 from fedsim.billing import TokenizerCounts
 from fedsim.devices.cost import NO_WORK
 from fedsim.errors import InvariantViolation
@@ -25,7 +26,6 @@ from fedsim.protocols.boundary import (
 )
 from fedsim.states import ClientState
 from fedsim.tasks.matching import AnswerRule
-from fedsim.world import Handler, Reply
 
 DRAW, OTHER = wire.pack_id(3), wire.pack_id(4)
 ASKED = wire.Candidates(DRAW, "q", ("a", "b", "c"))

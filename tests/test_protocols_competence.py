@@ -25,7 +25,7 @@ from fedsim.errors import FederationError
 from fedsim.monitor import StopConfig
 from fedsim.network import wire
 from fedsim.protocols.competence import Experts
-from fedsim.protocols.group_relative import HOPELESS_GROUPS
+from fedsim.protocols.learner import HOPELESS_GROUPS
 from fedsim.roles import Draw
 
 ONE_BY_ONE = {"schedule": "group", "groups_per_update": 1, "in_flight": 1}

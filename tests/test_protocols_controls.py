@@ -255,7 +255,7 @@ from pydantic import Field
 from fedsim.devices.cost import NO_WORK
 from fedsim.models.config import PolicyConfig
 from fedsim.network import wire
-from fedsim.request import Handler, Reply
+from fedsim.asking import Handler, Reply
 
 
 class Config(PolicyConfig):

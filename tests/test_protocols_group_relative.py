@@ -1,4 +1,4 @@
-"""The shared machinery (protocols/group_relative.py, rollouts.py): schedules, versions, staleness, batches of samples.
+"""The shared machinery (protocols/group_relative.py, learner.py, rollouts.py): schedules, versions, staleness, batches.
 
 ``central_grpo`` plays it alone where no client is needed; its judge takes no virtual time.
 """
@@ -15,7 +15,7 @@ from fakes import FakeEvaluator, FakePolicy, device, play, settings, task_data
 
 from fedsim.errors import FederationError
 from fedsim.monitor import StopConfig
-from fedsim.protocols import group_relative
+from fedsim.protocols import learner
 from fedsim.protocols.rollouts import QuestionStream, Rollouts
 from fedsim.protocols.schedules import ScheduleConfig
 from fedsim.records import Compute
@@ -171,7 +171,7 @@ async def test_a_round_without_any_reward_makes_no_step():
 
 async def test_a_run_without_a_group_to_learn_from_says_which_rule_lost_how_many(monkeypatch):
     """One of two experts never scores a1xx: under drop_group every group of domain a is left out for it."""
-    monkeypatch.setattr(group_relative, "HOPELESS_GROUPS", 12)
+    monkeypatch.setattr(learner, "HOPELESS_GROUPS", 12)
     config = settings("fedgrpo", num_experts=2, competence_floor=0.0, stragglers={"missing": "drop_group"})
     broken = FakeEvaluator("ab", lambda q, c: float("nan"))
     with pytest.raises(FederationError) as caught:

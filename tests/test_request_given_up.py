@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from fedsim import clock
+from fedsim.asking import Subject
 from fedsim.network.config import NetworkConfig
-from fedsim.request import Subject
 from tests.worlds import INSTANT, ROUND, SmallWorld, ask, leaves, small_world
 
 

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsim import clock
+from fedsim.asking import Subject
 from fedsim.devices.availability import Sessions
 from fedsim.devices.config import DropoutConfig, SessionsConfig
 from fedsim.devices.dropout import Dropout
 from fedsim.errors import ClientDropped, ClientOffline, Deadlock, TransferCut
 from fedsim.faults.config import HangConfig
-from fedsim.request import Subject
 from fedsim.streams import Part
 from tests.worlds import ROUND, SmallWorld, Timetable, ask, leaves, small_world
 

@@ -18,8 +18,8 @@ from dataclasses import replace
 import pytest
 
 from fedsim import streams
+from fedsim.asking import Subject
 from fedsim.devices.config import DropoutConfig
-from fedsim.request import Subject
 from tests.worlds import INSTANT, ROUND, SmallWorld, ask, small_world
 
 NUM_BATCHES, BATCH = 25, 400

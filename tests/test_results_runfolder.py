@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedsim.errors import RunFolderError
-from fedsim.results import read_manifest
-from fedsim.runfolder import FORMAT_VERSION, RunFolder, git_commit, plain, write_atomically
+from fedsim.runfolder import FORMAT_VERSION, RunFolder, git_commit, plain, read_manifest, write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 

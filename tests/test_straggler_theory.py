@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from fedsim import clock, streams
+from fedsim.asking import Hurry
 from fedsim.errors import ClientDropped
 from fedsim.stragglers.policies import StragglerConfig, Stragglers
-from fedsim.world import Hurry
 
 MANY = 2000
 

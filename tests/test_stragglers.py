@@ -18,7 +18,7 @@ from fedsim.clock import VirtualLoop
 from fedsim.errors import ClientDropped
 from fedsim.network import wire
 from fedsim.protocols.fedgrpo import Config, ask, judged
-from fedsim.protocols.group_relative import Judgement
+from fedsim.protocols.learner import Judgement
 from fedsim.roles import Candidate, Draw, Group
 from fedsim.stragglers.policies import StragglerConfig, Stragglers
 from fedsim.tasks.matching import AnswerRule

@@ -19,7 +19,8 @@ from fedsim.errors import DataFileError, RunFolderError, ScenarioError
 from fedsim.scenario import read_scenario
 from fedsim.sweeps import sweep
 from fedsim.sweeps.children import end_children
-from fedsim.sweeps.comparison_file import _WITHOUT_RESULTS, read_comparison, result_code_hash, run_key
+from fedsim.sweeps.code import _WITHOUT_RESULTS, result_code_hash
+from fedsim.sweeps.comparison_file import read_comparison, run_key
 from fedsim.sweeps.outlook import lines, outlook
 
 ROOT = Path(__file__).resolve().parent.parent

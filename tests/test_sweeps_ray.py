@@ -34,7 +34,7 @@ from fedsim.ray_cluster import Cluster
 from fedsim.scenario import read_scenario
 from fedsim.scenario_yaml import to_yaml
 from fedsim.sweeps import on_ray
-from fedsim.sweeps.hiring import Where
+from fedsim.sweeps.workers import Where
 from tests.real_runs import tiny
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,10 +132,10 @@ def test_a_folder_that_travels_as_bytes_arrives_as_it_was(tmp_path):
     (tmp_path / "run" / "manifest.json").write_text("{}")
     (tmp_path / "run" / "records" / "moves.parquet").write_bytes(bytes(range(256)))
     (tmp_path / "run" / "link").symlink_to("/etc/passwd")
-    parcel = packed(tmp_path / "run")
-    unpack(parcel, tmp_path / "here")
-    assert packed(tmp_path / "here") == parcel
-    assert [name for name, _ in parcel] == ["manifest.json", "records/moves.parquet"]
+    archive = packed(tmp_path / "run")
+    unpack(archive, tmp_path / "here")
+    assert packed(tmp_path / "here") == archive
+    assert [name for name, _ in archive] == ["manifest.json", "records/moves.parquet"]
 
 
 @pytest.mark.parametrize(
@@ -163,12 +163,12 @@ def order(folder: Path, scratch: Path, **more: Any) -> tuple[str, bytes]:
 def test_a_worker_that_has_not_got_the_input_files_performs_the_same_run(folder, tmp_path):
     here = tmp_path / "here"
     here.mkdir()
-    told, parcel = on_ray.perform_order(*order(folder, here))
+    told, archive = on_ray.perform_order(*order(folder, here))
     assert json.loads(told)["status"] == "finished" and list(here.iterdir()) == []
     elsewhere = order(folder, here)[0].replace(str(folder), f"/nowhere/{folder.name}")
     told, other = on_ray.perform_order(elsewhere, (folder / "devices.csv").read_bytes())
     assert json.loads(told)["status"] == "finished"
-    sent = [dict(one) for one in (parcel, other)]
+    sent = [dict(one) for one in (archive, other)]
     assert sent[0].keys() == sent[1].keys()
     found = [json.loads(one["summary.json"])["records_sha256"] for one in sent]
     assert found[0] == found[1]
@@ -178,16 +178,16 @@ def test_a_worker_with_other_code_or_another_processor_performs_nothing_and_says
     folder, tmp_path
 ):
     facts = on_ray.facts() | {"fedsim's code": "0" * 32, "CPU features": "abacus"}
-    told, parcel = on_ray.perform_order(*order(folder, tmp_path, facts=facts))
+    told, archive = on_ray.perform_order(*order(folder, tmp_path, facts=facts))
     report = json.loads(told)
-    assert (report["status"], parcel) == ("other", [])
+    assert (report["status"], archive) == ("other", [])
     assert "other code of fedsim" in report["reason"] and "not 'abacus'" in report["reason"]
 
 
 def test_a_run_that_breaks_on_a_worker_sends_its_traceback(folder, tmp_path):
-    told, parcel = on_ray.perform_order(*order(folder, tmp_path, scenario="name: [\n"))
+    told, archive = on_ray.perform_order(*order(folder, tmp_path, scenario="name: [\n"))
     report = json.loads(told)
-    assert (report["status"], parcel) == ("broke", [])
+    assert (report["status"], archive) == ("broke", [])
     assert "Traceback" in report["reason"] and "Error: " in report["reason"].splitlines()[-1]
 
 

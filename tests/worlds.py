@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal
 
+from fedsim.asking import Handler, Reply
 from fedsim.clock import VirtualLoop
 from fedsim.devices import slowdown as laws
 from fedsim.devices.availability import AlwaysOn, Availability
@@ -32,8 +33,7 @@ from fedsim.network.link import SharedLink
 from fedsim.network.transport import Transport
 from fedsim.record_log import RecordLog
 from fedsim.records import Compute, Outcome, Reward, Transfer
-from fedsim.request import Handler, Reply, World
-from fedsim.world import Slowdowns
+from fedsim.world import Slowdowns, World
 
 QUESTION_BYTES, REPLY_BYTES, CANCEL_BYTES = 100, 50, 13
 NO_DROPOUT = DropoutConfig()

@@ -13,7 +13,7 @@ from analysis.comparison_runs import ComparisonRuns, Method, bounds
 from analysis.figures.compare_axes import amount_scale, cost_axis, limits, not_measured, said_of_all
 from analysis.labels import figure_with_footer, method_style, spread
 from analysis.style import BLACK, light_grid, styled
-from fedsim.sweeps.comparison import Interval, interval
+from fedsim.sweeps.stats import Interval, interval
 
 MOST_BANDS = 5
 """With more methods than this, or with two seeds, bands would hide everything; the intervals at the end stand beside."""

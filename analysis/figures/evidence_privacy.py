@@ -11,7 +11,8 @@ from analysis.finished import Compared
 from analysis.labels import Point, figure_with_footer, label_points, method_style
 from analysis.learning.privacy_runs import TRAINING_ROW, Leaks, Measured
 from analysis.style import GREY, light_grid, settle, styled
-from fedsim.sweeps.comparison import gain, interval
+from fedsim.sweeps.comparison import gain
+from fedsim.sweeps.stats import interval
 
 
 def privacy_map(compared: Compared, leaks: Mapping[str, Leaks]) -> Figure | None:

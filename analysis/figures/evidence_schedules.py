@@ -12,7 +12,7 @@ from analysis.labels import figure_with_footer, method_style
 from analysis.learning.provenance import ENOUGH_SEEDS
 from analysis.learning.schedule_runs import Family, Look, ScheduleRun, at_most
 from analysis.style import byte_scale, light_grid, styled, time_scale
-from fedsim.sweeps.comparison import Interval, interval
+from fedsim.sweeps.stats import Interval, interval
 
 _POINTS = 80  # of a curve's grid
 _ROW_IN = 2.5

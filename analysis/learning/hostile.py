@@ -10,7 +10,8 @@ from analysis.learning import provenance
 from analysis.learning.hostile_detection import detection_lines
 from analysis.learning.hostile_noise import noise_lines
 from analysis.learning.hostile_runs import MEASURES, NOISE_FACTOR, PLAIN, HostileGrid, Level, retained
-from fedsim.sweeps.comparison import Interval, interval, show
+from fedsim.sweeps.comparison import show
+from fedsim.sweeps.stats import Interval, interval
 
 WANTED = 0.9
 """Share of the oracle's gain that a rule has to retain under every attack."""

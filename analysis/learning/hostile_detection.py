@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from analysis.finished import head, mean, row
 from analysis.learning.hostile_runs import HostileGrid, Level
-from fedsim.sweeps.comparison import interval
+from fedsim.sweeps.stats import interval
 
 
 def detection_lines(grid: HostileGrid) -> Iterator[str]:

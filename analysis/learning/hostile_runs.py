@@ -22,7 +22,8 @@ from analysis.finished import commits
 from analysis.stress_runs import read_sweep
 from fedsim.errors import RunFolderError
 from fedsim.runfolder import MANIFEST, SUMMARY
-from fedsim.sweeps.comparison import Interval, gain, interval
+from fedsim.sweeps.comparison import gain
+from fedsim.sweeps.stats import Interval, interval
 
 AXES = ("fusion", "hostile")
 PLAIN = "mean"

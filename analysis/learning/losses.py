@@ -11,7 +11,8 @@ import polars as pl
 from analysis.finished import Compared, head, mean, row
 from analysis.learning import provenance
 from fedsim.results import load
-from fedsim.sweeps.comparison import Interval, interval, paired, show
+from fedsim.sweeps.comparison import show
+from fedsim.sweeps.stats import Interval, interval, paired
 
 WANTED_SEEDS = 3
 RATIOS = ("effective_share", "clip_fraction", "divergence", "truncated_share", "mean_ratio")

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from analysis.learning.schedule_runs import Look, ScheduleRun
-from fedsim.sweeps.comparison import Interval, interval, show
+from fedsim.sweeps.comparison import show
+from fedsim.sweeps.stats import Interval, interval
 
 Amount = Literal["at_s", "wire_bytes", "trained"]
 Sense = Literal["=", "<", ">"]

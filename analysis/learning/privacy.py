@@ -11,7 +11,8 @@ from analysis.learning import provenance
 from analysis.learning.privacy_runs import TRAINING_ROW, TRUSTED_ANSWER, Attacked, Leaks, Measured, Promise
 from fedsim.privacy.composition import VACUOUS_EPSILON
 from fedsim.privacy.membership import FALSE_POSITIVES
-from fedsim.sweeps.comparison import gain, interval, leaving, paired, show
+from fedsim.sweeps.comparison import gain, leaving, show
+from fedsim.sweeps.stats import interval, paired
 from fedsim.sweeps.stress_losses import counted
 from fedsim.units import format_bytes
 

@@ -12,7 +12,8 @@ from analysis import leakage
 from analysis.finished import Compared
 from fedsim.errors import RunFolderError
 from fedsim.privacy.composition import VACUOUS_EPSILON
-from fedsim.sweeps.comparison import PRIVACY, Interval, interval
+from fedsim.sweeps.comparison import PRIVACY
+from fedsim.sweeps.stats import Interval, interval
 
 AttackKey = tuple[str, str, str, str]
 """What an attack reads, at which server, what it asks, and how."""

@@ -17,7 +17,8 @@ import polars as pl
 from analysis.finished import Compared
 from fedsim.records import SERVER_ID
 from fedsim.results import Run, load
-from fedsim.sweeps.comparison import interval, wasted_share
+from fedsim.sweeps.comparison import wasted_share
+from fedsim.sweeps.stats import interval
 
 _BESIDE = ("setup", "probe", "cancel", "control")  # requests that ask for nothing to learn from
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from analysis.finished import head, mean, row
 from analysis.learning.passages import SHARES, Amount, climbs, ratios, shown
 from analysis.learning.schedule_runs import Family, ScheduleRun, at_most
-from fedsim.sweeps.comparison import interval, paired, show
+from fedsim.sweeps.comparison import show
+from fedsim.sweeps.stats import interval, paired
 from fedsim.units import format_bytes
 
 

@@ -15,7 +15,8 @@ from analysis.learning import passages, provenance, schedule_tables
 from analysis.learning.passages import SHARES, geometric, ratios, shown
 from analysis.learning.schedule_runs import Family, ScheduleRun, read_families
 from fedsim.errors import RunFolderError
-from fedsim.sweeps.comparison import Interval, interval, paired, show
+from fedsim.sweeps.comparison import show
+from fedsim.sweeps.stats import Interval, interval, paired
 from fedsim.sweeps.tuning import JSON, TABLE
 
 WANTED_RATIO = 0.5

@@ -11,6 +11,7 @@ import numpy as np
 from fedsim import casting
 from fedsim.clock import run as run_on_virtual_time
 from fedsim.foresight.listening import Glimpse
+from fedsim.monitor import ClientAccuracy
 from fedsim.progress import SilentProgress
 from fedsim.record_log import RecordLog
 from fedsim.records import Outcome, Transfer, Update
@@ -68,7 +69,7 @@ def estimate(scenario: Scenario) -> Estimate:
             cast,
             log,
             phase,
-            casting.ClientAccuracy(cast),
+            ClientAccuracy(cast.data, cast.evaluators),
         )
         limits = scenario.limits
         ending = run_on_virtual_time(

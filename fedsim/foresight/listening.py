@@ -14,19 +14,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fedsim import casting, protocols
+from fedsim.asking import Handler
 from fedsim.clock import VirtualLoop
 from fedsim.clock import run as run_on_virtual_time
 from fedsim.devices import population
 from fedsim.devices.config import AlwaysConfig, DropoutConfig
 from fedsim.devices.cost import Work
 from fedsim.errors import FedsimError, InputError
+from fedsim.monitor import ClientAccuracy
 from fedsim.network import wire
 from fedsim.play import Play
 from fedsim.progress import SilentProgress
 from fedsim.record_log import RecordLog
 from fedsim.scenario_errors import located
 from fedsim.states import ClientState
-from fedsim.world import Handler
 
 if TYPE_CHECKING:
     from fedsim.scenario import Scenario
@@ -42,7 +43,7 @@ class Glimpse(Play):
         return None
 
 
-class Listening(Glimpse):
+class ProbeRun(Glimpse):
     """A run that ends as soon as enough of its typical messages to clients have been heard.
 
     Attributes:
@@ -60,7 +61,7 @@ class Listening(Glimpse):
         self._handlers = protocols.handlers(scenario.protocol)
         self.repeated = frozenset(kind for kind in self._handlers if kind.purpose not in _OCCASIONAL)
         phase = SilentProgress().phase("listening")
-        super().__init__(scenario, devices, cast, self.log, phase, casting.ClientAccuracy(cast))
+        super().__init__(scenario, devices, cast, self.log, phase, ClientAccuracy(cast.data, cast.evaluators))
 
     def handler(self, message: wire.Message) -> Handler:
         """The client's half for a message."""
@@ -94,7 +95,7 @@ class Listening(Glimpse):
 
 
 @located
-def listen(scenario: Scenario, num_messages: int) -> Listening:
+def listen(scenario: Scenario, num_messages: int) -> ProbeRun:
     """A scenario's world at time 0, and messages of its protocol's typical request (none if it asks clients nothing).
 
     Raises:
@@ -110,10 +111,10 @@ def listen(scenario: Scenario, num_messages: int) -> Listening:
     return play
 
 
-def _play(scenario: Scenario, num_messages: int) -> Listening:
+def _play(scenario: Scenario, num_messages: int) -> ProbeRun:
     """Play until enough was heard, the first update is done, or the federation turns out to be hopeless."""
     devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
-    play = Listening(scenario, devices, casting.stand_ins(scenario, len(devices)), num_messages)
+    play = ProbeRun(scenario, devices, casting.stand_ins(scenario, len(devices)), num_messages)
     try:
         limits = scenario.limits
         run_on_virtual_time(

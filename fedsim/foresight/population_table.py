@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from fedsim.errors import RunFolderError
 from fedsim.foresight.heterogeneity import Heterogeneity, expected_reply_s, heterogeneity
-from fedsim.foresight.listening import Listening
+from fedsim.foresight.listening import ProbeRun
 from fedsim.foresight.request_times import Foresight, RequestTimes
 from fedsim.runfolder import write_atomically, write_json
 from fedsim.units import format_bytes
@@ -142,12 +142,12 @@ def population_table(scenario: Scenario) -> PopulationTable:
     )
 
 
-def _there(play: Listening) -> FloatArray:
+def _there(play: ProbeRun) -> FloatArray:
     """Long-run share of time that each client is there while it takes part, ``[K]``."""
     return np.array([play.stated.share_of(client_id) for client_id in range(len(play.profiles))])
 
 
-def _gives_up(play: Listening, times: RequestTimes | None) -> FloatArray:
+def _gives_up(play: ProbeRun, times: RequestTimes | None) -> FloatArray:
     """Probability that a client gives a request up, ``[K]``: ``1 - (1 - p_k) exp(-sum over phases of h d)``, nominal d."""
     dropout = play.world.dropout
     per_task = np.array([dropout.per_task_of(id_) for id_ in range(len(play.profiles))])

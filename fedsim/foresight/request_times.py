@@ -28,7 +28,7 @@ from fedsim import streams
 from fedsim.devices.cost import NO_WORK, Work, compute_jitter, duration_s
 from fedsim.devices.profile import DeviceProfile
 from fedsim.errors import ScenarioError
-from fedsim.foresight.listening import Listening, listen
+from fedsim.foresight.listening import ProbeRun, listen
 from fedsim.models.config import HubModel
 from fedsim.network.edges import way_up
 from fedsim.network.transport import TransferPlan
@@ -154,7 +154,7 @@ class Foresight:
     """
 
     def __init__(self, scenario: Scenario, num_messages: int = _MOST_MESSAGES) -> None:
-        self.play: Listening = listen(scenario, num_messages)
+        self.play: ProbeRun = listen(scenario, num_messages)
         self.takes_part = [row.client_id for row in self.play.log.of(Member) if row.takes_part]
 
     @property

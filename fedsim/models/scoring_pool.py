@@ -29,7 +29,7 @@ from fedsim.ray_cluster import LOCAL, ON_RAY, Cluster, first_line
 from fedsim.roles import Evaluator
 
 if TYPE_CHECKING:
-    from fedsim.scenario import ComputeConfig
+    from fedsim.compute_config import ComputeConfig
 
 _LIVES = 3  # how often an actor is started that dies
 
@@ -40,7 +40,7 @@ class HeldModel:
 
     sha256: str
     told: str = field(repr=False)
-    parcel: Any = field(repr=False)
+    archive: Any = field(repr=False)
 
 
 class ScoringPool:
@@ -93,7 +93,7 @@ class ScoringPool:
         for place, actor in enumerate(self._actors):
             work = (pairs[place::count], questions[place::count])
             if any(work):
-                asked.append(actor.score.remote(model.told, [model.parcel], json.dumps(work)))
+                asked.append(actor.score.remote(model.told, [model.archive], json.dumps(work)))
         likelihoods: dict[str, list[float]] = {}
         answers: dict[str, str] = {}
         try:
@@ -112,10 +112,10 @@ class ScoringPool:
     def _hold(self, language: LanguageModel, max_new_tokens: int) -> HeldModel:
         with TemporaryDirectory() as made:
             save_model(language.network, language.tokenizer, Path(made))
-            parcel = self._ray.put(packed(Path(made)))
+            archive = self._ray.put(packed(Path(made)))
         sha256 = weights_sha256(language.network)
         told = {"sha256": sha256, "shapes": asdict(language.shapes), "max_new_tokens": max_new_tokens}
-        return HeldModel(sha256, json.dumps(told), parcel)
+        return HeldModel(sha256, json.dumps(told), archive)
 
 
 def _end(ray: Any, actors: Sequence[Any], cluster: Cluster) -> None:
@@ -135,7 +135,7 @@ class Scorer:
         self._placement = Placement(**json.loads(placement))
         self._models: dict[str, ModelEvaluator | PlacedEvaluator] = {}
 
-    def score(self, told: str, parcel: Sequence[Any], work: str) -> str:
+    def score(self, told: str, archive: Sequence[Any], work: str) -> str:
         """Score ``[[question, candidates], ...]`` and answer ``[question, ...]`` with a model.
 
         Raises:
@@ -143,7 +143,7 @@ class Scorer:
             FedsimError: its weights are others than those that were sent.
         """
         if told not in self._models:
-            self._models[told] = self._loaded(json.loads(told), parcel)
+            self._models[told] = self._loaded(json.loads(told), archive)
         evaluator = self._models[told]
         pairs, questions = json.loads(work)
         for question, candidates in pairs:
@@ -158,11 +158,11 @@ class Scorer:
         }
         return json.dumps(found)
 
-    def _loaded(self, model: Mapping[str, Any], parcel: Sequence[Any]) -> ModelEvaluator | PlacedEvaluator:
+    def _loaded(self, model: Mapping[str, Any], archive: Sequence[Any]) -> ModelEvaluator | PlacedEvaluator:
         import ray
 
         with TemporaryDirectory() as made:
-            unpack(ray.get(parcel[0]), Path(made))
+            unpack(ray.get(archive[0]), Path(made))
             network, tokenizer = load_folder(Path(made))
         if weights_sha256(network) != model["sha256"]:
             raise FedsimError("a model arrived with other weights than it was sent with")

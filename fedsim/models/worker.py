@@ -26,7 +26,7 @@ from fedsim.models.config import PolicyConfig
 from fedsim.models.gradients import GradientPart, gradient
 from fedsim.models.language import LanguageModel, Shapes
 from fedsim.models.stacked import Stack
-from fedsim.models.workers import HEADER
+from fedsim.sweeps.children import HEADER
 
 
 class Network(msgspec.Struct, frozen=True):

@@ -16,7 +16,6 @@ import fcntl
 import math
 import os
 import select
-import struct
 import subprocess
 import sys
 import tempfile
@@ -29,14 +28,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from fedsim.sweeps.children import HEADER
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fedsim.models.parts import P
     from fedsim.models.worker import Hold
-
-HEADER = struct.Struct("<Q")
-"""Before every frame: how many bytes it has."""
 
 R = TypeVar("R")
 

@@ -23,9 +23,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from fedsim import streams
-from fedsim.roles import FloatArray
+
+FloatArray = npt.NDArray[np.float64]
 
 FALSE_POSITIVES = 0.01
 LEVEL = 0.95

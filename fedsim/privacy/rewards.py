@@ -35,7 +35,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 
-import msgspec
 import numpy as np
 from pydantic import Field, model_validator
 
@@ -44,7 +43,6 @@ from fedsim.config import StrictModel
 from fedsim.network import wire
 from fedsim.privacy.composition import ScalarMechanism
 from fedsim.tasks.matching import AnswerRule
-from fedsim.world import Reply
 
 _NORMAL = NormalDist()
 
@@ -118,20 +116,22 @@ class RewardNoise:
         self._rule = rule
         self._known: set[bytes] = set()
 
-    def protected(self, message: wire.Message, reply: Reply) -> Reply:
-        """The reply with noise on each of its numbers, and that on the books.
+    def protected(self, message: wire.Message, said: wire.Message, evaluator: str) -> wire.Message:
+        """What was said to a message with noise on each of its numbers, and that on the books.
+
+        Args:
+            message: what was asked.
+            said: what the client computed for it.
+            evaluator: how it was come by; ``AE`` is by a trusted answer.
 
         Raises:
             TypeError: a reply of a kind whose numbers cannot be protected one by one.
         """
-        said = reply.message
         if isinstance(message, wire.Candidates) and isinstance(said, wire.Rewards):
-            self._count_rewards(message, reply.evaluator)
+            self._count_rewards(message, evaluator)
             about = (message.draw, message.question)
             keys = [(*about, place, text) for place, text in enumerate(message.candidates)]
-            return msgspec.structs.replace(
-                reply, message=wire.Rewards(said.draw, tuple(self._noisy(said.rewards, keys)))
-            )
+            return wire.Rewards(said.draw, tuple(self._noisy(said.rewards, keys)))
         if isinstance(message, wire.ProbeExemplars) and isinstance(said, wire.ProbeBits):
             count = len(message.questions)
             bits = np.unpackbits(np.frombuffer(said.bits, np.uint8), count=count).astype(float).tolist()
@@ -139,9 +139,7 @@ class RewardNoise:
             exemplars: list[tuple[streams.Part, ...]] = [("exemplar", *pair) for pair in pairs]
             self.released.probe_bits += sum(self._is_new(*key) for key in exemplars)
             noisy = [number >= 0.5 for number in self._noisy(bits, exemplars)]
-            return msgspec.structs.replace(
-                reply, message=wire.ProbeBits(said.draw, np.packbits(noisy).tobytes())
-            )
+            return wire.ProbeBits(said.draw, np.packbits(noisy).tobytes())
         raise TypeError(f"a {type(said).__name__} has no numbers that noise protects one by one")
 
     def _noisy(self, numbers: Sequence[float], keys: Sequence[tuple[streams.Part, ...]]) -> list[float]:

@@ -11,10 +11,10 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Protocol
 
+from fedsim.asking import Handler
 from fedsim.config import StrictModel
 from fedsim.errors import ScenarioError
 from fedsim.network import wire
-from fedsim.request import Handler
 
 PROTOCOLS: Mapping[str, str] = {
     "fedgrpo": "fedsim.protocols.fedgrpo",

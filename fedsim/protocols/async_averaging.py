@@ -19,21 +19,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fedsim import streams
+from fedsim.asking import Hurry, Subject
 from fedsim.devices import adapters
 from fedsim.devices.cost import Work
 from fedsim.errors import FederationError
 from fedsim.federation import Federation
 from fedsim.network import wire
-from fedsim.protocols.aggregation import aggregation_flop, client_shares
+from fedsim.protocols.aggregation import Weighting, aggregation_flop, client_shares
 from fedsim.protocols.modules import distance, packed, received, unpacked
 from fedsim.protocols.server_steps import (
+    AveragingConfig,
     Moments,
     adaptive_step,
     delayed_rate,
@@ -42,14 +44,10 @@ from fedsim.protocols.server_steps import (
     plain_step,
     staleness_weight,
 )
-from fedsim.request import Subject
 from fedsim.roles import UpdateStats, Weights
 from fedsim.states import ServerState
+from fedsim.stragglers.config import StragglerConfig
 from fedsim.stragglers.policies import Stragglers
-from fedsim.world import Hurry
-
-if TYPE_CHECKING:
-    from fedsim.protocols.fedpetuning import Config
 
 HOPELESS_TASKS = 100
 """So many tasks in a row for every client with rows that brought no module end the run with an error."""
@@ -65,29 +63,48 @@ class Arrival:
     num_rows: int
 
 
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How modules are asked for, travel, and are averaged.
+
+    Attributes:
+        schedule: when the server averages, and how.
+        stragglers: how long a task waits for its client.
+        weighting: what a client counts in the average.
+        number_type: how numbers travel.
+        shapes: of the arrays of a module.
+    """
+
+    schedule: AveragingConfig
+    stragglers: StragglerConfig
+    weighting: Weighting
+    number_type: wire.NumberType
+    shapes: Mapping[str, adapters.Shape]
+
+
 class Averaging:
     """The server's half of averaging without rounds."""
 
     def __init__(
         self,
         federation: Federation,
-        config: Config,
+        settings: Settings,
         state: ServerState,
         with_rows: Sequence[int],
         weights: Weights,
     ) -> None:
         self._federation = federation
-        self._config = config
+        self._settings = settings
         self._state = state
         self._with_rows = with_rows
         self._weights = weights
         self._moments = Moments.zero(weights)
-        self._stragglers = Stragglers(config.stragglers, federation.now_s)
+        self._stragglers = Stragglers(settings.stragglers, federation.now_s)
         self._busy: set[int] = set()
         self._freed = asyncio.Event()
         self._choosing = asyncio.Lock()
         self._stepping = asyncio.Lock()
-        self._tensors = packed(weights, config.number_type)
+        self._tensors = packed(weights, settings.number_type)
         self._buffer: list[Arrival] = []
         self._num_tasks = 0
         self._num_lost_in_a_row = 0
@@ -102,7 +119,7 @@ class Averaging:
             FederationError: nobody will ever be there, ``HOPELESS_TASKS`` tasks per client in a row brought nothing, or a
                 client's numbers are not finite.
         """
-        wanted = self._config.schedule.in_flight or len(self._with_rows)
+        wanted = self._settings.schedule.in_flight or len(self._with_rows)
         async with asyncio.TaskGroup() as slots:
             for slot in range(min(wanted, len(self._with_rows))):
                 slots.create_task(self._slot(), name=f"training slot {slot}")
@@ -110,7 +127,7 @@ class Averaging:
     def report(self) -> dict[str, Any]:
         """What became of the modules that came, for the run folder (``averaging.json``)."""
         return {
-            "kind": self._config.schedule.kind,
+            "kind": self._settings.schedule.kind,
             "merged": len(self._merged),
             "dropped_too_stale": len(self._dropped),
             "left_in_buffer": len(self._buffer),
@@ -163,7 +180,7 @@ class Averaging:
         async with self._stepping:  # whoever asks while a step is computed waits for what it makes
             task, self._num_tasks = self._num_tasks, self._num_tasks + 1
             version, tensors = self._state.policy.version, self._tensors
-        message = wire.AdapterDown(wire.pack_id(task), self._config.number_type, tensors)
+        message = wire.AdapterDown(wire.pack_id(task), self._settings.number_type, tensors)
 
         def ask(client_id: int, _: Hurry | None) -> Coroutine[Any, Any, wire.Message]:
             return self._federation.clients[client_id].request(message, Subject(draw=task))
@@ -174,12 +191,12 @@ class Averaging:
             return None
         self._num_lost_in_a_row = 0
         module = received(client_id, task, reply)
-        sent = unpacked(tensors, self._config.number_type)
+        sent = unpacked(tensors, self._settings.number_type)
         return Arrival(client_id, difference(module, sent), version, wire.unpack_id(reply.num_rows))
 
     async def _merge(self, arrival: Arrival) -> None:
         """Put a difference into the buffer, unless it is too stale, and step when the buffer is full."""
-        schedule = self._config.schedule
+        schedule = self._settings.schedule
         async with self._stepping:
             behind = self._staleness(arrival)
             if schedule.max_staleness is not None and behind > schedule.max_staleness:
@@ -197,7 +214,7 @@ class Averaging:
         stepped = self._stepped(buffer, staleness)
         moved = distance(self._weights, stepped)
         self._weights = {name: array.astype(np.float32) for name, array in stepped.items()}
-        self._tensors = packed(self._weights, self._config.number_type)
+        self._tensors = packed(self._weights, self._settings.number_type)
         self._state.trainer.install(self._weights)
         self._merged += zip((arrival.client_id for arrival in buffer), staleness, strict=True)
         stats = UpdateStats(loss=np.nan, entropy=np.nan, clip_fraction=0.0, grad_norm=moved)
@@ -207,8 +224,8 @@ class Averaging:
     def _stepped(
         self, buffer: Sequence[Arrival], staleness: Sequence[int]
     ) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
-        config = self._config.schedule
-        shares = client_shares(self._config.weighting, [arrival.num_rows for arrival in buffer])
+        config = self._settings.schedule
+        shares = client_shares(self._settings.weighting, [arrival.num_rows for arrival in buffer])
         differences = [arrival.difference for arrival in buffer]
         rate = config.server_learning_rate or 1.0
         if config.kind == "buffered":
@@ -228,9 +245,9 @@ class Averaging:
 
     def _work(self, num_modules: int) -> Work:
         """As averaging in memory, plus the step: 2 FLOP a number; AMSGrad 12, and its three memories in and out."""
-        shapes = self._config.adapter_shapes(self._state.spec)
+        shapes = self._settings.shapes
         numbers = adapters.num_numbers(shapes)
-        adaptive = self._config.schedule.kind == "client_centric"
+        adaptive = self._settings.schedule.kind == "client_centric"
         flop = aggregation_flop(shapes, num_modules, "factors") + (12.0 if adaptive else 2.0) * numbers
         return Work(flop, 4.0 * (num_modules + 2 + (6 if adaptive else 0)) * numbers)
 

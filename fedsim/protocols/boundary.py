@@ -17,10 +17,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import msgspec
+
+from fedsim.asking import Handler, Reply
 from fedsim.errors import InvariantViolation
 from fedsim.network import wire
 from fedsim.states import ClientState
-from fedsim.world import Handler, Reply
 
 WireVariant = Literal["scores_up", "answers_up"]
 
@@ -87,7 +89,8 @@ class _Guarded:
     def __call__(self, client: ClientState, message: Any) -> Reply:
         reply = self._handler.run(client, message)
         if client.noise is not None:
-            reply = client.noise.protected(message, reply)
+            protected = client.noise.protected(message, reply.message, reply.evaluator)
+            reply = msgspec.structs.replace(reply, message=protected)
         escaping = escaped(self._boundary, message, reply.message)
         if escaping is not None:
             raise InvariantViolation(f"client {client.client_id} under {self._boundary.variant}: {escaping}")

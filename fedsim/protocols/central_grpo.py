@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
+from fedsim.asking import Handler
 from fedsim.federation import Federation
 from fedsim.network import wire
-from fedsim.protocols.group_relative import Judge, Judgement, ServerRewardedConfig, train
-from fedsim.request import Handler
-from fedsim.roles import Group
+from fedsim.protocols.group_relative import ServerRewardedConfig, train
+from fedsim.protocols.learner import truth_judge
 from fedsim.states import ServerState
 
 
@@ -31,17 +30,6 @@ class Config(ServerRewardedConfig):
 async def run(federation: Federation, config: Config, state: ServerState) -> None:
     """GRPO with the truth as the only expert."""
     await train(federation, config, state, state.data.pool, truth_judge(state))
-
-
-def truth_judge(state: ServerState) -> Judge:
-    """A judge that knows the truth: one expert, reward 1[candidate = answer]."""
-
-    async def judge(group: Group) -> Judgement:
-        answer = group.draw.question.answer
-        rewards = [float(state.data.answers.right(text, answer)) for text in group.texts]
-        return Judgement(np.array([rewards]), num_experts=1)
-
-    return judge
 
 
 HANDLERS: Mapping[type[wire.Message], Handler] = {}

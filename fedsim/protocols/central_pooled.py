@@ -16,6 +16,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from fedsim.asking import Handler, Reply
 from fedsim.devices.cost import NO_WORK, Work
 from fedsim.errors import FederationError
 from fedsim.federation import Federation
@@ -23,7 +24,6 @@ from fedsim.network import wire
 from fedsim.protocols.gathering import GatheringConfig, gather
 from fedsim.protocols.group_relative import ServerRewardedConfig
 from fedsim.protocols.supervised import Objective, learn_from_rows
-from fedsim.request import Handler, Reply
 from fedsim.states import ClientState, ServerState
 from fedsim.tasks.questions import Question
 

@@ -20,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
+from fedsim.asking import Handler, Reply, Subject
 from fedsim.config import StrictModel
 from fedsim.devices.cost import Work, generate_work
 from fedsim.errors import FederationError, RequestError
 from fedsim.federation import Client, Federation
 from fedsim.network import wire
 from fedsim.protocols.boundary import refused_bits, refused_competence
-from fedsim.request import Handler, Reply, Subject
 from fedsim.roles import Draw, FloatArray
 from fedsim.selection.confidence_graph import ConfidenceGraph, mean_correct
 from fedsim.selection.drawing import Drawing

@@ -14,6 +14,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from fedsim.asking import Handler, Reply, Subject
 from fedsim.devices.cost import Work, generate_work, training_work
 from fedsim.errors import FederationError
 from fedsim.federation import Federation
@@ -21,9 +22,8 @@ from fedsim.input_limits import MAX_UNDER_WAY
 from fedsim.models.config import PolicyConfig
 from fedsim.network import wire
 from fedsim.protocols.competence import PROBE_HANDLERS, Experts, ExpertsConfig
-from fedsim.protocols.group_relative import HOPELESS_GROUPS
+from fedsim.protocols.learner import HOPELESS_GROUPS
 from fedsim.protocols.rollouts import QuestionStream
-from fedsim.request import Handler, Reply, Subject
 from fedsim.roles import Draw
 from fedsim.states import ClientState, ServerState
 from fedsim.stragglers.config import refuse_rules_for_rewards

@@ -7,11 +7,11 @@ from typing import Literal
 
 from pydantic import Field
 
+from fedsim.asking import Handler
 from fedsim.federation import Federation
 from fedsim.network import wire
-from fedsim.protocols.central_grpo import truth_judge
 from fedsim.protocols.group_relative import ServerRewardedConfig, train
-from fedsim.request import Handler
+from fedsim.protocols.learner import truth_judge
 from fedsim.states import ServerState
 
 

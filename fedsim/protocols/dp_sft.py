@@ -7,11 +7,11 @@ from typing import Literal
 
 from pydantic import Field
 
+from fedsim.asking import Handler
 from fedsim.federation import Federation
 from fedsim.models.config import PolicyConfig
 from fedsim.network import wire
 from fedsim.protocols.supervised import fine_tune
-from fedsim.request import Handler
 from fedsim.states import ServerState
 
 

@@ -38,6 +38,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from fedsim.asking import Handler, Reply
 from fedsim.devices.adapters import local_training_bytes
 from fedsim.devices.cost import (
     NO_WORK,
@@ -56,7 +57,6 @@ from fedsim.protocols.central_pooled import received_rows
 from fedsim.protocols.gathering import GatheringConfig, gather
 from fedsim.protocols.group_relative import ServerRewardedConfig
 from fedsim.protocols.supervised import Objective, learn_from_rows
-from fedsim.request import Handler, Reply
 from fedsim.roles import Synthesis
 from fedsim.states import ClientState, ServerState
 

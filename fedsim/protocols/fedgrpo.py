@@ -8,7 +8,7 @@ AAAI 2026, arXiv 2602.12014; Algorithm 1, eqs. 4 to 9. Per question x_s:
 3. read each client's competence: its own model's accuracy on those exemplars (``competence.py``),
 4. ask the M most competent clients (eq. 6) to score the candidates,
 5. each returns one scalar per candidate: AE where it owns a trusted answer, else ME with its own model,
-6. turn the rewards into group-relative advantages (eqs. 7 to 9) and step the policy (``group_relative.py``).
+6. turn the rewards into group-relative advantages (eqs. 7 to 9) and step the policy (``learner.py``).
 
 What differs from the paper, on purpose:
 
@@ -37,20 +37,20 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from fedsim.asking import Handler, Hurry, Reply, Subject
 from fedsim.devices.cost import NO_WORK, Work, generate_work, score_work
 from fedsim.federation import Federation
 from fedsim.network import wire
 from fedsim.privacy.rewards import RewardNoiseConfig
 from fedsim.protocols.boundary import BOUNDARIES, first_scored, guarded, refused_answer, refused_rewards
 from fedsim.protocols.competence import PROBE_HANDLERS, Experts, ExpertsConfig
-from fedsim.protocols.group_relative import GroupRelativeConfig, Judgement, train
+from fedsim.protocols.group_relative import GroupRelativeConfig, train
+from fedsim.protocols.learner import Judgement
 from fedsim.protocols.trust import FusionConfig, Trust
-from fedsim.request import Handler, Reply, Subject
 from fedsim.roles import Group
 from fedsim.states import ClientState, ServerState
 from fedsim.stragglers.policies import Stragglers, seated
 from fedsim.tasks.matching import AnswerRule
-from fedsim.world import Hurry
 
 
 class Config(GroupRelativeConfig, ExpertsConfig, FusionConfig):

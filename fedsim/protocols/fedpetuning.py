@@ -55,6 +55,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from fedsim import streams
+from fedsim.asking import Handler, Hurry, Reply, Subject
 from fedsim.devices import adapters
 from fedsim.devices.cost import NO_WORK, ModelSpec, Work, generate_work, training_work
 from fedsim.errors import FederationError
@@ -62,15 +63,13 @@ from fedsim.federation import Federation
 from fedsim.models.local_config import LocalTrainingConfig
 from fedsim.network import wire
 from fedsim.protocols.aggregation import aggregation_flop, average, client_shares
-from fedsim.protocols.async_averaging import Averaging
+from fedsim.protocols.async_averaging import Averaging, Settings
 from fedsim.protocols.modules import distance, packed, received, unpacked
 from fedsim.protocols.server_steps import AveragingConfig
-from fedsim.request import Handler, Reply, Subject
 from fedsim.roles import LocalUpdate, UpdateStats, Weights
 from fedsim.states import ClientState, ServerState
 from fedsim.stragglers.config import StragglerConfig, refuse_impossible, refuse_rules_for_rewards
 from fedsim.stragglers.policies import Stragglers
-from fedsim.world import Hurry
 
 CLIENT_RUNS = "server"
 """A client must hold the server's model: it trains that one, and its own plays no part."""
@@ -166,7 +165,9 @@ async def run(federation: Federation, config: Config, state: ServerState) -> Non
         raise FederationError("no client has rows to train on; see tasks.sizes.private and tasks.partition")
     weights = state.trainer.start()
     if config.schedule.is_asynchronous:
-        await Averaging(federation, config, state, with_rows, weights).run()
+        shapes = config.adapter_shapes(state.spec)
+        settings = Settings(config.schedule, config.stragglers, config.weighting, config.number_type, shapes)
+        await Averaging(federation, settings, state, with_rows, weights).run()
     stragglers = Stragglers(config.stragglers, federation.now_s)
     for round_index in count():
         uploads = await _answered_round(

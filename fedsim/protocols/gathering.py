@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from fedsim.asking import Subject
 from fedsim.config import SettingError, StrictModel
 from fedsim.errors import ClientOffline, FederationError, RequestError
 from fedsim.federation import Client, Federation
 from fedsim.network import wire
-from fedsim.request import Subject
 from fedsim.stragglers.config import StragglerConfig, refuse_impossible, refuse_rules_for_rewards
 from fedsim.stragglers.policies import Stragglers
 

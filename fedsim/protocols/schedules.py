@@ -27,16 +27,14 @@ References:
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from fedsim.config import StrictModel
 from fedsim.input_limits import MAX_UNDER_WAY
+from fedsim.protocols.learner import Final, Learner
 from fedsim.protocols.rollouts import Rollouts
-
-if TYPE_CHECKING:
-    from fedsim.protocols.group_relative import Final, Learner
 
 
 class ScheduleConfig(StrictModel):

@@ -8,11 +8,12 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from fedsim.asking import Handler
 from fedsim.devices.cost import score_work
 from fedsim.federation import Federation
 from fedsim.network import wire
-from fedsim.protocols.group_relative import Judgement, ServerRewardedConfig, train
-from fedsim.request import Handler
+from fedsim.protocols.group_relative import ServerRewardedConfig, train
+from fedsim.protocols.learner import Judgement
 from fedsim.roles import Group
 from fedsim.states import ServerState
 

@@ -12,8 +12,8 @@ from fedsim import streams
 from fedsim.devices.cost import training_work
 from fedsim.errors import FederationError
 from fedsim.federation import Federation
-from fedsim.protocols.central_grpo import truth_judge
 from fedsim.protocols.group_relative import GroupRelativeConfig, train
+from fedsim.protocols.learner import truth_judge
 from fedsim.states import ServerState
 from fedsim.tasks.questions import Question
 

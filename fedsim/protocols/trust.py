@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 from pydantic import Field, model_validator
 
+from fedsim.asking import Subject
 from fedsim.config import StrictModel
 from fedsim.devices.cost import generate_work
 from fedsim.errors import FederationError, ReplyRejected, RequestError
 from fedsim.federation import Client, Federation
 from fedsim.network import wire
-from fedsim.request import Subject
 from fedsim.rl import reliability, routing
 from fedsim.rl.fusion import Fuse, Fusion, fused
 from fedsim.roles import Draw, FloatArray, Group

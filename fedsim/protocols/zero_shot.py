@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
+from fedsim.asking import Handler
 from fedsim.federation import Federation
 from fedsim.models.config import PolicyConfig
 from fedsim.network import wire
-from fedsim.request import Handler
 from fedsim.states import ServerState
 
 

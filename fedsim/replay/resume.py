@@ -39,7 +39,8 @@ def resume(
             does not repeat.
         RunInterrupted, FederationError, Deadlock, LimitExceeded: as for `fedsim.run`.
     """
-    from fedsim.results import load, read_manifest
+    from fedsim.results import load
+    from fedsim.runfolder import read_manifest
 
     path = Path(folder)
     manifest = read_manifest(path)

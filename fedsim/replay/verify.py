@@ -15,10 +15,11 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from fedsim import casting
-from fedsim.casting import Cast, ClientAccuracy
+from fedsim.casting import Cast
 from fedsim.errors import RunFolderError
 from fedsim.experiment import play_out, summary_of
 from fedsim.models.local_config import LocalTrainingConfig
+from fedsim.monitor import ClientAccuracy
 from fedsim.play import Play
 from fedsim.progress import Progress, SilentProgress
 from fedsim.record_log import RecordLog
@@ -150,7 +151,9 @@ def _cast(stage: Stage, scenario: Scenario, run: Run) -> Cast:
 def _played(scenario: Scenario, cast: Cast, progress: Progress) -> tuple[RecordLog, dict[str, Any]]:
     log = RecordLog()
     with progress.phase("verification", scenario.stop.updates) as phase:
-        play = Play(scenario, refuse_early(scenario), cast, log, phase, ClientAccuracy(cast))
+        play = Play(
+            scenario, refuse_early(scenario), cast, log, phase, ClientAccuracy(cast.data, cast.evaluators)
+        )
         ending = play_out(play)
     return log, summary_of(log, play, ending)
 

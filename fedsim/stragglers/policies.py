@@ -32,9 +32,9 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
+from fedsim.asking import Hurry
 from fedsim.errors import RequestError
 from fedsim.stragglers.config import StragglerConfig, refuse_impossible
-from fedsim.world import Hurry
 
 __all__ = ["ReplyTimes", "StragglerConfig", "Stragglers", "refuse_impossible", "seated"]
 

@@ -14,43 +14,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy.special import stdtrit  # scipy.stats takes as long to import as a small run
-
 from fedsim.errors import RunFolderError
 from fedsim.runfolder import write_atomically, write_json
+from fedsim.sweeps.stats import LEVEL, Interval, interval, paired
 from fedsim.sweeps.target import Target, TargetConfig, Way, describe, median_way, resolve, way_to
 from fedsim.units import format_seconds
 
-Interval = dict[str, float | int | None]
 Summaries = Mapping[str, Sequence[Mapping[str, Any]]]
 Ways = Mapping[str, Sequence[Way | None]]
 """Each variant's ways to the target, in the order of the seeds."""
 
 Tuned = Mapping[str, Mapping[str, Any] | None]
 
-LEVEL = 0.95
 PRIVACY = "privacy.json"  # in the folder of a run that made synthetic rows
 MEDIAN = (
     "The median over the runs (of an even number the lower one), a run that never reached the target counting as more than any "
     "other, and none where more than half did not; costs are rounded up to the next look at the validation questions."
 )
 _COMPARED = ("accuracy", "validation", "bytes", "updates", "virtual_s")  # what differences are written of
-
-
-def interval(values: Sequence[float | None]) -> Interval:
-    """Mean and Student-t interval: ``mean +- t_{n-1} s / sqrt(n)``; no interval for one value, None for none.
-
-    A value that is undefined in one run (None) leaves that run out, and ``n`` says so.
-    """
-    known = [float(value) for value in values if value is not None]
-    if not known:
-        return {"mean": None, "low": None, "high": None, "n": 0}
-    mean = float(np.mean(known))
-    if len(known) == 1:
-        return {"mean": mean, "low": None, "high": None, "n": 1}
-    half = float(stdtrit(len(known) - 1, 0.5 + LEVEL / 2) * np.std(known, ddof=1) / np.sqrt(len(known)))
-    return {"mean": mean, "low": mean - half, "high": mean + half, "n": len(known)}
 
 
 def aggregate(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -187,11 +168,6 @@ def gain(summary: Mapping[str, Any], measure: str = "greedy") -> float | None:
     if accuracy["initial"] is None or accuracy["final"] is None:
         return None
     return float(accuracy["final"] - accuracy["initial"])
-
-
-def paired(ours: Sequence[float | None], theirs: Sequence[float | None]) -> Interval:
-    """Interval of the differences ``ours - theirs``, seed by seed."""
-    return interval([None if a is None or b is None else a - b for a, b in zip(ours, theirs, strict=True)])
 
 
 def table(

@@ -10,14 +10,10 @@ trees without docstrings) and of the platform. Under it a finished run is kept, 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,12 +27,12 @@ from fedsim.errors import DataFileError, ScenarioError
 from fedsim.input_limits import MAX_COMPARED_RUNS
 from fedsim.models.config import is_config_file
 from fedsim.preflight import CheckedFiles
-from fedsim.runfolder import FORMAT_VERSION, platform_facts, source_hash, write_atomically
+from fedsim.runfolder import FORMAT_VERSION, platform_facts
 from fedsim.scenario import Scenario, find_scenario, read_scenario
 from fedsim.scenario_errors import nearest, scenario_error
 from fedsim.scenario_yaml import Document, Override, assign, read
 from fedsim.scenario_yaml import Path as KeyPath
-from fedsim.source import code_fingerprint
+from fedsim.sweeps.code import this_code
 from fedsim.sweeps.target import TargetConfig
 
 M = TypeVar("M", bound=StrictModel)
@@ -345,55 +341,3 @@ def _content(scenario: Scenario, file: str | None) -> str | None:
         return blake2b((scenario.folder / file).read_bytes(), digest_size=16).hexdigest()
     except OSError as error:
         raise DataFileError(f"{scenario.folder / file}: cannot be read: {error.strerror}") from None
-
-
-_HASH = re.compile("[0-9a-f]{32}")
-_WITHOUT_RESULTS = {
-    "__main__.py",
-    "cli.py",
-    "progress.py",
-    "scenario_docs.py",
-    "scenario_errors.py",
-    "show.py",
-    "source.py",
-}
-_ROOMS_WITHOUT_RESULTS = ("foresight/", "sweeps/")
-
-
-@cache
-def this_code() -> str:
-    """`result_code_hash` of this very package, as remembered if it is (`remember_code`): it takes as long as a small run."""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        remembered = _code_file().read_text(encoding="ascii")
-        if _HASH.fullmatch(remembered):
-            return remembered
-    return result_code_hash()
-
-
-def remember_code() -> None:
-    """Keep `this_code` beside the trained models, now that a sweep was accepted; where that fails, it costs time alone."""
-    place = _code_file()
-    with contextlib.suppress(OSError):
-        if not place.exists():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(place, this_code().encode())
-
-
-def _code_file() -> Path:
-    """Named by the hash of every byte of the package and the version of Python, whose syntax trees it is of."""
-    from fedsim.models.cache import cache_folder
-
-    return cache_folder(None) / "code" / f"{source_hash()}-{sys.implementation.cache_tag}"
-
-
-def result_code_hash(root: Path = Path(__file__).parents[1]) -> str:
-    """Hash of the package's code without docstrings and comments, but for files that only show results."""
-    state = blake2b(digest_size=16)
-    for path in sorted(root.rglob("*.py")):
-        name = path.relative_to(root).as_posix()
-        if name not in _WITHOUT_RESULTS and not name.startswith(_ROOMS_WITHOUT_RESULTS):
-            state.update(f"{name}\0{code_fingerprint(path.read_text(encoding='utf-8'))}\0".encode())
-    for path in sorted((root / "presets").glob("*.*")):
-        if path.suffix in (".yaml", ".csv", ".json"):
-            state.update(path.read_bytes())
-    return state.hexdigest()

@@ -4,31 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from fedsim.progress import Progress
 from fedsim.sweeps import cores
-from fedsim.sweeps.workers import Hire, Planned, Processes
-
-
-@dataclass(frozen=True, slots=True)
-class Where:
-    """Where runs are performed, and how many at a time.
-
-    Attributes:
-        processes: runs at a time; default as many as fit the cores of this machine, or the cluster.
-        cache_dir: where trained models are kept.
-        ray: address of a Ray cluster, ``local`` for one that is started and stopped; None: not on Ray.
-    """
-
-    processes: int | None = None
-    cache_dir: Path | None = None
-    ray: str | None = None
-
-    def is_parallel(self) -> bool:
-        """Whether this machine may do two things at a time."""
-        return self.processes != 1 and cores.num_cores() > 1
+from fedsim.sweeps.workers import Hire, Planned, Processes, Where
 
 
 @contextlib.contextmanager

@@ -18,18 +18,15 @@ import traceback
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedsim.errors import FedsimError
-from fedsim.parcels import Parcel, packed, unpack
+from fedsim.parcels import Archive, packed, unpack
 from fedsim.ray_cluster import ON_RAY, Cluster, first_line
 from fedsim.runfolder import platform_facts, versions, write_atomically
 from fedsim.sweeps import cores
-from fedsim.sweeps.comparison_file import this_code
-from fedsim.sweeps.workers import Planned, Report, broken, unfinished
-
-if TYPE_CHECKING:
-    from fedsim.sweeps.hiring import Where
+from fedsim.sweeps.code import this_code
+from fedsim.sweeps.workers import Planned, Report, Where, broken, unfinished
 
 LIVES = 3
 """How often a run is begun whose worker dies: one that exhausts a node's memory would go on for ever."""
@@ -114,13 +111,13 @@ class RayCrew:
         for given in ended:
             run = self._busy.pop(given)
             try:
-                said, parcel = self._ray.get(given)
+                said, archive = self._ray.get(given)
             except self._deaths() as error:
                 self._again(run, error)
                 continue
             except (self._ray.exceptions.RayError, ConnectionError) as error:
                 raise FedsimError(f"{run.name} could not be performed on Ray: {first_line(error)}") from None
-            yield run, self._received(run, json.loads(said), parcel)
+            yield run, self._received(run, json.loads(said), archive)
 
     def close(self) -> None:
         """End every run: each is asked to, so that it leaves nothing on its node, and made to where it does not in time."""
@@ -133,16 +130,16 @@ class RayCrew:
                 self._ray.cancel(given, force=True)
         self._busy.clear()
 
-    def _received(self, run: Planned, report: Report, parcel: Parcel) -> Report:
+    def _received(self, run: Planned, report: Report, archive: Archive) -> Report:
         if report["status"] == "other":
             raise FedsimError(f"a node of the Ray cluster would give other results: {report['reason']}")
         if report["status"] == "broke":
             log = write_atomically(self._store / f"{run.key}.log", report["reason"].encode())
             raise broken(run, report["reason"], log)
         folder = unfinished(run, self._store)
-        if parcel:
+        if archive:
             folder.mkdir()
-            unpack(parcel, folder)
+            unpack(archive, folder)
         return report
 
     def _deaths(self) -> tuple[type[Exception], ...]:
@@ -199,7 +196,7 @@ def facts() -> dict[str, str]:
     }
 
 
-def perform_order(said: str, *files: bytes) -> tuple[str, Parcel]:
+def perform_order(said: str, *files: bytes) -> tuple[str, Archive]:
     """What a worker does: perform an order's run in a folder of its own, and send report and folder back.
 
     The report is that of `fedsim.sweeps.worker.perform`, or has the status ``broke`` (the reason is a traceback) or ``other``

@@ -18,10 +18,10 @@ from fedsim.refusals import refuse_early
 from fedsim.runfolder import write_atomically
 from fedsim.sweeps import cores
 from fedsim.sweeps.endings import Ending, EveryEnding, ending
-from fedsim.sweeps.hiring import Where, hiring
+from fedsim.sweeps.hiring import hiring
 from fedsim.sweeps.stress_file import StressFile, StressRun, open_stress
 from fedsim.sweeps.sweep import FIGURES, LOCK, RUNS, taken
-from fedsim.sweeps.workers import perform_missing
+from fedsim.sweeps.workers import Where, perform_missing
 
 MARKER = "stress.yaml"
 _OURS = {RUNS, LOCK, MARKER, FIGURES}

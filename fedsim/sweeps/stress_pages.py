@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.runfolder import write_atomically, write_json
-from fedsim.sweeps.comparison import Interval, interval, show
+from fedsim.sweeps.comparison import show
+from fedsim.sweeps.stats import Interval, interval
 from fedsim.sweeps.stress_file import Stress, StressRun
 from fedsim.sweeps.stress_losses import counted, line, losses, why_lines
 from fedsim.sweeps.stress_rows import Row

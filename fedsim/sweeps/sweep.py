@@ -19,8 +19,8 @@ from fedsim.refusals import refuse_early
 from fedsim.runfolder import MANIFEST, SUMMARY, write_atomically
 from fedsim.sweeps import tuning
 from fedsim.sweeps.comparison_file import Comparison, PlannedRun, open_comparison
-from fedsim.sweeps.hiring import Where, hiring
-from fedsim.sweeps.workers import Planned, Report, perform_missing
+from fedsim.sweeps.hiring import hiring
+from fedsim.sweeps.workers import Planned, Report, Where, perform_missing
 
 RUNS, LOCK, MARKER, FIGURES = "runs", ".comparison.lock", "comparison.yaml", "figures"
 _OURS = {

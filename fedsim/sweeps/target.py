@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from fedsim.config import StrictModel
 from fedsim.errors import RunFolderError
 from fedsim.runfolder import METRICS
+from fedsim.sweeps.stats import interval
 
 AMOUNTS = ("wire_bytes", "paper_bytes", "virtual_s", "updates")
 
@@ -143,8 +144,6 @@ def describe(seeds: Sequence[int], ways: Sequence[Way | None]) -> dict[str, Any]
     median of each over all n (`censored_median`); ``censored`` lists the seeds of the others, with the amounts at which the
     target had not been reached yet.
     """
-    from fedsim.sweeps.comparison import interval
-
     known = [(seed, way) for seed, way in zip(seeds, ways, strict=True) if way is not None]
     if not known:
         return None

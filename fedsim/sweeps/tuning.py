@@ -15,6 +15,7 @@ from typing import Any
 from fedsim.errors import FedsimError
 from fedsim.runfolder import write_atomically, write_json
 from fedsim.sweeps.comparison_file import Comparison, PlannedRun
+from fedsim.sweeps.stats import interval
 
 JSON, TABLE = "tuning.json", "tuning.md"
 MEASURE = "validation.greedy.final"
@@ -121,8 +122,6 @@ def own_value(run: PlannedRun, key: str) -> Any:
 
 def write_tuning(folder: Path, comparison: Comparison, choices: Sequence[Choice]) -> list[Path]:
     """Write ``tuning.json`` and ``tuning.md``: every value with its validation accuracy, and what was chosen."""
-    from fedsim.sweeps.comparison import interval
-
     assert comparison.tune is not None  # there are choices
     by_name = {choice.variant: choice for choice in choices}
     document = {

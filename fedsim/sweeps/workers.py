@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -24,13 +25,32 @@ from fedsim.runfolder import write_atomically
 from fedsim.scenario import Scenario
 from fedsim.sweeps import cores
 from fedsim.sweeps.children import asked_to_end, end_children
-from fedsim.sweeps.comparison_file import remember_code
+from fedsim.sweeps.code import remember_code
 
 _LOOK_S = 0.2  # how often a signal to end is looked for while nothing happens
 _LAST_WORDS_S = 10.0  # how long a process that closed its pipe may take to write its traceback
 
 Report = Mapping[str, Any]
 """How a run ended, see `fedsim.sweeps.worker`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where runs are performed, and how many at a time.
+
+    Attributes:
+        processes: runs at a time; default as many as fit the cores of this machine, or the cluster.
+        cache_dir: where trained models are kept.
+        ray: address of a Ray cluster, ``local`` for one that is started and stopped; None: not on Ray.
+    """
+
+    processes: int | None = None
+    cache_dir: Path | None = None
+    ray: str | None = None
+
+    def is_parallel(self) -> bool:
+        """Whether this machine may do two things at a time."""
+        return self.processes != 1 and cores.num_cores() > 1
 
 
 class Planned(Protocol):

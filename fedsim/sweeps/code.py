@@ -1,0 +1,64 @@
+"""The hash of fedsim's own code under which results of runs are kept: files that only show results are left out."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
+
+from fedsim.runfolder import source_hash, write_atomically
+from fedsim.source import code_fingerprint
+
+_HASH = re.compile("[0-9a-f]{32}")
+_WITHOUT_RESULTS = {
+    "__main__.py",
+    "cli.py",
+    "progress.py",
+    "scenario_docs.py",
+    "scenario_errors.py",
+    "show.py",
+    "source.py",
+}
+_ROOMS_WITHOUT_RESULTS = ("foresight/", "sweeps/")
+
+
+@cache
+def this_code() -> str:
+    """`result_code_hash` of this very package, as remembered if it is (`remember_code`): it takes as long as a small run."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        remembered = _code_file().read_text(encoding="ascii")
+        if _HASH.fullmatch(remembered):
+            return remembered
+    return result_code_hash()
+
+
+def remember_code() -> None:
+    """Keep `this_code` beside the trained models, now that a sweep was accepted; where that fails, it costs time alone."""
+    place = _code_file()
+    with contextlib.suppress(OSError):
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(place, this_code().encode())
+
+
+def _code_file() -> Path:
+    """Named by the hash of every byte of the package and the version of Python, whose syntax trees it is of."""
+    from fedsim.models.cache import cache_folder
+
+    return cache_folder(None) / "code" / f"{source_hash()}-{sys.implementation.cache_tag}"
+
+
+def result_code_hash(root: Path = Path(__file__).parents[1]) -> str:
+    """Hash of the package's code without docstrings and comments, but for files that only show results."""
+    state = blake2b(digest_size=16)
+    for path in sorted(root.rglob("*.py")):
+        name = path.relative_to(root).as_posix()
+        if name not in _WITHOUT_RESULTS and not name.startswith(_ROOMS_WITHOUT_RESULTS):
+            state.update(f"{name}\0{code_fingerprint(path.read_text(encoding='utf-8'))}\0".encode())
+    for path in sorted((root / "presets").glob("*.*")):
+        if path.suffix in (".yaml", ".csv", ".json"):
+            state.update(path.read_bytes())
+    return state.hexdigest()
