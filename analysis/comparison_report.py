@@ -11,10 +11,9 @@ import html
 import sys
 from pathlib import Path
 
-from analysis.artist import Artist
 from analysis.command_line import write_page
 from analysis.comparison_runs import ComparisonRuns, Method, read
-from analysis.figure_page import FIGURES_FOLDER, FigureSpec, Page, draw_figures
+from analysis.figure_page import FIGURES_FOLDER, FigureSpec, draw_figures
 from analysis.figures.compare_axes import said_of_all
 from analysis.figures.compare_bytes import compare_bytes
 from analysis.figures.compare_curves import compare_curves_bytes, compare_curves_time
@@ -58,15 +57,13 @@ COMPARISON_FIGURES: tuple[FigureSpec[ComparisonRuns], ...] = (
         "no method has test accuracy (timing fidelity has none)",
     ),
 )
-PAGE = Page(read, COMPARISON_FIGURES)
 
 
-def write_comparison_report(folder: Path | str, artist: Artist | None = None) -> list[Path]:
+def write_comparison_report(folder: Path | str) -> list[Path]:
     """Draw a comparison's figures into its ``figures/`` as PNG and SVG, with an ``index.html``.
 
     A figure for which the comparison has nothing (timing fidelity has no accuracy) is left out, what an earlier
-    comparison left under its name is removed, and the index says why. An ``artist`` that was hired for
-    this page draws some of them.
+    comparison left under its name is removed, and the index says why.
 
     Returns:
         The files written, the index last.
@@ -75,7 +72,7 @@ def write_comparison_report(folder: Path | str, artist: Artist | None = None) ->
         RunFolderError: the folder is not a finished comparison.
     """
     comparison = read(folder)
-    written, sections = draw_figures(PAGE, comparison, artist)
+    written, sections = draw_figures(COMPARISON_FIGURES, comparison)
     index = comparison.folder / FIGURES_FOLDER / "index.html"
     return [*written, write_atomically(index, _page(comparison, sections).encode())]
 

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.artist import Artist
 from analysis.command_line import write_page
-from analysis.figure_page import FIGURES_FOLDER, FigureSpec, Page, draw_figures
+from analysis.figure_page import FIGURES_FOLDER, FigureSpec, draw_figures
 from analysis.figures.confidence import confidence_graph
 from analysis.figures.learning import learning
 from analysis.figures.partition import partition
@@ -51,14 +50,13 @@ FIGURES: tuple[FigureSpec[Run], ...] = (
     ),
     FigureSpec("partition", partition, "Private rows per client and domain.", "the run has no partition"),
 )
-PAGE = Page(load, FIGURES)
 
 
-def write_report(folder: Path | str, artist: Artist | None = None) -> list[Path]:
+def write_report(folder: Path | str) -> list[Path]:
     """Draw every figure of a run into its ``figures/`` as PNG and SVG, with an ``index.html``.
 
     A figure for which the run has nothing (no requests, no confidence graph) is left out, and the index
-    says so. An ``artist`` that was hired for this page draws some of them.
+    says so.
 
     Returns:
         The files written, the index last.
@@ -67,7 +65,7 @@ def write_report(folder: Path | str, artist: Artist | None = None) -> list[Path]
         RunFolderError: the folder is not a whole run.
     """
     run = load(folder)
-    written, sections = draw_figures(PAGE, run, artist)
+    written, sections = draw_figures(FIGURES, run)
     index = run.folder / FIGURES_FOLDER / "index.html"
     return [*written, write_atomically(index, _page(run, sections).encode())]
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.artist import artist_for
 from fedsim import invariants
 from fedsim.billing import statement
 from fedsim.casting import Cast, ClientAccuracy
@@ -30,7 +29,6 @@ from fedsim.errors import (
 )
 from fedsim.play import Ending, Play, limits_of
 from fedsim.privacy import reward_ledger
-from fedsim.processors import cores_of_a_run
 from fedsim.progress import Progress, SilentProgress
 from fedsim.protocols.boundary import BOUNDARIES
 from fedsim.record_log import RecordLog
@@ -151,15 +149,12 @@ def _run_in(folder: RunFolder, asked: Undertaking) -> bool:
                 raise
         invariants.check(log, play.federation.carried_bytes, limits=limits_of(scenario.protocol))
         summary = _summary(log, play, ending.virtual_s, ending.stopped_by, started_at_wall_s)
-        with (
-            progress.phase("results", None),
-            artist_for("run", folder.path, if_worth_it=_two_draw(asked)) as artist,
-        ):
+        with progress.phase("results", None):
             _write(folder, log, summary, play, cast, accuracy)
             if asked.figures:
                 from analysis import report
 
-                report.write_report(folder.path, artist)
+                report.write_report(folder.path)
     if not ending.interrupted:
         book.drop()
     return ending.interrupted
@@ -250,11 +245,6 @@ def _write(
         folder.write_text(CONFIDENCE_GRAPH, play.state.artefacts["confidence_graph"]().graphml())
     if cast.save is not None:
         cast.save(folder.path / "policy")
-
-
-def _two_draw(asked: Undertaking) -> bool:
-    """Whether there are figures, and a second core for them: not where the run is to use one, or others go on beside it."""
-    return asked.figures and asked.scenario.compute.processes != 1 and cores_of_a_run() > 1
 
 
 def _write_results(folder: RunFolder, log: RecordLog, summary: Mapping[str, Any]) -> None:

@@ -26,10 +26,6 @@ class Where:
     cache_dir: Path | None = None
     ray: str | None = None
 
-    def is_parallel(self) -> bool:
-        """Whether this machine may do two things at a time."""
-        return self.processes != 1 and cores.num_cores() > 1
-
 
 @contextlib.contextmanager
 def hiring(where: Where, planned: Sequence[Planned], progress: Progress) -> Iterator[Hire]:

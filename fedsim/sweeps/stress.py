@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from analysis.artist import Artist, artist_for
 from fedsim.errors import FederationError, FedsimError, RunFolderError, ScenarioError
 from fedsim.progress import Progress
 from fedsim.refusals import refuse_early
@@ -68,9 +67,6 @@ def stress(
             perform_missing(planned, folder / RUNS, hire, EveryEnding(), progress)
             crews.close()
             endings = _endings(opened.path, planned, folder)
-            artist = crews.enter_context(
-                artist_for("stress", folder, if_worth_it=figures and where.is_parallel())
-            )
             with progress.phase("tables", None):
                 stops = {run.key: run.scenario.stop for run in planned}
                 rows = {
@@ -78,7 +74,7 @@ def stress(
                 }
                 write_stress(folder, opened.stress, [(run, rows[run.key]) for run in planned])
             if figures:
-                _draw(folder, artist, progress)
+                _draw(folder, progress)
     return folder
 
 
@@ -117,11 +113,11 @@ def _endings(path: Path, planned: Sequence[StressRun], folder: Path) -> dict[str
     return known
 
 
-def _draw(folder: Path, artist: Artist | None, progress: Progress) -> None:
+def _draw(folder: Path, progress: Progress) -> None:
     from analysis.stress_report import write_stress_report
 
     with progress.phase("figures", None):
-        write_stress_report(folder, artist)
+        write_stress_report(folder)
 
 
 def outlook_lines(

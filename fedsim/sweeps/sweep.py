@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.artist import Artist, artist_for
 from fedsim.errors import FedsimError, RunFolderError, ScenarioError
 from fedsim.progress import Progress
 from fedsim.refusals import refuse_early
@@ -76,9 +75,6 @@ def compare(
                 planned = opened.runs({choice.variant: choice.chosen for choice in choices})
             perform_missing(planned, store, hire, Finished(), progress)
             crews.close()
-            artist = crews.enter_context(
-                artist_for("comparison", folder, if_worth_it=figures and where.is_parallel())
-            )
             write_comparison(
                 folder,
                 comparison.name,
@@ -92,7 +88,7 @@ def compare(
                 tuned=settings(comparison, planned),
             )
             if figures:
-                _draw(folder, artist, progress)
+                _draw(folder, progress)
     return folder
 
 
@@ -142,11 +138,11 @@ def _choose(
     return choices
 
 
-def _draw(folder: Path, artist: Artist | None, progress: Progress) -> None:
+def _draw(folder: Path, progress: Progress) -> None:
     from analysis.comparison_report import write_comparison_report
 
     with progress.phase("figures", None):
-        write_comparison_report(folder, artist)
+        write_comparison_report(folder)
 
 
 @contextlib.contextmanager
