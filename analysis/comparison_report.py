@@ -1,17 +1,13 @@
 """Write the page of figures of a comparison, and an index that shows them with the main numbers of every method.
 
-    python -m analysis.comparison_report runs/overhead
-
 Data goes in from the run folders alone, through ``analysis.comparison_runs``.
 """
 
 from __future__ import annotations
 
 import html
-import sys
 from pathlib import Path
 
-from analysis.command_line import write_page
 from analysis.comparison_runs import ComparisonRuns, Method, read
 from analysis.figure_page import FIGURES_FOLDER, FigureSpec, draw_figures
 from analysis.figures.compare_axes import said_of_all
@@ -125,14 +121,3 @@ def _cells(method: Method) -> tuple[str, ...]:
         format_seconds(float(seconds or 0.0)),
         method.billed or "itself",
     )
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line: one comparison's folder; exit code 2 and one line if it is not one."""
-    return write_page(
-        write_comparison_report, "python -m analysis.comparison_report COMPARISON_FOLDER", arguments
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,17 +1,12 @@
-"""Write a run's figures, and an index that shows them with the run's main numbers.
-
-python -m analysis.report runs/quickstart-0-0
-"""
+"""Write a run's figures, and an index that shows them with the run's main numbers."""
 
 from __future__ import annotations
 
 import html
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.command_line import write_page
 from analysis.figure_page import FIGURES_FOLDER, FigureSpec, draw_figures
 from analysis.figures.confidence import confidence_graph
 from analysis.figures.learning import learning
@@ -108,12 +103,3 @@ def _change(pair: Mapping[str, float | None]) -> str:
     if initial is None or final is None:
         return "not measured"
     return f"{initial:.3f} to {final:.3f} ({final - initial:+.3f})"
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line: one run folder; exit code 2 and one line if it is not one."""
-    return write_page(write_report, "python -m analysis.report RUN_FOLDER", arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,18 +1,14 @@
 """Draw the heat maps of a stress sweep, and an index that shows them with where it broke.
 
-    python -m analysis.stress_report runs/stragglers
-
 Data goes in from ``stress.json`` alone, through ``analysis.stress_runs``.
 """
 
 from __future__ import annotations
 
 import html
-import sys
 from functools import partial
 from pathlib import Path
 
-from analysis.command_line import write_page
 from analysis.figure_page import FIGURES_FOLDER, FigureSpec, draw_figures
 from analysis.figures.stress_maps import stress_map
 from analysis.figures.stress_why import stress_why
@@ -68,12 +64,3 @@ def _page(sweep: Sweep, sections: list[str]) -> str:
         + "\n".join(sections)
         + "\n</body></html>\n"
     )
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line: one sweep's folder; exit code 2 and one line if it is not one."""
-    return write_page(write_stress_report, "python -m analysis.stress_report SWEEP_FOLDER", arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

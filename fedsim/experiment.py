@@ -50,7 +50,6 @@ def run(
     out: Path | str | None = None,
     cache_dir: Path | str | None = None,
     progress: Progress | None = None,
-    figures: bool = True,
 ) -> Run:
     """Run a scenario and return its results, which also lie in the run folder.
 
@@ -59,7 +58,6 @@ def run(
         out: exactly the folder to write; default ``runs/<name>-<seed>-<n>``.
         cache_dir: where trained models are kept; default the user's cache folder (``FEDSIM_CACHE``).
         progress: where progress is shown; default nowhere.
-        figures: whether to draw ``figures/``.
 
     Raises:
         InputError: the scenario names something that cannot be used, or the folder is taken; no folder is left behind.
@@ -71,7 +69,7 @@ def run(
     anchored = scenario.anchored()
     folder = RunFolder.create(Path(out) if out is not None else None, scenario.name, scenario.seed)
     folder.update(scenario=scenario.resolved(), code=source_hash())
-    return perform(folder, Undertaking(anchored, devices, cache_dir, progress or SilentProgress(), figures))
+    return perform(folder, Undertaking(anchored, devices, cache_dir, progress or SilentProgress()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,6 @@ class Undertaking:
     devices: population.Population
     cache_dir: Path | str | None
     progress: Progress
-    figures: bool
 
 
 def perform(folder: RunFolder, asked: Undertaking) -> Run:
@@ -151,10 +148,6 @@ def _run_in(folder: RunFolder, asked: Undertaking) -> bool:
         summary = _summary(log, play, ending.virtual_s, ending.stopped_by, started_at_wall_s)
         with progress.phase("results", None):
             _write(folder, log, summary, play, cast, accuracy)
-            if asked.figures:
-                from analysis import report
-
-                report.write_report(folder.path)
     if not ending.interrupted:
         book.drop()
     return ending.interrupted

@@ -28,7 +28,7 @@ print(compiled.in_use(), Path(fedsim.request.__file__).suffix == ".py")
 for number, case in enumerate(open(sys.argv[2]).read().split("\\n")):
     name, *sets = case.split()
     with tempfile.TemporaryDirectory() as folder:
-        ran = experiment.run(read_scenario(name, sets), out=Path(folder) / "run", figures=False)
+        ran = experiment.run(read_scenario(name, sets), out=Path(folder) / "run")
         print(ran.summary["records_sha256"], ran.summary["requests"])
 """
 CASES = """\

@@ -42,7 +42,7 @@ def modules_after(code: str) -> set[str]:
         "from fedsim import protocols\nfor name in protocols.PROTOCOLS: protocols.load(name)",
         "import fedsim.experiment, fedsim.sweeps.sweep, fedsim.cli, fedsim.standin, fedsim.monitor",
         TIMING + "from fedsim.foresight.estimate import estimate\nestimate(settings)",
-        TIMING + "import tempfile\nexperiment.run(settings, out=tempfile.mkdtemp() + '/run', figures=False)",
+        TIMING + "import tempfile\nexperiment.run(settings, out=tempfile.mkdtemp() + '/run')",
     ],
     ids=["scenario", "protocols", "experiment and cli", "estimate", "timing run"],
 )

@@ -35,7 +35,6 @@ def compare(
     progress: Progress,
     seeds: Sequence[int] | None = None,
     tune: bool = False,
-    figures: bool = True,
 ) -> Path:
     """Run a comparison (what is missing of it) and write its tables; returns its folder.
 
@@ -46,7 +45,6 @@ def compare(
         progress: where progress is shown.
         seeds: instead of the file's own seeds.
         tune: first run the file's grid, choose every tuned variant's value by it, and compare with those values.
-        figures: whether to draw ``figures/``.
 
     Raises:
         ScenarioError: the file or one of the scenarios it makes is wrong, or there is no grid to tune by; nothing
@@ -87,8 +85,6 @@ def compare(
                 target=comparison.target,
                 tuned=settings(comparison, planned),
             )
-            if figures:
-                _draw(folder, progress)
     return folder
 
 
@@ -136,13 +132,6 @@ def _choose(
     choices = tuning.choose(comparison, planned, grid, found, places)
     tuning.write_tuning(folder, comparison, choices)
     return choices
-
-
-def _draw(folder: Path, progress: Progress) -> None:
-    from analysis.comparison_report import write_comparison_report
-
-    with progress.phase("figures", None):
-        write_comparison_report(folder)
 
 
 @contextlib.contextmanager
