@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.figure_page import FIGURES_FOLDER, FigureSpec, draw_figures
-from analysis.figures.confidence import confidence_graph
+from analysis.figures.confidence import confidence_graph, write_graphml
 from analysis.figures.learning import learning
 from analysis.figures.partition import partition
 from analysis.figures.timeline import device_timeline
@@ -40,7 +40,8 @@ FIGURES: tuple[FigureSpec[Run], ...] = (
     FigureSpec(
         "confidence_graph",
         confidence_graph,
-        "The confidence graph: one question, its nearest exemplars, and who answered those correctly.",
+        "The confidence graph: one question, its nearest exemplars, and who answered those correctly. "
+        "All of it stands in confidence_graph.graphml beside this page.",
         "the run has no confidence graph, or no question in it",
     ),
     FigureSpec("partition", partition, "Private rows per client and domain.", "the run has no partition"),
@@ -61,6 +62,7 @@ def write_report(folder: Path | str) -> list[Path]:
     """
     run = load(folder)
     written, sections = draw_figures(FIGURES, run)
+    written += write_graphml(run)
     index = run.folder / FIGURES_FOLDER / "index.html"
     return [*written, write_atomically(index, _page(run, sections).encode())]
 

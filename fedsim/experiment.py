@@ -235,7 +235,7 @@ def _write(
     if "averaging" in play.state.artefacts:
         folder.write_json("averaging.json", play.state.artefacts["averaging"]())
     if "confidence_graph" in play.state.artefacts:
-        folder.write_text(CONFIDENCE_GRAPH, play.state.artefacts["confidence_graph"]().graphml())
+        folder.write_json(CONFIDENCE_GRAPH, play.state.artefacts["confidence_graph"]())
     if cast.save is not None:
         cast.save(folder.path / "policy")
 
