@@ -5,16 +5,13 @@
     fedsim.draw(run)                  # figures/ in its folder
     fedsim.load("runs/quickstart-0-1")
 
-Names are imported on first use (PEP 562), so that ``import fedsim`` costs nothing. Modules that were compiled
-(``fedsim.compiled``) are imported as such.
+Names are imported on first use (PEP 562), so that ``import fedsim`` costs nothing.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from fedsim.compiled import use_if_built
 
 if TYPE_CHECKING:
     from analysis.draw import draw
@@ -46,9 +43,6 @@ _HOMES = {
     "run": "fedsim.experiment",
     "scenario_from": "fedsim.scenario",
 }
-
-
-use_if_built()
 
 
 def __getattr__(name: str) -> Any:

@@ -97,17 +97,6 @@ class AccessLinks:
     and none otherwise. A device that is away can be paused: its flows keep what they have sent and stall until it is resumed.
     """
 
-    __slots__ = (
-        "_direction",
-        "_factor_changes",
-        "_link",
-        "_paused",
-        "_profiles",
-        "_rates",
-        "_timeline",
-        "_waits",
-    )
-
     def __init__(
         self, timeline: Timeline, link: SharedLink, rates: AccessRates, direction: Direction
     ) -> None:

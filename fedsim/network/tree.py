@@ -26,10 +26,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from heapq import heapify
+from heapq import heapify, heappop, heappush
 from typing import Generic, Protocol, TypeVar
 
-from fedsim.heaps import heappop, heappush
 from fedsim.network.link import (
     RATE_UNIT_BYTES_PER_S,
     TIE_S,
