@@ -43,7 +43,7 @@ class Leg:
         self._access = world.access[direction]
         self._flow: Flow | None = None
         self.device = device
-        self.direction: Direction = direction
+        self.direction = direction
         self.message = message
         self.start_at_s = world.timeline.now_s
         self.end_at_s: float | None = None

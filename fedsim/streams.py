@@ -64,10 +64,9 @@ def digest(*parts: Part, size: int = 8) -> bytes:
 def _encoded(parts: tuple[Part, ...]) -> bytes:
     key = b""
     for part in parts:  # by the very type: this line runs millions of times in a run
-        kind = type(part)
-        if kind is Joined:
-            key += part.raw  # type: ignore[union-attr]
-        elif kind is int or kind is str:
+        if isinstance(part, Joined):
+            key += part.raw
+        elif type(part) is int or type(part) is str:
             key += _plain(part)
         else:
             key += _other(part)
@@ -118,7 +117,9 @@ def normal(*parts: Part) -> float:
 
 def lognormal(sigma: float, *parts: Part) -> float:
     """A lognormal factor with mean 1: ``exp(sigma z - sigma^2 / 2)``; 1 exactly when ``sigma`` is 0."""
-    return math.exp(sigma * normal(*parts) - 0.5 * sigma * sigma) if sigma else 1.0
+    if not sigma:
+        return 1.0
+    return math.exp(sigma * standard_normal(uniform(*parts)) - 0.5 * sigma * sigma)
 
 
 def exponential(mean: float, *parts: Part) -> float:

@@ -103,7 +103,7 @@ class AccessLinks:
         self._timeline = timeline
         self._link = link
         self._rates = rates
-        self._direction: Direction = direction
+        self._direction = direction
         self._profiles: dict[int, DeviceProfile] = {}  # of clients that sent something
         self._paused: set[int] = set()
         self._factor_changes: dict[

@@ -107,7 +107,7 @@ class Transport:
 
     def __init__(self, config: NetworkConfig) -> None:
         self.config = config
-        self.extra_rtt_s: float = config.extra_rtt
+        self.extra_rtt_s = config.extra_rtt
         self._is_ideal = config.transport == "ideal"
         is_open = self._is_ideal or config.connection == "keep_alive"
         self.handshake = NO_HANDSHAKE if is_open else _HANDSHAKE

@@ -275,7 +275,7 @@ class _Node:
                  "num_open", "own_rate", "parent", "passing", "passing_units", "places", "rate", "version")  # fmt: skip
 
     def __init__(self, parent: _Node | None, capacity_bytes_per_s: float) -> None:
-        self.parent: _Node | None = parent
+        self.parent = parent
         self.depth: int = 0 if parent is None else parent.depth + 1
         self.set_capacity(capacity_bytes_per_s)
         self.version = 0
