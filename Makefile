@@ -37,13 +37,6 @@ $(STAMP): pyproject.toml constraints.txt
 quickstart: $(STAMP)  ## run FedGRPO on real small models and draw its figures (minutes)
 	$(BIN)/fedsim run scenarios/quickstart.yaml
 
-.PHONY: compiled
-compiled: $(STAMP)  ## compile what every request runs through (needs a C compiler; same records, faster timing runs)
-	$(BIN)/python -m fedsim.compiling
-
-# Tests put stand-ins where compiled modules take only their own classes; test_compiled.py builds and tries these.
-test test-all: export FEDSIM_COMPILED := 0
-
 .PHONY: test
 test: $(STAMP)  ## run the tests (10 to 20 minutes on 2 cores)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
@@ -108,7 +101,7 @@ $(BENCH_STAMP): $(STAMP)
 	touch $@
 
 .PHONY: bench
-bench: $(BENCH_STAMP) compiled  ## run the benchmarks and write docs/benchmarks.md (leave the machine alone meanwhile)
+bench: $(BENCH_STAMP)  ## run the benchmarks and write docs/benchmarks.md (leave the machine alone meanwhile)
 	for file in benchmarks/bench_*.py; do $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)"; done
 	$(BIN)/python -m benchmarks.page docs/benchmarks.md
 
@@ -118,5 +111,5 @@ docs: $(STAMP)  ## write the pages that are made from the code
 
 .PHONY: clean
 clean:  ## remove .venv and caches (never runs/)
-	rm -rf $(VENV) fedsim/_compiled build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find fedsim analysis tests benchmarks scenarios -name __pycache__ -prune -exec rm -rf {} +

@@ -1,20 +1,15 @@
 """Write the page of figures of a comparison, and an index that shows them with the main numbers of every method.
 
-    python -m analysis.comparison_report runs/overhead
-
 Data goes in from the run folders alone, through ``analysis.comparison_runs``.
 """
 
 from __future__ import annotations
 
 import html
-import sys
 from pathlib import Path
 
-from analysis.artist import Artist
-from analysis.command_line import write_page
 from analysis.comparison_runs import ComparisonRuns, Method, read
-from analysis.figure_page import FIGURES_FOLDER, FigureSpec, Page, draw_figures
+from analysis.figure_page import FIGURES_FOLDER, FigureSpec, draw_figures
 from analysis.figures.compare_axes import said_of_all
 from analysis.figures.compare_bytes import compare_bytes
 from analysis.figures.compare_curves import compare_curves_bytes, compare_curves_time
@@ -59,15 +54,13 @@ COMPARISON_FIGURES: tuple[FigureSpec[ComparisonRuns], ...] = (
         "no method has test accuracy (timing fidelity has none)",
     ),
 )
-PAGE = Page(read, COMPARISON_FIGURES)
 
 
-def write_comparison_report(folder: Path | str, artist: Artist | None = None) -> list[Path]:
+def write_comparison_report(folder: Path | str) -> list[Path]:
     """Draw a comparison's figures into its ``figures/`` as PNG and SVG, with an ``index.html``.
 
     A figure for which the comparison has nothing (timing fidelity has no accuracy) is left out, what an earlier
-    comparison left under its name is removed, and the index says why. An ``artist`` that was hired for
-    this page draws some of them.
+    comparison left under its name is removed, and the index says why.
 
     Returns:
         The files written, the index last.
@@ -76,7 +69,7 @@ def write_comparison_report(folder: Path | str, artist: Artist | None = None) ->
         RunFolderError: the folder is not a finished comparison.
     """
     comparison = read(folder)
-    written, sections = draw_figures(PAGE, comparison, artist)
+    written, sections = draw_figures(COMPARISON_FIGURES, comparison)
     index = comparison.folder / FIGURES_FOLDER / "index.html"
     return [*written, write_atomically(index, _page(comparison, sections).encode())]
 
@@ -129,14 +122,3 @@ def _cells(method: Method) -> tuple[str, ...]:
         format_seconds(float(seconds or 0.0)),
         method.billed or "itself",
     )
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line: one comparison's folder; exit code 2 and one line if it is not one."""
-    return write_page(
-        write_comparison_report, "python -m analysis.comparison_report COMPARISON_FOLDER", arguments
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,20 +1,14 @@
-"""Write a run's figures, and an index that shows them with the run's main numbers.
-
-python -m analysis.report runs/quickstart-0-0
-"""
+"""Write a run's figures, and an index that shows them with the run's main numbers."""
 
 from __future__ import annotations
 
 import html
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.artist import Artist
-from analysis.command_line import write_page
-from analysis.figure_page import FIGURES_FOLDER, FigureSpec, Page, draw_figures
-from analysis.figures.confidence import confidence_graph
+from analysis.figure_page import FIGURES_FOLDER, FigureSpec, draw_figures
+from analysis.figures.confidence import confidence_graph, write_graphml
 from analysis.figures.learning import learning
 from analysis.figures.partition import partition
 from analysis.figures.timeline import device_timeline
@@ -46,19 +40,19 @@ FIGURES: tuple[FigureSpec[Run], ...] = (
     FigureSpec(
         "confidence_graph",
         confidence_graph,
-        "The confidence graph: one question, its nearest exemplars, and who answered those correctly.",
+        "The confidence graph: one question, its nearest exemplars, and who answered those correctly. "
+        "All of it stands in confidence_graph.graphml beside this page.",
         "the run has no confidence graph, or no question in it",
     ),
     FigureSpec("partition", partition, "Private rows per client and domain.", "the run has no partition"),
 )
-PAGE = Page(load, FIGURES)
 
 
-def write_report(folder: Path | str, artist: Artist | None = None) -> list[Path]:
+def write_report(folder: Path | str) -> list[Path]:
     """Draw every figure of a run into its ``figures/`` as PNG and SVG, with an ``index.html``.
 
     A figure for which the run has nothing (no requests, no confidence graph) is left out, and the index
-    says so. An ``artist`` that was hired for this page draws some of them.
+    says so.
 
     Returns:
         The files written, the index last.
@@ -67,7 +61,8 @@ def write_report(folder: Path | str, artist: Artist | None = None) -> list[Path]
         RunFolderError: the folder is not a whole run.
     """
     run = load(folder)
-    written, sections = draw_figures(PAGE, run, artist)
+    written, sections = draw_figures(FIGURES, run)
+    written += write_graphml(run)
     index = run.folder / FIGURES_FOLDER / "index.html"
     return [*written, write_atomically(index, _page(run, sections).encode())]
 
@@ -110,12 +105,3 @@ def _change(pair: Mapping[str, float | None]) -> str:
     if initial is None or final is None:
         return "not measured"
     return f"{initial:.3f} to {final:.3f} ({final - initial:+.3f})"
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line: one run folder; exit code 2 and one line if it is not one."""
-    return write_page(write_report, "python -m analysis.report RUN_FOLDER", arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,20 +1,15 @@
 """Draw the heat maps of a stress sweep, and an index that shows them with where it broke.
 
-    python -m analysis.stress_report runs/stragglers
-
 Data goes in from ``stress.json`` alone, through ``analysis.stress_runs``.
 """
 
 from __future__ import annotations
 
 import html
-import sys
 from functools import partial
 from pathlib import Path
 
-from analysis.artist import Artist
-from analysis.command_line import write_page
-from analysis.figure_page import FIGURES_FOLDER, FigureSpec, Page, draw_figures
+from analysis.figure_page import FIGURES_FOLDER, FigureSpec, draw_figures
 from analysis.figures.stress_maps import stress_map
 from analysis.figures.stress_why import stress_why
 from analysis.stress_runs import Sweep, read_sweep
@@ -34,14 +29,13 @@ STRESS_FIGURES: tuple[FigureSpec[Sweep], ...] = (
     _map("bytes", "Bytes on the wire, both ways.", "nothing was sent"),
     FigureSpec("stress_why", stress_why, "Why rewards were lost, and whose groups.", "no reward was lost"),
 )
-PAGE = Page(read_sweep, STRESS_FIGURES)
 
 
-def write_stress_report(folder: Path | str, artist: Artist | None = None) -> list[Path]:
+def write_stress_report(folder: Path | str) -> list[Path]:
     """Draw a sweep's figures into its ``figures/`` as PNG and SVG, with an ``index.html``.
 
     A figure for which the sweep has nothing is left out, what an earlier sweep left under its name is removed, and the index
-    says why. An ``artist`` that was hired for this page draws some of them.
+    says why.
 
     Returns:
         The files written, the index last.
@@ -50,7 +44,7 @@ def write_stress_report(folder: Path | str, artist: Artist | None = None) -> lis
         RunFolderError: the folder is not a finished sweep.
     """
     sweep = read_sweep(folder)
-    written, sections = draw_figures(PAGE, sweep, artist)
+    written, sections = draw_figures(STRESS_FIGURES, sweep)
     index = sweep.folder / FIGURES_FOLDER / "index.html"
     return [*written, write_atomically(index, _page(sweep, sections).encode())]
 
@@ -70,12 +64,3 @@ def _page(sweep: Sweep, sections: list[str]) -> str:
         + "\n".join(sections)
         + "\n</body></html>\n"
     )
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line: one sweep's folder; exit code 2 and one line if it is not one."""
-    return write_page(write_stress_report, "python -m analysis.stress_report SWEEP_FOLDER", arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

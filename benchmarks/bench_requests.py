@@ -4,8 +4,7 @@ A request here is everything that a request in timing fidelity is: the message d
 one-way delay, the device's queue, its computation, the reply up, its delay, and the rows of it; devices from presets with
 varying rates, give-ups and a hazard armed, and a deadline around each. As in a run, rows go to a spool. The bare loop is the
 same clock and as many tasks in flight, each of which awaits four timeouts a request and does nothing else. Both are timed in
-turn, in seconds of this process's one core, without building the federation; with the compiled modules (``fedsim.compiled``)
-where they were built, and then once more without them, in a process of its own.
+turn, in seconds of this process's one core, without building the federation.
 
 How many requests ended how, the rows, the bytes by the books and by the links, and the steps of the bare loop are asserted:
 what is fast and different fails.
@@ -15,21 +14,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
-import os
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.ledger import Claim, Paired, report
-from fedsim import clock, compiled, garbage, invariants
+from fedsim import clock, garbage, invariants
 from fedsim.asking import Handler, Reply, Subject
 from fedsim.clock import VirtualLoop
 from fedsim.devices import population
@@ -206,24 +201,10 @@ def measured(load: Load) -> Paired:
     return Paired(tuple(requests_s), tuple(bare_s))
 
 
-def interpreted_per_s(load: Load) -> float:
-    """Requests a second in a process that runs every module as it is written."""
-    command = [sys.executable, "-m", "benchmarks.bench_requests", "interpreted", json.dumps(asdict(load))]
-    environment = os.environ | {compiled.SWITCH: "0"}
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return load.num_requests / float(ran.stdout)
-
-
 def main() -> int:
     """Measure both loads."""
     gc.set_threshold(*garbage.THRESHOLDS["timing"])  # as for every run
-    if sys.argv[1:2] == ["interpreted"]:
-        assert not compiled.in_use()
-        load = Load(**json.loads(sys.argv[2]))
-        print(min(seconds_of_requests(load, profiles_of(load.num_in_flight)) for _ in range(load.rounds)))
-        return 0
     claims = []
-    code = "compiled" if compiled.in_use() else "interpreted"
     for load, least_per_s in ((Load(10_000, 1_000, 15), 20_000), (Load(200_000, 100_000, 3), 12_000)):
         pair = measured(load)
         per_s = [load.num_requests / seconds for seconds in pair.first_s]
@@ -234,20 +215,10 @@ def main() -> int:
         in_flight = f"{load.num_in_flight:,} in flight"
         claims += [
             Claim(f"requests, {in_flight}", max(per_s), least_per_s, "at least", "requests/s",
-                  f"{code}; {load.num_requests:,} requests, {min(per_s):,.0f} to {max(per_s):,.0f}"),
+                  f"{load.num_requests:,} requests, {min(per_s):,.0f} to {max(per_s):,.0f}"),
             Claim(f"bare loop, {in_flight}", max(bare_per_s), None, unit="requests/s"),
             Claim(f"rate over the bare loop's, {in_flight}", rates.ratio, 0.4, "at least", "x", rates.spread),
         ]  # fmt: skip
-        if compiled.in_use():
-            claims.append(
-                Claim(
-                    f"requests, {in_flight}, interpreted",
-                    interpreted_per_s(load),
-                    None,
-                    unit="requests/s",
-                    note=f"FEDSIM_COMPILED=0, {load.num_requests:,} requests",
-                )
-            )
     return report("requests", "Requests", claims)
 
 

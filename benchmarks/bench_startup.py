@@ -41,7 +41,7 @@ from fedsim.scenario import read_scenario
 for number in range(2):
     begun_s, begun_cpu_s = time.perf_counter(), time.process_time()
     settings = read_scenario(sys.argv[1], sys.argv[3:])
-    ran = experiment.run(settings, out=Path(sys.argv[2]) / str(number), figures=False)
+    ran = experiment.run(settings, out=Path(sys.argv[2]) / str(number))
     took_s, took_cpu_s = time.perf_counter() - begun_s, time.process_time() - begun_cpu_s
     assert ran.summary["updates"] == 1, ran.summary
 print(took_s, took_cpu_s)

@@ -2,10 +2,10 @@
 
     run = fedsim.run(fedsim.read_scenario("quickstart"))
     run.metrics                       # a polars frame
+    fedsim.draw(run)                  # figures/ in its folder
     fedsim.load("runs/quickstart-0-1")
 
-Names are imported on first use (PEP 562), so that ``import fedsim`` costs nothing. Modules that were compiled
-(``fedsim.compiled``) are imported as such.
+Names are imported on first use (PEP 562), so that ``import fedsim`` costs nothing.
 """
 
 from __future__ import annotations
@@ -13,29 +13,36 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fedsim.compiled import use_if_built
-
 if TYPE_CHECKING:
+    from analysis.draw import draw
     from fedsim.experiment import run
     from fedsim.foresight.estimate import estimate
     from fedsim.results import Run, load
     from fedsim.scenario import Scenario, read_scenario, scenario_from
 
 __version__ = "0.1.0"
-__all__ = ["Run", "Scenario", "__version__", "estimate", "load", "read_scenario", "run", "scenario_from"]
+__all__ = [
+    "Run",
+    "Scenario",
+    "__version__",
+    "draw",
+    "estimate",
+    "load",
+    "read_scenario",
+    "run",
+    "scenario_from",
+]
 
 _HOMES = {
     "Run": "fedsim.results",
     "Scenario": "fedsim.scenario",
+    "draw": "analysis.draw",
     "estimate": "fedsim.foresight.estimate",
     "load": "fedsim.results",
     "read_scenario": "fedsim.scenario",
     "run": "fedsim.experiment",
     "scenario_from": "fedsim.scenario",
 }
-
-
-use_if_built()
 
 
 def __getattr__(name: str) -> Any:

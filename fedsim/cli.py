@@ -85,7 +85,9 @@ def run(
         from fedsim import experiment
 
     with _shown(quiet) as progress:
-        finished = experiment.run(settings, out=out, cache_dir=cache_dir, progress=progress, figures=figures)
+        finished = experiment.run(settings, out=out, cache_dir=cache_dir, progress=progress)
+        if figures:
+            _draw(finished.folder, progress)
     _print_run(finished)
 
 
@@ -107,7 +109,9 @@ def resume(
     from fedsim.replay import resume as resuming
 
     with _shown(quiet) as progress:
-        finished = resuming.resume(folder, cache_dir=cache_dir, progress=progress, figures=figures)
+        finished = resuming.resume(folder, cache_dir=cache_dir, progress=progress)
+        if figures:
+            _draw(finished.folder, progress)
     _print_run(finished)
 
 
@@ -198,8 +202,9 @@ def compare(
             progress=progress,
             seeds=chosen,
             tune=tune,
-            figures=figures,
         )
+        if figures:
+            _draw(folder, progress)
     finally:
         progress.close()
     if tune:
@@ -253,14 +258,33 @@ def stress(
             where=Where(processes, cache_dir, ray),
             progress=progress,
             seeds=chosen,
-            figures=figures,
         )
+        if figures:
+            _draw(folder, progress)
     finally:
         progress.close()
     print((folder / "stress.md").read_text(encoding="utf-8").partition("\n## Time to finish")[0])
     for name in ("stress.md", "why.md", *(["figures/index.html"] if figures else [])):
         print(folder / name)
     print(folder)
+
+
+@app.command()
+def figures(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="FOLDER...", help="Folders of runs, of comparisons and of stress sweeps."),
+    ],
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+) -> None:
+    """Draw figures/ into folders that runs, comparisons and stress sweeps left (again); the pages are printed."""
+    with garbage.unsought():
+        import analysis.draw  # noqa: F401
+
+    for folder in folders:
+        with _shown(quiet) as progress:
+            _draw(folder, progress)
+        print(folder / "figures" / "index.html")
 
 
 @app.command()
@@ -512,6 +536,20 @@ def _shown(quiet: bool) -> Iterator[Progress]:
         if before is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, before)
         progress.close()
+
+
+def _draw(folder: Path, progress: Progress) -> None:
+    """Draw a folder's figures; whoever interrupts that is told how to have them, since what they are of is whole."""
+    try:
+        with progress.phase("figures"):
+            from analysis.draw import draw
+
+            draw(folder)
+    except KeyboardInterrupt:
+        progress.close()
+        raise _EndedError(
+            f"interrupted; what was run is kept; to draw it: fedsim figures {shlex.quote(str(folder))}"
+        ) from None
 
 
 def _print_run(finished: Run) -> None:

@@ -37,7 +37,7 @@ class Computation:
         self._world = world
         self._device = device
         self._request_id = request_id
-        self._kind: Purpose = kind
+        self._kind = kind
         self._key = key
         self._work = work
         self._on_done = on_done

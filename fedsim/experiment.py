@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.artist import artist_for
 from fedsim import invariants
 from fedsim.accounts import statement
 from fedsim.casting import Cast
@@ -31,7 +30,6 @@ from fedsim.errors import (
 from fedsim.monitor import ClientAccuracy
 from fedsim.play import Ending, Play, limits_of
 from fedsim.privacy import reward_ledger
-from fedsim.processors import cores_of_a_run
 from fedsim.progress import Progress, SilentProgress
 from fedsim.protocols.boundary import BOUNDARIES
 from fedsim.record_log import RecordLog
@@ -53,7 +51,6 @@ def run(
     out: Path | str | None = None,
     cache_dir: Path | str | None = None,
     progress: Progress | None = None,
-    figures: bool = True,
 ) -> Run:
     """Run a scenario and return its results, which also lie in the run folder.
 
@@ -62,7 +59,6 @@ def run(
         out: exactly the folder to write; default ``runs/<name>-<seed>-<n>``.
         cache_dir: where trained models are kept; default the user's cache folder (``FEDSIM_CACHE``).
         progress: where progress is shown; default nowhere.
-        figures: whether to draw ``figures/``.
 
     Raises:
         InputError: the scenario names something that cannot be used, or the folder is taken; no folder is left behind.
@@ -74,7 +70,7 @@ def run(
     anchored = scenario.anchored()
     folder = RunFolder.create(Path(out) if out is not None else None, scenario.name, scenario.seed)
     folder.update(scenario=scenario.resolved(), code=source_hash())
-    return perform(folder, Undertaking(anchored, devices, cache_dir, progress or SilentProgress(), figures))
+    return perform(folder, Undertaking(anchored, devices, cache_dir, progress or SilentProgress()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +81,6 @@ class Undertaking:
     devices: population.Population
     cache_dir: Path | str | None
     progress: Progress
-    figures: bool
 
 
 def perform(folder: RunFolder, asked: Undertaking) -> Run:
@@ -152,15 +147,8 @@ def _run_in(folder: RunFolder, asked: Undertaking) -> bool:
                 raise
         invariants.check(log, play.federation.carried_bytes, limits=limits_of(scenario.protocol))
         summary = _summary(log, play, ending.virtual_s, ending.stopped_by, started_at_wall_s)
-        with (
-            progress.phase("results", None),
-            artist_for("run", folder.path, if_worth_it=_two_draw(asked)) as artist,
-        ):
+        with progress.phase("results", None):
             _write(folder, log, summary, play, cast, accuracy)
-            if asked.figures:
-                from analysis import report
-
-                report.write_report(folder.path, artist)
     if not ending.interrupted:
         book.drop()
     return ending.interrupted
@@ -248,14 +236,9 @@ def _write(
     if "averaging" in play.state.artefacts:
         folder.write_json("averaging.json", play.state.artefacts["averaging"]())
     if "confidence_graph" in play.state.artefacts:
-        folder.write_text(CONFIDENCE_GRAPH, play.state.artefacts["confidence_graph"]().graphml())
+        folder.write_json(CONFIDENCE_GRAPH, play.state.artefacts["confidence_graph"]())
     if cast.save is not None:
         cast.save(folder.path / "policy")
-
-
-def _two_draw(asked: Undertaking) -> bool:
-    """Whether there are figures, and a second core for them: not where the run is to use one, or others go on beside it."""
-    return asked.figures and asked.scenario.compute.processes != 1 and cores_of_a_run() > 1
 
 
 def _write_results(folder: RunFolder, log: RecordLog, summary: Mapping[str, Any]) -> None:

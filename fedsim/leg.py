@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
 
 from fedsim import streams
 from fedsim.devices.cost import radio_energy_j
@@ -14,10 +13,7 @@ from fedsim.network.transport import NO_HANDSHAKE, Handshake
 from fedsim.records import Direction, Fate, Purpose, Transfer
 from fedsim.world import World
 
-_SIDE: Final[Mapping[Direction, streams.Joined]] = {
-    "down": streams.joined("down"),
-    "up": streams.joined("up"),
-}
+_SIDE: Mapping[Direction, streams.Joined] = {"down": streams.joined("down"), "up": streams.joined("up")}
 
 
 class Leg:
@@ -47,7 +43,7 @@ class Leg:
         self._access = world.access[direction]
         self._flow: Flow | None = None
         self.device = device
-        self.direction: Direction = direction
+        self.direction = direction
         self.message = message
         self.start_at_s = world.timeline.now_s
         self.end_at_s: float | None = None

@@ -17,24 +17,20 @@ from __future__ import annotations
 
 import math
 import struct
+from array import array
 from collections.abc import Iterable
-from functools import lru_cache, partial
+from functools import lru_cache
 from operator import mul
-from typing import Final
 
 from fedsim import streams
-from fedsim.normals import standard_normals
 
 TRUNCATION = 1e-3
 """Weight at which the moving average is cut."""
 
-_BLOCK: Final = 16
-_BLOCK_BYTES: Final = 8 * _BLOCK
-_TWO_32: Final = 4294967296.0
-_WORDS: Final = struct.Struct(f"<{_BLOCK}I")
-_DRAWS: Final = struct.Struct(f"<{_BLOCK}d")
+_BLOCK = 16
+_TWO_32 = float(2**32)
+_WORDS = struct.Struct(f"<{_BLOCK}I")
 _REMEMBERED_BYTES = 1 << 24
-_fsum: Final = math.fsum
 
 
 def slot_at(at_s: float, period_s: float) -> int:
@@ -52,7 +48,7 @@ class _Track:
         key: the key's encoding.
         slot: the slot last asked for, and ``level``, its level; None before the first.
         first: number of the first block remembered.
-        draws: the draws e of these blocks, 8 bytes each.
+        draws: the draws e of these blocks.
     """
 
     __slots__ = ("draws", "first", "key", "level", "slot")
@@ -62,7 +58,7 @@ class _Track:
         self.slot: int | None = None
         self.level = 0.0
         self.first = 0
-        self.draws = b""
+        self.draws = array("d")
 
 
 class Levels:
@@ -73,9 +69,8 @@ class Levels:
         weights = [memory**age for age in range(self._length)]
         scale = math.sqrt(math.fsum(map(mul, weights, weights)))
         self._weights = [weight / scale for weight in reversed(weights)]  # the oldest slot first
-        self._window = struct.Struct(f"<{self._length}d")
         # Pure functions of their arguments: what is remembered, and of how many keys, changes no number.
-        self._track = lru_cache(_REMEMBERED_BYTES // (8 * self._length + 4 * _BLOCK_BYTES) + 1)(_track_of)
+        self._track = lru_cache(_REMEMBERED_BYTES // (8 * self._length + 32 * _BLOCK) + 1)(_track_of)
 
     def level(self, key: tuple[streams.Part, ...], slot: int) -> float:
         """The level z of a slot, standard normal over keys and over slots."""
@@ -84,17 +79,9 @@ class Levels:
             oldest = slot - self._length + 1
             first = oldest // _BLOCK
             _move(track, first, slot // _BLOCK + 1)
-            draws = self._window.unpack_from(track.draws, 8 * (oldest - first * _BLOCK))
-            track.slot, track.level = slot, _fsum(_products(self._weights, draws))
+            draws = track.draws[oldest - first * _BLOCK : slot + 1 - first * _BLOCK]
+            track.slot, track.level = slot, math.fsum(map(mul, self._weights, draws))
         return track.level
-
-
-def _products(weights: list[float], draws: tuple[float, ...]) -> Iterable[float]:
-    return [weight * draws[place] for place, weight in enumerate(weights)]
-
-
-if __file__.endswith(".py"):  # not compiled
-    globals().update(_products=partial(map, mul))
 
 
 def _track_of(key: tuple[streams.Part, ...]) -> _Track:
@@ -104,17 +91,17 @@ def _track_of(key: tuple[streams.Part, ...]) -> _Track:
 def _move(track: _Track, first: int, end: int) -> None:
     """Remember the draws of blocks ``first`` to ``end - 1``, and make those that are not known from before."""
     draws, was_first = track.draws, track.first
-    was_end = was_first + len(draws) // _BLOCK_BYTES
+    was_end = was_first + len(draws) // _BLOCK
     if was_first == first and was_end == end:
         return
-    from_byte, to_byte = (first - was_first) * _BLOCK_BYTES, (end - was_first) * _BLOCK_BYTES
-    draws = draws[from_byte:to_byte] if was_first <= first < was_end else b""
-    for block in range(first + len(draws) // _BLOCK_BYTES, end):
-        draws += _drawn(track.key, block)
+    is_known = was_first <= first < was_end
+    draws = draws[(first - was_first) * _BLOCK : (end - was_first) * _BLOCK] if is_known else array("d")
+    for block in range(first + len(draws) // _BLOCK, end):
+        draws.extend(_drawn(track.key, block))
     track.first, track.draws = first, draws
 
 
-def _drawn(key: streams.Joined, block: int) -> bytes:
+def _drawn(key: streams.Joined, block: int) -> Iterable[float]:
     """The draws e of 16 slots from one hash: 32 bits each, so that none lies beyond 6.4 deviations."""
     words: tuple[int, ...] = _WORDS.unpack(streams.digest(key, block, size=_WORDS.size))
-    return _DRAWS.pack(*standard_normals([(word + 0.5) / _TWO_32 for word in words]))
+    return [streams.standard_normal((word + 0.5) / _TWO_32) for word in words]

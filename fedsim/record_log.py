@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -14,10 +14,6 @@ from fedsim.frames import FrameWriter, read_frames
 from fedsim.records import RECORD_TYPES, AnyRecord, Record, Transfer
 
 R = TypeVar("R", bound=Record)
-
-_TRANSFER: Final[type[Record]] = (
-    Transfer  # what is final here, the compiled code finds without asking a dictionary
-)
 
 
 class Chunk:
@@ -77,11 +73,10 @@ class RecordLog:
 
     def add(self, record: Record) -> None:
         """Append one record."""
-        kind = type(record)
-        if kind is _TRANSFER:
-            self.wire_bytes += record.wire_bytes  # type: ignore[attr-defined]
+        if isinstance(record, Transfer):
+            self.wire_bytes += record.wire_bytes
         if self._rows is not None:
-            self._rows[kind].append(record)
+            self._rows[type(record)].append(record)
         self._encode_into(record, self._buffer, -1)
         self._num_buffered += 1
         if len(self._buffer) > _CHUNK_BYTES:
@@ -104,11 +99,7 @@ class RecordLog:
         for rows in read_spool(self._spool.path, *kinds):
             parts: dict[type[Record], list[Record]] = {}
             for row in rows:
-                kind = type(row)
-                if kind in parts:
-                    parts[kind].append(row)
-                else:
-                    parts[kind] = [row]
+                parts.setdefault(type(row), []).append(row)
             yield Chunk(parts)
 
     def of(self, kind: type[R]) -> list[R]:
@@ -187,6 +178,6 @@ def _emptied(path: Path) -> int:
     return 0
 
 
-_CHUNK_BYTES: Final = 1 << 16
+_CHUNK_BYTES = 1 << 16
 _START_BYTES = 2 + max(len(kind.__name__) for kind in RECORD_TYPES)
 _ARRAY32 = b"\xdd"  # msgpack's sign of an array whose length is the next four bytes

@@ -9,13 +9,11 @@ draws at once. Key parts are integers, strings or bytes; ``1`` and ``"1"`` are d
 from __future__ import annotations
 
 import math
-import struct
 from hashlib import blake2b
-from typing import Any, Final
+from statistics import NormalDist
+from typing import Any
 
 import numpy as np
-
-from fedsim.normals import standard_normal
 
 
 class Joined:
@@ -39,10 +37,14 @@ class Joined:
 
 Part = int | str | bytes | Joined
 
-_blake2b: Final[Any] = blake2b  # what is final here, the compiled code finds without asking a dictionary
-_TWO_52: Final = float(2**52)
-_HALVES: Final = struct.Struct(">II")
-_MOST_REMEMBERED: Final = 1 << 16
+_TWO_52 = float(2**52)
+_MOST_REMEMBERED = 1 << 16
+
+standard_normal = NormalDist().inv_cdf
+"""The point below which a standard normal variable lies with probability p in (0, 1).
+
+The standard library's, by Wichura's algorithm AS 241 (Applied Statistics 37, 1988), since scipy is slow to import.
+"""
 
 
 def joined(*parts: Part) -> Joined:
@@ -56,27 +58,22 @@ def joined(*parts: Part) -> Joined:
 
 def digest(*parts: Part, size: int = 8) -> bytes:
     """Hash key parts to ``size`` bytes; typed and length-prefixed, so keys cannot collide by joining."""
-    return _hashed(_encoded(parts), size)
-
-
-def _hashed(key: bytes, size: int) -> bytes:
-    return _blake2b(key, digest_size=size).digest()  # type: ignore[no-any-return]
+    return blake2b(_encoded(parts), digest_size=size).digest()
 
 
 def _encoded(parts: tuple[Part, ...]) -> bytes:
     key = b""
     for part in parts:  # by the very type: this line runs millions of times in a run
-        kind = type(part)
-        if kind is Joined:
-            key += part.raw  # type: ignore[union-attr]
-        elif kind is int or kind is str:
+        if isinstance(part, Joined):
+            key += part.raw
+        elif type(part) is int or type(part) is str:
             key += _plain(part)
         else:
             key += _other(part)
     return key
 
 
-_plain_parts: Final[dict[int | str, bytes]] = {}
+_plain_parts: dict[int | str, bytes] = {}
 
 
 def _plain(part: Any) -> bytes:
@@ -89,10 +86,6 @@ def _plain(part: Any) -> bytes:
     return encoded
 
 
-def _head(tag: bytes, raw: bytes) -> bytes:
-    return tag + len(raw).to_bytes(4, "big")
-
-
 def _other(part: object) -> bytes:
     """A part of any kind, also of a subclass of int, str or bytes such as an enum's."""
     if isinstance(part, bool) or not isinstance(part, (int, str, bytes)):
@@ -103,7 +96,7 @@ def _other(part: object) -> bytes:
         tag, raw = b"s", part.encode()
     else:
         tag, raw = b"b", part
-    return _head(tag, raw) + raw
+    return tag + len(raw).to_bytes(4, "big") + raw
 
 
 def integer(*parts: Part) -> int:
@@ -112,53 +105,26 @@ def integer(*parts: Part) -> int:
 
 
 def uniform(*parts: Part) -> float:
-    """A uniform draw in the open interval (0, 1) for this key."""
-    return uniform_of(parts)
+    """A uniform draw in the open interval (0, 1) for this key, from the first 52 of 64 bits."""
+    # Not 53: half-way points stay exact, so that the largest draw does not round to 1.
+    return ((int.from_bytes(digest(*parts), "big") >> 12) + 0.5) / _TWO_52
 
 
 def normal(*parts: Part) -> float:
     """A standard normal draw for this key (inverse transform of ``uniform``)."""
-    return standard_normal(uniform_of(parts))
+    return standard_normal(uniform(*parts))
 
 
 def lognormal(sigma: float, *parts: Part) -> float:
     """A lognormal factor with mean 1: ``exp(sigma z - sigma^2 / 2)``; 1 exactly when ``sigma`` is 0."""
-    return lognormal_of(sigma, parts)
+    if not sigma:
+        return 1.0
+    return math.exp(sigma * standard_normal(uniform(*parts)) - 0.5 * sigma * sigma)
 
 
 def exponential(mean: float, *parts: Part) -> float:
     """An exponential draw with the given mean."""
-    return exponential_of(mean, parts)
-
-
-# The same of a key as a tuple, which compiled code hands on as it is.
-
-
-def uniform_of(key: tuple[Part, ...]) -> float:
-    """`uniform` of these parts."""
-    return _between_0_and_1(_hashed(_encoded(key), 8))
-
-
-def lognormal_of(sigma: float, key: tuple[Part, ...]) -> float:
-    """`lognormal` of these parts."""
-    if not sigma:
-        return 1.0
-    level = standard_normal(uniform_of(key))
-    return math.exp(sigma * level - 0.5 * sigma * sigma)
-
-
-def exponential_of(mean: float, key: tuple[Part, ...]) -> float:
-    """`exponential` of these parts."""
-    return -mean * math.log(uniform_of(key))
-
-
-def _between_0_and_1(word: bytes) -> float:
-    """A number in the open interval from the first 52 of 64 bits."""
-    # Not 53: half-way points stay exact, so that the largest draw does not round to 1. In two halves, which are small ints.
-    high: int
-    low: int
-    high, low = _HALVES.unpack(word)
-    return (float((high << 20) | (low >> 12)) + 0.5) / _TWO_52
+    return -mean * math.log(uniform(*parts))
 
 
 def generator(*parts: Part) -> np.random.Generator:

@@ -9,22 +9,18 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
-from heapq import heapify
-from typing import Any, ClassVar, Final
-
-from fedsim.heaps import heappop, heappush
+from heapq import heapify, heappop, heappush
+from typing import Any, ClassVar
 
 Callback = Callable[..., object]
 Callbacks = tuple[Callable[[Any], object], ...]
 
-EVENT: Final = 1
-TIMER: Final = 2
-LIMIT: Final = 3
+EVENT = 1
+TIMER = 2
+LIMIT = 3
 """Priorities at one instant; SimPy's own are 0 (urgent) and 1 (normal)."""
 
-_MIN_COMPACTED: Final = 64
-_NEVER: Final = math.inf
-_next: Final = next  # what is final here, the compiled code finds without asking a dictionary
+_MIN_COMPACTED = 64
 
 
 class Scheduled:
@@ -69,11 +65,7 @@ class Scheduled:
             self._callback()
 
 
-def _run_event(event: Scheduled) -> None:
-    event.run()
-
-
-RUN_EVENT: Final[Callbacks] = (_run_event,)
+RUN_EVENT: Callbacks = (Scheduled.run,)
 
 
 class Timeline:
@@ -124,15 +116,15 @@ class Timeline:
         Raises:
             ValueError: ``when_s`` lies in the past or is NaN.
         """
-        if not self.now_s <= when_s < _NEVER:
-            if when_s == _NEVER:
+        if not self.now_s <= when_s < math.inf:
+            if when_s == math.inf:
                 return Scheduled(when_s, callback, args, self, None)
             raise ValueError(f"an event cannot be scheduled at {when_s} s: it is {self.now_s:g} s already")
         event = Scheduled(when_s, callback, args, self, RUN_EVENT)
         if daemon:
             event.callbacks = self.run_daemon
             self.num_idle += 1
-        heappush(self.heap, (when_s, EVENT, _next(self._next_id), event))
+        heappush(self.heap, (when_s, EVENT, next(self._next_id), event))
         return event
 
     def after(self, delay_s: float, callback: Callback, *args: Any, daemon: bool = False) -> Scheduled:
@@ -141,7 +133,7 @@ class Timeline:
 
     def push(self, when_s: float, priority: int, entry: Any) -> None:
         """Put an entry of another kind on the heap: one with ``callbacks``, as SimPy's events have."""
-        heappush(self.heap, (when_s, priority, _next(self._next_id), entry))
+        heappush(self.heap, (when_s, priority, next(self._next_id), entry))
 
     def limit(self, when_s: float, callback: Callback, *args: Any) -> None:
         """Schedule what comes after all else at an instant, and what nobody waits for."""
@@ -203,16 +195,8 @@ class Timeline:
                 env.step()
                 continue
             env._now = self.now_s = heappop(heap)[0]  # ``step``, for one of ours
-            if isinstance(entry, Scheduled):
-                calls, entry.callbacks = entry.callbacks, None
-                if calls is RUN_EVENT:
-                    entry.run()
-                else:
-                    assert calls is not None
-                    calls[0](entry)
-            else:
-                callbacks, entry.callbacks = entry.callbacks, None
-                callbacks[0](entry)
+            callbacks, entry.callbacks = entry.callbacks, None
+            callbacks[0](entry)
 
     def _on_forgotten(self, _entry: object) -> None:
         self.num_cancelled -= 1

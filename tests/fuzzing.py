@@ -107,7 +107,7 @@ def _foresee(scenario: Scenario) -> None:
 
 def _play(scenario: Scenario, out: Path) -> Verdict:
     try:
-        run = experiment.run(scenario, out=out, figures=False)
+        run = experiment.run(scenario, out=out)
     except InputError as refusal:
         assert not out.exists(), f"a refusal left a run folder behind: {refusal}"
         return _refused(refusal)

@@ -146,9 +146,9 @@ def killed(
         else:
             tape.FrameWriter = mortal(how)  # type: ignore[misc]
         if begun:
-            resume(out, cache_dir=cache, figures=False)
+            resume(out, cache_dir=cache)
         else:
-            experiment.run(scenario, out=out, cache_dir=cache, figures=False)
+            experiment.run(scenario, out=out, cache_dir=cache)
 
     return life(work)
 
@@ -212,13 +212,13 @@ def outcomes(
 ) -> dict[str, Any]:
     """Run a scenario unbroken, and kill and resume it at every place; what differs, by place."""
     whole = folder / "whole"
-    assert life(lambda: experiment.run(scenario, out=whole, cache_dir=cache, figures=False)) == 0
+    assert life(lambda: experiment.run(scenario, out=whole, cache_dir=cache)) == 0
     expected = told(whole)
     results = {}
     for number, (name, deaths) in enumerate(places((whole / tape.TAPE).stat().st_size).items()):
         out = folder / f"killed-{number}"
         ends = [killed(scenario, out, cache, death, begun=place > 0) for place, death in enumerate(deaths)]
-        last = life(lambda out=out: resume(out, cache_dir=cache, figures=False))  # type: ignore[misc]
+        last = life(lambda out=out: resume(out, cache_dir=cache))  # type: ignore[misc]
         found = told(out) if last == 0 else {}
         results[name] = {
             "killed": ends,

@@ -71,7 +71,7 @@ def run(scenario: dict[str, Any], out: Path, cache: Path) -> dict[str, Any]:
     from fedsim import experiment
     from fedsim.scenario import scenario_from
 
-    ran = experiment.run(scenario_from(scenario), out=out, cache_dir=cache, figures=False)
+    ran = experiment.run(scenario_from(scenario), out=out, cache_dir=cache)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     network = AutoModelForCausalLM.from_pretrained(out / "policy")

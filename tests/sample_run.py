@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-import networkx as nx
-
 from fedsim import streams
 from fedsim.record_log import RecordLog
 from fedsim.records import Compute, Evaluation, Group, Outcome, Presence, Reward, Transfer, Update
@@ -89,7 +87,7 @@ def sample_run(folder: Path, **shape: int) -> Run:
     context = SummaryContext("fedgrpo", 0, virtual_s, 1.0, "updates", {"gcd": 0.3}, {"gcd": 0.6}, correct)
     write_results(run_folder, log, summarise(log, context))
     run_folder.write_partition(DOMAINS, partition())
-    run_folder.write_text(CONFIDENCE_GRAPH, "\n".join(nx.generate_graphml(confidence_graph())))
+    run_folder.write_json(CONFIDENCE_GRAPH, confidence_graph())
     run_folder.finish("finished", scenario={"name": "sample"})
     return load(folder)
 
@@ -105,31 +103,37 @@ def partition() -> list[list[int]]:
     ]
 
 
-def confidence_graph() -> nx.Graph:
+def confidence_graph() -> dict[str, list[dict[str, object]]]:
     """Three questions, twenty exemplars per domain, eight clients, in the form that a run writes."""
-    graph = nx.Graph()
-    for client in range(len(CLASSES)):
-        graph.add_node(f"c{client}", kind="client", probed=True)
+    nodes: list[dict[str, object]] = [
+        {"id": f"c{client}", "kind": "client", "probed": True} for client in range(len(CLASSES))
+    ]
+    edges: list[dict[str, object]] = []
+    used = set()
     for question in range(3):
         text = "What is the greatest common divisor of 12 and $18?"
-        graph.add_node(f"q{question}", kind="question", domain=DOMAINS[question], text=text)
+        nodes.append({"id": f"q{question}", "kind": "question", "domain": DOMAINS[question], "text": text})
         near = [
             exemplar
             for exemplar in range(20 * len(DOMAINS))
             if exemplar % len(DOMAINS) == question or streams.uniform("near", question, exemplar) < 0.06
         ]
+        used.update(near[:20])
         for exemplar in near[:20]:
             cosine = 0.6 + 0.4 * streams.uniform("similar", question, exemplar)
-            graph.add_edge(f"q{question}", f"e{exemplar}", kind="near", weight=cosine)
-    for node in [node for node in graph if node.startswith("e")]:
-        exemplar = int(node[1:])
+            edges.append(
+                {"source": f"q{question}", "target": f"e{exemplar}", "kind": "near", "weight": cosine}
+            )
+    for exemplar in sorted(used):
         domain = exemplar % len(DOMAINS)
-        graph.add_node(node, kind="exemplar", domain=DOMAINS[domain], text="?")
+        nodes.append({"id": f"e{exemplar}", "kind": "exemplar", "domain": DOMAINS[domain], "text": "?"})
         for client in range(len(CLASSES)):
             skill = 0.9 if client % len(DOMAINS) == domain else 0.15
-            correct = float(streams.uniform("skill", exemplar, client) < skill)
-            graph.add_edge(node, f"c{client}", kind="answered", weight=correct)
-    return graph
+            right = float(streams.uniform("skill", exemplar, client) < skill)
+            edges.append(
+                {"source": f"e{exemplar}", "target": f"c{client}", "kind": "answered", "weight": right}
+            )
+    return {"nodes": nodes, "edges": edges}
 
 
 def _experts(seed: int, draw: int) -> list[int]:

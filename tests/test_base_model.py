@@ -127,7 +127,7 @@ async def test_a_run_that_ends_at_once_ships_nothing() -> None:
 
 def run(tmp_path: Path, **keys: Any) -> Any:
     keys = {"models": {"bill_as": "Qwen2.5-0.5B", "base_model": "shipped"}} | keys
-    return experiment.run(scenario(**keys), out=tmp_path / "run", figures=False)
+    return experiment.run(scenario(**keys), out=tmp_path / "run")
 
 
 def test_a_shipped_model_weighs_two_bytes_a_parameter_of_what_the_client_runs(tmp_path: Path) -> None:

@@ -154,12 +154,12 @@ def scenario(**keys: Any) -> Any:
 
 
 def run(tmp_path: Path, **keys: Any) -> Any:
-    return experiment.run(scenario(**keys), out=tmp_path / "run", figures=False)
+    return experiment.run(scenario(**keys), out=tmp_path / "run")
 
 
 def test_a_billed_run_takes_longer_sends_more_and_says_so(tmp_path: Path) -> None:
     billed = run(tmp_path).summary
-    plain = experiment.run(scenario(models={}, text=None), out=tmp_path / "plain", figures=False).summary
+    plain = experiment.run(scenario(models={}, text=None), out=tmp_path / "plain").summary
     assert billed["virtual_s"] > 50 * plain["virtual_s"]
     assert billed["bytes"]["wire"]["downlink"] > 10 * plain["bytes"]["wire"]["downlink"]
     assert billed["billed"] == (
@@ -266,7 +266,7 @@ keys["protocol"] |= {
     "num_experts": 3, "probe": "per_question",
     "update": {"schedule": "barrier", "groups_per_update": 6}, "stragglers": {"policy": "wait_all"},
 }
-ran = experiment.run(scenario_from(keys), out=Path(sys.argv[3]) / sys.argv[2], cache_dir=sys.argv[3], figures=False)
+ran = experiment.run(scenario_from(keys), out=Path(sys.argv[3]) / sys.argv[2], cache_dir=sys.argv[3])
 columns = ["client_id", "direction", "purpose", "message_bytes", "wire_bytes", "paper_bytes"]
 rows = Counter(ran.transfers.select(columns).rows())
 print(json.dumps([sorted((*row, count) for row, count in rows.items()), sorted(set(ran.rewards["evaluator"]))]))

@@ -48,10 +48,7 @@ DISTIL = {"name": "distil", "questions_per_update": 8}
 def runs(tmp_path_factory):
     """FedGRPO and distillation in the same scenario."""
     out = tmp_path_factory.mktemp("runs")
-    return [
-        experiment.run(scenario(protocol), out=out / protocol["name"], figures=False)
-        for protocol in (FEDGRPO, DISTIL)
-    ]
+    return [experiment.run(scenario(protocol), out=out / protocol["name"]) for protocol in (FEDGRPO, DISTIL)]
 
 
 @pytest.fixture(scope="module")

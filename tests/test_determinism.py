@@ -42,7 +42,7 @@ ran = experiment.run(
         "availability": {"kind": "sessions", "mean_on": "2 s", "mean_off": "1 s"},
         "dropout": {"per_task": 0.05, "hazard": "60 /h"},
     }),
-    out=sys.argv[1], figures=False,
+    out=sys.argv[1]
 )
 print(ran.summary["records_sha256"], ran.summary["requests"])
 """

@@ -131,7 +131,7 @@ def mixed(tmp_path_factory: Any) -> Any:
     """Two devices that can hold the billed model, and two that cannot."""
     clients = {"phone": {"count": 2, "memory": "2 GiB", "speeds": "lognormal"}, "laptop": 2}
     out = tmp_path_factory.mktemp("mixed") / "run"
-    return experiment.run(scenario(clients=clients), out=out, figures=False)
+    return experiment.run(scenario(clients=clients), out=out)
 
 
 def test_a_device_that_cannot_hold_the_model_is_asked_nothing_and_counted(mixed: Any) -> None:
@@ -151,7 +151,7 @@ def test_one_off_training_is_a_sum_over_the_clients_and_in_no_other_total(mixed:
     longer = scenario_from(scenario().resolved() | {"clients": {"laptop": 2}})
     models = longer.models.model_copy(update={"client_epochs": 7})
     once, often = (
-        experiment.run(one, out=tmp_path / name, figures=False).summary
+        experiment.run(one, out=tmp_path / name).summary
         for name, one in (("once", longer), ("often", longer.model_copy(update={"models": models})))
     )
     assert often["one_off"]["client_training"]["flop"] == pytest.approx(
@@ -169,5 +169,5 @@ def test_a_billed_federation_that_is_all_too_small_ends_before_it_begins(tmp_pat
 
 def test_a_protocol_without_clients_runs_on_devices_that_are_too_small(tmp_path: Path) -> None:
     keys = {"protocol": "central_grpo", "clients": {"phone": 2}, "models": {"bill_as": "Qwen2.5-Math-7B"}}
-    summary = experiment.run(scenario(**keys), out=tmp_path / "run", figures=False).summary
+    summary = experiment.run(scenario(**keys), out=tmp_path / "run").summary
     assert summary["clients"]["too_small"] == 0 and summary["one_off"]["client_training"]["flop"] == 0

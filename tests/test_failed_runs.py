@@ -33,7 +33,7 @@ def failed(tmp_path, monkeypatch):
 
     def play(error, scenario):
         with pytest.raises(error) as caught:
-            experiment.run(scenario, out=tmp_path / "run", figures=False)
+            experiment.run(scenario, out=tmp_path / "run")
         down, up = links[-2:]
         played = begun[
             -1
@@ -119,13 +119,13 @@ def test_a_failed_runs_books_are_checked_too(tmp_path, monkeypatch):
     """Bytes with a wrong fate are found, and the run's own error stays the context."""
     monkeypatch.setattr("fedsim.request.FATE_OF_STATUS", {"dropped": "late"})
     with pytest.raises(InvariantViolation, match="fate is not their request's") as caught:
-        experiment.run(small(HANG, stop={"updates": 100}), out=tmp_path / "run", figures=False)
+        experiment.run(small(HANG, stop={"updates": 100}), out=tmp_path / "run")
     assert isinstance(caught.value.__context__, Deadlock)
     assert results.load(tmp_path / "run").manifest["status"] == "failed"
 
 
 def test_a_stop_in_virtual_time_still_says_what_could_never_have_ended(tmp_path):
-    run = experiment.run(small({"kind": "hang", "at": "10 s"}), out=tmp_path / "run", figures=False)
+    run = experiment.run(small({"kind": "hang", "at": "10 s"}), out=tmp_path / "run")
     causes = set(run.records["outcomes"].filter(pl.col("status") != "ok")["cause"])
     assert causes == {"fault: hang"} and NEVER_ENDS not in causes
 
@@ -133,20 +133,16 @@ def test_a_stop_in_virtual_time_still_says_what_could_never_have_ended(tmp_path)
 def test_a_world_that_cannot_be_built_says_why(tmp_path):
     """There are no books to close then, and nothing may hide the reason."""
     with pytest.raises(FederationError, match="no device can hold the model"):
-        experiment.run(
-            small(clients={"phone": {"count": 4, "memory": "1 B"}}), out=tmp_path / "run", figures=False
-        )
+        experiment.run(small(clients={"phone": {"count": 4, "memory": "1 B"}}), out=tmp_path / "run")
     devices = tmp_path / "devices.csv"
     devices.write_text("class\nphone\nphone\nphone\nphone\n")
     slow = [{"kind": "fixed", "share": 1, "factor": 2, "classes": ["laptop"]}]
     scenario = small(clients={"file": str(devices)}, slowdowns=slow)
     with pytest.raises(ScenarioError, match="laptop"):
-        experiment.run(scenario, out=tmp_path / "other", figures=False)
+        experiment.run(scenario, out=tmp_path / "other")
 
 
 def test_a_refused_run_leaves_no_folder_behind(tmp_path):
     with pytest.raises(ScenarioError, match="num_experts is 60"):
-        experiment.run(
-            small(protocol={"name": "fedgrpo", "num_experts": 60}), out=tmp_path / "run", figures=False
-        )
+        experiment.run(small(protocol={"name": "fedgrpo", "num_experts": 60}), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()

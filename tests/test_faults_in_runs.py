@@ -33,7 +33,7 @@ def small(*faults, stragglers=None, **keys):
 
 
 def played(folder, scenario):
-    return experiment.run(scenario, out=folder / "run", figures=False)
+    return experiment.run(scenario, out=folder / "run")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from sample_run import DOMAINS, partition, sample_run
 from analysis import report
 from analysis.devices import device_classes
 from analysis.figures import timeline
-from analysis.figures.confidence import confidence_graph, sample_question
+from analysis.figures.confidence import confidence_graph, sample_question, write_graphml
 from analysis.figures.learning import learning, running_mean
 from analysis.figures.partition import read_partition
 from analysis.figures.timeline import DeviceActivity, activities, device_timeline, gaps, window
@@ -25,8 +25,10 @@ from fedsim.errors import RunFolderError
 from fedsim.record_log import RecordLog
 from fedsim.records import Compute, Evaluation, Outcome, Presence, Transfer
 from fedsim.results import load, write_results
-from fedsim.runfolder import RunFolder
+from fedsim.runfolder import RunFolder, write_json
+from fedsim.selection.confidence_graph import ConfidenceGraph
 from fedsim.summary import SummaryContext, summarise
+from fedsim.tasks.questions import Question
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,7 +55,8 @@ def test_the_report_writes_every_figure_as_png_and_svg_with_an_index(run, tmp_pa
     folder = tmp_path / "run"
     shutil.copytree(run.folder, folder)
     written = report.write_report(folder)
-    names = {f"{spec.name}.{kind}" for spec in FIGURES for kind in ("png", "svg")} | {"index.html"}
+    names = {f"{spec.name}.{kind}" for spec in FIGURES for kind in ("png", "svg")}
+    names |= {"index.html", "confidence_graph.graphml"}
     assert {path.name for path in written} == names
     assert {path.name for path in (folder / "figures").iterdir()} == names
     index = (folder / "figures" / "index.html").read_text()
@@ -318,9 +321,6 @@ def test_competence_is_the_share_of_the_nearest_exemplars_answered_correctly():
 
 
 def test_the_graph_that_a_run_exports_is_the_graph_that_is_drawn(tmp_path):
-    from fedsim.selection.confidence_graph import ConfidenceGraph
-    from fedsim.tasks.questions import Question
-
     embeddings = np.eye(4)
     bits = np.array([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0], [np.nan] * 4])
     exemplars = [Question(index, "gcd", f"exemplar {index}", "1") for index in range(4)]
@@ -328,14 +328,43 @@ def test_the_graph_that_a_run_exports_is_the_graph_that_is_drawn(tmp_path):
     known = ConfidenceGraph(embeddings, bits)
     run = run_of(tmp_path / "run", [])
     near = np.array([[0.9, 0.8, 0.1, 0.0]])
-    drawn = known.drawing([question], near, 2, exemplars)
-    (run.folder / "confidence_graph.graphml").write_text(drawn.graphml(), encoding="utf-8")
+    write_json(run.folder / "confidence_graph.json", known.sample([question], near, 2, exemplars))
     figure = confidence_graph(run)
     save(figure, tmp_path / "graph")
     texts = texts_of(figure)
     assert "1.00   client 0" in texts
     assert "0.00   client 1" in texts
     assert "not probed   client 2" in texts
+
+
+HOSTILE = "</node><!DOCTYPE x [<!ENTITY a SYSTEM 'file:///etc/passwd'>]>&a;\x00\x1b\uffff"
+
+
+def test_the_graph_stands_beside_its_figure_as_graphml_in_which_hostile_text_stays_text(tmp_path):
+    run = run_of(tmp_path / "run", [])
+    assert write_graphml(run) == []
+    known = ConfidenceGraph(np.eye(4), np.array([[1.0, 1.0, 0.0, 0.0], [np.nan] * 4]))
+    tables = known.sample([Question(5, HOSTILE, HOSTILE, "2")], np.array([[0.9, 0.8, 0.1, 0.0]]), 2)
+    write_json(run.folder / "confidence_graph.json", tables)
+    (path,) = write_graphml(run)
+    assert path == run.folder / "figures" / "confidence_graph.graphml"
+    assert re.search(r"<!(DOCTYPE|ENTITY)", path.read_text()) is None
+    again = nx.read_graphml(path)
+    assert again.nodes["q5"]["text"] == HOSTILE[:-3] + "???"
+    assert again.nodes["c1"]["probed"] is False
+    assert {frozenset(edge) for edge in again.edges} == {
+        frozenset((edge["source"], edge["target"])) for edge in tables["edges"]
+    }
+    (run.folder / "confidence_graph.json").unlink()
+    assert write_graphml(run) == [] and not path.exists()
+
+
+def test_a_damaged_graph_is_refused(tmp_path):
+    run = run_of(tmp_path / "run", [])
+    for text in ("", "[]", '{"nodes": [{}], "edges": []}', '{"nodes": [1], "edges": []}'):
+        (run.folder / "confidence_graph.json").write_text(text)
+        with pytest.raises(RunFolderError, match="holds no graph"):
+            confidence_graph(run)
 
 
 def test_the_partition_is_read_from_csv_or_json_and_refused_when_it_is_neither(run, tmp_path):
@@ -367,13 +396,3 @@ def test_scales_are_read_easily():
     assert time_scale(179) == (1.0, "s")
     assert time_scale(180) == (60.0, "min")
     assert time_scale(4 * 86400) == (86400.0, "d")
-
-
-def test_the_command_line_names_the_folder_or_fails_in_one_line(tmp_path, capsys):
-    folder = run_of(tmp_path / "run", []).folder
-    assert report.main([str(folder)]) == 0
-    assert capsys.readouterr().out.strip() == str(folder / "figures")
-    assert report.main([str(tmp_path)]) == 2
-    error = capsys.readouterr().err
-    assert re.fullmatch(r".*is not a run folder.*\n", error)
-    assert report.main([]) == 2

@@ -99,8 +99,8 @@ def test_equal_comparisons_give_equal_files_byte_for_byte_in_another_process_too
     shutil.copytree(three, there)
     write_comparison_report(here)
     code = (
-        "import sys; from analysis.comparison_report import main;"
-        f"main([{str(there)!r}]); print([m for m in ('torch', 'transformers') if m in sys.modules])"
+        "import sys; from analysis.comparison_report import write_comparison_report;"
+        f"write_comparison_report({str(there)!r}); print([m for m in ('torch', 'transformers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]", "figures must not load models"

@@ -46,7 +46,7 @@ def foreseen(settings: Scenario) -> RequestTimes:
 
 def outcomes(settings: Scenario, folder: Path) -> dict[int, list[float]]:
     """Seconds of the questions answered in a run, in the order of asking, by client."""
-    run = experiment.run(settings, out=folder, figures=False)
+    run = experiment.run(settings, out=folder)
     rows = run.outcomes.filter((run.outcomes["purpose"] == "question") & (run.outcomes["status"] == "ok"))
     rows = rows.sort("sent_at_s")
     found: dict[int, list[float]] = {}
@@ -200,7 +200,7 @@ def test_a_run_and_its_estimate_refuse_such_a_deadline_before_anything_starts(tm
     with pytest.raises(ScenarioError, match="no client can answer by then"):
         estimate(settings)
     with pytest.raises(ScenarioError, match="no client can answer by then"):
-        experiment.run(settings, out=tmp_path / "run", figures=False)
+        experiment.run(settings, out=tmp_path / "run")
 
 
 def test_without_a_deadline_nothing_is_played() -> None:

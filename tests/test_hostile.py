@@ -205,7 +205,7 @@ def run_of(tmp_path, *overrides):
             *overrides,
         ],
     )
-    return experiment.run(scenario, out=tmp_path / f"run{len(list(tmp_path.iterdir()))}", figures=False)
+    return experiment.run(scenario, out=tmp_path / f"run{len(list(tmp_path.iterdir()))}")
 
 
 def test_nobody_hostile_leaves_the_records_as_they_are_and_makes_no_report(tmp_path):

@@ -42,7 +42,7 @@ def modules_after(code: str) -> set[str]:
         "from fedsim import protocols\nfor name in protocols.PROTOCOLS: protocols.load(name)",
         "import fedsim.experiment, fedsim.sweeps.sweep, fedsim.cli, fedsim.standin, fedsim.monitor",
         TIMING + "from fedsim.foresight.estimate import estimate\nestimate(settings)",
-        TIMING + "import tempfile\nexperiment.run(settings, out=tempfile.mkdtemp() + '/run', figures=False)",
+        TIMING + "import tempfile\nexperiment.run(settings, out=tempfile.mkdtemp() + '/run')",
     ],
     ids=["scenario", "protocols", "experiment and cli", "estimate", "timing run"],
 )
@@ -74,7 +74,7 @@ def test_a_timing_run_without_figures_imports_polars_and_no_other_large_package(
     ran = imported_by(COMMAND.format(["run", "scenarios/quickstart.yaml", *words]))
     assert ran & (HEAVY | {"networkx", "scipy", "matplotlib", "rich"}) == set()
     assert "polars" in ran
-    assert (tmp_path / "run" / "confidence_graph.graphml").exists()
+    assert (tmp_path / "run" / "confidence_graph.json").exists()
 
 
 @pytest.mark.parametrize("word", ["scenarios/quickstart.yaml", "scenarios/paper/probe.yaml", "no_such_file"])

@@ -30,7 +30,7 @@ def attacked(folder, cache, protocol=None, models=None, **protocol_keys):
     scenario = tiny(stop={"updates": 1})
     scenario["protocol"] = protocol or {**scenario["protocol"], **protocol_keys}
     scenario["models"] = quick(scenario["models"]) | (models or {})
-    ran = experiment.run(scenario_from(scenario), out=folder, cache_dir=cache, figures=False)
+    ran = experiment.run(scenario_from(scenario), out=folder, cache_dir=cache)
     report = leakage.measure(folder, cache_dir=cache, rows_per_client=40)
     assert json.loads((folder / "leakage.json").read_text()) == report
     return (
@@ -75,7 +75,7 @@ def test_clients_trained_with_dp_sgd_run_and_promise_their_epsilon_where_no_answ
     scenario = tiny(stop={"updates": 1})
     scenario["tasks"]["answers"] = {"coverage": 0.0}
     scenario["models"] = quick(scenario["models"]) | {"client_privacy": {"epsilon": 4.0, "tuning": tuning}}
-    ran = experiment.run(scenario_from(scenario), out=tmp_path / "run", cache_dir=cache, figures=False)
+    ran = experiment.run(scenario_from(scenario), out=tmp_path / "run", cache_dir=cache)
     assert (ran.summary["privacy"]["epsilon"], ran.summary["privacy"]["mechanism"]) == (4.0, "dp_sgd")
     hashes = ran.manifest["model_hashes"]
     assert len({hashes[f"client-{k}"] for k in range(3)}) == 3
@@ -103,7 +103,7 @@ def test_synthetic_rows_are_attacked(tmp_path, cache):
 
 def test_only_finished_runs_with_real_models_are_attacked(tmp_path, cache):
     scenario = scenario_from(tiny(stop={"updates": 1}, fidelity="timing"))
-    experiment.run(scenario, out=tmp_path / "run", cache_dir=cache, figures=False)
+    experiment.run(scenario, out=tmp_path / "run", cache_dir=cache)
     with pytest.raises(RunFolderError, match="token counts"):
         leakage.measure(tmp_path / "run")
     with pytest.raises(RunFolderError, match=r"leakage\.json cannot be read"):

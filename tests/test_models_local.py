@@ -349,7 +349,6 @@ def test_a_real_run_and_a_timing_run_of_one_scenario_have_the_same_bytes(tmp_pat
             scenario_from(scenario | {"fidelity": fidelity}),
             out=tmp_path / fidelity,
             cache_dir=tmp_path / "cache",
-            figures=False,
         )
         columns = ["client_id", "direction", "purpose", "message_bytes", "wire_bytes", "paper_bytes"]
         transfers[fidelity] = sorted(ran.transfers.select(columns).rows())

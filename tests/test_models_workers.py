@@ -343,9 +343,6 @@ def test_a_run_with_workers_that_is_interrupted_and_killed_goes_on_to_the_same_e
     assert ended_by(signal.SIGKILL, started("resume", str(out)), 12) == -signal.SIGKILL
     assert started("resume", str(out)).wait(300) == 0
     alone = experiment.run(
-        read_scenario(source, ["compute.processes=1"]),
-        out=tmp_path / "alone",
-        cache_dir=tmp_path / "cache",
-        figures=False,
+        read_scenario(source, ["compute.processes=1"]), out=tmp_path / "alone", cache_dir=tmp_path / "cache"
     )
     assert json.loads((out / "summary.json").read_text())["records_sha256"] == alone.summary["records_sha256"]

@@ -190,7 +190,7 @@ def test_a_world_goes_with_any_dropout(name: str, per_task: float) -> None:
 
 def test_a_run_in_a_world_repeats_itself_and_takes_longer_than_none(tmp_path: Path) -> None:
     runs = [
-        experiment.run(tiny(world), out=tmp_path / folder, figures=False)
+        experiment.run(tiny(world), out=tmp_path / folder)
         for world, folder in (("none", "none"), ("middle", "first"), ("middle", "again"))
     ]
     none, first, again = (run.summary for run in runs)

@@ -188,7 +188,6 @@ def timing_run(folder, **network):
             }
         ),
         out=folder,
-        figures=False,
     )
 
 

@@ -229,8 +229,7 @@ def test_the_same_seed_gives_the_same_records_and_another_one_others(kind, tmp_p
         )  # fmt: skip
 
     runs = [
-        experiment.run(scenario(seed), out=tmp_path / f"{number}", figures=False)
-        for number, seed in enumerate((3, 3, 4))
+        experiment.run(scenario(seed), out=tmp_path / f"{number}") for number, seed in enumerate((3, 3, 4))
     ]
     hashes = [run.summary["records_sha256"] for run in runs]
     assert hashes[0] == hashes[1] != hashes[2]

@@ -303,7 +303,7 @@ def test_a_third_partys_protocol_can_be_named_in_a_scenario_and_runs(installed_t
             "clients": {"phone": 3},
         }
     )
-    ran = experiment.run(scenario, out=tmp_path / "run", figures=False)
+    ran = experiment.run(scenario, out=tmp_path / "run")
     assert ran.summary["protocol"] == "roll_call"
     assert ran.summary["stopped_by"] == "protocol"
     assert ran.summary["requests"]["ok"] == 3

@@ -301,7 +301,7 @@ def test_timing_runs_play_the_whole_protocol_and_leave_the_ledger(protocol, tmp_
             "clients": {"laptop": 3},
         }
     )
-    ran = experiment.run(scenario, out=tmp_path / "run", figures=False)
+    ran = experiment.run(scenario, out=tmp_path / "run")
     assert (ran.summary["updates"], ran.summary["stopped_by"]) == (3, "updates")
     purpose = "data" if protocol["name"] == "central_pooled" else "synthetic"
     assert ran.summary["bytes"]["by_purpose"][purpose] > 0

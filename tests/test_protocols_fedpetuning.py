@@ -376,7 +376,7 @@ def timing(**protocol):
 )
 def test_a_timing_run_counts_the_adapters_of_its_architecture(protocol, tmp_path):
     scenario = timing(**protocol)
-    ran = experiment.run(scenario, out=tmp_path / "run", figures=False)
+    ran = experiment.run(scenario, out=tmp_path / "run")
     spec = casting.stand_ins(scenario, 5).server_spec
     numbers = adapters.num_numbers(scenario.protocol.adapter_shapes(spec))
     answered = sum(ran.outcomes["status"].is_in(["ok", "late"]))
@@ -386,9 +386,7 @@ def test_a_timing_run_counts_the_adapters_of_its_architecture(protocol, tmp_path
 def test_the_same_seed_gives_the_same_records_and_another_one_others(tmp_path):
     hashes = [
         experiment.run(
-            timing(objective=objective).model_copy(update={"seed": seed}),
-            out=tmp_path / f"{number}",
-            figures=False,
+            timing(objective=objective).model_copy(update={"seed": seed}), out=tmp_path / f"{number}"
         ).summary["records_sha256"]
         for number, (objective, seed) in enumerate([("grpo", 3), ("grpo", 3), ("grpo", 4)])
     ]

@@ -113,9 +113,7 @@ def test_whole_runs_of_every_reward_based_protocol_have_the_same_record_bytes(pr
         {"schedule": "buffer", "groups_per_update": 7, "max_staleness": 1, "in_flight": 14},
     )
     hashes = [
-        experiment.run(timing(update, **protocol), out=tmp_path / f"{number}", figures=False).summary[
-            "records_sha256"
-        ]
+        experiment.run(timing(update, **protocol), out=tmp_path / f"{number}").summary["records_sha256"]
         for number, update in enumerate(updates)
     ]
     assert hashes[0] == hashes[1]

@@ -40,7 +40,7 @@ def changed(folder: Path, **entries: object) -> None:
 
 @pytest.fixture
 def finished(tmp_path):
-    return fedsim.run(scenario_from(TIMING), out=tmp_path / "run", figures=False).folder
+    return fedsim.run(scenario_from(TIMING), out=tmp_path / "run").folder
 
 
 def test_a_finished_run_says_so_and_ends_well(finished, capsys):
@@ -78,7 +78,7 @@ def test_two_processes_do_not_work_on_one_run(finished, capsys):
     assert (child.returncode, child.stdout) == (2, "")
     assert child.stderr == f"{finished}: another process is at work in it; wait for it to end\n"
     held.lock.release()
-    assert resume(finished, figures=False).manifest["status"] == "finished"
+    assert resume(finished).manifest["status"] == "finished"
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_a_record_that_does_not_come_again_is_named(finished, tmp_path):
     log.add(Update(**rows))
     log.close()
     with pytest.raises(RunFolderError, match=r"the run does not repeat: record 0 differs: it was Update"):
-        resume(finished, figures=False)
+        resume(finished)
     assert (finished / OLD_SPOOL).exists()
 
 
@@ -145,4 +145,4 @@ def test_a_disk_that_is_full_leaves_a_run_that_can_go_on(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"{out / SPOOL}: cannot write it: File too large\n"
     assert json.loads((out / "manifest.json").read_text())["status"] == "interrupted"
-    assert resume(out, figures=False).manifest["status"] == "finished"
+    assert resume(out).manifest["status"] == "finished"

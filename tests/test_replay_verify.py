@@ -22,15 +22,13 @@ from fedsim.scenario import read_scenario, scenario_from
 
 @pytest.fixture(scope="module")
 def timing(tmp_path_factory):
-    return fedsim.run(
-        scenario_from(TIMING), out=tmp_path_factory.mktemp("timing") / "run", figures=False
-    ).folder
+    return fedsim.run(scenario_from(TIMING), out=tmp_path_factory.mktemp("timing") / "run").folder
 
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
     folder = tmp_path_factory.mktemp("real")
-    run = fedsim.run(scenario_from(tiny()), out=folder / "run", cache_dir=folder / "cache", figures=False)
+    run = fedsim.run(scenario_from(tiny()), out=folder / "run", cache_dir=folder / "cache")
     return run.folder, folder / "cache"
 
 
@@ -88,7 +86,7 @@ def test_files_that_a_scenario_names_travel_in_the_run_folder(tmp_path):
     file.write_text(
         scenario_from(TIMING | {"availability": {"kind": "trace", "file": "trace.csv"}}).to_yaml()
     )
-    run = fedsim.run(read_scenario(file), out=tmp_path / "run", figures=False)
+    run = fedsim.run(read_scenario(file), out=tmp_path / "run")
     trace.unlink()
     assert run.manifest["inputs"] == {
         "availability.file": f"inputs/availability.file/{tmp_path.name}/trace.csv"

@@ -96,7 +96,7 @@ def test_a_missing_trace_names_the_line_and_its_own_path_once(tmp_path):
     csv = tmp_path / "none.csv"
     assert str(caught.value) == f"{path}:{LAST + 3}: {csv}: cannot be read: No such file or directory"
     with pytest.raises(DataFileError) as caught:
-        experiment.run(read_scenario(path), out=tmp_path / "run", figures=False)
+        experiment.run(read_scenario(path), out=tmp_path / "run")
     assert str(caught.value).startswith(f"{path}:{LAST + 3}: {csv}: cannot be read")
 
 

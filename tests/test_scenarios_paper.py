@@ -19,7 +19,7 @@ RANK = {"1.5b": 8, "3b": 16, "7b": 32}
 
 def run(variant: str, folder: Path) -> Run:
     planned = {run.variant: run for run in read_comparison("paper/figure2")[1]}
-    return experiment.run(planned[variant].scenario, out=folder, figures=False)
+    return experiment.run(planned[variant].scenario, out=folder)
 
 
 def paper_uplink(found: Run) -> int:

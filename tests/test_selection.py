@@ -1,9 +1,7 @@
 """The confidence graph and the controls: who is asked, and why."""
 
-import re
 from collections import Counter
 
-import networkx as nx
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -144,43 +142,18 @@ def test_oracle_control_takes_the_best_of_the_questions_domain():
     assert oracle_experts(accuracy, 1, 1, 3, range(3), 0) == (1, 0)
 
 
-def test_networkx_graph_has_three_kinds_of_nodes_and_the_weights_of_the_equations():
+def test_the_graph_as_tables_has_three_kinds_of_nodes_and_the_weights_of_the_equations():
     questions = [Question(5, "gcd", "2, 4", "2")]
     exemplars = [Question(100 + i, "gcd", f"{i}, 4", "1") for i in range(4)]
-    seen = graph().drawing(questions, at(2)[None, :], 2, exemplars).to_networkx()
-    kinds = Counter(kind for _, kind in seen.nodes(data="kind"))
-    assert kinds == {"question": 1, "exemplar": 2, "client": 3}
-    assert seen.edges["q5", "e1"]["weight"] == pytest.approx(np.cos(np.radians(8)))
-    assert {seen.edges["e1", "c0"]["weight"], seen.edges["e1", "c1"]["weight"]} == {1.0, 0.0}
-    assert seen.degree("c2") == 0
-    # competence can be read off the picture
-    paths = [seen.edges[exemplar, "c1"]["weight"] for exemplar in seen.neighbors("q5")]
+    seen = graph().sample(questions, at(2)[None, :], 2, exemplars)
+    assert Counter(node["kind"] for node in seen["nodes"]) == {"question": 1, "exemplar": 2, "client": 3}
+    weights = {(edge["source"], edge["target"]): edge["weight"] for edge in seen["edges"]}
+    assert weights["q5", "e1"] == pytest.approx(np.cos(np.radians(8)))
+    assert {weights["e1", "c0"], weights["e1", "c1"]} == {1.0, 0.0}
+    assert not any("c2" in ends for ends in weights)
+    # competence can be read off the tables
+    paths = [weights[exemplar, "c1"] for question, exemplar in weights if question == "q5"]
     assert np.mean(paths) == graph().competence(at(2), 2)[1]
-
-
-HOSTILE = "</node><!DOCTYPE x [<!ENTITY a SYSTEM 'file:///etc/passwd'>]>&a;\x00\x1b\ud800"
-
-
-def test_graphml_round_trips_and_hostile_text_stays_text(tmp_path):
-    drawn = graph().drawing([Question(5, HOSTILE, HOSTILE, "2")], at(2)[None, :], 2)
-    text = drawn.graphml()
-    assert re.search(r"<!(DOCTYPE|ENTITY)", text) is None
-    path = tmp_path / "graph.graphml"
-    path.write_text(text, encoding="utf-8")
-    again = nx.read_graphml(path)
-    assert again.nodes["q5"]["text"] == HOSTILE[:-3] + "???"
-    assert again.nodes["c2"]["probed"] is False
-    assert set(again.edges) == set(drawn.to_networkx().edges)
-
-
-@pytest.mark.parametrize("exemplars", [(), [Question(9, "lcm", 'a "quote"\r\nümlaut', "1")] * 4])
-@pytest.mark.parametrize("texts", [[], ["one", "two"], [HOSTILE, ""]])
-def test_graphml_has_the_bytes_that_networkx_writes(tmp_path, texts, exemplars):
-    questions = [Question(index, "gcd", text, "2") for index, text in enumerate(texts)]
-    embeddings = np.concatenate([np.empty((0, 2)), *(at(60 * q.question_id)[None, :] for q in questions)])
-    drawn = graph().drawing(questions, embeddings, 2, exemplars)
-    nx.write_graphml_xml(drawn.to_networkx(), tmp_path / "graph.graphml")
-    assert drawn.graphml().encode() == (tmp_path / "graph.graphml").read_bytes()
 
 
 @pytest.mark.parametrize(

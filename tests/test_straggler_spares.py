@@ -212,7 +212,7 @@ SPARING = [
 
 
 def ran(protocol: dict[str, Any], folder: Any) -> Any:
-    return experiment.run(scenario_from({**TIMING, "protocol": protocol}), out=folder, figures=False)
+    return experiment.run(scenario_from({**TIMING, "protocol": protocol}), out=folder)
 
 
 @pytest.mark.parametrize("stragglers", SPARING, ids=lambda keys: keys["policy"])

@@ -89,6 +89,15 @@ def test_consecutive_draws_of_one_stream_are_uncorrelated():
     assert abs(np.corrcoef(draws[:-1], draws[1:])[0, 1]) < 3.3 / math.sqrt(len(draws))
 
 
+def test_a_normal_draw_is_where_the_distribution_function_has_the_uniform_one():
+    assert streams.standard_normal(0.5) == 0.0
+    assert streams.standard_normal(0.975) == pytest.approx(1.959963984540054, abs=1e-15)
+    assert streams.standard_normal(1e-20) == pytest.approx(-9.262340089798408, rel=1e-15)
+    for key in range(100):
+        below = 0.5 * math.erfc(-streams.normal(7, key) / math.sqrt(2))
+        assert below == pytest.approx(streams.uniform(7, key), rel=1e-12)
+
+
 def test_normal_draws_have_the_moments_of_a_standard_normal():
     draws = np.array([streams.normal(1, "z", n) for n in range(20_000)])
     assert abs(draws.mean()) < 3.3 / math.sqrt(len(draws))

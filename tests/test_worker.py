@@ -123,5 +123,5 @@ def test_a_worker_sees_the_same_scenario_that_a_sweep_has_resolved(tmp_path):
     (tmp_path / "order.yaml").write_text(planned.to_yaml())
     read = read_scenario(tmp_path / "order.yaml")
     assert read.resolved() == planned.resolved()
-    finished = experiment.run(read, out=tmp_path / "run", figures=False)
+    finished = experiment.run(read, out=tmp_path / "run")
     assert finished.manifest["scenario"]["dropout"]["per_task"] == planned.resolved()["dropout"]["per_task"]

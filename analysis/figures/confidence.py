@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import networkx as nx
@@ -13,10 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.devices import device_classes
+from analysis.figure_page import FIGURES_FOLDER
 from analysis.style import BLUE, GREY, ORANGE, PALE, VERMILLION, new_figure, styled
 from fedsim.errors import RunFolderError
 from fedsim.results import Run
-from fedsim.runfolder import CONFIDENCE_GRAPH
+from fedsim.runfolder import CONFIDENCE_GRAPH, write_atomically
 
 Graph: TypeAlias = (
     "nx.Graph[str]"  # nodes carry ``kind``; edges carry ``weight`` (see fedsim.selection.confidence_graph)
@@ -71,18 +74,42 @@ def confidence_graph(run: Run) -> Figure | None:
 
 
 def read_graph(run: Run) -> Graph | None:
-    """The run's ``confidence_graph.graphml``, or None without one.
+    """The graph of the run's ``confidence_graph.json``, or None without one.
 
     Raises:
-        RunFolderError: the file is not GraphML.
+        RunFolderError: the file holds no graph.
     """
     path = run.folder / CONFIDENCE_GRAPH
     if not path.exists():
         return None
     try:
-        return nx.Graph(nx.read_graphml(path))
-    except (nx.NetworkXError, SyntaxError, KeyError, ValueError) as error:
-        raise RunFolderError(f"{path} is not GraphML") from error
+        tables = json.loads(path.read_bytes())
+        graph: Graph = nx.Graph()
+        graph.add_nodes_from((node.pop("id"), node) for node in tables["nodes"])
+        graph.add_edges_from((edge.pop("source"), edge.pop("target"), edge) for edge in tables["edges"])
+    except (nx.NetworkXError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunFolderError(f"{path} holds no graph") from error
+    return graph
+
+
+def write_graphml(run: Run) -> list[Path]:
+    """Write the graph for other programs, as ``figures/confidence_graph.graphml``; no file where the run has none."""
+    path = run.folder / FIGURES_FOLDER / "confidence_graph.graphml"
+    graph = read_graph(run)
+    if graph is None:
+        path.unlink(missing_ok=True)
+        return []
+    for entry in graph.nodes.values():
+        entry |= {key: _xml(value) for key, value in entry.items() if isinstance(value, str)}
+    return [write_atomically(path, "\n".join([*nx.generate_graphml(graph), ""]).encode())]
+
+
+def _xml(text: str) -> str:
+    """The text without characters that XML 1.0 cannot hold."""
+    return "".join(
+        c if c in "\t\n\r" or " " <= c <= "\ud7ff" or "\ue000" <= c <= "\ufffd" or c > "\uffff" else "?"
+        for c in text
+    )
 
 
 def sample_question(graph: Graph, num_experts: int) -> SampleQuestion | None:

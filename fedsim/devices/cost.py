@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from fedsim import streams
 from fedsim.devices.presets import architectures, unknown_name
@@ -110,7 +110,7 @@ class Work:
 
 
 NO_WORK = Work(0.0, 0.0)
-_JITTER: Final = streams.joined("compute-jitter")
+_JITTER = streams.joined("compute-jitter")
 
 
 def prefill_work(spec: ModelSpec, tokens: int) -> Work:
@@ -222,7 +222,7 @@ def duration_s(profile: DeviceProfile, work: Work, jitter: float = 1.0) -> float
 
 def compute_jitter(profile: DeviceProfile, seed: int, key: tuple[streams.Part, ...]) -> float:
     """This computation's jitter factor: a lognormal keyed draw of mean 1, for duration_s."""
-    return streams.lognormal_of(profile.compute_jitter, (seed, _JITTER, *key))
+    return streams.lognormal(profile.compute_jitter, seed, _JITTER, *key)
 
 
 def compute_energy_j(profile: DeviceProfile, busy_s: float) -> float:

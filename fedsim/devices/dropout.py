@@ -37,16 +37,11 @@ class Dropout:
         has_hazard: whether a request can fail in some phase by the hazard at all.
     """
 
-    __slots__ = ("_failure", "_give_up", "_has_give_ups", "_hazard_of", "_is_spread", "_odds", "_per_task",
-                 "_same_for_all", "_seed", "config", "has_hazard")  # fmt: skip
-
     def __init__(self, config: DropoutConfig, seed: int, scores: Sequence[float] | None = None) -> None:
         self.config = config
         self._seed = seed
         self._odds = Odds(config.per_task, config.spread, seed, "dropout", scores)
         self._per_task: dict[int, float] = {}
-        self._same_for_all: float = config.per_task
-        self._has_give_ups, self._is_spread = bool(config.per_task), bool(config.spread)
         hazard = config.hazard
         self._give_up, self._failure = streams.joined(seed, "give-up"), streams.joined(seed, "failure")
         self._hazard_of = {
@@ -60,25 +55,25 @@ class Dropout:
 
     def per_task_of(self, client_id: int) -> float:
         """The probability that this client gives a task up."""
-        if not self._is_spread:
-            return self._same_for_all
+        if not self.config.spread:
+            return self.config.per_task
         if client_id not in self._per_task:
             self._per_task[client_id] = self._odds.of(client_id)
         return self._per_task[client_id]
 
     def gives_up_at(self, key: tuple[streams.Part, ...]) -> float | None:
         """The share of this task's computation after which the device gives it up, in (0, 1); None = it does not."""
-        if not self._has_give_ups:
+        if not self.config.per_task:
             return None
         client_id = key[0]
         assert isinstance(client_id, int)
-        if streams.uniform_of((self._give_up, *key)) >= self.per_task_of(client_id):
+        if streams.uniform(self._give_up, *key) >= self.per_task_of(client_id):
             return None
-        return streams.uniform_of((self._seed, "give-up-at", *key))
+        return streams.uniform(self._seed, "give-up-at", *key)
 
     def endurance(self, key: tuple[streams.Part, ...]) -> float:
         """How much accumulated hazard this request bears: one Exp(1) draw."""
-        return streams.exponential_of(1.0, (self._failure, *key))
+        return streams.exponential(1.0, self._failure, *key)
 
     def hazard_per_s(self, phase: str) -> float:
         """Failures per second while a request is in this phase; a queue counts as computation, a finished request has none."""

@@ -37,7 +37,6 @@ from fedsim.devices.profile import NUMERIC_FIELDS, DeviceProfile
 from fedsim.errors import DataFileError
 from fedsim.input_files import finite_decimal, read_text
 from fedsim.input_limits import MAX_CLIENTS, MAX_DATA_BYTES
-from fedsim.normals import standard_normals
 from fedsim.scenario_errors import scenario_error
 from fedsim.scenario_yaml import Document
 
@@ -223,8 +222,8 @@ def _row_of(draws: FloatArray, num_rows: int) -> IntArray:
 
 
 def _standard_normal(draws: FloatArray) -> FloatArray:
-    """Inverse normal transform [n]; the standard library's, since importing scipy's costs as much as 500,000 draws."""
-    return np.array(standard_normals(np.maximum(draws, 2.0**-54).tolist()))
+    """Inverse normal transform [n]."""
+    return np.array([streams.standard_normal(draw) for draw in np.maximum(draws, 2.0**-54).tolist()])
 
 
 # ------------------------------------------------------------------------------------------------ device

@@ -25,22 +25,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from heapq import heapify
+from heapq import heapify, heappop, heappush
 from operator import attrgetter
-from typing import Final
 
-from fedsim.heaps import heappop, heappush
 from fedsim.timeline import Scheduled, Timeline
 
-RATE_UNIT_BYTES_PER_S: Final = 2.0**-40
+RATE_UNIT_BYTES_PER_S = 2.0**-40
 # An access link without a limit: fast enough that no transfer takes measurable time.
-UNLIMITED_ACCESS_BYTES_PER_S: Final = 2.0**60
-_UNLIMITED_UNITS: Final = round(UNLIMITED_ACCESS_BYTES_PER_S / RATE_UNIT_BYTES_PER_S)
+UNLIMITED_ACCESS_BYTES_PER_S = 2.0**60
+_UNLIMITED_UNITS = round(UNLIMITED_ACCESS_BYTES_PER_S / RATE_UNIT_BYTES_PER_S)
 # Flows that finish within this time of one another finish together, in order of start.
-TIE_S: Final = 1e-9
-_NUMBER: Final = attrgetter("number")
-_NEVER: Final = math.inf
-_ulp: Final = math.ulp
+TIE_S = 1e-9
 
 
 class Flow:
@@ -110,7 +105,7 @@ class SharedLink:
         self._common = 0.0
         self._fair_rate = math.inf
         self._wake: Scheduled | None = None
-        self._wake_at_s = _NEVER
+        self._wake_at_s = math.inf
 
     @property
     def num_open_flows(self) -> int:
@@ -160,7 +155,7 @@ class SharedLink:
         Raises:
             ValueError: negative or non-finite bytes, or a rate that is negative or not a number.
         """
-        if not 0 <= wire_bytes < _NEVER:
+        if not 0 <= wire_bytes < math.inf:
             raise ValueError(f"a transfer of {wire_bytes} bytes; must be finite and not negative")
         access = rate_units(access_bytes_per_s)
         self._advance()
@@ -279,7 +274,7 @@ class SharedLink:
         client.since_s = self._now_s
         self._own_units += client.access
         left_bytes = client.marks[0][0] - client.served
-        finish_at_s = self._now_s + left_bytes / client.own_rate if client.own_rate else _NEVER
+        finish_at_s = self._now_s + left_bytes / client.own_rate if client.own_rate else math.inf
         self._own_by_rate.push(-client.own_rate, client)
         self._own_by_finish.push(finish_at_s, client)
 
@@ -315,47 +310,45 @@ class SharedLink:
             left = capacity - self._own_units
             self._fair_rate = left / self._shared_flows * RATE_UNIT_BYTES_PER_S
         else:
-            self._fair_rate = _NEVER
+            self._fair_rate = math.inf
         self._schedule()
 
     # Finishing.
 
     def _schedule(self) -> None:
         """One wake-up for the whole link, at the next finish."""
-        at_s = self._next_finish_at_s()
-        if at_s < self._now_s:
-            at_s = self._now_s
+        at_s = max(self._next_finish_at_s(), self._now_s)
         if at_s == self._wake_at_s:
             return
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None
         self._wake_at_s = at_s
-        if at_s < _NEVER:
+        if at_s < math.inf:
             self._wake = self._timeline.at(at_s, self._on_wake)
 
     def _next_finish_at_s(self) -> float:
         own, shared = self._own_by_finish.entries, self._shared_by_mark.entries
-        at_s = own[0][0] if own else _NEVER
+        at_s = own[0][0] if own else math.inf
         if not (shared and self._fair_rate):
             return at_s
-        shared_at_s = self._now_s + (shared[0][0] - self._common) / self._fair_rate
-        return at_s if at_s <= shared_at_s else shared_at_s
+        return min(at_s, self._now_s + (shared[0][0] - self._common) / self._fair_rate)
 
     def _on_wake(self) -> None:
-        self._wake, self._wake_at_s = None, _NEVER
+        self._wake, self._wake_at_s = None, math.inf
         self._advance()
         finished = self._finished()
         self._settle()
         if len(finished) > 1:
-            finished.sort(key=_NUMBER)
+            finished.sort(key=attrgetter("number"))
         for flow in finished:
             flow._on_done(flow)
 
     def _finished(self) -> list[Flow]:
         """Close the flows whose last byte leaves now, or within the resolution of time."""
-        slack_s = max(TIE_S, 4 * _ulp(self._now_s))
-        own, shared, finished = self._own_by_finish.entries, self._shared_by_mark.entries, list[Flow]()
+        slack_s = max(TIE_S, 4 * math.ulp(self._now_s))
+        own, shared = self._own_by_finish.entries, self._shared_by_mark.entries
+        finished: list[Flow] = []
         while True:
             if own and own[0][0] <= self._now_s + slack_s:
                 client = own[0][3]

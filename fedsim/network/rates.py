@@ -97,24 +97,13 @@ class AccessLinks:
     and none otherwise. A device that is away can be paused: its flows keep what they have sent and stall until it is resumed.
     """
 
-    __slots__ = (
-        "_direction",
-        "_factor_changes",
-        "_link",
-        "_paused",
-        "_profiles",
-        "_rates",
-        "_timeline",
-        "_waits",
-    )
-
     def __init__(
         self, timeline: Timeline, link: SharedLink, rates: AccessRates, direction: Direction
     ) -> None:
         self._timeline = timeline
         self._link = link
         self._rates = rates
-        self._direction: Direction = direction
+        self._direction = direction
         self._profiles: dict[int, DeviceProfile] = {}  # of clients that sent something
         self._paused: set[int] = set()
         self._factor_changes: dict[

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
 
 from fedsim import streams
 from fedsim.devices.profile import DeviceProfile
@@ -88,10 +87,10 @@ class Handshake:
         return len(self.rounds)
 
 
-_ONE_WAY: Final = streams.joined("one-way")
-_LEAST_SEGMENTS: Final = tcp.LEAST_WINDOW_SEGMENTS
-NO_HANDSHAKE: Final = Handshake()
-_HANDSHAKE: Final = Handshake(HANDSHAKE_ROUNDS)
+_ONE_WAY = streams.joined("one-way")
+_LEAST_SEGMENTS = tcp.LEAST_WINDOW_SEGMENTS
+NO_HANDSHAKE = Handshake()
+_HANDSHAKE = Handshake(HANDSHAKE_ROUNDS)
 
 
 class Transport:
@@ -106,25 +105,17 @@ class Transport:
         handshake: what every request pays to open its connection; nothing for ``ideal`` and ``keep_alive``.
     """
 
-    __slots__ = ("_header_bytes", "_is_ideal", "_loss", "_lossless", "_payload_bytes", "_slow_start", "_tls_bytes", "config",
-                 "extra_rtt_s", "handshake")  # fmt: skip
-
     def __init__(self, config: NetworkConfig) -> None:
         self.config = config
-        self.extra_rtt_s: float = config.extra_rtt
+        self.extra_rtt_s = config.extra_rtt
         self._is_ideal = config.transport == "ideal"
         is_open = self._is_ideal or config.connection == "keep_alive"
         self.handshake = NO_HANDSHAKE if is_open else _HANDSHAKE
-        self._payload_bytes: int = config.segment_payload
-        self._header_bytes: int = config.segment_header
-        self._tls_bytes: int = config.tls_record
-        self._loss: float = config.loss
-        self._slow_start: bool = config.slow_start
         self._lossless: dict[int, TransferPlan] = {}
 
     def num_segments(self, message_bytes: int) -> int:
         """TCP segments of a message; an empty one needs none."""
-        return _ceil_div(self._stream_bytes(message_bytes), self._payload_bytes)
+        return _ceil_div(self._stream_bytes(message_bytes), self.config.segment_payload)
 
     def wire_bytes(self, message_bytes: int) -> int:
         """Bytes on the wire when nothing is lost.
@@ -136,7 +127,7 @@ class Transport:
             raise ValueError(f"a message of {message_bytes} bytes; must not be negative")
         if self._is_ideal:
             return message_bytes
-        headers = self.num_segments(message_bytes) * self._header_bytes
+        headers = self.num_segments(message_bytes) * self.config.segment_header
         return self._stream_bytes(message_bytes) + headers
 
     def plan(self, message_bytes: int, key: tuple[streams.Part, ...]) -> TransferPlan:
@@ -150,11 +141,11 @@ class Transport:
             num_segments = 0 if self._is_ideal else self.num_segments(message_bytes)
             plan = TransferPlan(message_bytes, num_segments, self.wire_bytes(message_bytes), 0)
             self._lossless[message_bytes] = plan
-        if not self._loss or not plan.num_segments:
+        if not self.config.loss or not plan.num_segments:
             return plan
         repeats, rounds, lost = 0, 0, plan.num_segments
         generator = streams.generator(*key, "retransmissions")
-        while lost := int(generator.binomial(lost, self._loss)):
+        while lost := int(generator.binomial(lost, self.config.loss)):
             repeats, rounds = repeats + lost, rounds + 1
         repeated_bytes = round(repeats * plan.wire_bytes / plan.num_segments)
         return replace(plan, retransmitted_bytes=repeated_bytes, loss_rounds=rounds)
@@ -170,19 +161,19 @@ class Transport:
             return 0.0  # most messages; none of ``ideal`` has segments
         rtt_s = profile.rtt_s + self.extra_rtt_s
         wait_s = plan.loss_rounds * rtt_s
-        segment_bytes = self._payload_bytes + self._header_bytes
-        window_bytes = tcp.initial_window_segments(self._payload_bytes) * segment_bytes
-        if self._slow_start and plan.total_bytes > window_bytes:
+        segment_bytes = self.config.segment_payload + self.config.segment_header
+        window_bytes = tcp.initial_window_segments(self.config.segment_payload) * segment_bytes
+        if self.config.slow_start and plan.total_bytes > window_bytes:
             wait_s += tcp.slow_start_s(plan.total_bytes, window_bytes, rate_bytes_per_s(), rtt_s)
         return wait_s
 
     def one_way_s(self, profile: DeviceProfile, key: tuple[streams.Part, ...]) -> float:
         """Delay of the last byte: ``(rtt + extra_rtt) / 2`` times a lognormal draw of mean 1."""
         delay_s = 0.5 * (profile.rtt_s + self.extra_rtt_s)
-        return delay_s * streams.lognormal_of(profile.rtt_jitter, (*key, _ONE_WAY))
+        return delay_s * streams.lognormal(profile.rtt_jitter, *key, _ONE_WAY)
 
     def _stream_bytes(self, message_bytes: int) -> int:
-        return message_bytes + self._tls_bytes * _ceil_div(message_bytes, TLS_RECORD_BYTES)
+        return message_bytes + self.config.tls_record * _ceil_div(message_bytes, TLS_RECORD_BYTES)
 
 
 def _ceil_div(numerator: int, denominator: int) -> int:

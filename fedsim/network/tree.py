@@ -26,10 +26,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from heapq import heapify
+from heapq import heapify, heappop, heappush
 from typing import Generic, Protocol, TypeVar
 
-from fedsim.heaps import heappop, heappush
 from fedsim.network.link import (
     RATE_UNIT_BYTES_PER_S,
     TIE_S,
@@ -276,7 +275,7 @@ class _Node:
                  "num_open", "own_rate", "parent", "passing", "passing_units", "places", "rate", "version")  # fmt: skip
 
     def __init__(self, parent: _Node | None, capacity_bytes_per_s: float) -> None:
-        self.parent: _Node | None = parent
+        self.parent = parent
         self.depth: int = 0 if parent is None else parent.depth + 1
         self.set_capacity(capacity_bytes_per_s)
         self.version = 0

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,6 @@ from fedsim.network import wire
 from fedsim.protocols.boundary import refused_bits, refused_competence
 from fedsim.roles import Draw, FloatArray
 from fedsim.selection.confidence_graph import ConfidenceGraph, mean_correct
-from fedsim.selection.drawing import Drawing
 from fedsim.selection.experts import all_experts, best_experts, competent_enough, random_experts
 from fedsim.states import ClientState, ServerState
 from fedsim.stragglers.policies import StragglerConfig, Stragglers, refuse_impossible
@@ -295,14 +294,14 @@ class Experts:
                 competence[client_id] = reply.competence
         return competence
 
-    def _sample_graph(self) -> Drawing:
+    def _sample_graph(self) -> dict[str, list[dict[str, Any]]]:
         """The graph of one question per domain, for the run folder."""
         first_of_domain = {question.domain: question for question in reversed(self._state.data.pool)}
         questions = [
             first_of_domain[domain] for domain in self._state.data.domains if domain in first_of_domain
         ]
         embeddings = np.array([self._embeddings[question.question_id] for question in questions])
-        return self._graph.drawing(questions, embeddings, self._config.num_neighbours, self._exemplars)
+        return self._graph.sample(questions, embeddings, self._config.num_neighbours, self._exemplars)
 
 
 def answer_exemplars(client: ClientState, message: wire.ProbeExemplars) -> Reply:

@@ -21,7 +21,6 @@ def resume(
     *,
     cache_dir: Path | str | None = None,
     progress: Progress | None = None,
-    figures: bool = True,
 ) -> Run:
     """Finish a run, and return its results; of a finished run, return them.
 
@@ -32,7 +31,6 @@ def resume(
         folder: the run's folder.
         cache_dir: where trained models are kept.
         progress: where progress is shown; default nowhere.
-        figures: whether to draw ``figures/``.
 
     Raises:
         RunFolderError: no run, a failed one, one of another program or machine, one that is being worked on, or one that
@@ -59,4 +57,4 @@ def resume(
     devices = refuse_early(scenario)
     own = RunFolder.reopen(path)
     own.update(lives=own.manifest.get("lives", 1) + 1)
-    return perform(own, Undertaking(scenario, devices, cache_dir, progress or SilentProgress(), figures))
+    return perform(own, Undertaking(scenario, devices, cache_dir, progress or SilentProgress()))

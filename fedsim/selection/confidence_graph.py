@@ -16,11 +16,11 @@ they agree to the last bit and choose the same experts.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fedsim.selection.drawing import Drawing
 from fedsim.selection.experts import best_experts
 from fedsim.tasks.questions import Question
 
@@ -147,43 +147,43 @@ class ConfidenceGraph:
         scores = self.competence(embedding, num_neighbours)
         return best_experts(scores, question_id, num_experts, eligible, seed)
 
-    def drawing(
+    def sample(
         self,
         questions: Sequence[Question],
         embeddings: FloatArray,
         num_neighbours: int,
         exemplars: Sequence[Question] = (),
-    ) -> Drawing:
-        """The graph of some questions, to be looked at.
+    ) -> dict[str, list[dict[str, Any]]]:
+        """The graph of some questions as two tables, to be looked at: ``nodes`` (``id``), ``edges`` (``source``, ``target``).
 
         Nodes are ``q<question_id>``, ``e<index>``, ``c<client_id>`` with ``kind`` question, exemplar or
         client (and ``domain``, ``text`` where known). Edges: question - exemplar, ``kind`` near,
         ``weight`` their cosine; exemplar - client, ``kind`` answered, ``weight`` 1 correct or 0 wrong.
         Exemplars that are nobody's neighbour are left out.
         """
-        drawn = Drawing()
         probed = self.probed()
-        for client in range(self.num_clients):
-            drawn.add_node(f"c{client}", kind="client", probed=client in probed)
+        nodes: list[dict[str, Any]] = [
+            {"id": f"c{client}", "kind": "client", "probed": client in probed}
+            for client in range(self.num_clients)
+        ]
+        edges: list[dict[str, Any]] = []
         used: set[int] = set()
         for question, embedding in zip(questions, embeddings, strict=True):
             node = f"q{question.question_id}"
-            drawn.add_node(node, kind="question", domain=_xml(question.domain), text=_xml(question.text))
+            nodes.append({"id": node, "kind": "question", "domain": question.domain, "text": question.text})
             cosines = self._cosines(embedding)
             for index in self.neighbours(embedding, num_neighbours).tolist():
                 used.add(index)
-                drawn.add_edge(node, f"e{index}", kind="near", weight=float(cosines[index]))
+                weight = float(cosines[index])
+                edges.append({"source": node, "target": f"e{index}", "kind": "near", "weight": weight})
         for index in sorted(used):
-            known = (
-                {"domain": _xml(exemplars[index].domain), "text": _xml(exemplars[index].text)}
-                if exemplars
-                else {}
-            )
-            drawn.add_node(f"e{index}", kind="exemplar", **known)
+            node = f"e{index}"
+            known = {"domain": exemplars[index].domain, "text": exemplars[index].text} if exemplars else {}
+            nodes.append({"id": node, "kind": "exemplar", **known})
             for client in np.flatnonzero(~np.isnan(self.correctness[:, index])).tolist():
-                correct = float(self.correctness[client, index])
-                drawn.add_edge(f"e{index}", f"c{client}", kind="answered", weight=correct)
-        return drawn
+                weight = float(self.correctness[client, index])
+                edges.append({"source": node, "target": f"c{client}", "kind": "answered", "weight": weight})
+        return {"nodes": nodes, "edges": edges}
 
     def _cosines(self, embedding: FloatArray) -> FloatArray:
         embedding = np.asarray(embedding, dtype=np.float64)
@@ -197,11 +197,3 @@ def _unit(vectors: FloatArray) -> FloatArray:
         raise ValueError("an embedding is not finite")
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.where(norms > 0, norms, 1.0), dtype=np.float64)
-
-
-def _xml(text: str) -> str:
-    """The text without characters that XML 1.0 cannot hold."""
-    return "".join(
-        c if c in "\t\n\r" or " " <= c <= "\ud7ff" or "\ue000" <= c <= "\ufffd" or c > "\uffff" else "?"
-        for c in text
-    )

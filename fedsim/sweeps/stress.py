@@ -1,4 +1,4 @@
-"""``fedsim stress``: run what is missing of a sweep, in parallel, and write its tables and heat maps.
+"""``fedsim stress``: run what is missing of a sweep, in parallel, and write its tables.
 
 Runs are kept under their key, as those of a comparison; a run that failed inside the simulated world is a result, with its
 reason, and does not stop the sweep.
@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from analysis.artist import Artist, artist_for
 from fedsim.errors import FederationError, FedsimError, RunFolderError, ScenarioError
 from fedsim.progress import Progress
 from fedsim.refusals import refuse_early
@@ -36,7 +35,6 @@ def stress(
     where: Where,
     progress: Progress,
     seeds: Sequence[int] | None = None,
-    figures: bool = True,
 ) -> Path:
     """Run a sweep (what is missing of it) and write its tables; returns its folder.
 
@@ -46,7 +44,6 @@ def stress(
         where: who performs the runs, and how many at a time.
         progress: where progress is shown.
         seeds: instead of the file's own seeds.
-        figures: whether to draw ``figures/``.
 
     Raises:
         ScenarioError: the file or one of the scenarios it makes is wrong (nothing was written), or every single run was
@@ -68,17 +65,12 @@ def stress(
             perform_missing(planned, folder / RUNS, hire, EveryEnding(), progress)
             crews.close()
             endings = _endings(opened.path, planned, folder)
-            artist = crews.enter_context(
-                artist_for("stress", folder, if_worth_it=figures and where.is_parallel())
-            )
             with progress.phase("tables", None):
                 stops = {run.key: run.scenario.stop for run in planned}
                 rows = {
                     key: read_row(folder / RUNS / key, found, stops[key]) for key, found in endings.items()
                 }
                 write_stress(folder, opened.stress, [(run, rows[run.key]) for run in planned])
-            if figures:
-                _draw(folder, artist, progress)
     return folder
 
 
@@ -115,13 +107,6 @@ def _endings(path: Path, planned: Sequence[StressRun], folder: Path) -> dict[str
             f"{path}: every run was refused; {planned[0].name}: {known[planned[0].key].reason}"
         )
     return known
-
-
-def _draw(folder: Path, artist: Artist | None, progress: Progress) -> None:
-    from analysis.stress_report import write_stress_report
-
-    with progress.phase("figures", None):
-        write_stress_report(folder, artist)
 
 
 def outlook_lines(

@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.artist import Artist, artist_for
 from fedsim.errors import FedsimError, RunFolderError, ScenarioError
 from fedsim.progress import Progress
 from fedsim.refusals import refuse_early
@@ -36,7 +35,6 @@ def compare(
     progress: Progress,
     seeds: Sequence[int] | None = None,
     tune: bool = False,
-    figures: bool = True,
 ) -> Path:
     """Run a comparison (what is missing of it) and write its tables; returns its folder.
 
@@ -47,7 +45,6 @@ def compare(
         progress: where progress is shown.
         seeds: instead of the file's own seeds.
         tune: first run the file's grid, choose every tuned variant's value by it, and compare with those values.
-        figures: whether to draw ``figures/``.
 
     Raises:
         ScenarioError: the file or one of the scenarios it makes is wrong, or there is no grid to tune by; nothing
@@ -76,9 +73,6 @@ def compare(
                 planned = opened.runs({choice.variant: choice.chosen for choice in choices})
             perform_missing(planned, store, hire, Finished(), progress)
             crews.close()
-            artist = crews.enter_context(
-                artist_for("comparison", folder, if_worth_it=figures and where.is_parallel())
-            )
             write_comparison(
                 folder,
                 comparison.name,
@@ -91,8 +85,6 @@ def compare(
                 target=comparison.target,
                 tuned=settings(comparison, planned),
             )
-            if figures:
-                _draw(folder, artist, progress)
     return folder
 
 
@@ -140,13 +132,6 @@ def _choose(
     choices = tuning.choose(comparison, planned, grid, found, places)
     tuning.write_tuning(folder, comparison, choices)
     return choices
-
-
-def _draw(folder: Path, artist: Artist | None, progress: Progress) -> None:
-    from analysis.comparison_report import write_comparison_report
-
-    with progress.phase("figures", None):
-        write_comparison_report(folder, artist)
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ def perform(order: dict[str, Any]) -> dict[str, Any]:
         path = Path(order["scenario"])
         # Without the lines of a file that nobody wrote: what is refused is told by its key.
         scenario = scenario_from(parse(path.read_bytes(), str(path)).data, path.parent)
-        experiment.run(scenario, out=order["out"], cache_dir=order.get("cache_dir"), figures=False)
+        experiment.run(scenario, out=order["out"], cache_dir=order.get("cache_dir"))
     except ScenarioError as error:
         status, reason = "refused", str(error)
     except (InputError, RequestError, InvariantViolation):
