@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fedsim.errors import RunFolderError
-from fedsim.runfolder import MANIFEST, SUMMARY, git
+from fedsim.runfolder import MANIFEST, SOURCE, SUMMARY, git
 
 LEARNING_CODE = ("models", "rl", "protocols", "selection", "tasks", "privacy")
 """Packages that decide what is learnt, wherever in ``fedsim/`` they stand."""
@@ -97,20 +97,21 @@ def named(text: str) -> str:
     return _VARIANT.sub(lambda found: _NAMES[found[1]] + (f", {found[2]})" if found[2] else ")"), text)
 
 
-def provenance(page: Iterable[str]) -> str:
+def provenance(page: Iterable[str], checkout: Path = SOURCE) -> str:
     """First line of an evidence page: the commits it names, and how much code that decides learning has changed since."""
-    here = git("rev-parse", "--short=10", "HEAD") or "an unknown commit"
+    here = git("rev-parse", "--short=10", "HEAD", checkout=checkout) or "an unknown commit"
     found = dict.fromkeys(_COMMIT.findall("\n".join(page)))
-    ages = ", ".join(f"{made_by} ({_commits_since(made_by)})" for made_by in found) or "unknown"
+    ages = ", ".join(f"{made_by} ({_commits_since(made_by, checkout)})" for made_by in found) or "unknown"
     return (
         f"**Runs are of commit {ages}**; in brackets: commits of learning code ({', '.join(LEARNING_CODE)} in fedsim/) from "
         f"there to {here}. Where that is not 0, newer code gives other numbers."
     )
 
 
-def _commits_since(made_by: str) -> str:
+def _commits_since(made_by: str, checkout: Path) -> str:
     places = [f":(glob)fedsim/**/{package}/**" for package in LEARNING_CODE]
-    return git("rev-list", "--count", f"{made_by}..HEAD", "--", *places) or "not in this history"
+    count = git("rev-list", "--count", f"{made_by}..HEAD", "--", *places, checkout=checkout)
+    return count or "not in this history"
 
 
 def mean(values: Iterable[float]) -> float:

@@ -42,7 +42,7 @@ LOCK = "run.lock"
 
 RunStatus = Literal["running", "finished", "failed", "interrupted"]
 
-_SOURCE = Path(__file__).resolve().parent.parent
+SOURCE = Path(__file__).resolve().parent.parent
 _DISTRIBUTIONS = {"fedsim": "fedgrpo-sim"} | {
     name: name
     for name in (
@@ -269,14 +269,14 @@ def source_hash() -> str:
     return state.hexdigest()
 
 
-def git_commit(checkout: Path = _SOURCE) -> str | None:
+def git_commit(checkout: Path = SOURCE) -> str | None:
     """Commit of the source checkout (``-dirty`` if tracked files differ); None when installed without git."""
     commit = git("rev-parse", "HEAD", checkout=checkout)
     changed = git("status", "--porcelain", "--untracked-files=no", checkout=checkout)
     return None if commit is None or changed is None else commit + ("-dirty" if changed else "")
 
 
-def git(*arguments: str, checkout: Path = _SOURCE) -> str | None:
+def git(*arguments: str, checkout: Path = SOURCE) -> str | None:
     """What git says about the source checkout; None without a checkout, without git, or where it refuses."""
     if not (checkout / ".git").exists():
         return None

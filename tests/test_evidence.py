@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from analysis import evidence, finished
 from fedsim.errors import RunFolderError
+from fedsim.runfolder import git
 from fedsim.sweeps.comparison import write_comparison
 
 # Final greedy accuracy by method and seed; every method starts from 0.20.
@@ -237,6 +239,27 @@ def test_the_first_line_says_whose_runs_these_are_and_how_old_they_are(compariso
     assert line.startswith(
         "**Runs are of commit 0000000000 (not in this history)**; in brackets: commits of learning code"
     )
+
+
+def test_commits_of_learning_code_are_counted_wherever_in_the_package_it_stands(tmp_path):
+    """Runs are of the first commit; of the four after it two touch learning code, before and after it has moved."""
+
+    def commit_of(path):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(path)
+        by = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        for words in (["add", path], [*by, "commit", "-q", "-m", "x"]):
+            subprocess.run(["git", "-C", str(tmp_path), *words], check=True, capture_output=True)
+        return git("rev-parse", "--short=10", "HEAD", checkout=tmp_path)
+
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    changed = ("fedsim/models/a.py", "docs/models.md", "fedsim/sim/protocols/b.py", "fedsim/clock.py")
+    made_by = commit_of("fedsim/rl/losses.py")
+    here = [commit_of(path) for path in changed][-1]
+    page = [f"code of commit {made_by}, commit {here}", f"again: commit {made_by}."]
+    line = finished.provenance(page, tmp_path)
+    assert line.startswith(f"**Runs are of commit {made_by} (2), {here} (0)**;")
+    assert f"from there to {here}." in line
 
 
 PAGES = [Path("docs") / name for name in ("evidence.md", "dropout.md", "learning_evidence.md")]
