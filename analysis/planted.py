@@ -245,8 +245,8 @@ def lines(folder: Path, made_by: str) -> Iterator[str]:
     )
     yield ""
     yield (
-        "What this does not show: whether the method learns anything that was not planted (a gain on the clean half would), or "
-        "what it does on a corpus whose mistakes have no such pattern."
+        "A gain on the clean half alone is one that was not planted. What this does not show: what a method gains where a "
+        "corpus' mistakes have no such pattern."
     )
 
 
