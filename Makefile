@@ -64,6 +64,7 @@ format: $(STAMP)  ## format the code and fix what lint can fix
 evidence: $(STAMP)  ## controls, baselines and dropout over five seeds with real models (about two hours; resumable)
 	$(BIN)/fedsim compare scenarios/overhead.yaml --seeds 0,1,2,3,4 --out .evidence/overhead
 	$(BIN)/fedsim compare scenarios/evidence.yaml --out .evidence/controls
+	$(BIN)/python -m analysis.planted .evidence/controls
 	$(BIN)/python -m analysis.evidence .evidence/controls .evidence/overhead docs/evidence.md
 	$(BIN)/fedsim compare scenarios/dropout_policies.yaml --out .evidence/dropout_policies
 	$(BIN)/fedsim compare scenarios/dropout.yaml --out .evidence/dropout

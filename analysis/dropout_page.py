@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.finished import Compared, listed, mean, read
+from analysis.finished import Compared, listed, mean, provenance, read
 from fedsim.errors import RunFolderError
 from fedsim.results import load
 from fedsim.runfolder import write_atomically
@@ -24,9 +24,12 @@ BOUND = 0.03
 
 def lines(policies: Compared, dropout: Compared) -> list[str]:
     """The page, line by line; the first variant of ``dropout`` is the world without dropout."""
+    page = [*_page(policies, dropout)]
+    return ["# What dropout costs FedGRPO", "", provenance(page), "", *page]
+
+
+def _page(policies: Compared, dropout: Compared) -> list[str]:
     return [
-        "# What dropout costs FedGRPO",
-        "",
         "Written by `make evidence` from finished runs of real models; no number here is typed by hand. Every run has the same "
         "virtual time; a seed fixes models, questions, devices and their luck for all variants, so differences are paired. "
         "Intervals are 95% Student-t over seeds.",
@@ -46,6 +49,8 @@ def lines(policies: Compared, dropout: Compared) -> list[str]:
         *_losses(dropout),
         "",
         *_verdict(dropout),
+        "",
+        *_share_of_gain(dropout),
         "",
         "## By domain",
         "",
@@ -97,6 +102,29 @@ def _verdict(compared: Compared) -> Iterator[str]:
             wanted = f" Wanted: upper end below {BOUND}; {'met' if loss['high'] < BOUND else 'NOT met'}."
         each = ", ".join(f"{one:+.3f}" for one in losses)
         yield f"* **{name}** loses {show(loss, signed=True)} (by seed: {each}).{wanted}"
+
+
+def _share_of_gain(compared: Compared) -> Iterator[str]:
+    """Losses beside what there is to lose, and how many groups were lost for it."""
+    (name, reference), *others = compared.summaries.items()
+    gain = mean(
+        [
+            float(run["accuracy"]["greedy"]["final"] - run["accuracy"]["greedy"]["initial"])
+            for run in reference
+        ]
+    )
+    if gain <= 0:
+        yield f"{name} gains nothing over the start: there is nothing to lose."
+        return
+    shares = []
+    for other, runs in others:
+        loss = paired(_greedy(reference), _greedy(runs))
+        upper = "" if loss["high"] is None else f" (upper end {loss['high'] / gain:.0%})"
+        shares.append(f"{other} {(loss['mean'] or 0.0) / gain:.0%}{upper}")
+    yield (
+        f"As a share of what there is to lose, the gain of {name} over the start ({gain:.2f}): {', '.join(shares)}. "
+        "Lost groups (above) are replaced by those of other questions: what goes is time, so updates, not parts of them."
+    )
 
 
 def _by_domain(compared: Compared) -> Iterator[str]:

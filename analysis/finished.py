@@ -6,6 +6,7 @@ One reader for every page that stands on ``comparison.json``; tables and verdict
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,14 @@ from typing import Any
 import numpy as np
 
 from fedsim.errors import RunFolderError
-from fedsim.runfolder import MANIFEST, SUMMARY
+from fedsim.runfolder import MANIFEST, SOURCE, SUMMARY, git
+
+LEARNING_CODE = ("models", "rl", "protocols", "selection", "tasks", "privacy")
+"""Packages that decide what is learnt, wherever in ``fedsim/`` they stand."""
+
+_NAMES = {"fedgrpo": "FedGRPO (floored", "paper_selection": "FedGRPO (paper's selection"}
+_VARIANT = re.compile(rf"(?<![\w/.-])({'|'.join(_NAMES)})(?:-(\w+))?(?![\w/-]|\.\w)")
+_COMMIT = re.compile(r"\bcommit ([0-9a-f]{10})\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +76,42 @@ def read(folder: Path) -> Compared:
 
 
 def commit(manifest: Mapping[str, Any]) -> str:
-    """Which commit of this repository made a run, short."""
+    """Which commit of this repository made a run, short, and whether tracked files differed from it."""
     made_by = manifest.get("git_commit")
-    return f"commit {made_by[:10]}" if made_by else "an unknown commit"
+    if not made_by:
+        return "an unknown commit"
+    return f"commit {made_by[:10]}" + (" (tracked files differed)" if made_by.endswith("-dirty") else "")
 
 
 def commits(manifests: Iterable[Mapping[str, Any]]) -> str:
     """Which commits of this repository made several runs, each once, in the order of the runs."""
     return ", ".join(dict.fromkeys(commit(manifest) for manifest in manifests))
+
+
+def named(text: str) -> str:
+    """A page with the methods' names for the variants' names of the comparison files.
+
+    >>> named("| fedgrpo-tuned | paper_selection | fedpetuning-grpo |")
+    "| FedGRPO (floored, tuned) | FedGRPO (paper's selection) | fedpetuning-grpo |"
+    """
+    return _VARIANT.sub(lambda found: _NAMES[found[1]] + (f", {found[2]})" if found[2] else ")"), text)
+
+
+def provenance(page: Iterable[str], checkout: Path = SOURCE) -> str:
+    """First line of an evidence page: the commits it names, and how much code that decides learning has changed since."""
+    here = git("rev-parse", "--short=10", "HEAD", checkout=checkout) or "an unknown commit"
+    found = dict.fromkeys(_COMMIT.findall("\n".join(page)))
+    ages = ", ".join(f"{made_by} ({_commits_since(made_by, checkout)})" for made_by in found) or "unknown"
+    return (
+        f"**Runs are of commit {ages}**; in brackets: commits of learning code ({', '.join(LEARNING_CODE)} in fedsim/) from "
+        f"there to {here}. Where that is not 0, newer code gives other numbers."
+    )
+
+
+def _commits_since(made_by: str, checkout: Path) -> str:
+    places = [f":(glob)fedsim/**/{package}/**" for package in LEARNING_CODE]
+    count = git("rev-list", "--count", f"{made_by}..HEAD", "--", *places, checkout=checkout)
+    return count or "not in this history"
 
 
 def mean(values: Iterable[float]) -> float:

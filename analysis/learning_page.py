@@ -20,7 +20,7 @@ from analysis.figures.evidence_hostile import hostile_map
 from analysis.figures.evidence_losses import loss_figure
 from analysis.figures.evidence_privacy import privacy_map
 from analysis.figures.evidence_schedules import schedule_curves
-from analysis.finished import read
+from analysis.finished import provenance, read
 from analysis.learning import hostile, losses, privacy, schedules
 from analysis.learning.hostile_runs import read_grid
 from analysis.learning.privacy_runs import read_leaks, read_promises
@@ -53,7 +53,7 @@ def write(given: argparse.Namespace) -> Path:
         ("Hostile experts where the only expert may be one", "--byzantine-hard", given.byzantine_hard, _hard),
         ("Privacy: promises, attacks, costs", "--privacy", given.privacy, _privacy),
     ]
-    lines = list(_head())
+    lines: list[str] = []
     figures: dict[str, Figure] = {}
     for title, option, folder, make in sections:
         lines += ["", f"## {title}", ""]
@@ -70,14 +70,17 @@ def write(given: argparse.Namespace) -> Path:
                 else f"No figure: {caption[0].lower()}{caption[1:]}: nothing to draw.",
             ]
         figures |= {name: figure for name, (figure, _) in drawn.items() if figure is not None}
+    lines = [*_head(provenance(lines)), *lines]
     page: Path = given.page
     for name, figure in figures.items():
         save_png(figure, page.parent / name)
     return write_atomically(page, ("\n".join(lines) + "\n").encode())
 
 
-def _head() -> Iterator[str]:
+def _head(runs: str) -> Iterator[str]:
     yield "# Evidence: how the server learns"
+    yield ""
+    yield runs
     yield ""
     yield (
         "Written by `make evidence-learning` from finished runs of real models; no number or verdict here is typed by hand. A "

@@ -35,6 +35,8 @@ def lines(folder: Path) -> list[str]:
         f"`fedsim compare {comparison['name']}`, seeds {', '.join(map(str, comparison['seeds']))}, "
         f"code of {commit(manifest)}. All variants meet the same devices, presence, links and questions.",
         "",
+        f"What was tuned: {_tuned(folder, comparison)}",
+        "",
         table,
         "",
         "### What the target cost",
@@ -148,6 +150,13 @@ def _ledger_cells(entries: Sequence[Mapping[str, Any]]) -> list[str]:
         "" if releases is None else str(releases),
         f"{malformed / max(1, sent + malformed):.0%}",
     ]
+
+
+def _tuned(folder: Path, comparison: Mapping[str, Any]) -> str:
+    if (folder / "tuning.md").is_file():
+        return "one setting of each method, on a grid and validation questions (values at the end)."
+    keys = dict.fromkeys(one["tuned"]["key"] for one in comparison["variants"] if one["tuned"])
+    return f"nothing on this page; the grid was not run. {', '.join(keys) or 'All settings'}: the file's own values."
 
 
 def _values(folder: Path, comparison: Mapping[str, Any]) -> Iterator[str]:

@@ -45,7 +45,7 @@ LOCK = "run.lock"
 RunStatus = Literal["running", "finished", "failed", "interrupted"]
 
 _MARKERS = ("comparison.yaml", "stress.yaml")  # of the folders of `fedsim compare` and `fedsim stress`
-_SOURCE = Path(__file__).resolve().parent.parent
+SOURCE = Path(__file__).resolve().parent.parent
 _DISTRIBUTIONS = {"fedsim": "fedgrpo-sim"} | {
     name: name
     for name in (
@@ -315,23 +315,25 @@ def source_hash() -> str:
     return state.hexdigest()
 
 
-def git_commit(checkout: Path = _SOURCE) -> str | None:
+def git_commit(checkout: Path = SOURCE) -> str | None:
     """Commit of the source checkout (``-dirty`` if tracked files differ); None when installed without git."""
+    commit = git("rev-parse", "HEAD", checkout=checkout)
+    changed = git("status", "--porcelain", "--untracked-files=no", checkout=checkout)
+    return None if commit is None or changed is None else commit + ("-dirty" if changed else "")
+
+
+def git(*arguments: str, checkout: Path = SOURCE) -> str | None:
+    """What git says about the source checkout; None without a checkout, without git, or where it refuses."""
     if not (checkout / ".git").exists():
         return None
     # Inside a git hook these point at another repository.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(checkout), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True, env=environment)
-        return done.stdout.strip()
-
+    command = ["git", "-C", str(checkout), *arguments]
     try:
-        commit = git("rev-parse", "HEAD")
-        return commit + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True, env=environment)
     except (OSError, subprocess.SubprocessError):
         return None
+    return done.stdout.strip()
 
 
 def _first_manifest(name: str, seed: int) -> dict[str, Any]:

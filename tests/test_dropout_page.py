@@ -52,6 +52,17 @@ def test_a_loss_that_is_small_for_sure_meets_the_bound(tmp_path):
     assert "below 0.03; met" in text and "NOT" not in text
 
 
+def test_losses_are_shares_of_what_there_is_to_lose(tmp_path):
+    """The start is .3 and none ends at .45: of a gain of .15, losses of .03 are a fifth, for sure (no spread)."""
+    text = page(tmp_path, none=[0.45, 0.45, 0.45], independent=[0.42, 0.42, 0.42])
+    assert "the gain of none over the start (0.15): independent 20% (upper end 20%). Lost groups" in text
+
+
+def test_where_nothing_is_gained_nothing_can_be_lost(tmp_path):
+    text = page(tmp_path, none=[0.3, 0.3, 0.3], independent=[0.42, 0.42, 0.42])
+    assert "none gains nothing over the start: there is nothing to lose." in text
+
+
 def test_only_the_independent_case_is_judged(tmp_path):
     text = page(tmp_path, none=[0.5, 0.4, 0.45], correlated=[0.2, 0.1, 0.3])
     assert "**correlated** loses +0.250" in text and "Wanted" not in text

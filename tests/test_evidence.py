@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 
-from analysis import evidence
+from analysis import evidence, finished
 from fedsim.errors import RunFolderError
+from fedsim.runfolder import git
 from fedsim.sweeps.comparison import write_comparison
 
 # Final greedy accuracy by method and seed; every method starts from 0.20.
@@ -20,6 +23,11 @@ FINAL = {
     "self_reward": (0.19, 0.20, 0.21),
     "dp_sft": (0.40, 0.41, 0.40),
     "dp_grpo": (0.45, 0.70, 0.45),
+}
+
+SELECTIONS = {
+    "fedgrpo": {"competence_floor": 0.7, "num_neighbours": 10, "grouping": "candidates"},
+    "paper_selection": {"competence_floor": 0.0, "num_neighbours": 20, "grouping": "per_expert"},
 }
 
 
@@ -56,7 +64,10 @@ def comparison(tmp_path):
                 (folder / place).mkdir(parents=True, exist_ok=True)
                 found = summary(method.removesuffix("-tuned"), seed, value)
                 rows = [{"accuracy_by_domain": {"gcd": known, "lcm": known / 2}} for known in clients]
+                settings = SELECTIONS.get(method)
                 manifest = {
+                    "scenario": {"protocol": settings} if settings else None,
+                    "git_commit": "0" * 40,
                     "platform": {"cpu": "Abacus 9000"},
                     "versions": {"python": "3.11.7", "torch": "2.13"},
                 }
@@ -85,13 +96,13 @@ def test_each_claim_is_computed_from_the_runs_and_a_miss_is_said(comparison):
     found = verdicts(page(comparison(FINAL)))
     assert found["Central-GRPO gains at least .10 greedy over zero-shot"][1] == "yes"
     # Gains 0.34, 0.38, 0.33 over 0.40, 0.42, 0.38: shares 0.85, 0.905, 0.868.
-    assert found["FedGRPO's gain is at least .8 of Central-GRPO's (mean)"][0].startswith("0.874 [")
-    assert found["FedGRPO's gain is at least .8 of Central-GRPO's (mean)"][1] == "yes"
-    assert found["FedGRPO minus random experts: lower bound at least .08"][1] == "yes"
+    assert found["FedGRPO (floored)'s gain is at least .8 of Central-GRPO's (mean)"][0].startswith("0.874 [")
+    assert found["FedGRPO (floored)'s gain is at least .8 of Central-GRPO's (mean)"][1] == "yes"
+    assert found["FedGRPO (floored) minus random experts: lower bound at least .08"][1] == "yes"
     # 0.00 on average, but its upper bound is 0.025: not shown to gain nothing.
     assert found["self-reward gains nothing: upper bound below .02"] == ("0.000 [-0.025, 0.025]", "**no**")
-    assert found["FedGRPO above dp_sft"][1] == "yes"
-    assert found["FedGRPO above dp_grpo"][1] == "**no**"
+    assert found["FedGRPO (floored) above dp_sft"][1] == "yes"
+    assert found["FedGRPO (floored) above dp_grpo"][1] == "**no**"
 
 
 @pytest.mark.parametrize(("last", "met"), [(0.22, "**no**"), (0.205, "yes")])
@@ -102,7 +113,7 @@ def test_the_same_claim_turns_with_the_runs(comparison, last, met):
 
 def test_a_claim_about_methods_that_were_not_run_is_left_out(comparison):
     found = verdicts(page(comparison({name: FINAL[name] for name in ("fedgrpo", "random")})))
-    assert list(found) == ["FedGRPO minus random experts: lower bound at least .08"]
+    assert list(found) == ["FedGRPO (floored) minus random experts: lower bound at least .08"]
 
 
 def test_methods_from_a_tuned_server_have_their_own_table_and_claims(comparison):
@@ -111,9 +122,9 @@ def test_methods_from_a_tuned_server_have_their_own_table_and_claims(comparison)
     tuned = {f"{name}-tuned": FINAL[name] for name in ("fedgrpo", "dp_sft", "dp_grpo")}
     text = page(comparison(FINAL | tuned))
     assert "Not part of this comparison." not in text
-    assert verdicts(text)["from the Dp-tuned server: FedGRPO above dp_sft"][1] == "yes"
+    assert verdicts(text)["from the Dp-tuned server: FedGRPO (floored) above dp_sft"][1] == "yes"
     section = text.partition("already tuned")[2].partition("## ")[0]
-    assert "| fedgrpo-tuned |" in section and "| central_grpo |" not in section
+    assert "| FedGRPO (floored, tuned) |" in section and "| central_grpo |" not in section
 
 
 def test_accuracies_costs_and_clients_are_the_runs_own(comparison):
@@ -121,8 +132,10 @@ def test_accuracies_costs_and_clients_are_the_runs_own(comparison):
     assert "3 seeds (0, 1, 2)" in text and "1234 test questions" in text and "Abacus 9000" in text
     rows = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
     costs = text.partition("## What it cost")[2].partition("## ")[0]
-    (fedgrpo,) = [line for line in costs.splitlines() if line.startswith("| fedgrpo |")]
-    assert fedgrpo == ("| fedgrpo | 1.0 KiB | 3.0 KiB | 1.0 KiB | 25.0% | 90 / 100 | 57.5 s | 1.50 | 0.812 |")
+    (fedgrpo,) = [line for line in costs.splitlines() if line.startswith("| FedGRPO (floored) |")]
+    assert fedgrpo == (
+        "| FedGRPO (floored) | 1.0 KiB | 3.0 KiB | 1.0 KiB | 25.0% | 90 / 100 | 57.5 s | 1.50 | 0.812 |"
+    )
     (central,) = [line for line in costs.splitlines() if line.startswith("| central_grpo |")]
     assert central.endswith("| 57.5 s |  |  |")
     assert rows["gcd"].startswith("| gcd | 0.900 [0.900, 0.900] | 0.700 [0.700, 0.700] | 0.200 [")
@@ -166,3 +179,110 @@ def test_the_command_prints_the_page_it_wrote(comparison, tmp_path, capsys):
     assert evidence.main([str(comparison(FINAL)), str(target)]) == 0
     assert capsys.readouterr().out == f"{target}\n"
     assert target.read_text().startswith("# Evidence\n")
+
+
+def test_both_selections_stand_by_name_with_their_settings_and_their_share_of_centrals_gain(comparison):
+    text = page(comparison(FINAL | {"paper_selection": (0.40, 0.38, 0.42)}))
+    found = verdicts(text)
+    # Mean gains: 0.35 floored, 0.20 with the paper's selection, 0.40 Central-GRPO.
+    assert found["... as ratio of the mean gains at least .8"] == ("0.88", "yes")
+    ours = "FedGRPO (paper's selection): ratio of its mean gain to Central-GRPO's at least .8"
+    assert found[ours] == ("0.50", "**no**")
+    assert (
+        "FedGRPO (floored) has `competence_floor` 0.7, L = `num_neighbours` 10, `grouping: candidates`; FedGRPO (paper's "
+        "selection) has `competence_floor` 0, L = `num_neighbours` 20, `grouping: per_expert`."
+    ) in text
+    assert "| FedGRPO (paper's selection) |" in text
+    assert "fedgrpo |" not in text and "paper_selection" not in text
+
+
+def test_distillation_is_told_apart_from_scores_only_where_the_interval_says_so(comparison):
+    above = page(comparison(FINAL | {"distil": (0.56, 0.60, 0.55)}))
+    # Differences .02, .02, .02; then .02, -.02, .03.
+    assert (
+        "ends +0.020 [+0.020, +0.020] from FedGRPO (floored), for which scores leave them: told apart"
+        in above
+    )
+    assert "for which scores leave them: not told apart" in page(
+        comparison(FINAL | {"distil": (0.56, 0.56, 0.56)})
+    )
+
+
+def test_domains_stand_apart_with_their_share_of_the_gain(comparison):
+    folder = comparison(FINAL)
+    ends = {"gcd": 0.8, "lcm": 0.5, "sums": 0.1}
+    for path in folder.glob("runs/*/summary.json"):
+        found = json.loads(path.read_text())
+        found["accuracy"]["by_domain"] = {name: {"initial": 0.2, "final": end} for name, end in ends.items()}
+        path.write_text(json.dumps(found))
+    for path in folder.glob("runs/*/clients.json"):
+        path.write_text(json.dumps([{"accuracy_by_domain": dict.fromkeys(ends, 0.9)}]))
+    text = page(folder)
+    # Gains .6, .3 and -.1 sum to .8: the first two carry .9 / .8.
+    assert (
+        "gcd and lcm carry 112% of the gain summed over the 3 domains; domains that fall: sums (-0.100)."
+        in text
+    )
+    (gcd,) = [line for line in text.splitlines() if line.startswith("| gcd |")]
+    assert " | +0.600 | " in gcd
+
+
+def test_only_whole_names_of_variants_are_replaced():
+    text = "fedgrpo, fedgrpo-answers_up: fedpetuning-grpo a/fedgrpo.yaml my-fedgrpo fedgrpo."
+    assert finished.named(text) == (
+        "FedGRPO (floored), FedGRPO (floored, answers_up): fedpetuning-grpo a/fedgrpo.yaml my-fedgrpo FedGRPO (floored)."
+    )
+
+
+def test_the_first_line_says_whose_runs_these_are_and_how_old_they_are(comparison):
+    line = page(comparison(FINAL)).splitlines()[2]
+    assert line.startswith(
+        "**Runs are of commit 0000000000 (not in this history)**; in brackets: commits of learning code"
+    )
+
+
+def test_commits_of_learning_code_are_counted_wherever_in_the_package_it_stands(tmp_path):
+    """Runs are of the first commit; of the four after it two touch learning code, before and after it has moved."""
+
+    def commit_of(path):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(path)
+        by = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        for words in (["add", path], [*by, "commit", "-q", "-m", "x"]):
+            subprocess.run(["git", "-C", str(tmp_path), *words], check=True, capture_output=True)
+        return git("rev-parse", "--short=10", "HEAD", checkout=tmp_path)
+
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    changed = ("fedsim/models/a.py", "docs/models.md", "fedsim/sim/protocols/b.py", "fedsim/clock.py")
+    made_by = commit_of("fedsim/rl/losses.py")
+    here = [commit_of(path) for path in changed][-1]
+    page = [f"code of commit {made_by}, commit {here}", f"again: commit {made_by}."]
+    line = finished.provenance(page, tmp_path)
+    assert line.startswith(f"**Runs are of commit {made_by} (2), {here} (0)**;")
+    assert f"from there to {here}." in line
+
+
+PAGES = [Path("docs") / name for name in ("evidence.md", "dropout.md", "learning_evidence.md")]
+
+
+@pytest.mark.parametrize("page_of", PAGES, ids=lambda path: path.name)
+def test_every_evidence_page_says_first_which_commits_it_stands_on(page_of):
+    text = (Path(__file__).parents[1] / page_of).read_text(encoding="utf-8")
+    first = text.splitlines()[2]
+    assert first.startswith("**Runs are of commit ")
+    below = set(re.findall(r"commit ([0-9a-f]{10})\b", text.partition(first)[2]))
+    said = first.partition("**;")[0]
+    assert below and all(re.search(rf"{made_by} \(\d+\)", said) for made_by in below)
+
+
+def test_learning_code_is_where_the_first_line_counts_it():
+    package = Path(finished.__file__).parents[1] / "fedsim"
+    assert all(list(package.glob(f"**/{name}/*.py")) for name in finished.LEARNING_CODE)
+
+
+def test_a_run_of_changed_files_says_so():
+    assert finished.commit({"git_commit": "ab" * 20}) == "commit ababababab"
+    assert (
+        finished.commit({"git_commit": "ab" * 20 + "-dirty"}) == "commit ababababab (tracked files differed)"
+    )
+    assert finished.commit({}) == "an unknown commit"

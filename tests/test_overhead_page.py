@@ -87,7 +87,7 @@ def test_what_the_target_cost_is_the_median_with_lost_runs_counted_as_more_than_
     assert found["worse"] == ["1 of 3", "", "", ""]
     note = section(tmp_path, "What the target cost")[0]
     assert "0.450 (the comparison file)" in note and "rounded up to the next look" in note
-    table = [line for line in overhead_page.lines(tmp_path)[4].splitlines() if line.startswith("| ")]
+    table = [line for line in overhead_page.lines(tmp_path)[6].splitlines() if line.startswith("| ")]
     assert table[1].endswith("| 4.00 MiB; reached 2 of 3 |") and table[2].endswith("| reached 1 of 3 |")
 
 
@@ -148,7 +148,12 @@ def test_without_synthetic_rows_and_without_a_grid_the_page_says_so(tmp_path):
     folder = compared(tmp_path, [REACHES])
     assert section(folder, "What the synthetic rows promise") == ["No variant makes synthetic rows."]
     assert rows(folder, "Values chosen on validation questions") == {"reaches": ["not tuned", ""]}
+    assert (
+        "What was tuned: nothing on this page; the grid was not run. All settings"
+        in overhead_page.lines(folder)[4]
+    )
     (folder / "tuning.md").write_text("the grid as it was\n")
+    assert overhead_page.lines(folder)[4].startswith("What was tuned: one setting of each method, on a grid")
     assert section(folder, "Values chosen on validation questions") == ["the grid as it was"]
 
 

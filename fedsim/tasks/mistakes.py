@@ -84,3 +84,16 @@ def mistake(kind: str, answer: str, other: str = "") -> str:
     if kind != "reversed" and _LAST_INTEGER.search(answer):
         return _LAST_INTEGER.sub(lambda found: str(int(found.group()) + 1), answer, count=1)
     return answer + answer[-1:]
+
+
+def undone(kind: str, answer: str) -> str:
+    """What ``answer`` was before the mistake of this kind (not ``shuffled``, which cannot be told from the answer alone).
+
+    >>> undone("auto", "-11"), undone("auto", "neon"), undone("off_by_one", "x = 10")
+    ('-12', 'noen', 'x = 9')
+    """
+    if kind == "auto":
+        kind = "off_by_one" if _INTEGER.search(answer) else "reversed"
+    if kind == "reversed":
+        return answer[::-1]
+    return _LAST_INTEGER.sub(lambda found: str(int(found.group()) - 1), answer, count=1)
