@@ -22,6 +22,7 @@ from analysis.figures.compare_front import compare_front
 from analysis.figures.compare_target import compare_target
 from fedsim.runfolder import write_atomically
 from fedsim.sweeps.comparison import interval, show
+from fedsim.sweeps.quantiles import QUANTILES, show_quantiles
 from fedsim.units import format_bytes, format_seconds
 
 COMPARISON_FIGURES: tuple[FigureSpec[ComparisonRuns], ...] = (
@@ -88,7 +89,7 @@ _COLUMNS = (
 
 def _page(comparison: ComparisonRuns, sections: list[str]) -> str:
     title = html.escape(f"Comparison {comparison.name}")
-    notes = said_of_all(comparison)
+    notes = [*said_of_all(comparison), f"Virtual time: {QUANTILES}"]
     if comparison.target is not None:
         notes.append(
             f"Target: {comparison.target.greedy:.3f} greedy accuracy on validation questions ({comparison.target.origin})."
@@ -112,7 +113,6 @@ def _row(cells: tuple[str, ...], tag: str) -> str:
 
 def _cells(method: Method) -> tuple[str, ...]:
     finals = [run.summary["accuracy"]["greedy"]["final"] for run in method.runs]
-    seconds = interval([run.summary["virtual_s"] for run in method.runs])["mean"]
     return (
         method.name,
         method.label,
@@ -125,7 +125,7 @@ def _cells(method: Method) -> tuple[str, ...]:
             format_bytes(float(method.total(account, way)["mean"] or 0.0))
             for account, way in (("paper", "up"), ("wire", "up"), ("wire", "down"))
         ),
-        format_seconds(float(seconds or 0.0)),
+        show_quantiles([run.summary["virtual_s"] for run in method.runs], format_seconds),
         method.billed or "itself",
     )
 

@@ -21,7 +21,8 @@ from analysis.finished import commit
 from fedsim.errors import RunFolderError
 from fedsim.runfolder import MANIFEST, SUMMARY, write_atomically
 from fedsim.sweeps.comparison import Interval, gain, interval, paired, show
-from fedsim.units import format_bytes
+from fedsim.sweeps.quantiles import QUANTILES, show_quantiles
+from fedsim.units import format_bytes, format_seconds
 
 Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 """Summaries by variant, in the order of the seeds."""
@@ -110,6 +111,8 @@ def _page(
         *(_methods(runs, tuned) if tuned else ["Not part of this comparison."]),
         "",
         "## What it cost",
+        "",
+        f"Means over seeds; virtual time: {QUANTILES}",
         "",
         *_costs(runs, [*plain, *tuned]),
         "",
@@ -249,7 +252,7 @@ def _costs(runs: Runs, names: Sequence[str]) -> list[str]:
             "" if wasted[0] is None else f"{np.mean([share for share in wasted if share is not None]):.1%}",
             f"{np.mean([run['requests']['ok'] for run in found]):.0f} / "
             f"{np.mean([run['requests']['total'] for run in found]):.0f}",
-            f"{np.mean([run['virtual_s'] for run in found]):.1f} s",
+            show_quantiles([run["virtual_s"] for run in found], format_seconds),
             ""
             if found[0]["staleness"]["mean"] is None
             else f"{np.mean([r['staleness']['mean'] for r in found]):.2f}",

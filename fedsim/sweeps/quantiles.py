@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 NOT_REACHED = "-"
 QUANTILES = (
-    "Median, in brackets the 90th percentile: of n values the ceil(n/2)-th and ceil(.9 n)-th smallest (one number where both "
+    "median, in brackets the 90th percentile: of n values the ceil(n/2)-th and ceil(.9 n)-th smallest (one number where both "
     "read alike)."
 )
 

@@ -266,7 +266,7 @@ def _paid(
                 *([show(interval(_values(runs, "greedy_final")))] * has_accuracy),
             ]
         )
-    yield f"\nTimes are of all runs of a line. {_QUANTILES}\n"
+    yield f"\nTimes, of all runs of a line: {_QUANTILES}\n"
     if not has_pairs:
         yield (
             f"The other columns are means over the runs of that {axis}, each of which weighs alike. Its points are its own "
@@ -348,7 +348,7 @@ def _grids(stress: Stress, shape: Layout, runs: Runs, parts: Parts) -> Iterator[
             continue
         yield f"## {title}\n"
         if name in COSTS:
-            yield f"{_QUANTILES}\n"
+            yield f"Cells: {_QUANTILES}\n"
         yield from _grid(
             stress, shape, runs, partial(_cost_cell if name in COSTS else _mean_cell, name, write)
         )
