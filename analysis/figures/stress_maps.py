@@ -29,7 +29,7 @@ from fedsim.sweeps.stress_pages import named_seeds
 from fedsim.sweeps.stress_pairs import COSTS
 
 _MOST_ACROSS = 3  # panels side by side
-_CELL_IN, _LINE_IN, _HEAD_IN, _FOOT_IN = 0.235, 0.085, 0.24, 0.8
+_CELL_IN, _LINE_IN, _HEAD_IN, _FOOT_IN = 0.235, 0.1, 0.24, 0.8
 _WORDS = {"failed": "failed", "refused": "refused", "out_of_time": "late"}
 
 
@@ -217,7 +217,7 @@ def _cells(
                 "\n".join(small),
                 ha="center",
                 va="top",
-                fontsize=4.5,
+                fontsize=5.2,
                 color=ink,
                 linespacing=1.0,
             )
