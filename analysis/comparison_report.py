@@ -17,6 +17,7 @@ from analysis.figures.compare_front import compare_front
 from analysis.figures.compare_target import compare_target
 from fedsim.runfolder import write_atomically
 from fedsim.sweeps.comparison import show
+from fedsim.sweeps.quantiles import QUANTILES, show_quantiles
 from fedsim.sweeps.stats import interval
 from fedsim.units import format_bytes, format_seconds
 
@@ -82,7 +83,7 @@ _COLUMNS = (
 
 def _page(comparison: ComparisonRuns, sections: list[str]) -> str:
     title = html.escape(f"Comparison {comparison.name}")
-    notes = said_of_all(comparison)
+    notes = [*said_of_all(comparison), f"Virtual time: {QUANTILES}"]
     if comparison.target is not None:
         notes.append(
             f"Target: {comparison.target.greedy:.3f} greedy accuracy on validation questions ({comparison.target.origin})."
@@ -106,7 +107,6 @@ def _row(cells: tuple[str, ...], tag: str) -> str:
 
 def _cells(method: Method) -> tuple[str, ...]:
     finals = [run.summary["accuracy"]["greedy"]["final"] for run in method.runs]
-    seconds = interval([run.summary["virtual_s"] for run in method.runs])["mean"]
     return (
         method.name,
         method.label,
@@ -119,6 +119,6 @@ def _cells(method: Method) -> tuple[str, ...]:
             format_bytes(float(method.total(account, way)["mean"] or 0.0))
             for account, way in (("paper", "up"), ("wire", "up"), ("wire", "down"))
         ),
-        format_seconds(float(seconds or 0.0)),
+        show_quantiles([run.summary["virtual_s"] for run in method.runs], format_seconds),
         method.billed or "itself",
     )

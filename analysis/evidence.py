@@ -21,8 +21,9 @@ from analysis.finished import Compared, head, listed, named, provenance, read, r
 from fedsim.errors import RunFolderError
 from fedsim.runfolder import MANIFEST, write_atomically
 from fedsim.sweeps.comparison import gain, show
+from fedsim.sweeps.quantiles import QUANTILES, show_quantiles
 from fedsim.sweeps.stats import Interval, interval, paired
-from fedsim.units import format_bytes
+from fedsim.units import format_bytes, format_seconds
 
 Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 """Summaries by variant, in the order of the seeds."""
@@ -100,6 +101,8 @@ def _page(compared: Compared, clients: Mapping[str, Any], manifest: Mapping[str,
         *planted.lines(compared.folder, compared.made_by),
         "",
         "## What it cost",
+        "",
+        f"Means over seeds; virtual time: {QUANTILES}",
         "",
         *_costs(runs, [*plain, *tuned]),
         "",
@@ -298,7 +301,7 @@ def _costs(runs: Runs, names: Sequence[str]) -> list[str]:
             "" if wasted[0] is None else f"{np.mean([share for share in wasted if share is not None]):.1%}",
             f"{np.mean([run['requests']['ok'] for run in found]):.0f} / "
             f"{np.mean([run['requests']['total'] for run in found]):.0f}",
-            f"{np.mean([run['virtual_s'] for run in found]):.1f} s",
+            show_quantiles([run["virtual_s"] for run in found], format_seconds),
             ""
             if found[0]["staleness"]["mean"] is None
             else f"{np.mean([r['staleness']['mean'] for r in found]):.2f}",

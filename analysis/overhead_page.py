@@ -89,7 +89,7 @@ def _client_training(comparison: Mapping[str, Any]) -> Iterator[str]:
     for variant in comparison["variants"]:
         spent = variant.get("one_off", {}).get("client_training", {})
         longest_s, device_s, energy_j = (
-            spent.get(key, {}).get("mean") for key in ("longest_s", "device_s", "energy_j")
+            spent[key]["median"] if spent else None for key in ("longest_s", "device_s", "energy_j")
         )
         if device_s:
             energy = "not recorded" if energy_j is None else _energy(energy_j)
@@ -98,7 +98,7 @@ def _client_training(comparison: Mapping[str, Any]) -> Iterator[str]:
         yield "No variant trains models that are the clients' own."
         return
     yield (
-        "Once, before the run, and in no total of this page; means over seeds. Device seconds and energy are sums over "
+        "Once, before the run, and in no total of this page; medians over seeds. Device seconds and energy are sums over "
         "the clients. Variants that are not listed train none."
     )
     yield ""

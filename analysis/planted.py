@@ -26,7 +26,8 @@ from fedsim.progress import SilentProgress
 from fedsim.results import load
 from fedsim.runfolder import write_json
 from fedsim.scenario import scenario_from
-from fedsim.sweeps.comparison import interval, show
+from fedsim.sweeps.comparison import show
+from fedsim.sweeps.stats import interval
 from fedsim.tasks.config import TasksConfig
 from fedsim.tasks.mistakes import operand_class, undone, wrong_classes
 from fedsim.tasks.questions import Question, TaskData

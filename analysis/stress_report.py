@@ -22,6 +22,17 @@ def _map(name: str, caption: str, missing: str) -> FigureSpec[Sweep]:
 
 STRESS_FIGURES: tuple[FigureSpec[Sweep], ...] = (
     _map("time", "Virtual time until a run had done what it was asked to.", "no run finished"),
+    _map(
+        "time_per_reward",
+        "Virtual time to finish per usable reward: one of a group that was trained on.",
+        "no run finished with usable rewards",
+    ),
+    _map("won", "Share of seeds in which no other was faster; equals share a win.", "no pairs finished"),
+    _map(
+        "won_per_reward",
+        "Share of seeds in which no other needed less time per usable reward.",
+        "no pairs finished with usable rewards",
+    ),
     _map("accuracy", "Greedy accuracy on the test questions at the end.", "timing fidelity has no accuracy"),
     _map("rewards", "Rewards that came in time, of those that were wanted.", "no run asked for rewards"),
     _map("wasted", "Share of the wire's bytes, both ways, that served nothing.", "nothing was sent"),

@@ -22,7 +22,7 @@ class Sweep:
         axes: per axis its ``key``, ``levels`` (None for a range), ``low``, ``high``, ``scale`` and ``unit``, in the file's
             order.
         x, y, panels: which axis is across, up, and has a panel for each level; None where there is none.
-        points: per point its ``levels``, ``statuses``, ``reasons`` and an interval over seeds for every measure.
+        points: per point its ``levels``, ``statuses``, ``reasons`` and every number (`fedsim.sweeps.stress_pages.document`).
         lost: per level of the panels' axis (``all`` where there is none), why rewards were lost.
     """
 
@@ -55,7 +55,7 @@ class Sweep:
 
     @property
     def averaged(self) -> list[str]:
-        """Axes that no figure shows, over which it averages."""
+        """Axes that no figure shows: it takes a mean over their levels, or the median of all their runs."""
         return [name for name in self.axes if name not in (self.x, self.y, self.panels)]
 
 

@@ -83,7 +83,24 @@ def test_aggregates_keep_the_summaries_keys_and_leave_texts_and_truths_out():
     found = aggregate([{"a": 1, "b": {"c": 2.0}, "t": "x", "f": True}, {"a": 3, "b": {"c": None, "d": 4}}])
     assert list(found) == ["a", "b"]
     assert found["a"]["mean"] == 2.0
-    assert found["b"] == {"c": interval([2.0]), "d": interval([4.0])}
+    assert (found["a"]["median"], found["a"]["p90"]) == (1, 3)  # of two the first and the second
+    assert found["b"] == {
+        "c": interval([2.0]) | {"median": 2.0, "p90": 2.0},
+        "d": interval([4.0]) | {"median": 4, "p90": 4},
+    }
+
+
+def test_virtual_times_are_medians_so_one_slow_seed_of_three_does_not_rank_a_method_last(tmp_path):
+    runs = {
+        name: [summary(seed, virtual_s=60.0 * minutes) for seed, minutes in enumerate(found)]
+        for name, found in {"deadline": [7.4, 171.0, 8.5], "quorum": [15.0, 16.0, 14.0]}.items()
+    }
+    document, lines = written(tmp_path, runs)
+    assert "| 8 min 30 s (2 h 51 min) |" in lines[2] and "| 15 min 00 s (16 min 00 s) |" in lines[3]
+    first, second = (one["virtual_s"] for one in document["variants"])
+    assert (first["median"], second["median"], first["p90"]) == (510, 900, 10260)
+    assert first["mean"] > second["mean"]
+    assert "Virtual time: median, in brackets the 90th percentile: of n values the ceil(n/2)-th" in lines[5]
 
 
 def test_the_files_have_one_entry_per_variant_one_row_per_run_and_one_line_per_variant(tmp_path):
@@ -105,7 +122,8 @@ def test_the_files_have_one_entry_per_variant_one_row_per_run_and_one_line_per_v
         ("zero_shot", "fedgrpo"), ("fedgrpo", "fedgrpo"),
     ]  # fmt: skip
     second = document["variants"][1]
-    assert second["bytes"]["paper"]["uplink"] == {"mean": 2**20, "low": 2**20, "high": 2**20, "n": 2}
+    same = dict.fromkeys(("mean", "low", "high", "median", "p90"), 2**20)
+    assert second["bytes"]["paper"]["uplink"] == same | {"n": 2}
     assert second["accuracy"]["greedy"]["final"]["mean"] == 0.625
     assert "seed" not in second and "wall_s" not in second
 
@@ -146,13 +164,11 @@ def test_differences_to_the_first_variant_are_paired_by_seed_and_keep_the_summar
     first, second = written(tmp_path, runs)[0]["variants"]
     assert first["minus_first"] is None
     found = second["minus_first"]
-    assert found["accuracy"]["greedy"]["final"] == pytest.approx(
-        {"mean": 0.1, "low": 0.1, "high": 0.1, "n": 2}
-    )
+    same = dict.fromkeys(("mean", "low", "high", "median", "p90"), 0.1)
+    assert found["accuracy"]["greedy"]["final"] == pytest.approx(same | {"n": 2})
     assert found["gain"] == pytest.approx({"mean": 0.1, "low": 0.1, "high": 0.1, "n": 2})
-    assert found["bytes"]["wire"]["uplink"] == pytest.approx(
-        {"mean": -198, "low": -198, "high": -198, "n": 2}
-    )
+    same = dict.fromkeys(("mean", "low", "high", "median", "p90"), -198)
+    assert found["bytes"]["wire"]["uplink"] == pytest.approx(same | {"n": 2})
     assert found["bytes"]["paper"]["uplink"]["mean"] == -99
     assert found["virtual_s"]["mean"] == 0.0
     assert second["gain"]["mean"] == pytest.approx(0.45)
@@ -221,7 +237,7 @@ def test_training_the_clients_own_models_is_said_to_be_outside_virtual_time(tmp_
         return summary(seed, one_off={"client_training": {"longest_s": longest_s, "device_s": 9 * longest_s}})
 
     runs = {
-        "rewards": [trained(0, 50.0), trained(1, 70.0)],
+        "rewards": [trained(0, 60.0), trained(1, 7000.0)],  # the median of two is the lower
         "random": [trained(0, 60.0), trained(1, 60.0)],
         "slow": [trained(0, 200.0), trained(1, 200.0)],
         "adapters": [trained(0, 0.0), trained(1, 0.0)],

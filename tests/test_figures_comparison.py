@@ -278,6 +278,16 @@ def test_a_method_of_which_nothing_leaves_is_told_from_one_of_which_it_is_not_re
         assert re.search(f"<tr><td>{name}</td><td>{name}</td><td>\\w+</td><td>{cell}</td>", page)
 
 
+def test_the_page_has_medians_of_virtual_times_and_no_means(tmp_path):
+    folder = write(tmp_path, [Fake("one", (0.3, 0.5), step_s=60.0)], seeds=(0, 1, 2))
+    slow = folder / json.loads((folder / "comparison.json").read_text())["runs"][1]["folder"] / "summary.json"
+    slow.write_text(json.dumps(json.loads(slow.read_text()) | {"virtual_s": 7200.0}))
+    drawn(folder)
+    page = (folder / "figures" / "index.html").read_text()
+    assert "<td>1 min 00 s (2 h 00 min)</td>" in page
+    assert "Virtual time: median, in brackets the 90th percentile" in page
+
+
 def test_unreached_runs_are_open_dots_with_an_arrow_at_what_they_spent(tmp_path):
     fakes = [Fake("good", (0.3, 0.5)), Fake("bad", (0.3, 0.31))]
     comparison = read(write(tmp_path, fakes, seeds=(0,), target=0.45))

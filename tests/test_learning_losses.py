@@ -43,13 +43,14 @@ def test_a_seed_without_samples_of_a_staleness_is_in_no_mean():
 def test_variants_are_told_apart_by_their_paired_difference(tmp_path):
     text = page(
         tmp_path, grpo=finals(0.40, 0.50, 0.45), good=finals(0.45, 0.56, 0.50), bad=finals(0.30, 0.40, 0.36),
-        alike=finals(0.45, 0.45, 0.45),
+        alike=[*finals(0.45, 0.45), *finals(0.45, looks=((0.0, 0.3), (600.0, 0.4)))],
     )  # fmt: skip
     assert "better `good`; worse `bad`; not told apart `alike`" in text
     assert "that of `good` (0.403); its difference lies above 0 with its whole interval: met." in text
     # Differences .05, .06, .05: mean .0533, s = .00577, half 4.303 * .00577 / sqrt 3 = .0143.
     assert "| good | 0.403 [0.267, 0.540] | +0.053 [+0.039, +0.068] |" in text
     assert "| 0.700 [0.700, 0.700] | 0.250 [0.250, 0.250] | 2 | 20.0 s |" in text
+    assert "| 2 | 20.0 s (10 min 00 s) |" in text  # of 20, 20 and 600 s
     assert "ranking at one rate is of loss and rate together" in text
 
 

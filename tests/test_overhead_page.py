@@ -34,7 +34,10 @@ def compared(folder, fakes, seeds=(0,), ledgers=None, one_off=None, target=0.45)
             write_run(folder / place, fake, seed)
             found = json.loads((folder / place / "summary.json").read_text())
             if one_off is not None:
-                found["one_off"] = {"client_training": one_off.get(fake.name, dict.fromkeys(TRAINED, 0.0))}
+                spent = one_off.get(fake.name, dict.fromkeys(TRAINED, 0.0))
+                found["one_off"] = {
+                    "client_training": {key: value * 100**seed for key, value in spent.items()}
+                }
             if fake.name in (ledgers or {}):
                 (folder / place / "privacy.json").write_text(json.dumps(ledgers[fake.name]))
             summaries.setdefault(fake.name, []).append(found)

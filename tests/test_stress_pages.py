@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from types import SimpleNamespace
 
 import pytest
+from matplotlib.text import Text
 from sample_run import sample_run
 
 from analysis.figures.stress_maps import stress_map
@@ -19,7 +21,8 @@ from fedsim.monitor import StopConfig
 from fedsim.sweeps.endings import Ending
 from fedsim.sweeps.stress_file import Stress, StressRun
 from fedsim.sweeps.stress_losses import counted
-from fedsim.sweeps.stress_pages import document, layout, named_seeds, page, ratio, why_page, write_stress
+from fedsim.sweeps.stress_pages import document, layout, named_seeds, page, why_page, write_stress
+from fedsim.sweeps.stress_pairs import ratio, wins
 from fedsim.sweeps.stress_rows import Row, first_clause, kind_of, read_row
 
 GRID = {
@@ -33,9 +36,10 @@ GRID = {
 SCENARIO = SimpleNamespace(fidelity="timing", protocol=SimpleNamespace(name="fedgrpo"))
 
 
-def numbers(time_s, wasted=0.25, status="finished", reason=""):
+def numbers(time_s, wasted=0.25, status="finished", reason="", used=30):
     return {
         "status": status, "reason": reason, "stopped_by": "updates", "virtual_s": time_s or 9.0, "time_s": time_s,
+        "time_per_reward_s": None if time_s is None else time_s / used, "rewards_used": used, "energy_j": 5.0,
         "wire_up_bytes": 100, "wire_down_bytes": 300, "wasted_share": wasted, "groups_lost_share": 0.5,
         "rewards_share": 0.75, "greedy_final": None, "wall_s": 1.0,
     }  # fmt: skip
@@ -69,6 +73,59 @@ FAILED = Row(numbers(None, status="failed", reason="Deadlock: nobody ever comes 
 LATE = Row(numbers(None, status="out_of_time"))
 
 
+# ------------------------------------------------------------------------------------------------------- pairs
+
+
+def raced(**times):
+    """One place, four policies' times (minutes; None: failed) by seed, with the usable rewards that each run held."""
+    return [
+        (
+            StressRun(point, {"policy": policy, "world": "rough"}, seed, SCENARIO, "k"),
+            FAILED if minutes is None else Row(numbers(60.0 * minutes, used=used)),
+        )
+        for point, (policy, (used, found)) in enumerate(times.items())
+        for seed, minutes in enumerate(found)
+    ]
+
+
+def test_a_policy_wins_the_seeds_in_which_no_other_is_faster_whatever_its_slowest_seed_takes():
+    runs = raced(deadline=(30, [7.4, 171.0, 8.5]), quorum=(30, [15.0, 16.0, 14.0]))
+    assert wins(runs, "policy", "time_s") == {
+        (0, 0): 1,
+        (1, 0): 0,
+        (0, 1): 0,
+        (1, 1): 1,
+        (0, 2): 1,
+        (1, 2): 0,
+    }
+
+
+def test_who_is_fast_with_few_usable_rewards_loses_by_time_per_reward():
+    runs = raced(deadline=(10, [7.0]), quorum=(30, [14.0]))  # 42 s and 28 s a reward
+    assert wins(runs, "policy", "time_s") == {(0, 0): 1, (1, 0): 0}
+    assert wins(runs, "policy", "time_per_reward_s") == {(0, 0): 0, (1, 0): 1}
+
+
+def test_equals_share_a_win_and_who_did_not_finish_has_none():
+    runs = raced(a=(1, [5, None, None]), b=(1, [5, 9, None]), c=(1, [5, 9, None]), d=(1, [6, 10, None]))
+    found = wins(runs, "policy", "time_s")
+    assert [found[point, 0] for point in range(4)] == [1 / 3, 1 / 3, 1 / 3, 0]
+    assert [found[point, 1] for point in range(4)] == [0, 1 / 2, 1 / 2, 0]
+    assert len(found) == 8  # seed 2, in which nobody finished, is in no share
+
+
+def test_only_runs_of_the_same_seed_and_other_levels_compete():
+    stress, runs = hand_made()
+    found = wins(runs, "policy", "time_s")
+    assert {found[run.point, run.seed] for run, _ in runs if run.levels["policy"] == "hurry"} == {1}
+    assert {found[run.point, run.seed] for run, _ in runs if run.levels["policy"] == "wait"} == {0}
+    text = "\n".join(page(stress, runs))
+    # Wait: 60, 120, 180, 240 s, each twice: the fourth of eight is 120 s and the eighth 240 s. Hurry: 7.5, 15, 22.5, 30, 30,
+    # 60, 90, 120 s.
+    assert "| wait | 8 of 8 | 2 min 00 s (4 min 00 s) | 4.0 s (8.0 s) | 0.0% | 0.0% | 1 | 1 |" in text
+    assert "| hurry | 8 of 8 | 30.0 s (2 min 00 s) | 1.0 s (4.0 s) | 100.0% | 100.0% | 0.250 [" in text
+
+
 # ------------------------------------------------------------------------------------------------------- tables
 
 
@@ -96,7 +153,7 @@ def test_a_pair_of_which_one_did_not_finish_is_in_no_ratio():
     assert ratio(hurry, wait, "policy", "time_s") == {"mean": 0.5, "low": None, "high": None, "n": 1}
 
 
-def test_points_hold_means_of_what_finished_and_how_the_others_ended():
+def test_points_hold_quantiles_of_costs_means_of_shares_and_how_the_others_ended():
     stress, runs = hand_made({("0", "calm", "wait", 1): FAILED, ("0.5", "rough", "hurry", 0): LATE})
     found = document(stress, runs)
     first, last = found["points"][0], found["points"][-1]
@@ -104,9 +161,13 @@ def test_points_hold_means_of_what_finished_and_how_the_others_ended():
     assert first["statuses"] == {"failed": 1, "finished": 1} and first["reasons"] == [
         "Deadlock: nobody ever comes back"
     ]
-    assert (first["time_s"]["mean"], first["time_s"]["n"]) == (60.0, 1)
-    assert (last["time_s"]["mean"], last["out_of_time_s"]) == (30.0, 9.0)
-    assert first["wire_bytes"]["mean"] == 400.0
+    # Of two the median is the first and the 90th percentile the second, which the failed one is.
+    assert first["time_s"] == {"median": 60.0, "p90": None, "values": [60.0, None], "n": 1}
+    assert first["time_per_reward_s"] == {"median": 2.0, "p90": None, "values": [2.0, None], "n": 1}
+    assert first["wire_bytes"] == {"median": 400.0, "p90": None, "values": [400.0, None], "n": 1}
+    assert (first["wasted_share"]["mean"], first["wasted_share"]["n"]) == (0.25, 2)
+    assert (last["time_s"]["median"], last["out_of_time_s"]) == (30.0, 9.0)
+    assert last["time_won"] == {"mean": 0.5, "n": 2}  # late with seed 0, first with seed 1
     assert found["layout"] == {"x": "dropout", "y": "world", "panels": "policy"}
 
 
@@ -158,7 +219,10 @@ def test_the_page_says_where_it_breaks_and_why():
     assert "| 2 | out of time | stopped by updates | 1 | runs/k7-0 |" in text
     assert "| 0 | calm | wait | 1 of 2 | failed | (1) |" in text
     assert "| 0.5 | rough | hurry | 1 of 2 | out of time | (2) |" in text
-    assert "| wait | calm | 1 min 00 s (1/2) | 2 min 00 s |" in text
+    assert "| wait | calm | 1 min 00 s (-) 1/2 | 2 min 00 s |" in text
+    assert "| hurry | calm | 7.5 s (30.0 s) | 15.0 s (1 min 00 s) |" in text
+    # Wait wins where hurry was late with seed 0, and nowhere else.
+    assert "| wait | rough | 0.0% | 50.0% |" in text and "| hurry | rough | 100.0% | 50.0% |" in text
     assert "Every run finished." in "\n".join(page(*hand_made()))
 
 
@@ -260,12 +324,17 @@ DRAWN = {
 def test_one_of_a_kind_is_written_in_the_singular():
     assert (counted(1, "seed"), counted(1200, "random point")) == ("1 seed", "1,200 random points")
     assert (named_seeds((0,)), named_seeds((0, 2))) == ("seed 0", "seeds 0, 2")
+    assert (named_seeds(range(20), ":"), named_seeds((0, 1, 2, 4))) == ("seeds: 0 to 19", "seeds 0, 1, 2, 4")
 
 
 def test_random_points_have_no_twins_so_their_page_has_no_ratios():
     text = "\n".join(page(*drawn(DRAWN, seeds=(0,))))
     assert "3 runs (3 random points of rtt, loss, experts, policy, seed 0): 3 finished." in text
-    assert "| policy | finished | rewards that came | wasted bytes | groups lost |" in text
+    assert (
+        "| policy | finished | time | time per usable reward | rewards that came | wasted bytes | groups lost |"
+        in text
+    )
+    assert "| a | 2 of 2 | 1 min 00 s (3 min 00 s) | 2.0 s (6.0 s) |" in text
     assert "ratio" not in text.lower() and "not measured" not in text and "grid" not in text
 
 
@@ -280,6 +349,9 @@ def test_a_row_is_read_from_a_runs_summary_and_tables(tmp_path):
         1 - run.summary["groups"]["trained"] / groups.height
     )
     assert row.numbers["rewards_share"] == groups["num_answered"].sum() / groups["num_experts"].sum()
+    used = sum(row["num_answered"] for row in groups.iter_rows(named=True) if row["fate"] == "trained")
+    assert row.numbers["rewards_used"] == used > 0
+    assert row.numbers["time_per_reward_s"] == run.summary["virtual_s"] / used
     lost = outcomes.filter(~outcomes["status"].is_in(["ok", "over_selected"]))
     assert sum(row.lost.values()) == lost.height > 0
     assert sum(row.asked.values()) == outcomes.filter(outcomes["status"] != "over_selected").height
@@ -317,17 +389,72 @@ def sweep(tmp_path):
     return tmp_path
 
 
-def test_a_heat_map_writes_each_mean_marks_the_best_and_says_what_did_not_finish(sweep):
+def test_a_heat_map_writes_median_and_p90_marks_the_best_and_says_what_did_not_finish(sweep):
     figure = stress_map(read_sweep(sweep), "time")
     wait, hurry = figure.axes[0], figure.axes[1]
     assert (wait.get_title(), hurry.get_title()) == ("wait", "hurry")
+    assert "virtual time to finish: median (90th percentile) of 2 seeds" in footers(figure)
     texts = [text.get_text() for text in wait.texts]
-    # Seconds: the middle between 18.75 s and 3 min is below 3 min. The cell of 0.5 and rough failed with both seeds.
-    assert texts == ["60", "1/2", "120", "180", "failed"]
-    # Hurry: mean of a half and an eighth of the base, 18.75 s, 37.5 s, 56.25 s, 75 s.
-    assert [text.get_text() for text in hurry.texts] == ["19", "38", "56", "75"]
-    assert [text.get_fontweight() for text in hurry.texts] == ["bold", "bold", "bold", "normal"]
+    # Seconds: the middle between 7.5 s and 3 min is below 3 min. The cell of 0.5 and rough failed with both seeds.
+    assert texts == ["60", "(-)\n1/2", "120", "(120)", "180", "(180)", "failed"]
+    # Hurry: an eighth and a half of the base.
+    assert [text.get_text() for text in hurry.texts] == [
+        "7.5", "(30)", "15", "(60)", "22", "(90)", "30", "(120)",
+    ]  # fmt: skip
+    medians = hurry.texts[::2]
+    assert [text.get_fontweight() for text in medians] == ["bold", "bold", "bold", "normal"]
     assert {text.get_fontweight() for text in wait.texts} == {"normal"}
+
+
+def test_a_median_that_is_not_reached_is_no_number_and_says_how_many_finished(tmp_path):
+    stress, runs = hand_made()
+    three = [
+        (dataclasses.replace(run, seed=seed), row if seed == 0 or run.levels["policy"] == "hurry" else FAILED)
+        for run, row in runs
+        if run.seed == 0
+        for seed in range(3)
+    ]
+    write_stress(tmp_path, stress.model_copy(update={"seeds": (0, 1, 2)}), three)
+    wait, hurry, *_ = stress_map(read_sweep(tmp_path), "time").axes
+    assert [text.get_text() for text in wait.texts] == ["failed\n1/3"] * 4
+    assert [text.get_text() for text in hurry.texts] == [
+        "30", "(30)", "60", "(60)", "90", "(90)", "120", "(120)",
+    ]  # fmt: skip
+
+
+def test_maps_rank_by_the_median_and_wins_where_the_mean_ranks_otherwise(tmp_path):
+    axes = {"world": GRID["axes"]["world"], "policy": {"levels": [{"name": "deadline"}, {"name": "quorum"}]}}
+    stress = Stress.model_validate_json(json.dumps(GRID | {"seeds": [0, 1, 2], "axes": axes}))
+    write_stress(tmp_path, stress, raced(deadline=(10, [7.4, 171.0, 8.5]), quorum=(30, [15.0, 16.0, 14.0])))
+    read = read_sweep(tmp_path)
+
+    def cells(name):
+        return [text.get_text() for text in stress_map(read, name).axes[0].texts if text.get_text() != "none"]
+
+    assert cells("time") == ["8.5", "(171)", "15", "(16)"]
+    assert cells("won") == ["67", "33"]
+    # Per reward: 44.4, 1026 and 51 s against 30, 32 and 28 s.
+    assert cells("time_per_reward") == ["51", "(1026)", "30", "(32)"]
+    assert cells("won_per_reward") == ["0", "100"]
+
+
+def test_an_axis_that_no_map_shows_is_pooled_and_not_a_mean_of_medians(tmp_path):
+    stress, runs = hand_made()
+    axes = json.loads(json.dumps(GRID["axes"])) | {"size": {"key": "s", "levels": [1, 2, 3]}}
+    stress = Stress.model_validate_json(json.dumps(GRID | {"axes": axes}))
+    more = [
+        (
+            dataclasses.replace(run, point=run.point + 100 * size, levels={**run.levels, "size": str(size)}),
+            Row(numbers(row.numbers["time_s"] * (100 if size == 3 else size))),
+        )
+        for run, row in runs
+        for size in (1, 2, 3)
+    ]
+    write_stress(tmp_path, stress, more)
+    figure = stress_map(read_sweep(tmp_path), "time")
+    assert "median (90th percentile) of 6 runs" in footers(figure)
+    # Wait at 0 and calm: 1, 1, 2, 2, 100, 100 min. The third is 2 min and the sixth 100.
+    assert [text.get_text() for text in figure.axes[0].texts[:2]] == ["2.0", "(100)"]
 
 
 def test_measures_that_no_run_has_have_no_map(sweep):
@@ -361,7 +488,7 @@ def test_the_report_draws_what_there_is_and_the_same_bytes_again(sweep):
 
 
 def footers(figure):
-    return " ".join(" ".join(text.get_text() for text in figure.texts).split())
+    return " ".join(" ".join(text.get_text() for text in figure.findobj(Text)).split())
 
 
 def test_a_random_sweeps_figure_says_what_a_mark_is_and_its_axes_have_units(tmp_path):
@@ -373,14 +500,16 @@ def test_a_random_sweeps_figure_says_what_a_mark_is_and_its_axes_have_units(tmp_
     )
     write_stress(tmp_path / "two", *drawn(DRAWN))
     figure = stress_map(read_sweep(tmp_path / "two"), "time")
-    assert "a mark is one random point, the mean over seeds 0, 1; experts differs" in footers(figure)
+    assert "a mark is one random point, the median over seeds 0, 1; experts differs" in footers(figure)
 
 
 def test_a_grid_of_one_seed_speaks_of_no_mean_over_seeds(tmp_path):
     stress, runs = hand_made()
     one = stress.model_copy(update={"seeds": (0,)})
     write_stress(tmp_path, one, [pair for pair in runs if pair[0].seed == 0])
-    assert "hand: seed 0. Darker is worse." in footers(stress_map(read_sweep(tmp_path), "time"))
+    figure = stress_map(read_sweep(tmp_path), "time")
+    assert "hand: seed 0. Darker is worse." in footers(figure) and "median" not in footers(figure)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["60", "120", "180", "240"]
 
 
 def test_a_random_sweep_is_drawn_as_points(tmp_path):

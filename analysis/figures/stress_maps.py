@@ -1,7 +1,9 @@
 """Heat maps of a stress sweep: one measure over two axes, a panel for every level of the third; darker is always worse.
 
-A cell is the mean over the seeds that finished. A cell that some seeds did not finish says how many did; one that none did is
-hatched and says how it ended. Bold is the best of all panels at the same place. A random sweep is drawn as points instead.
+A cell of what a run costs (time, bytes) is the median over the seeds, the 90th percentile in brackets under it; a run that did
+not finish counts as more than any other (`fedsim.sweeps.quantiles`). Any other cell is a mean. A cell that some seeds did not
+finish says how many did; one without a number is hatched and says how it ended. Bold is the best of all panels at the same
+place. A random sweep is drawn as points instead.
 """
 
 from __future__ import annotations
@@ -21,10 +23,13 @@ from matplotlib.patches import Rectangle
 from analysis.labels import figure_with_footer
 from analysis.stress_runs import Sweep
 from analysis.style import BLACK, GREY, PALE, byte_scale, styled, time_scale
+from fedsim.sweeps.quantiles import NOT_REACHED, percentile
+from fedsim.sweeps.stress_losses import counted
 from fedsim.sweeps.stress_pages import named_seeds
+from fedsim.sweeps.stress_pairs import COSTS
 
 _MOST_ACROSS = 3  # panels side by side
-_CELL_IN, _HEAD_IN, _FOOT_IN = 0.235, 0.24, 0.8
+_CELL_IN, _LINE_IN, _HEAD_IN, _FOOT_IN = 0.235, 0.1, 0.24, 0.8
 _WORDS = {"failed": "failed", "refused": "refused", "out_of_time": "late"}
 
 
@@ -48,6 +53,11 @@ class Measure:
     logarithmic: bool = False
     bounds: tuple[float, float] | None = None
 
+    @property
+    def is_cost(self) -> bool:
+        """Whether it is shown as quantiles, not as a mean."""
+        return self.key in COSTS
+
 
 def _percent(_: float) -> tuple[float, str]:
     return 0.01, "%"
@@ -59,6 +69,19 @@ def _plain(_: float) -> tuple[float, str]:
 
 MEASURES: Mapping[str, Measure] = {
     "time": Measure("time_s", "virtual time to finish", time_scale, logarithmic=True),
+    "time_per_reward": Measure(
+        "time_per_reward_s", "virtual time to finish per usable reward", time_scale, logarithmic=True
+    ),
+    "won": Measure(
+        "time_won", "share of seeds won, by time to finish", _percent, better="more", bounds=(0.0, 100.0)
+    ),
+    "won_per_reward": Measure(
+        "time_per_reward_won",
+        "share of seeds won, by time per usable reward",
+        _percent,
+        better="more",
+        bounds=(0.0, 100.0),
+    ),
     "accuracy": Measure("greedy_final", "greedy accuracy on the test questions", _plain, better="more"),
     "rewards": Measure(
         "rewards_share",
@@ -76,8 +99,8 @@ MEASURES: Mapping[str, Measure] = {
 def stress_map(sweep: Sweep, name: str) -> Figure | None:
     """The heat maps of one measure of `MEASURES`; None if no run has it."""
     measure = MEASURES[name]
-    means = [point[measure.key]["mean"] for point in sweep.points]
-    known = [float(mean) for mean in means if mean is not None]
+    values = [_value([point], measure) for point in sweep.points]
+    known = [value for value in values if value is not None]
     if not known:
         return None
     per_unit, unit = measure.scale(_typical(measure, known))
@@ -87,7 +110,8 @@ def stress_map(sweep: Sweep, name: str) -> Figure | None:
     down = math.ceil(len(panels) / across)
     rows = 5 if sweep.is_random else len(sweep.levels(sweep.y))
     with styled():
-        height_in = down * (rows * _CELL_IN * (1.4 if rows == 1 else 1) + _HEAD_IN) + _FOOT_IN
+        cell_in = _CELL_IN * (1.4 if rows == 1 else 1) + _LINE_IN * _has_p90(sweep, measure)
+        height_in = down * (rows * cell_in + _HEAD_IN) + _FOOT_IN
         figure = figure_with_footer(height_in, list(_small_print(sweep, measure)))
         grid = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
         colours = _colours(measure)
@@ -113,7 +137,7 @@ def stress_map(sweep: Sweep, name: str) -> Figure | None:
             aspect=30,
         )
         bar.set_label(unit)
-        figure.suptitle(measure.title, x=0.005, ha="left", fontsize=8)
+        figure.suptitle(_title(sweep, measure), x=0.005, ha="left", fontsize=8)
         bar.outline.set_visible(False)
         if measure.logarithmic:
             _plain_ticks(bar, norm)
@@ -167,26 +191,36 @@ def _cells(
         spine.set_visible(False)
     for place, (x, column) in ((y, pair) for y in range(len(rows)) for pair in enumerate(columns)):
         points = _points(sweep, panel, column, rows[place])
-        value = _mean(points, measure)
+        value = _value(points, measure)
         corner = (x - 0.48, place - 0.47)
         if value is None:
             axes.add_patch(
                 Rectangle(corner, 0.96, 0.94, facecolor="white", edgecolor=GREY, hatch="////", linewidth=0)
             )
-            words = axes.text(x, place, _why_not(points), ha="center", va="center", fontsize=5.5)
+            why = "\n".join([_why_not(points), *_finished(points, measure)])
+            words = axes.text(x, place, why, ha="center", va="center", fontsize=5.5)
             words.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.6})
             continue
         shade = colours(norm(value / per_unit))
         axes.add_patch(Rectangle(corner, 0.96, 0.94, facecolor=shade, linewidth=0))
         ink = "white" if _luminance(shade) < 0.38 else BLACK
         is_best = _short(value / per_unit) == best.get((column, rows[place]))
-        missing = _missing(points, measure)
+        small = [*_p90(sweep, points, measure, per_unit), *_finished(points, measure)]
         axes.text(
-            x, place + (0.12 if missing else 0.0), _short(value / per_unit), ha="center", va="center_baseline" if not missing
-            else "center", fontsize=6.5, color=ink, fontweight="bold" if is_best else "normal",
+            x, place + 0.17 * bool(small), _short(value / per_unit), ha="center", va="center" if small else "center_baseline",
+            fontsize=6.5, color=ink, fontweight="bold" if is_best else "normal",
         )  # fmt: skip
-        if missing:
-            axes.text(x, place - 0.29, missing, ha="center", va="center", fontsize=4.5, color=ink)
+        if small:
+            axes.text(
+                x,
+                place - 0.02,
+                "\n".join(small),
+                ha="center",
+                va="top",
+                fontsize=5.2,
+                color=ink,
+                linespacing=1.0,
+            )
 
 
 def _scatter(
@@ -199,7 +233,7 @@ def _scatter(
     colours: Colormap,
     best: Mapping[tuple[str, str], str],
 ) -> None:
-    points = [(point, _mean([point], measure)) for point in sweep.at(panel)]
+    points = [(point, _value([point], measure)) for point in sweep.at(panel)]
     known = [(point, value / per_unit) for point, value in points if value is not None]
     xs = [_place(sweep, sweep.x, point) for point, _ in known]
     ys = [value if sweep.y is None else _place(sweep, sweep.y, point) for point, value in known]
@@ -241,16 +275,37 @@ def _points(sweep: Sweep, panel: str, column: str, row: str) -> list[Mapping[str
     ]
 
 
-def _mean(points: Sequence[Mapping[str, Any]], measure: Measure) -> float | None:
+def _value(points: Sequence[Mapping[str, Any]], measure: Measure) -> float | None:
+    """What a cell shows: the median of its points' runs, or the mean of its points' means."""
+    if measure.is_cost:
+        return percentile(_runs(points, measure), 50)
     known = [float(point[measure.key]["mean"]) for point in points if point[measure.key]["mean"] is not None]
     return sum(known) / len(known) if known else None
 
 
-def _missing(points: Sequence[Mapping[str, Any]], measure: Measure) -> str:
-    """``2/3`` where only so many of the cell's runs have a value; empty where all have."""
+def _runs(points: Sequence[Mapping[str, Any]], measure: Measure) -> list[float | None]:
+    return [value for point in points for value in point[measure.key]["values"]]
+
+
+def _has_p90(sweep: Sweep, measure: Measure) -> bool:
+    """Whether cells have a second line: of a single run there is nothing to say beside what it is."""
+    return measure.is_cost and not sweep.is_random and (len(sweep.seeds) > 1 or bool(sweep.averaged))
+
+
+def _p90(
+    sweep: Sweep, points: Sequence[Mapping[str, Any]], measure: Measure, per_unit: float
+) -> Iterator[str]:
+    if _has_p90(sweep, measure):
+        found = percentile(_runs(points, measure), 90)
+        yield f"({NOT_REACHED if found is None else _short(found / per_unit)})"
+
+
+def _finished(points: Sequence[Mapping[str, Any]], measure: Measure) -> Iterator[str]:
+    """``2/3`` where only so many of the cell's runs have a value; nothing where all have, or none."""
     runs = sum(sum(point["statuses"].values()) for point in points)
     known = sum(int(point[measure.key]["n"]) for point in points)
-    return "" if known == runs else f"{known}/{runs}"
+    if 0 < known < runs:
+        yield f"{known}/{runs}"
 
 
 def _why_not(points: Sequence[Mapping[str, Any]]) -> str:
@@ -268,10 +323,10 @@ def _best(sweep: Sweep, measure: Measure, per_unit: float) -> dict[tuple[str, st
     found: dict[tuple[str, str], str] = {}
     for column in sweep.levels(sweep.x):
         for row in sweep.levels(sweep.y):
-            means = [
-                _mean(_points(sweep, panel, column, row), measure) for panel in sweep.levels(sweep.panels)
+            values = [
+                _value(_points(sweep, panel, column, row), measure) for panel in sweep.levels(sweep.panels)
             ]
-            known = [mean / per_unit for mean in means if mean is not None]
+            known = [value / per_unit for value in values if value is not None]
             if len(set(map(_short, known))) > 1:
                 found[column, row] = _short(choose(known))
     return found
@@ -297,18 +352,29 @@ def _short(value: float) -> str:
     return f"{value:.1f}" if value >= 0.095 else f"{value:.2f}"
 
 
+def _title(sweep: Sweep, measure: Measure) -> str:
+    """What is shown, and as what of how many runs."""
+    if _has_p90(sweep, measure):
+        runs = math.prod([len(sweep.seeds), *(len(sweep.levels(axis)) for axis in sweep.averaged)])
+        of = counted(runs, "run" if sweep.averaged else "seed")
+        return f"{measure.title}: median (90th percentile) of {of}"
+    is_median = measure.is_cost and len(sweep.seeds) > 1
+    return f"{measure.title}: median of {counted(len(sweep.seeds), 'seed')}" if is_median else measure.title
+
+
 def _small_print(sweep: Sweep, measure: Measure) -> Iterator[str]:
     several = len(sweep.seeds) > 1
     over = named_seeds(sweep.seeds)
+    number = "median" if measure.is_cost else "mean"
     if sweep.is_random:
-        shown = f"a mark is one random point, {'the mean over ' if several else ''}{over}"
+        shown = f"a mark is one random point, {f'the {number} over ' if several else ''}{over}"
         shown += f"; {' and '.join(sweep.averaged)} differ as well" if len(sweep.averaged) > 1 else ""
         shown += f"; {sweep.averaged[0]} differs as well" if len(sweep.averaged) == 1 else ""
     elif sweep.averaged:
-        shown = f"means over {' and over '.join([over, *sweep.averaged] if several else sweep.averaged)}"
+        shown = f"{number}s over {' and over '.join([over, *sweep.averaged] if several else sweep.averaged)}"
         shown += "" if several else f", {over}"
     else:
-        shown = f"means over {over}" if several else over
+        shown = f"{number}s over {over}" if several else over
     yield (
         f"{sweep.name}: {shown}. Darker is worse."
         + (
@@ -320,6 +386,12 @@ def _small_print(sweep: Sweep, measure: Measure) -> Iterator[str]:
     statuses = {status for point in sweep.points for status in point["statuses"]}
     if statuses - {"finished"}:
         yield (
-            "Small 2/3: so many of the cell's runs have this number. Hatched: none has (failed: the run went wrong inside the "
-            "simulated world; late: its limit of virtual time came first; refused: before it began); reasons: stress.md."
+            "Small 2/3: so many of the cell's runs have this number"
+            + (
+                f"; the others count as more than any other ({NOT_REACHED}: not reached)"
+                if measure.is_cost
+                else ""
+            )
+            + ". Hatched: without a number (failed: the run went wrong inside the simulated world; late: its limit of virtual "
+            "time came first; refused: before it began); reasons: stress.md."
         )

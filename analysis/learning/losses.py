@@ -12,7 +12,9 @@ from analysis.finished import Compared, head, mean, row
 from analysis.learning import provenance
 from fedsim.results import load
 from fedsim.sweeps.comparison import show
+from fedsim.sweeps.quantiles import QUANTILES, show_quantiles
 from fedsim.sweeps.stats import Interval, interval, paired
+from fedsim.units import format_seconds
 
 WANTED_SEEDS = 3
 RATIOS = ("effective_share", "clip_fraction", "divergence", "truncated_share", "mean_ratio")
@@ -41,7 +43,8 @@ def lines(compared: Compared, stale: Mapping[str, Sequence[Stale]]) -> Iterator[
     yield from ["", provenance.made(compared), ""]
     updates, gaps = provenance.updates_of(compared), provenance.unmeasured(compared)
     yield f"What was short: {' '.join(provenance.short_of(compared.seeds, WANTED_SEEDS, updates, gaps))}"
-    yield from ["", *_ends(compared), "", *_verdict(compared)]
+    yield from ["", *_ends(compared), "", f"Virtual time: {QUANTILES}", ""]
+    yield from _verdict(compared)
     yield from ["", "### What stale samples are worth", "", *_stale_table(stale)]
     yield from _twins(compared)
 
@@ -101,7 +104,7 @@ def _ends(compared: Compared) -> Iterator[str]:
             show(interval([run["learning"][key] for run in runs])) for key in ("entropy", "kl_to_initial")
         ]
         cells.append(f"{mean(run['updates'] for run in runs):.0f}")
-        cells.append(f"{mean(run['virtual_s'] for run in runs):.1f} s")
+        cells.append(show_quantiles([run["virtual_s"] for run in runs], format_seconds))
         yield row(cells)
 
 

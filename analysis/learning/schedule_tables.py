@@ -8,6 +8,7 @@ from analysis.finished import head, mean, row
 from analysis.learning.passages import SHARES, Amount, climbs, ratios, shown
 from analysis.learning.schedule_runs import Family, ScheduleRun, at_most
 from fedsim.sweeps.comparison import show
+from fedsim.sweeps.quantiles import QUANTILES, show_quantiles
 from fedsim.sweeps.stats import interval, paired
 from fedsim.units import format_bytes
 
@@ -43,7 +44,8 @@ def why(family: Family) -> Iterator[str]:
     yield (
         "What there is to save: the share of time in which nothing is computed (of the server: of the whole run; of devices: "
         f"of the time they are there), and how long one of the {family.unit} is under way. Looks at the validation questions "
-        "are the grain of all times below; who is looked at more often also crosses a target sooner by luck."
+        "are the grain of all times below; who is looked at more often also crosses a target sooner by luck. "
+        f"Shares are means over seeds; times: {QUANTILES}"
     )
     yield ""
     yield from head(
@@ -109,7 +111,7 @@ def read_off(family: Family) -> Iterator[str]:
     budget = min(run.looks[-1].wire_bytes for runs in family.runs.values() for run in runs)
     yield (
         f"No comparison at equal bytes was given; read off the runs above: the last look at the validation questions within "
-        f"{format_bytes(budget)} on the wire, both ways, which every run spent."
+        f"{format_bytes(budget)} on the wire, both ways, which every run spent. Virtual time: {QUANTILES}"
     )
     yield ""
     found = {
@@ -157,4 +159,4 @@ def _percent(values: Sequence[float | None]) -> str:
 
 def _seconds(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
-    return f"{mean(known):.2f} s" if known else ""
+    return show_quantiles(known, "{:.2f} s".format) if known else ""

@@ -1,7 +1,8 @@
-"""What a comparison says: every number of the summaries as a mean with its 95% interval over seeds.
+"""What a comparison says: every number of the summaries over seeds, as a mean with its 95% interval and as quantiles.
 
 Intervals are Student-t over seeds (n = seeds): one run is one observation, whatever it averaged inside. Differences are
-paired by seed, because a seed fixes partition, models and devices for every variant.
+paired by seed, because a seed fixes partition, models and devices for every variant. Virtual times are heavy-tailed, so tables
+show their median and 90th percentile (`fedsim.sweeps.quantiles`), never a mean.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from fedsim.errors import RunFolderError
 from fedsim.runfolder import write_atomically, write_json
+from fedsim.sweeps.quantiles import QUANTILES, percentile, quantiles, show_quantiles
 from fedsim.sweeps.stats import LEVEL, Interval, interval, paired
 from fedsim.sweeps.target import Target, TargetConfig, Way, describe, median_way, resolve, way_to
 from fedsim.units import format_seconds
@@ -35,7 +37,7 @@ _COMPARED = ("accuracy", "validation", "bytes", "updates", "virtual_s")  # what 
 
 
 def aggregate(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The numbers of several summaries under the same keys, each as an interval; texts are left out."""
+    """The numbers of several summaries under the same keys, each as an interval with its quantiles; texts are left out."""
     keys = dict.fromkeys(key for summary in summaries for key in summary)
     found: dict[str, Any] = {}
     for key in keys:
@@ -46,7 +48,7 @@ def aggregate(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             entry is None or (isinstance(entry, int | float) and not isinstance(entry, bool))
             for entry in entries
         ):
-            found[key] = interval(entries)
+            found[key] = interval(entries) | quantiles([entry for entry in entries if entry is not None])
     return found
 
 
@@ -173,7 +175,7 @@ def gain(summary: Mapping[str, Any], measure: str = "greedy") -> float | None:
 def table(
     summaries: Summaries, ways: Ways | None = None, promised: Mapping[str, Sequence[str]] | None = None
 ) -> str:
-    """A Markdown table for a paper: one line per variant, means over seeds, sizes in MiB.
+    """A Markdown table for a paper: one line per variant, means over seeds (times: median and 90th percentile), sizes in MiB.
 
     ``wasted`` is the share of the wire's bytes, both ways, whose fate is not ``useful``; bytes to the target are the wire's,
     both ways, as the censored median (`fedsim.sweeps.target.censored_median`). ``promised`` has the epsilons of a variant's
@@ -198,7 +200,7 @@ def table(
                 for account, direction in (("paper", "uplink"), ("wire", "uplink"), ("wire", "downlink"))
             ),
             _share(interval([wasted_share(run) for run in runs])["mean"]),
-            format_seconds(interval([run["virtual_s"] for run in runs])["mean"] or 0.0),
+            show_quantiles([run["virtual_s"] for run in runs], format_seconds),
             _way_cell((ways or {}).get(name, ())),
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -235,7 +237,7 @@ def _notes(seeds: Sequence[int], goal: Target | None, tuned: Tuned, summaries: S
     yield (
         f"Means over {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'} ({listed}); in brackets {LEVEL:.0%} Student-t "
         "intervals over seeds; differences are paired by seed. Wasted: share of the wire's bytes, both ways, that served "
-        "nothing.\n"
+        f"nothing. Virtual time: {QUANTILES}\n"
     )
     if goal is None:
         yield "No target: the validation accuracy of the first variant was not measured or has not grown.\n"
@@ -249,7 +251,8 @@ def _notes(seeds: Sequence[int], goal: Target | None, tuned: Tuned, summaries: S
         yield f"Settings: {'; '.join(settings)}. All others are the file's own.\n"
     training: dict[str, list[str]] = {}
     for name, runs in summaries.items():
-        longest_s = interval([_longest_training_s(run) for run in runs])["mean"]
+        known = [found_s for run in runs if (found_s := _longest_training_s(run)) is not None]
+        longest_s = percentile(known, 50)
         if longest_s:
             training.setdefault(f"{format_seconds(longest_s)} on the slowest device", []).append(name)
     if training:

@@ -1,47 +1,58 @@
-"""What a stress sweep says: one tidy table, the points with their intervals, and two pages for people.
+"""What a stress sweep says: one tidy table, the points with their numbers over seeds, and two pages for people.
 
     stress.csv   one row per run          why.csv      lost requests per point, cause, phase and device class
     stress.json  one entry per point      domains.csv  groups lost per point and domain
     stress.md    what each setting pays, where it breaks      why.md   why rewards were lost
 
-Means over seeds have 95% Student-t intervals (n = seeds: a run is one observation). Times are of runs that finished.
+What a run costs (time, time per usable reward, bytes, energy) is heavy-tailed, so it stands as median and 90th percentile over
+seeds, a run that did not finish counting as more than any other (`fedsim.sweeps.quantiles` has the definition). Shares,
+accuracies and the like are means over seeds with 95% Student-t intervals (n = seeds: a run is one observation). A level *wins*
+at a point and seed if no other level of its axis costs less there (`fedsim.sweeps.stress_pairs.wins`).
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fedsim.runfolder import write_atomically, write_json
 from fedsim.sweeps.comparison import show
+from fedsim.sweeps.quantiles import NOT_REACHED, QUANTILES, quantiles, show_quantiles
 from fedsim.sweeps.stats import Interval, interval
 from fedsim.sweeps.stress_file import Stress, StressRun
 from fedsim.sweeps.stress_losses import counted, line, losses, why_lines
+from fedsim.sweeps.stress_pairs import COSTS, MEANS, WON, Runs, measure, ratio, share_won, wins
 from fedsim.sweeps.stress_rows import Row
 from fedsim.sweeps.sweep import RUNS
 from fedsim.units import format_bytes, format_seconds
 
-Runs = Sequence[tuple[StressRun, Row]]
+Parts = Mapping[str, Mapping[tuple[int, int], float]]
+"""By the names of ``WON``, every run's part of a win by its point and seed."""
 
-MEASURES = ("time_s", "greedy_final", "rewards_share", "wasted_share", "groups_lost_share", "wire_bytes", "reward_mean",
-            "staleness_mean", "energy_j", "wall_s")  # fmt: skip
+Write = Callable[[float], str]
+
 _MOST_BROKEN = 60  # lines of the table of what broke
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which axis is across, which up, and which has a panel for each level; the others are averaged over."""
+    """Which axis is across, which up, and which has a panel for each level; the others are pooled."""
 
     x: str
     y: str | None
     panels: str | None
+
+    @property
+    def paying(self) -> str | None:
+        """The axis whose levels are held against each other."""
+        return self.panels or self.y
 
 
 def layout(stress: Stress) -> Layout:
@@ -69,9 +80,15 @@ def write_stress(folder: Path, stress: Stress, runs: Runs) -> list[Path]:
 
 
 def document(stress: Stress, runs: Runs) -> dict[str, Any]:
-    """``stress.json``: the axes, every point (levels, statuses, reasons, measures), and losses by panel."""
+    """``stress.json``: the axes, every point (levels, statuses, reasons, numbers), and losses by panel.
+
+    Of a point, each of ``MEANS`` is an interval over seeds. Each of ``COSTS`` has ``median`` and ``p90`` (null: not reached),
+    ``values`` (by seed; null: did not finish) and ``n``, how many are known. Each of ``WON`` has the share of wins as ``mean``
+    and, as ``n``, in how many seeds some level finished (0 in a random sweep, whose points have no pairs).
+    """
     shape = layout(stress)
     first = runs[0][0].scenario
+    parts = _parts(stress, runs)
     return {
         "name": stress.name,
         "fidelity": first.fidelity,
@@ -90,12 +107,12 @@ def document(stress: Stress, runs: Runs) -> dict[str, Any]:
         },
         "random": stress.random is not None,
         "layout": {"x": shape.x, "y": shape.y, "panels": shape.panels},
-        "points": [_point(group) for group in _by_point(runs)],
+        "points": [_point(group, parts) for group in _by_point(runs)],
         "lost": {name: losses([row for _, row in group]) for name, group in _by_panel(stress, runs).items()},
     }
 
 
-def _point(runs: Runs) -> dict[str, Any]:
+def _point(runs: Runs, parts: Parts) -> dict[str, Any]:
     statuses = Counter(row.numbers["status"] for _, row in runs)
     until_s = [row.numbers["virtual_s"] for _, row in runs if row.numbers["status"] == "out_of_time"]
     return {
@@ -103,16 +120,27 @@ def _point(runs: Runs) -> dict[str, Any]:
         "statuses": dict(sorted(statuses.items())),
         "reasons": sorted({row.numbers["reason"] for _, row in runs} - {""}),
         "out_of_time_s": min(until_s, default=None),
-        **{name: interval([measure(row, name) for _, row in runs]) for name in MEASURES},
+        **{name: _cost(_values(runs, name)) for name in COSTS},
+        **{name: interval(_values(runs, name)) for name in MEANS},
+        **{name: share_won(runs, parts[name]) for name in WON},
     }
 
 
-def measure(row: Row, name: str) -> float | None:
-    """One number of a run; ``wire_bytes`` is both directions."""
-    if name == "wire_bytes":
-        up, down = row.numbers.get("wire_up_bytes"), row.numbers.get("wire_down_bytes")
-        return None if up is None or down is None else float(up + down)
-    return row.numbers.get(name)
+def _cost(values: Sequence[float | None]) -> dict[str, Any]:
+    return quantiles(values) | {"values": values, "n": sum(value is not None for value in values)}
+
+
+def _values(runs: Runs, name: str) -> list[float | None]:
+    return [measure(row, name) for _, row in runs]
+
+
+def _parts(stress: Stress, runs: Runs) -> dict[str, dict[tuple[int, int], float]]:
+    """Every run's part of a win, by the names of ``WON``; none where points have no pairs."""
+    axis = layout(stress).paying
+    return {
+        name: {} if axis is None or stress.random is not None else wins(runs, axis, cost)
+        for name, cost in WON.items()
+    }
 
 
 # ----------------------------------------------------------------------------------------------------- tidy tables
@@ -187,90 +215,70 @@ def page(stress: Stress, runs: Runs) -> Iterator[str]:
         axes = f"{counted(stress.random.runs, 'random point')} of {', '.join(stress.axes)}"
     yield f"# Stress sweep {stress.name}\n"
     yield f"{counted(len(runs), 'run')} ({axes}, {named_seeds(stress.seeds)}): {endings}.\n"
-    paying = shape.panels or shape.y
+    parts = _parts(stress, runs)
+    paying = shape.paying
     if paying is not None and stress.axes[paying].names is not None:
         yield f"## What each {paying} pays\n"
-        yield from _paid(paying, _by_level(stress, runs, paying), has_pairs=stress.random is None)
+        yield from _paid(paying, _by_level(stress, runs, paying), parts, has_pairs=stress.random is None)
     yield "## Where it breaks\n"
     yield from _broken(stress, runs)
     if stress.random is None:
-        for name, (title, write) in _GRIDS.items():
-            if any(measure(row, name) is not None for _, row in runs):
-                yield f"## {title}\n"
-                yield from _grid(stress, shape, runs, name, write)
+        yield from _grids(stress, shape, runs, parts)
 
 
-def _paid(axis: str, panels: Mapping[str, Runs], *, has_pairs: bool) -> Iterator[str]:
-    """One line per level: how much it takes against the first level, at the same point and seed, and what it loses.
+def _paid(
+    axis: str,
+    levels: Mapping[str, Runs],
+    parts: Parts,
+    *,
+    has_pairs: bool,
+) -> Iterator[str]:
+    """One line per level: what it costs, how often it wins, its costs against the first level's, and what it loses.
 
-    Points drawn at random have no such pairs: no two differ in one axis alone.
+    Points drawn at random have no pairs: no two differ in one axis alone.
     """
-    first_name, first = next(iter(panels.items()))
-    has_accuracy = any(measure(row, "greedy_final") is not None for _, row in first)
+    first_name, first = next(iter(levels.items()))
+    has_accuracy = any(value is not None for value in _values(first, "greedy_final"))
     head = [
         axis,
         "finished",
-        *(["time, ratio", "bytes, ratio"] * has_pairs),
+        "time",
+        "time per usable reward",
+        *(["won, time", "won, time per reward", "time, ratio", "bytes, ratio"] * has_pairs),
         "rewards that came",
         "wasted bytes",
         "groups lost",
     ]
     yield line(head + ["greedy accuracy"] * has_accuracy)
     yield "|---" * (len(head) + has_accuracy) + "|"
-    for name, runs in panels.items():
-        means = [
-            _percent(interval([measure(row, key) for _, row in runs]))
-            for key in ("rewards_share", "wasted_share", "groups_lost_share")
-        ]
+    for name, runs in levels.items():
         finished = sum(row.numbers["status"] == "finished" for _, row in runs)
+        pairs = [
+            *(_percent(share_won(runs, parts[won])) for won in WON),
+            *("1" if name == first_name else show(ratio(runs, first, axis, key)) for key in _RATIOS),
+        ]
         yield line(
             [
                 name,
                 f"{finished} of {len(runs)}",
-                *(
-                    "1" if name == first_name else show(ratio(runs, first, axis, key))
-                    for key in ("time_s", "wire_bytes") * has_pairs
-                ),
-                *means,
-                *([show(interval([measure(row, "greedy_final") for _, row in runs]))] * has_accuracy),
+                *(show_quantiles(_values(runs, key), format_seconds) for key in WON.values()),
+                *(pairs * has_pairs),
+                *(_percent(interval(_values(runs, key))) for key in _SHARES),
+                *([show(interval(_values(runs, "greedy_final")))] * has_accuracy),
             ]
         )
+    yield f"\nTimes, of all runs of a line: {_QUANTILES}\n"
     if not has_pairs:
         yield (
-            f"\nColumns are means over the runs of that {axis}, each of which weighs alike. Its points are its own draws, "
-            "so a difference may also come from the other axes.\n"
+            f"The other columns are means over the runs of that {axis}, each of which weighs alike. Its points are its own "
+            "draws, so a difference may also come from the other axes.\n"
         )
         return
     yield (
-        f"\nRatios are to {first_name} at the same point and seed where both finished: the geometric mean, with its 95% "
+        f"Won: share of points and seeds (where some {axis} finished) at which no other {axis} was faster; equals share a win. "
+        f"Ratios are to {first_name} at the same point and seed where both finished: the geometric mean, with its 95% "
         "interval over seeds. The other columns are means over all points; they weigh every point of the grid alike.\n"
     )
-
-
-def ratio(ours: Runs, theirs: Runs, axis: str, name: str) -> Interval:
-    """Geometric mean of our measure over theirs, paired by the other axes' levels and the seed, with an interval over seeds.
-
-    Per seed s, m_s = mean of ln(ours / theirs) over the pairs; the interval is exp(mean m +- t s_m / sqrt(n)).
-    """
-    other = {_pair_key(run, axis): row for run, row in theirs if row.numbers["status"] == "finished"}
-    logs: dict[int, list[float]] = defaultdict(list)
-    for run, row in ours:
-        twin = other.get(_pair_key(run, axis))
-        if twin is None or row.numbers["status"] != "finished":
-            continue
-        a, b = measure(row, name), measure(twin, name)
-        if a and b:
-            logs[run.seed].append(math.log(a / b))
-    found = interval([sum(values) / len(values) for values in logs.values()])
-    powers: Interval = {
-        key: None if found[key] is None else math.exp(float(found[key] or 0.0))
-        for key in ("mean", "low", "high")
-    }
-    return powers | {"n": found["n"]}
-
-
-def _pair_key(run: StressRun, axis: str) -> tuple[object, ...]:
-    return (run.seed, *(level for name, level in run.levels.items() if name != axis))
 
 
 def _broken(stress: Stress, runs: Runs) -> Iterator[str]:
@@ -335,23 +343,54 @@ def _short(text: str, most: int = 160) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _grid(stress: Stress, shape: Layout, runs: Runs, name: str, write: Any) -> Iterator[str]:
+def _grids(stress: Stress, shape: Layout, runs: Runs, parts: Parts) -> Iterator[str]:
+    for name, (title, write) in _GRIDS.items():
+        if all(value is None for value in _values(runs, name)):
+            continue
+        yield f"## {title}\n"
+        if name == COSTS[0]:  # no other cost is known where this is not
+            yield f"Times and bytes, here and below: {_QUANTILES}\n"
+        yield from _grid(
+            stress, shape, runs, partial(_cost_cell if name in COSTS else _mean_cell, name, write)
+        )
+    for name, title in _WON_GRIDS.items():
+        if parts[name]:
+            yield f"## {title}\n"
+            yield from _grid(stress, shape, runs, partial(_won_cell, parts[name]))
+
+
+def _grid(stress: Stress, shape: Layout, runs: Runs, write: Callable[[Runs], str]) -> Iterator[str]:
     columns = stress.axes[shape.x].names or ()
     side = [axis for axis in (shape.panels, shape.y) if axis is not None]
     yield line([*side, *(f"{shape.x} {column}" for column in columns)])
     yield "|---" * (len(side) + len(columns)) + "|"
-    cells: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    cells: dict[tuple[str, ...], list[tuple[StressRun, Row]]] = defaultdict(list)
     for run, row in runs:
-        cells[*(run.levels[axis] for axis in side), run.levels[shape.x]].append(row)
+        cells[*(run.levels[axis] for axis in side), run.levels[shape.x]].append((run, row))
     for place in dict.fromkeys(key[:-1] for key in cells):
-        yield line([*place, *(_cell(cells[*place, column], name, write) for column in columns)])
+        yield line([*place, *(write(cells[*place, column]) for column in columns)])
     yield ""
 
 
-def _cell(rows: Sequence[Row], name: str, write: Any) -> str:
-    known = [value for value in (measure(row, name) for row in rows) if value is not None]
-    mean = write(sum(known) / len(known)) if known else "-"
-    return mean if len(known) == len(rows) else f"{mean} ({len(known)}/{len(rows)})"
+def _cost_cell(name: str, write: Write, runs: Runs) -> str:
+    values = _values(runs, name)
+    return show_quantiles(values, write) + _known(values)
+
+
+def _mean_cell(name: str, write: Write, runs: Runs) -> str:
+    values = _values(runs, name)
+    mean = interval(values)["mean"]
+    return (NOT_REACHED if mean is None else write(mean)) + _known(values)
+
+
+def _won_cell(parts: Mapping[tuple[int, int], float], runs: Runs) -> str:
+    return _percent(share_won(runs, parts)) or NOT_REACHED
+
+
+def _known(values: Sequence[float | None]) -> str:
+    """`` 1/2`` where only so many of the runs have a value."""
+    known = sum(value is not None for value in values)
+    return "" if known == len(values) else f" {known}/{len(values)}"
 
 
 def why_page(stress: Stress, runs: Runs) -> Iterator[str]:
@@ -387,19 +426,32 @@ def _by_level(stress: Stress, runs: Runs, axis: str) -> dict[str, Runs]:
 
 
 def named_seeds(seeds: Sequence[int], colon: str = "") -> str:
-    """``seed 0``, ``seeds 0, 1``."""
-    return f"seed{'' if len(seeds) == 1 else 's'}{colon} {', '.join(map(str, seeds))}"
+    """``seed 0``, ``seeds 0, 1``, ``seeds 0 to 19``."""
+    in_a_row = len(seeds) > 3 and list(seeds) == list(range(seeds[0], seeds[-1] + 1))
+    listed = f"{seeds[0]} to {seeds[-1]}" if in_a_row else ", ".join(map(str, seeds))
+    return f"seed{'' if len(seeds) == 1 else 's'}{colon} {listed}"
 
 
 def _percent(found: Interval) -> str:
     return "" if found["mean"] is None else f"{found['mean']:.1%}"
 
 
-_GRIDS: dict[str, tuple[str, Any]] = {
+_QUANTILES = (
+    f"{QUANTILES} A run that did not finish counts as more than any other; {NOT_REACHED}: not reached; 1/2: so many of the "
+    "cell's runs finished."
+)
+_RATIOS = ("time_s", "wire_bytes")
+_SHARES = ("rewards_share", "wasted_share", "groups_lost_share")
+_GRIDS: dict[str, tuple[str, Write]] = {
     "time_s": ("Time to finish", format_seconds),
+    "time_per_reward_s": ("Time to finish per usable reward", format_seconds),
     "greedy_final": ("Greedy accuracy on the test questions, at the end", lambda value: f"{value:.3f}"),
     "rewards_share": ("Rewards that came, of those wanted", lambda value: f"{value:.0%}"),
     "wasted_share": ("Wasted bytes, share of the wire's", lambda value: f"{value:.0%}"),
     "wire_bytes": ("Bytes on the wire, both ways", format_bytes),
     "groups_lost_share": ("Groups lost, share", lambda value: f"{value:.0%}"),
+}
+_WON_GRIDS = {
+    "time_won": "Share of seeds won, by time to finish",
+    "time_per_reward_won": "Share of seeds won, by time per usable reward",
 }

@@ -8,6 +8,8 @@ Everything is read from the run's folder: its summary, and the tables of outcome
 * ``groups_lost_share``: share of the groups on record that were not trained on (no rewards, no experts, or too stale).
 * ``reason``: an error's name and its first clause (`first_clause`); the whole message stands in the run's folder.
 * ``rewards_share``: rewards that came, of those that were wanted (experts times groups).
+* ``rewards_used``: the usable ones among them, those of groups that were trained on.
+* ``time_per_reward_s``: ``time_s / rewards_used``; None where either is missing.
 * A request is *lost* if it belongs to a group on record (in a protocol without groups: if it was sent and ended while the
   protocol played), carries no status ``ok``, and was not merely superfluous (``over_selected``).
 """
@@ -75,7 +77,9 @@ def read_row(folder: Path, ending: Ending, stop: StopConfig) -> Row:
         raise RunFolderError(f"{folder / SUMMARY} is damaged; remove the folder and sweep again") from None
     outcomes, groups = _table(folder, "outcomes", _OUTCOME), _table(folder, "groups", _GROUP)
     status = _status(summary, ending, stop)
+    time_s = summary["virtual_s"] if status == "finished" else None
     wanted, came = int(groups["num_experts"].sum()), int(groups["num_answered"].sum())
+    used = int(groups.filter(groups["fate"] == "trained")["num_answered"].sum())
     sizes, requests, fates = summary["bytes"], summary["requests"], summary["groups"]
     accuracy = {
         f"{name}_{when}": summary["accuracy"][name][when]
@@ -87,7 +91,8 @@ def read_row(folder: Path, ending: Ending, stop: StopConfig) -> Row:
         "reason": first_clause(ending.reason),
         "stopped_by": summary["stopped_by"],
         "virtual_s": summary["virtual_s"],
-        "time_s": summary["virtual_s"] if status == "finished" else None,
+        "time_s": time_s,
+        "time_per_reward_s": time_s / used if time_s is not None and used else None,
         "updates": summary["updates"],
         **accuracy,
         "wire_up_bytes": sizes["wire"]["uplink"],
@@ -101,6 +106,7 @@ def read_row(folder: Path, ending: Ending, stop: StopConfig) -> Row:
         "groups_lost_share": 1 - fates["trained"] / fates["total"] if fates["total"] else None,
         "rewards_wanted": wanted,
         "rewards_came": came,
+        "rewards_used": used,
         "rewards_share": came / wanted if wanted else None,
         "reward_mean": _trained_reward(groups),
         "staleness_mean": summary["staleness"]["mean"],

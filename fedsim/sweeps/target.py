@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from fedsim.config import StrictModel
 from fedsim.errors import RunFolderError
 from fedsim.runfolder import METRICS
+from fedsim.sweeps.quantiles import percentile
 from fedsim.sweeps.stats import interval
 
 AMOUNTS = ("wire_bytes", "paper_bytes", "virtual_s", "updates")
@@ -121,14 +122,12 @@ def way_to(folder: Path, target: float) -> Way | None:
 def censored_median(amounts: Sequence[float], reached: Sequence[bool]) -> float | None:
     """The median amount to the target, a run that never reached it counting as more than any other.
 
-    With n runs it is the ceil(n / 2)-th smallest: known once at least half of the runs reached the target, else None.
+    With n runs it is the ceil(n / 2)-th smallest (`percentile`): known once at least half of the runs reached the target.
 
     >>> censored_median([5.0, 1.0, 9.0], [True, False, True])
     9.0
     """
-    known = sorted(amount for amount, good in zip(amounts, reached, strict=True) if good)
-    place = (len(amounts) + 1) // 2
-    return known[place - 1] if 0 < place <= len(known) else None
+    return percentile([amount if good else None for amount, good in zip(amounts, reached, strict=True)], 50)
 
 
 def median_way(ways: Sequence[Way | None], amount: str) -> float | None:
