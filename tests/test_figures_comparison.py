@@ -17,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.transforms import Bbox
 
-from analysis import comparison_report
 from analysis.comparison_report import COMPARISON_FIGURES, write_comparison_report
 from analysis.comparison_runs import Look, SeedRun, billing_text, bounds, censored_median, reach, read
 from analysis.figures.compare_bytes import FATE_COLOURS, OFFSETS, compare_bytes
