@@ -65,10 +65,10 @@ evidence: $(STAMP)  ## controls, baselines and dropout over five seeds with real
 	$(BIN)/fedsim compare scenarios/overhead.yaml --seeds 0,1,2,3,4 --out .evidence/overhead
 	$(BIN)/fedsim compare scenarios/evidence.yaml --out .evidence/controls
 	$(BIN)/python -m analysis.planted .evidence/controls
-	$(BIN)/python -m analysis.evidence .evidence/controls .evidence/overhead docs/evidence.md
+	$(BIN)/python -m analysis.controls .evidence/controls .evidence/overhead docs/evidence.md
 	$(BIN)/fedsim compare scenarios/dropout_policies.yaml --out .evidence/dropout_policies
 	$(BIN)/fedsim compare scenarios/dropout.yaml --out .evidence/dropout
-	$(BIN)/python -m analysis.dropout_page .evidence/dropout_policies .evidence/dropout docs/dropout.md
+	$(BIN)/python -m analysis.dropout .evidence/dropout_policies .evidence/dropout docs/dropout.md
 
 .PHONY: evidence-learning
 evidence-learning: $(STAMP)  ## schedules, losses, hostile experts, privacy with real models (hours; resumable, any part may be left out)
@@ -87,7 +87,7 @@ evidence-learning: $(STAMP)  ## schedules, losses, hostile experts, privacy with
 finished = $(if $(2),$(1) $(patsubst %/,%,$(dir $(2))))
 .PHONY: learning-page
 learning-page: $(STAMP)  ## write docs/learning_evidence.md from what evidence-learning has finished (byzantine_hard*: experts are scarce)
-	$(BIN)/python -m analysis.learning_page --page docs/learning_evidence.md \
+	$(BIN)/python -m analysis.learning --page docs/learning_evidence.md \
 	  $(call finished,--async,$(wildcard .evidence/async/comparison.json .evidence/async_averaging/comparison.json)) \
 	  $(call finished,--async-tune,$(wildcard .evidence/async*/tuning.json)) \
 	  $(call finished,--async-bytes,$(wildcard .evidence/async_bytes/comparison.json)) \
@@ -108,7 +108,7 @@ bench: $(BENCH_STAMP)  ## run the benchmarks and write docs/benchmarks.md (leave
 
 .PHONY: docs
 docs: $(STAMP)  ## write the pages that are made from the code
-	$(BIN)/python -m fedsim.scenario_docs docs/scenarios.md
+	$(BIN)/python -m fedsim.scenario.docs docs/scenarios.md
 
 .PHONY: clean
 clean:  ## remove .venv and caches (never runs/)

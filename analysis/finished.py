@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fedsim.errors import RunFolderError
-from fedsim.runfolder import MANIFEST, SOURCE, SUMMARY, git
+from fedsim.records.run_folder import MANIFEST, SOURCE, SUMMARY, git
 
 LEARNING_CODE = ("models", "rl", "protocols", "selection", "tasks", "privacy")
 """Packages that decide what is learnt, wherever in ``fedsim/`` they stand."""

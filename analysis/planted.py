@@ -20,20 +20,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.finished import head, listed, read, row
-from fedsim import casting
 from fedsim.errors import InputError, RunFolderError
+from fedsim.experiment import components
 from fedsim.progress import SilentProgress
-from fedsim.results import load
-from fedsim.runfolder import write_json
-from fedsim.scenario import scenario_from
-from fedsim.sweeps.comparison import show
+from fedsim.records.run import load
+from fedsim.records.run_folder import write_json
+from fedsim.scenario.schema import scenario_from
+from fedsim.sweeps.compare.tables import show
 from fedsim.sweeps.stats import interval
 from fedsim.tasks.config import TasksConfig
 from fedsim.tasks.mistakes import operand_class, undone, wrong_classes
 from fedsim.tasks.questions import Question, TaskData
 
 if TYPE_CHECKING:
-    from fedsim.models.language import LanguageModel
+    from fedsim.models.real.language import LanguageModel
 
 PLANTED = "planted.json"
 
@@ -107,11 +107,11 @@ def split(folder: Path, cache_dir: Path | None = None) -> Split:
         raise RunFolderError(
             f"{folder}: no mistake by operand class that can be undone was put into its corpus"
         )
-    cast: Any = casting.real_models(scenario, len(run.members), cache_dir, SilentProgress())
+    cast: Any = components.real_models(scenario, len(run.members), cache_dir, SilentProgress())
     if cast.hashes["server"] != run.manifest["model_hashes"]["server"]:
         raise RunFolderError(f"{folder}: its start policy cannot be made again here; run it on this machine")
-    from fedsim.models.language import LanguageModel
-    from fedsim.models.zoo import load_folder
+    from fedsim.models.real.language import LanguageModel
+    from fedsim.models.real.zoo import load_folder
 
     language = cast.policy.language
     end = LanguageModel(*load_folder(folder / "policy"), language.shapes)
@@ -128,8 +128,8 @@ def split(folder: Path, cache_dir: Path | None = None) -> Split:
 
 def answers(language: LanguageModel, questions: Sequence[Question], config: Any) -> list[Answer]:
     """Greedy answers, in the order of the questions."""
-    from fedsim.models.language import by_width
-    from fedsim.models.parts import LookPart, looked
+    from fedsim.models.real.language import by_width
+    from fedsim.models.real.work_parts import LookPart, looked
 
     found = {}
     for batch in by_width(language, questions, lambda question: question.text, config.questions_per_pass):

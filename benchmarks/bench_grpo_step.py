@@ -47,10 +47,10 @@ from transformers import LogitsProcessor, LogitsProcessorList, TrainerCallback
 
 from benchmarks.ledger import Claim, Paired, report, wall_s
 from benchmarks.quick_start import quick_start
-from fedsim.models.language import Ids, LanguageModel
-from fedsim.models.policy import LanguagePolicy
+from fedsim.models.interfaces import Draw, Group
+from fedsim.models.real.language import Ids, LanguageModel
+from fedsim.models.real.policy import LanguagePolicy
 from fedsim.rl.advantages import advantages
-from fedsim.roles import Draw, Group
 
 NAME, TITLE = "grpo_step", "GRPO step: sample, score, update, against TRL's GRPOTrainer"
 QUESTIONS, GROUP, TOKENS = 96, 8, 8

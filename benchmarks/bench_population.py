@@ -20,15 +20,17 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.ledger import Claim, report
-from fedsim import casting, experiment, invariants, refusals
-from fedsim.devices import population
-from fedsim.devices.config import ClientsConfig
-from fedsim.lazily import Lazily
-from fedsim.play import Play
+from fedsim.experiment import checks, components
+from fedsim.experiment import run as experiment
+from fedsim.experiment.simulation import Play
 from fedsim.progress import SilentProgress
-from fedsim.record_log import RecordLog
-from fedsim.records import Compute, Member, Outcome, Transfer, Update
-from fedsim.scenario import Scenario, read_scenario
+from fedsim.records import invariants
+from fedsim.records.log import RecordLog
+from fedsim.records.rows import Compute, Member, Outcome, Transfer, Update
+from fedsim.scenario.schema import Scenario, read_scenario
+from fedsim.sim.devices import population
+from fedsim.sim.devices.config import ClientsConfig
+from fedsim.sim.lazy import Lazily
 
 NUM_DEVICES = 1_000_000
 NUM_ASKED = 131_072
@@ -66,11 +68,11 @@ def _round(num_clients: int, num_asked: int, protocol: str) -> dict[str, float]:
     """One round of a protocol up to its first update, from reading the scenario's devices to the last byte."""
     scenario = _scenario(num_clients, protocol)
     begun = time.perf_counter()
-    drawn = refusals.refuse_early(scenario)
-    cast = casting.stand_ins(scenario, len(drawn))
+    drawn = checks.refuse_early(scenario)
+    cast = components.stand_ins(scenario, len(drawn))
     log = RecordLog()
     with SilentProgress().phase("federation") as phase:
-        play = Play(scenario, drawn, cast, log, phase, casting.ClientAccuracy(cast))
+        play = Play(scenario, drawn, cast, log, phase, components.ClientAccuracy(cast))
         ending = experiment.play_out(play)
     took_s = time.perf_counter() - begun
     statuses = Counter(row.status for row in log.of(Outcome))

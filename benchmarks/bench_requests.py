@@ -24,24 +24,26 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.ledger import Claim, Paired, report
-from fedsim import clock, garbage, invariants
-from fedsim.asking import Handler, Reply, Subject
-from fedsim.clock import VirtualLoop
-from fedsim.devices import population
-from fedsim.devices.availability import AlwaysOn
-from fedsim.devices.config import ClientsConfig, DropoutConfig, ServerConfig
-from fedsim.devices.cost import Work
-from fedsim.devices.dropout import Dropout
-from fedsim.devices.profile import DeviceProfile
 from fedsim.errors import RequestError
-from fedsim.federation import Federation
-from fedsim.network import wire
-from fedsim.network.config import NetworkConfig
-from fedsim.network.link import SharedLink
-from fedsim.network.transport import Transport
-from fedsim.record_log import RecordLog
-from fedsim.records import Compute, Outcome, Reward, Transfer
-from fedsim.world import World
+from fedsim.federation.clients import Federation
+from fedsim.federation.handlers import Handler, Reply, Subject
+from fedsim.federation.world import World
+from fedsim.processes import gc_policy
+from fedsim.records import invariants
+from fedsim.records.log import RecordLog
+from fedsim.records.rows import Compute, Outcome, Reward, Transfer
+from fedsim.sim import clock
+from fedsim.sim.clock import VirtualLoop
+from fedsim.sim.devices import population
+from fedsim.sim.devices.availability import AlwaysOn
+from fedsim.sim.devices.config import ClientsConfig, DropoutConfig, ServerConfig
+from fedsim.sim.devices.cost import Work
+from fedsim.sim.devices.dropout import Dropout
+from fedsim.sim.devices.profile import DeviceProfile
+from fedsim.sim.network import wire
+from fedsim.sim.network.config import NetworkConfig
+from fedsim.sim.network.link import SharedLink
+from fedsim.sim.network.transport import Transport
 
 SEED = 7
 DEADLINE_S = 30.0
@@ -203,7 +205,7 @@ def measured(load: Load) -> Paired:
 
 def main() -> int:
     """Measure both loads."""
-    gc.set_threshold(*garbage.THRESHOLDS["timing"])  # as for every run
+    gc.set_threshold(*gc_policy.THRESHOLDS["timing"])  # as for every run
     claims = []
     for load, least_per_s in ((Load(10_000, 1_000, 15), 20_000), (Load(200_000, 100_000, 3), 12_000)):
         pair = measured(load)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from fedsim.casting import questions
-from fedsim.models.bundle import Bundle, load_models
+from fedsim.experiment.components import questions
 from fedsim.models.config import PolicyConfig
-from fedsim.scenario import read_scenario
+from fedsim.models.real.bundle import Bundle, load_models
+from fedsim.scenario.schema import read_scenario
 from fedsim.tasks.questions import TaskData
 
 NUM_CLIENTS = 8

@@ -14,11 +14,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from analysis.draw import draw
-    from fedsim.experiment import run
-    from fedsim.foresight.estimate import estimate
-    from fedsim.results import Run, load
-    from fedsim.scenario import Scenario, read_scenario, scenario_from
+    from fedsim.experiment.forecast.estimate import estimate
+    from fedsim.experiment.run import run
+    from fedsim.figures.draw import draw
+    from fedsim.records.run import Run, load
+    from fedsim.scenario.schema import Scenario, read_scenario, scenario_from
 
 __version__ = "0.1.0"
 __all__ = [
@@ -34,14 +34,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Run": "fedsim.results",
-    "Scenario": "fedsim.scenario",
-    "draw": "analysis.draw",
-    "estimate": "fedsim.foresight.estimate",
-    "load": "fedsim.results",
-    "read_scenario": "fedsim.scenario",
-    "run": "fedsim.experiment",
-    "scenario_from": "fedsim.scenario",
+    "Run": "fedsim.records.run",
+    "Scenario": "fedsim.scenario.schema",
+    "draw": "fedsim.figures.draw",
+    "estimate": "fedsim.experiment.forecast.estimate",
+    "load": "fedsim.records.run",
+    "read_scenario": "fedsim.scenario.schema",
+    "run": "fedsim.experiment.run",
+    "scenario_from": "fedsim.scenario.schema",
 }
 
 

@@ -37,7 +37,7 @@ class InputError(FedsimError):
 
     Attributes:
         key: the scenario's key that asks for it, if one is known and the message does not yet say where it was written;
-            `fedsim.scenario_errors.located` puts that before the message.
+            `fedsim.config.validation.located` puts that before the message.
     """
 
     key: tuple[str | int, ...] = ()

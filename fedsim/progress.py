@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from fedsim.units import format_bytes, format_seconds
+from fedsim.config.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from rich.console import Group as RichGroup

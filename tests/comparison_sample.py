@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedsim import streams
-from fedsim.record_log import RecordLog
-from fedsim.records import Evaluation, Transfer
-from fedsim.results import write_results
-from fedsim.runfolder import RunFolder
-from fedsim.summary import SummaryContext, summarise
+from fedsim.records.log import RecordLog
+from fedsim.records.rows import Evaluation, Transfer
+from fedsim.records.run import write_results
+from fedsim.records.run_folder import RunFolder
+from fedsim.records.summary import SummaryContext, summarise
+from fedsim.sim import streams
 
 
 @dataclass(frozen=True)

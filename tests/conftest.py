@@ -13,7 +13,7 @@ from functools import partial
 
 import pytest
 
-from fedsim.clock import VirtualLoop
+from fedsim.sim.clock import VirtualLoop
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 

@@ -16,31 +16,42 @@ from typing import Any
 import numpy as np
 from worlds import IDEAL, INSTANT, NO_DROPOUT
 
-from fedsim import invariants, protocols, streams
-from fedsim.asking import Handler, Reply
-from fedsim.billing import TokenizerCounts
-from fedsim.clock import VirtualLoop
-from fedsim.devices.availability import AlwaysOn, Availability
-from fedsim.devices.config import DropoutConfig
-from fedsim.devices.cost import ModelSpec
-from fedsim.devices.dropout import Dropout
-from fedsim.devices.profile import DeviceProfile
-from fedsim.federation import Federation
+from fedsim import protocols
+from fedsim.experiment.simulation import raise_plainly
+from fedsim.federation.billing import TokenizerCounts
+from fedsim.federation.clients import Federation
+from fedsim.federation.handlers import Handler, Reply
+from fedsim.federation.world import World
 from fedsim.models.config import PolicyConfig
-from fedsim.monitor import EvaluationConfig, Monitor, StopConfig
-from fedsim.network import wire
-from fedsim.network.link import SharedLink
-from fedsim.network.transport import Transport
-from fedsim.play import raise_plainly
+from fedsim.models.interfaces import (
+    Accuracy,
+    Candidate,
+    Draw,
+    FloatArray,
+    Group,
+    LocalTrainer,
+    Synthesiser,
+    UpdateStats,
+)
 from fedsim.progress import SilentProgress
-from fedsim.record_log import RecordLog
-from fedsim.records import Group as GroupRow
-from fedsim.records import Outcome, Transfer, Update
-from fedsim.roles import Accuracy, Candidate, Draw, FloatArray, Group, LocalTrainer, Synthesiser, UpdateStats
-from fedsim.states import ClientState, ServerState
+from fedsim.protocols.shared.monitor import EvaluationConfig, Monitor, StopConfig
+from fedsim.protocols.shared.state import ClientState, ServerState
+from fedsim.records import invariants
+from fedsim.records.log import RecordLog
+from fedsim.records.rows import Group as GroupRow
+from fedsim.records.rows import Outcome, Transfer, Update
+from fedsim.sim import streams
+from fedsim.sim.clock import VirtualLoop
+from fedsim.sim.devices.availability import AlwaysOn, Availability
+from fedsim.sim.devices.config import DropoutConfig
+from fedsim.sim.devices.cost import ModelSpec
+from fedsim.sim.devices.dropout import Dropout
+from fedsim.sim.devices.profile import DeviceProfile
+from fedsim.sim.network import wire
+from fedsim.sim.network.link import SharedLink
+from fedsim.sim.network.transport import Transport
 from fedsim.tasks.matching import AnswerRule
 from fedsim.tasks.questions import Question, TaskData
-from fedsim.world import World
 
 SPEC = ModelSpec(num_layers=1, hidden=8, num_heads=1, num_kv_heads=1, head_dim=8, ffn=8, vocab=10, tied=True)
 GROUP_SIZE = 4

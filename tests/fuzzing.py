@@ -23,13 +23,14 @@ from typing import Any, Literal
 
 from hypothesis import HealthCheck, given, seed, settings
 
-from fedsim import experiment, protocols
+from fedsim import protocols
+from fedsim.config.yaml import to_yaml
 from fedsim.errors import Deadlock, FederationError, InputError, LimitExceeded
-from fedsim.foresight.estimate import estimate
-from fedsim.results import load
-from fedsim.runfolder import SUMMARY
-from fedsim.scenario import Scenario, read_scenario
-from fedsim.scenario_yaml import to_yaml
+from fedsim.experiment import run as experiment
+from fedsim.experiment.forecast.estimate import estimate
+from fedsim.records.run import load
+from fedsim.records.run_folder import SUMMARY
+from fedsim.scenario.schema import Scenario, read_scenario
 from tests.scenario_strategies import FILES, scenarios, spoiled
 
 WORLD_ERRORS = (Deadlock, FederationError, LimitExceeded)

@@ -23,12 +23,12 @@ from typing import Any
 import reasoning_gym  # noqa: F401  (imported here, so that no child has to)
 from real_runs import tiny
 
-from fedsim import experiment
-from fedsim.frames import FrameWriter
-from fedsim.models import bundle  # noqa: F401  (imported here, so that no child has to)
-from fedsim.replay import checkpoints, tape
-from fedsim.replay.resume import resume
-from fedsim.scenario import Scenario, read_scenario, scenario_from
+from fedsim.experiment import run as experiment
+from fedsim.experiment.replay import checkpoints, tape
+from fedsim.experiment.replay.resume import resume
+from fedsim.models.real import bundle  # noqa: F401  (imported here, so that no child has to)
+from fedsim.records.frames import FrameWriter
+from fedsim.scenario.schema import Scenario, read_scenario, scenario_from
 
 SMALL = {"max_new_tokens": 4, "learning_rate": 1e-3, "warmup_updates": 1}
 LOCAL = {"local_steps": 2, "local_batch_size": 8, "max_new_tokens": 4}
@@ -154,9 +154,9 @@ def killed(
 
 
 def experiment_book() -> Any:
-    from fedsim.replay import book
+    from fedsim.experiment.replay import journal
 
-    return book
+    return journal
 
 
 def told(out: Path) -> dict[str, Any]:

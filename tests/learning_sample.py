@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedsim.record_log import RecordLog
-from fedsim.records import Compute, Evaluation, Group, Presence, Ratio, Transfer, Update
-from fedsim.results import write_results
-from fedsim.runfolder import RunFolder
-from fedsim.summary import SummaryContext, summarise
+from fedsim.records.log import RecordLog
+from fedsim.records.rows import Compute, Evaluation, Group, Presence, Ratio, Transfer, Update
+from fedsim.records.run import write_results
+from fedsim.records.run_folder import RunFolder
+from fedsim.records.summary import SummaryContext, summarise
 
 BARRIER = {"protocol": {"update": {"schedule": "barrier"}}}
 GROUP = {"protocol": {"update": {"schedule": "group"}}}

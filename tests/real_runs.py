@@ -68,8 +68,8 @@ def perfect(name: str) -> dict[str, Any]:
 
 def run(scenario: dict[str, Any], out: Path, cache: Path) -> dict[str, Any]:
     """Run it, and load the policy that it left with ``transformers``."""
-    from fedsim import experiment
-    from fedsim.scenario import scenario_from
+    from fedsim.experiment import run as experiment
+    from fedsim.scenario.schema import scenario_from
 
     ran = experiment.run(scenario_from(scenario), out=out, cache_dir=cache)
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from fedsim import streams
-from fedsim.record_log import RecordLog
-from fedsim.records import Compute, Evaluation, Group, Outcome, Presence, Reward, Transfer, Update
-from fedsim.results import Run, load, write_results
-from fedsim.runfolder import CONFIDENCE_GRAPH, RunFolder
-from fedsim.summary import SummaryContext, summarise
+from fedsim.records.log import RecordLog
+from fedsim.records.rows import Compute, Evaluation, Group, Outcome, Presence, Reward, Transfer, Update
+from fedsim.records.run import Run, load, write_results
+from fedsim.records.run_folder import CONFIDENCE_GRAPH, RunFolder
+from fedsim.records.summary import SummaryContext, summarise
+from fedsim.sim import streams
 
 CLASSES = ("phone", "phone", "phone", "phone", "laptop", "laptop", "laptop", "edge_server")
 DOMAINS = ("chain_sum", "products", "gcd", "simple_equations", "spell_backward")

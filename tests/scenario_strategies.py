@@ -21,23 +21,24 @@ from pydantic import BaseModel, ValidationError, WithJsonSchema
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from fedsim import protocols, units
-from fedsim.config import StrictModel
-from fedsim.devices.config import ClientsConfig, ServerConfig, TraceConfig
-from fedsim.devices.presets import DeviceSettings, architectures, device_presets, link_names
-from fedsim.faults.config import REWARD_KINDS, OnDevices
-from fedsim.hostile_config import OnExperts
+from fedsim import protocols
+from fedsim.config import units
+from fedsim.config.strict import StrictModel
+from fedsim.config.validation import branches
+from fedsim.federation.hostile_config import OnExperts
+from fedsim.federation.stragglers.config import StragglerConfig
+from fedsim.federation.text_lengths import length_presets
 from fedsim.models.config import PRESETS, ModelsConfig, ScratchModel
-from fedsim.monitor import EvaluationConfig
-from fedsim.network.config import NetworkConfig
-from fedsim.network.edges import EdgeConfig, EdgesConfig
 from fedsim.privacy.rewards import RewardNoiseConfig
-from fedsim.protocols.server_steps import AveragingConfig
-from fedsim.scenario import Scenario, _scenario_model
-from fedsim.scenario_errors import branches
-from fedsim.stragglers.config import StragglerConfig
+from fedsim.protocols.shared.monitor import EvaluationConfig
+from fedsim.protocols.shared.server_optimizers import AveragingConfig
+from fedsim.scenario.schema import Scenario, _scenario_model
+from fedsim.sim.devices.config import ClientsConfig, ServerConfig, TraceConfig
+from fedsim.sim.devices.presets import DeviceSettings, architectures, device_presets, link_names
+from fedsim.sim.faults.config import REWARD_KINDS, OnDevices
+from fedsim.sim.network.config import NetworkConfig
+from fedsim.sim.network.edges import EdgeConfig, EdgesConfig
 from fedsim.tasks.config import QUICK_DOMAINS, TasksConfig
-from fedsim.text_lengths import length_presets
 
 Data = dict[str, Any]
 

@@ -10,12 +10,12 @@ import json
 import ray
 from tiny_models import TINY, language, questions, tokenizer
 
-from fedsim.models.evaluator import ModelEvaluator
-from fedsim.models.placement import Placement
-from fedsim.models.scoring_pool import ScoringPool
-from fedsim.models.zoo import scratch_network
+from fedsim.models.real.evaluator import ModelEvaluator
+from fedsim.models.real.placement import Placement
+from fedsim.models.real.ray_scoring import ScoringPool
+from fedsim.models.real.zoo import scratch_network
+from fedsim.processes.ray_cluster import LOCAL, Cluster
 from fedsim.progress import SilentProgress
-from fedsim.ray_cluster import LOCAL, Cluster
 
 NEW_TOKENS = 4
 CANDIDATES = ["3", "12", "tac", "7 of 9", "a rather long answer", "3", ""]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.protocols.aggregation import (
+from fedsim.protocols.shared.aggregation import (
     aggregation_flop,
     average,
     client_shares,

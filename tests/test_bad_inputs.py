@@ -34,8 +34,8 @@ def made_with_model(made: dict[str, Path], tmp_path_factory: pytest.TempPathFact
     """A good model folder as well: a Llama of a few thousand random weights."""
     from tiny_models import TINY, tokenizer
 
-    from fedsim.models.weights import save_model
-    from fedsim.models.zoo import scratch_network
+    from fedsim.models.real.weights import save_model
+    from fedsim.models.real.zoo import scratch_network
 
     folder = tmp_path_factory.mktemp("good") / "model"
     save_model(scratch_network(TINY, tokenizer(), 1), tokenizer(), folder)

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from fedsim import experiment
-from fedsim.asking import Handler, Reply, Subject
-from fedsim.billing import AsEncoded
-from fedsim.devices.availability import Availability
-from fedsim.devices.cost import NO_WORK, architecture
 from fedsim.errors import ClientOffline, FederationError
-from fedsim.foresight.estimate import estimate
-from fedsim.network import wire
+from fedsim.experiment import run as experiment
+from fedsim.experiment.forecast.estimate import estimate
+from fedsim.federation.billing import AsEncoded
+from fedsim.federation.handlers import Handler, Reply, Subject
+from fedsim.sim.devices.availability import Availability
+from fedsim.sim.devices.cost import NO_WORK, architecture
+from fedsim.sim.network import wire
 from tests.test_billing import scenario
 from tests.worlds import HANDLERS, ROUND, SmallWorld, Timetable, ask, leaves, small_world
 

@@ -13,16 +13,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from test_determinism import python
 
-from fedsim import experiment
-from fedsim.accounts import statement
-from fedsim.billing import AsEncoded, BilledCounts, BilledSizes, TokenizerCounts
-from fedsim.devices.cost import architecture, spec_from_file
 from fedsim.errors import FedsimError, ModelFileError, ScenarioError
-from fedsim.foresight.estimate import estimate
+from fedsim.experiment import run as experiment
+from fedsim.experiment.billed import statement
+from fedsim.experiment.forecast.estimate import estimate
+from fedsim.federation.billing import AsEncoded, BilledCounts, BilledSizes, TokenizerCounts
+from fedsim.federation.text_lengths import TextConfig, TextLengths
 from fedsim.models.config import ModelsConfig
-from fedsim.network import wire
-from fedsim.scenario import scenario_from
-from fedsim.text_lengths import TextConfig, TextLengths
+from fedsim.scenario.schema import scenario_from
+from fedsim.sim.devices.cost import architecture, spec_from_file
+from fedsim.sim.network import wire
 from tests.test_wire import messages
 
 
@@ -256,8 +256,8 @@ from collections import Counter
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from real_runs import tiny
-from fedsim import experiment
-from fedsim.scenario import scenario_from
+from fedsim.experiment import run as experiment
+from fedsim.scenario.schema import scenario_from
 keys = tiny(
     fidelity=sys.argv[2], stop={"updates": 2}, text={"question": 50, "rationale": 0, "answer": 5},
     availability={"kind": "always"}, models=json.loads(sys.argv[4]),

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from fedsim.cli import main
-from fedsim.headline import headline
+from fedsim.config.yaml import parse
 from fedsim.protocols import names
-from fedsim.scenario import scenario_from
-from fedsim.scenario_yaml import parse
+from fedsim.records.headline import headline
+from fedsim.scenario.schema import scenario_from
 
 REPOSITORY = Path(__file__).parent.parent
 HEAVY = (

@@ -9,8 +9,8 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim import clock
-from fedsim.clock import VirtualLoop
+from fedsim.sim import clock
+from fedsim.sim.clock import VirtualLoop
 
 VIRTUAL_AND_ORDINARY = pytest.mark.asyncio(loop_factories=["virtual", "ordinary"])
 

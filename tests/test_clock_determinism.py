@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from fedsim import clock, streams
+from fedsim.sim import clock, streams
 
 ROOT = Path(__file__).parents[1]
 
 SIBLINGS = """
     import asyncio, sys
-    from fedsim import clock
+    from fedsim.sim import clock
 
     garbage = [object() for _ in range(int(sys.argv[1]) * 997)]  # another memory layout in every process
     log = []
@@ -68,7 +68,7 @@ SIBLINGS = """
 
 INTERRUPTED = """
     import asyncio, sys, time
-    from fedsim import clock
+    from fedsim.sim import clock
 
     async def main(loop):
         def tick():

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import simpy
 
-from fedsim import clock
-from fedsim.clock import VirtualLoop
 from fedsim.errors import Deadlock, LimitExceeded
+from fedsim.sim import clock
+from fedsim.sim.clock import VirtualLoop
 
 
 def virtual_loop() -> VirtualLoop:

@@ -6,15 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from fedsim import clock, experiment, streams
-from fedsim.asking import Subject
-from fedsim.devices import population
-from fedsim.devices.config import DropoutConfig
-from fedsim.devices.cost import Work, duration_s
 from fedsim.errors import InvariantViolation
-from fedsim.network.rates import AccessRates
-from fedsim.protocols.rollouts import QuestionStream
-from fedsim.scenario import scenario_from
+from fedsim.experiment import run as experiment
+from fedsim.federation.handlers import Subject
+from fedsim.protocols.shared.rollouts import QuestionStream
+from fedsim.scenario.schema import scenario_from
+from fedsim.sim import clock, streams
+from fedsim.sim.devices import population
+from fedsim.sim.devices.config import DropoutConfig
+from fedsim.sim.devices.cost import Work, duration_s
+from fedsim.sim.network.rates import AccessRates
 from fedsim.tasks.questions import Question
 from tests.worlds import ROUND, ask, small_world
 

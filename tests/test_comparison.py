@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsim.errors import RunFolderError
-from fedsim.source import code_fingerprint
-from fedsim.sweeps.comparison import aggregate, gain, show, table, wasted_share, write_comparison
+from fedsim.records.source import code_fingerprint
+from fedsim.sweeps.compare.tables import aggregate, gain, show, table, wasted_share, write_comparison
 from fedsim.sweeps.stats import interval, paired
 
 

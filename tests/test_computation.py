@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
-from fedsim.asking import Handler
-from fedsim.devices.config import DropoutConfig
-from fedsim.devices.cost import Work
-from fedsim.devices.dropout import Dropout
 from fedsim.errors import ClientDropped
-from fedsim.faults.config import HangConfig
-from fedsim.world import Slowdowns
+from fedsim.federation.handlers import Handler
+from fedsim.federation.world import Slowdowns
+from fedsim.sim.devices.config import DropoutConfig
+from fedsim.sim.devices.cost import Work
+from fedsim.sim.devices.dropout import Dropout
+from fedsim.sim.faults.config import HangConfig
 from tests.test_request_suspend import HalfSpeed
 from tests.worlds import HANDLERS, ROUND, SmallWorld, Timetable, ask, leaves, score, small_world, work
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsim.progress import SilentProgress
-from fedsim.scenario import read_scenario
+from fedsim.scenario.schema import read_scenario
 from fedsim.sweeps.cores import at_once, environment, fit_a_gpu, num_cores
-from fedsim.sweeps.hiring import hiring
+from fedsim.sweeps.executors import hiring
 from fedsim.sweeps.workers import Processes, Where, perform_missing
 
 COUNTS = st.integers(1, 300)

@@ -9,9 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fedsim import casting, refusals
-from fedsim.clock import run
-from fedsim.correlate import (
+from fedsim.errors import ScenarioError
+from fedsim.experiment import checks, components
+from fedsim.experiment.simulation import Play
+from fedsim.progress import SilentProgress
+from fedsim.protocols.shared.monitor import ClientAccuracy
+from fedsim.records.log import RecordLog
+from fedsim.scenario.schema import scenario_from
+from fedsim.sim.clock import run
+from fedsim.sim.devices import population
+from fedsim.sim.devices.availability import availability
+from fedsim.sim.devices.config import ClientsConfig
+from fedsim.sim.devices.correlate import (
     CorrelateConfig,
     deal_devices,
     dealt,
@@ -20,15 +29,6 @@ from fedsim.correlate import (
     presence_scores,
     ranks,
 )
-from fedsim.devices import population
-from fedsim.devices.availability import availability
-from fedsim.devices.config import ClientsConfig
-from fedsim.errors import ScenarioError
-from fedsim.monitor import ClientAccuracy
-from fedsim.play import Play
-from fedsim.progress import SilentProgress
-from fedsim.record_log import RecordLog
-from fedsim.scenario import scenario_from
 
 PARTITION = np.array([[5, 0], [0, 9], [3, 3], [1, 0]])
 DOMAINS = ("a", "b")
@@ -103,7 +103,7 @@ def test_without_correlation_nothing_is_dealt_anew():
 
 def played(built):
     drawn = population.draw(built.clients, built.seed, built.folder)
-    cast = casting.stand_ins(built, len(drawn))
+    cast = components.stand_ins(built, len(drawn))
     with SilentProgress().phase("test") as phase:
         return Play(built, drawn, cast, RecordLog(), phase, ClientAccuracy(cast.data, cast.evaluators)), cast
 
@@ -145,7 +145,7 @@ def test_ordering_what_does_not_differ_is_refused():
 def test_an_unknown_domain_is_refused_before_the_run_and_the_nearest_named():
     built = scenario(correlate={"speed": "domain", "of": "gdc"})
     with pytest.raises(ScenarioError, match=r"correlate\.of: unknown domain 'gdc'; did you mean 'gcd'"):
-        refusals.check(built, 12)
+        checks.check(built, 12)
 
 
 @pytest.mark.parametrize(

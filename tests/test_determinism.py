@@ -17,17 +17,17 @@ import pytest
 from fakes import FakeEvaluator, device, play, settings, task_data
 from worlds import Timetable
 
-from fedsim.clock import run as run_on_virtual_time
-from fedsim.devices.config import DropoutConfig
-from fedsim.monitor import StopConfig
-from fedsim.records import Compute
+from fedsim.protocols.shared.monitor import StopConfig
+from fedsim.records.rows import Compute
+from fedsim.sim.clock import run as run_on_virtual_time
+from fedsim.sim.devices.config import DropoutConfig
 
 TESTS = Path(__file__).resolve().parent
 
 TIMING = """
 import sys
-from fedsim import experiment
-from fedsim.scenario import scenario_from
+from fedsim.experiment import run as experiment
+from fedsim.scenario.schema import scenario_from
 ran = experiment.run(
     scenario_from({
         "name": "again", "seed": 5, "fidelity": "timing", "stop": {"updates": 8},

@@ -6,9 +6,9 @@ import asyncio
 import math
 from collections.abc import Callable
 
-from fedsim.clock import VirtualLoop
-from fedsim.devices.availability import AlwaysOn, Availability
-from fedsim.devices.device import Device
+from fedsim.sim.clock import VirtualLoop
+from fedsim.sim.devices.availability import AlwaysOn, Availability
+from fedsim.sim.devices.device import Device
 from tests.worlds import ROUND, Timetable
 
 

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim import refusals
-from fedsim.devices.availability import availability, expected_share
-from fedsim.devices.availability_trace import Trace, read_trace
-from fedsim.devices.config import TraceConfig
 from fedsim.errors import DataFileError
-from fedsim.scenario import scenario_from
+from fedsim.experiment import checks
+from fedsim.scenario.schema import scenario_from
+from fedsim.sim.devices.availability import availability, expected_share
+from fedsim.sim.devices.availability_trace import Trace, read_trace
+from fedsim.sim.devices.config import TraceConfig
 
 ROWS = "client,start,end\n0,0,10\n0,20,30\n1,,\n2,5,100\n"
 
@@ -155,4 +155,4 @@ def test_a_wrong_trace_is_refused_before_the_run(tmp_path):
     )
     for one in (given, given.anchored()):
         with pytest.raises(DataFileError, match=r"t\.csv:2: the session ends at 4 s"):
-            refusals.check(one, 12)
+            checks.check(one, 12)

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.devices.config import ServerConfig
-from fedsim.devices.cost import (
+from fedsim.errors import ModelFileError, ScenarioError
+from fedsim.sim.devices.config import ServerConfig
+from fedsim.sim.devices.cost import (
     NO_WORK,
     ModelSpec,
     Work,
@@ -27,8 +28,7 @@ from fedsim.devices.cost import (
     spec_from_config,
     training_work,
 )
-from fedsim.devices.population import server_profile
-from fedsim.errors import ModelFileError, ScenarioError
+from fedsim.sim.devices.population import server_profile
 
 # 2 layers, hidden 4, 2 heads of size 2, 1 key-value head, ffn 3, vocabulary 5, tied:
 # a layer has 4*4 (q) + 2*4*2 (k, v) + 4*4 (o) + 3*4*3 (mlp) + 2*4 (norms) = 92; blocks 2*92 + 4 = 188.

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from fedsim.devices.availability import availability, expected_share
-from fedsim.devices.config import AvailabilityConfig
-from fedsim.devices.cycles import Hourly, SkewedCosine
-from fedsim.devices.sessions import Daily
+from fedsim.sim.devices.availability import availability, expected_share
+from fedsim.sim.devices.config import AvailabilityConfig
+from fedsim.sim.devices.cycles import Hourly, SkewedCosine
+from fedsim.sim.devices.sessions import Daily
 
 SETTINGS = TypeAdapter(AvailabilityConfig)
 DAY_S = 86_400.0

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fedsim.devices.config import DropoutConfig
-from fedsim.devices.dropout import Dropout
+from fedsim.sim.devices.config import DropoutConfig
+from fedsim.sim.devices.dropout import Dropout
 
 PHASES = ("down", "queue", "compute", "up")
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim.devices.odds import Odds, location
+from fedsim.sim.devices.odds import Odds, location
 
 
 def test_a_location_worked_by_hand():

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim.devices.availability import availability, expected_share
-from fedsim.devices.config import PhonesConfig
-from fedsim.devices.lengths import Tabulated
-from fedsim.devices.phones import (
+from fedsim.sim.devices.availability import availability, expected_share
+from fedsim.sim.devices.config import PhonesConfig
+from fedsim.sim.devices.phones import (
     MEAN_GAP_S,
     MEAN_SESSION_S,
     gap_lengths,
@@ -18,6 +17,7 @@ from fedsim.devices.phones import (
     session_lengths,
     shares,
 )
+from fedsim.sim.devices.session_lengths import Tabulated
 
 STEADY = PhonesConfig(kind="phones", by_hour=False)
 

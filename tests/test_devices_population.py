@@ -11,12 +11,12 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from fedsim.devices import presets
-from fedsim.devices.config import ClientsConfig, ServerConfig
-from fedsim.devices.population import draw, server_profile
-from fedsim.devices.presets import DeviceSettings
-from fedsim.devices.profile import NUMERIC_FIELDS, DeviceProfile
 from fedsim.errors import DataFileError, ScenarioError
+from fedsim.sim.devices import presets
+from fedsim.sim.devices.config import ClientsConfig, ServerConfig
+from fedsim.sim.devices.population import draw, server_profile
+from fedsim.sim.devices.presets import DeviceSettings
+from fedsim.sim.devices.profile import NUMERIC_FIELDS, DeviceProfile
 
 
 def clients(**classes):
@@ -34,7 +34,7 @@ def test_clients_are_numbered_through_the_classes_in_the_order_written():
 
 
 def test_presets_are_read_by_libyaml_as_by_python():
-    text = (files("fedsim.presets") / "devices.yaml").read_text(encoding="utf-8")
+    text = (files("fedsim.sim.presets") / "devices.yaml").read_text(encoding="utf-8")
     assert presets.device_sources() == {name: keys["source"] for name, keys in yaml.safe_load(text).items()}
     for name, keys in yaml.safe_load(text).items():
         written = DeviceSettings.model_validate({key: keys[key] for key in keys if key != "source"})
@@ -233,7 +233,9 @@ def test_a_missing_device_file_is_one_clear_line(tmp_path):
 
 
 def test_settings_of_devices_import_neither_numpy_nor_scipy():
-    code = "import sys, fedsim.devices.config; print(sorted({'numpy', 'scipy', 'torch'} & set(sys.modules)))"
+    code = (
+        "import sys, fedsim.sim.devices.config; print(sorted({'numpy', 'scipy', 'torch'} & set(sys.modules)))"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from worlds import Timetable
 
-from fedsim.devices.availability import AlwaysOn, availability, expected_share
-from fedsim.devices.config import AvailabilityConfig
-from fedsim.devices.membership import Membership, Outages
-from fedsim.devices.presence import AllOf, spans
+from fedsim.sim.devices.availability import AlwaysOn, availability, expected_share
+from fedsim.sim.devices.config import AvailabilityConfig
+from fedsim.sim.devices.outages import Membership, Outages
+from fedsim.sim.devices.presence import AllOf, spans
 
 SETTINGS = TypeAdapter(AvailabilityConfig)
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from fedsim.devices.slowdown import Slowdowns
-from fedsim.devices.slowdown_config import SlowdownConfig
 from fedsim.errors import ScenarioError
+from fedsim.sim.devices.slowdown import Slowdowns
+from fedsim.sim.devices.slowdown_config import SlowdownConfig
 
 SETTINGS = TypeAdapter(tuple[SlowdownConfig, ...])
 FIXED = {"kind": "fixed", "share": 0.3, "factor": 4.0}

@@ -1,4 +1,4 @@
-"""`fedsim.draw` and ``fedsim figures`` (analysis/draw.py): whatever fedsim left in a folder is drawn, when it is asked for."""
+"""`draw` and ``fedsim figures`` (fedsim/figures/draw.py): whatever fedsim left in a folder is drawn, when it is asked for."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from sample_run import sample_run
 import fedsim
 from fedsim.cli import main
 from fedsim.errors import RunFolderError
-from fedsim.runfolder import RunFolder
-from fedsim.sweeps import stress, sweep
+from fedsim.records.run_folder import RunFolder
+from fedsim.sweeps.compare import run as sweep
+from fedsim.sweeps.stress import run as stress
 
 ROOT = Path(__file__).parents[1]
 TIMING = """\

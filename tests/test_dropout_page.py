@@ -1,4 +1,4 @@
-"""The page about dropout (analysis/dropout_page.py): its tables and its verdict from hand-made comparisons."""
+"""The page about dropout (analysis/dropout.py): its tables and its verdict from hand-made comparisons."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 from comparison_sample import Fake, write_run
 
-from analysis import dropout_page
+from analysis import dropout
 
 DOMAINS = ("gcd", "products")
 
@@ -35,9 +35,7 @@ def compared(folder, finals, seeds=(0, 1, 2)):
 def page(tmp_path, **finals):
     """The page over a small choice of policies and these variants."""
     policies = compared(tmp_path / "policies", {"deadline": [0.5, 0.5]}, (100, 101))
-    return "\n".join(
-        dropout_page.lines(dropout_page.read(policies), dropout_page.read(compared(tmp_path / "d", finals)))
-    )
+    return "\n".join(dropout.lines(dropout.read(policies), dropout.read(compared(tmp_path / "d", finals))))
 
 
 def test_the_loss_is_paired_by_seed_and_its_upper_end_is_judged(tmp_path):
@@ -80,15 +78,15 @@ def test_the_command_writes_the_page_and_refuses_what_is_no_comparison(tmp_path,
     policies = compared(tmp_path / "policies", {"deadline": [0.5, 0.5]}, (100, 101))
     found = compared(tmp_path / "d", {"none": [0.5, 0.4], "independent": [0.5, 0.4]}, (0, 1))
     target = tmp_path / "page.md"
-    assert dropout_page.main([str(policies), str(found), str(target)]) == 0
+    assert dropout.main([str(policies), str(found), str(target)]) == 0
     assert target.read_text().startswith("# What dropout costs FedGRPO\n")
-    assert dropout_page.main([str(policies), str(tmp_path / "nothing"), str(target)]) == 2
+    assert dropout.main([str(policies), str(tmp_path / "nothing"), str(target)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-    assert dropout_page.main([str(policies)]) == 2
+    assert dropout.main([str(policies)]) == 2
 
 
 @pytest.mark.parametrize("torn", ["{", "{}", '{"name": "x", "seeds": [0], "runs": []}'])
 def test_a_torn_comparison_is_refused_in_one_line(tmp_path, torn):
     (tmp_path / "comparison.json").write_text(torn)
-    with pytest.raises(dropout_page.RunFolderError, match="is not a finished comparison"):
-        dropout_page.read(tmp_path)
+    with pytest.raises(dropout.RunFolderError, match="is not a finished comparison"):
+        dropout.read(tmp_path)

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedsim import experiment, protocols
-from fedsim.billing import TokenizerCounts
-from fedsim.devices.availability import AlwaysOn
-from fedsim.devices.cost import NO_WORK, architecture, duration_s, resident_bytes, training_work
-from fedsim.devices.population import Population
-from fedsim.eligibility import Requirement, Without, member, requirement, too_small, training_steps
+from fedsim import protocols
 from fedsim.errors import FederationError
+from fedsim.experiment import run as experiment
+from fedsim.experiment.eligibility import Requirement, Without, member, requirement, too_small, training_steps
+from fedsim.federation.billing import TokenizerCounts
 from fedsim.models.config import ModelsConfig
-from fedsim.scenario import scenario_from
+from fedsim.scenario.schema import scenario_from
+from fedsim.sim.devices.availability import AlwaysOn
+from fedsim.sim.devices.cost import NO_WORK, architecture, duration_s, resident_bytes, training_work
+from fedsim.sim.devices.population import Population
 from fedsim.tasks.questions import Question
 from tests.test_billing import scenario
 from tests.worlds import ROUND

@@ -1,4 +1,4 @@
-"""The evidence page (analysis/evidence.py): every number in it is read from the runs of a comparison's folder."""
+"""The evidence page (analysis/controls.py): every number in it is read from the runs of a comparison's folder."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis import evidence, finished
+from analysis import controls, finished
 from fedsim.errors import RunFolderError
-from fedsim.runfolder import git
-from fedsim.sweeps.comparison import write_comparison
+from fedsim.records.run_folder import git
+from fedsim.sweeps.compare.tables import write_comparison
 
 # Final greedy accuracy by method and seed; every method starts from 0.20.
 FINAL = {
@@ -82,7 +82,7 @@ def comparison(tmp_path):
 
 
 def page(folder):
-    return evidence.write(folder, folder / "evidence.md").read_text()
+    return controls.write(folder, folder / "evidence.md").read_text()
 
 
 def verdicts(text):
@@ -166,17 +166,17 @@ def test_a_folder_that_is_not_whole_is_one_line_and_exit_code_2(comparison, tmp_
     folder = comparison(FINAL)
     (folder / "runs/fedgrpo-1/summary.json").unlink()
     with pytest.raises(RunFolderError, match="not a finished comparison"):
-        evidence.write(folder, tmp_path / "evidence.md")
-    assert evidence.main([str(folder), str(tmp_path / "evidence.md")]) == 2
-    assert evidence.main([str(tmp_path / "nothing"), str(tmp_path / "evidence.md")]) == 2
-    assert evidence.main([]) == 2
+        controls.write(folder, tmp_path / "evidence.md")
+    assert controls.main([str(folder), str(tmp_path / "evidence.md")]) == 2
+    assert controls.main([str(tmp_path / "nothing"), str(tmp_path / "evidence.md")]) == 2
+    assert controls.main([]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 3
     assert not (tmp_path / "evidence.md").exists()
 
 
 def test_the_command_prints_the_page_it_wrote(comparison, tmp_path, capsys):
     target = tmp_path / "docs" / "evidence.md"
-    assert evidence.main([str(comparison(FINAL)), str(target)]) == 0
+    assert controls.main([str(comparison(FINAL)), str(target)]) == 0
     assert capsys.readouterr().out == f"{target}\n"
     assert target.read_text().startswith("# Evidence\n")
 
@@ -253,7 +253,7 @@ def test_commits_of_learning_code_are_counted_wherever_in_the_package_it_stands(
         return git("rev-parse", "--short=10", "HEAD", checkout=tmp_path)
 
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
-    changed = ("fedsim/models/a.py", "docs/models.md", "fedsim/sim/protocols/b.py", "fedsim/clock.py")
+    changed = ("fedsim/models/a.py", "docs/models.md", "fedsim/sim/protocols/b.py", "fedsim/sim/clock.py")
     made_by = commit_of("fedsim/rl/losses.py")
     here = [commit_of(path) for path in changed][-1]
     page = [f"code of commit {made_by}, commit {here}", f"again: commit {made_by}."]

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 import fedsim
-from fedsim import experiment
 from fedsim.errors import FederationError, LimitExceeded, ModelFileError, RunFolderError, ScenarioError
-from fedsim.foresight.estimate import estimate
-from fedsim.records import RECORD_TYPES
-from fedsim.results import load
-from fedsim.scenario import scenario_from
+from fedsim.experiment import run as experiment
+from fedsim.experiment.forecast.estimate import estimate
+from fedsim.records.rows import RECORD_TYPES
+from fedsim.records.run import load
+from fedsim.scenario.schema import scenario_from
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -3,11 +3,12 @@
 import polars as pl
 import pytest
 
-from fedsim import experiment, results
 from fedsim.errors import Deadlock, FederationError, InvariantViolation, LimitExceeded, ScenarioError
-from fedsim.network.link import SharedLink
-from fedsim.protocols import learner
-from fedsim.request import NEVER_ENDS, RUN_FAILED, Exchange
+from fedsim.experiment import run as experiment
+from fedsim.federation.request import NEVER_ENDS, RUN_FAILED, Exchange
+from fedsim.protocols.shared import learner
+from fedsim.records import run as results
+from fedsim.sim.network.link import SharedLink
 from tests.test_faults_in_runs import DEADLINE, small
 
 HASTE = {"partial": True, "partial_grace": "2 s"}
@@ -117,7 +118,7 @@ def test_a_fault_that_ended_before_the_run_failed_is_not_blamed(failed):
 
 def test_a_failed_runs_books_are_checked_too(tmp_path, monkeypatch):
     """Bytes with a wrong fate are found, and the run's own error stays the context."""
-    monkeypatch.setattr("fedsim.request.FATE_OF_STATUS", {"dropped": "late"})
+    monkeypatch.setattr("fedsim.federation.request.FATE_OF_STATUS", {"dropped": "late"})
     with pytest.raises(InvariantViolation, match="fate is not their request's") as caught:
         experiment.run(small(HANG, stop={"updates": 100}), out=tmp_path / "run")
     assert isinstance(caught.value.__context__, Deadlock)

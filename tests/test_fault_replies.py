@@ -7,9 +7,9 @@ import struct
 import pytest
 from pydantic import TypeAdapter
 
-from fedsim.faults.config import FaultConfig
-from fedsim.faults.plan import Faults, ReplyFault
-from fedsim.network import wire
+from fedsim.sim.faults.config import FaultConfig
+from fedsim.sim.faults.plan import Faults, ReplyFault
+from fedsim.sim.network import wire
 
 SETTINGS = TypeAdapter(list[FaultConfig])
 CLASSES = ("phone", "phone", "laptop", "phone", "laptop", "phone")

@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from worlds import Timetable
 
-from fedsim import clock
-from fedsim.devices.availability import AlwaysOn, Sessions, availability
-from fedsim.devices.config import AvailabilityConfig
 from fedsim.errors import Deadlock, ScenarioError
-from fedsim.faults.config import FaultConfig
-from fedsim.faults.plan import Faults, Window, WithCrashes
-from fedsim.faults.windows import AnyOf
-from fedsim.network import wire
-from fedsim.network.config import ServerLinkConfig
-from fedsim.scenario import scenario_from
-from fedsim.scenario_docs import scenario_page
+from fedsim.scenario.docs import scenario_page
+from fedsim.scenario.schema import scenario_from
+from fedsim.sim import clock
+from fedsim.sim.devices.availability import AlwaysOn, Sessions, availability
+from fedsim.sim.devices.config import AvailabilityConfig
+from fedsim.sim.faults.config import FaultConfig
+from fedsim.sim.faults.plan import Faults, Window, WithCrashes
+from fedsim.sim.faults.windows import AnyOf
+from fedsim.sim.network import wire
+from fedsim.sim.network.config import ServerLinkConfig
 
 SETTINGS = TypeAdapter(list[FaultConfig])
 CLASSES = ("phone", "phone", "laptop", "phone", "laptop", "phone")

@@ -5,10 +5,11 @@ from collections import Counter
 import polars as pl
 import pytest
 
-from fedsim import experiment, results
 from fedsim.errors import Deadlock, ScenarioError
-from fedsim.foresight.estimate import estimate
-from fedsim.scenario import read_scenario, scenario_from
+from fedsim.experiment import run as experiment
+from fedsim.experiment.forecast.estimate import estimate
+from fedsim.records import run as results
+from fedsim.scenario.schema import read_scenario, scenario_from
 
 SMALL = {
     "name": "small",

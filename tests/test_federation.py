@@ -19,19 +19,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from fedsim import clock
-from fedsim.asking import Handler, Hurry, Subject
-from fedsim.devices.availability import AlwaysOn, Availability, Sessions
-from fedsim.devices.config import DropoutConfig, SessionsConfig
-from fedsim.devices.cost import Work
 from fedsim.errors import ClientOffline, Deadlock, FederationError, RequestError, TransferCut
-from fedsim.faults.config import FaultConfig
-from fedsim.federation import Federation
-from fedsim.network import wire
-from fedsim.network.config import NetworkConfig
-from fedsim.protocols.boundary import first_scored, refused_rewards
-from fedsim.records import Fault, Outcome, Presence
-from fedsim.stragglers.policies import StragglerConfig, Stragglers
+from fedsim.federation.clients import Federation
+from fedsim.federation.handlers import Handler, Hurry, Subject
+from fedsim.federation.stragglers.policies import StragglerConfig, Stragglers
+from fedsim.protocols.shared.boundary import first_scored, refused_rewards
+from fedsim.records.rows import Fault, Outcome, Presence
+from fedsim.sim import clock
+from fedsim.sim.devices.availability import AlwaysOn, Availability, Sessions
+from fedsim.sim.devices.config import DropoutConfig, SessionsConfig
+from fedsim.sim.devices.cost import Work
+from fedsim.sim.faults.config import FaultConfig
+from fedsim.sim.network import wire
+from fedsim.sim.network.config import NetworkConfig
 from tests.worlds import INSTANT, ROUND, SmallWorld, Timetable, ask, leaves, score, small_world, work
 
 # ------------------------------------------------------------------------------------------------------- clients
@@ -484,8 +484,8 @@ def test_an_idle_client_more_changes_nobodys_records(story: Story, num_idle: int
 
 
 IN_ANOTHER_PROCESS = """
-from fedsim.devices.config import DropoutConfig
-from fedsim.network.config import NetworkConfig
+from fedsim.sim.devices.config import DropoutConfig
+from fedsim.sim.network.config import NetworkConfig
 from tests.test_federation import Request, Story, play
 
 requests = [Request(n % 4, n / 2, 2.0, (None, 3.0, 9.0)[n % 3], ("late", "cancel")[n % 2]) for n in range(40)]

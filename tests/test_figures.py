@@ -11,23 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_run import DOMAINS, partition, sample_run
 
-from analysis import report
-from analysis.devices import device_classes
-from analysis.figures import timeline
-from analysis.figures.confidence import confidence_graph, sample_question, write_graphml
-from analysis.figures.learning import learning, running_mean
-from analysis.figures.partition import read_partition
-from analysis.figures.timeline import DeviceActivity, activities, device_timeline, gaps, window
-from analysis.figures.traffic import traffic
-from analysis.report import FIGURES
-from analysis.style import byte_scale, save, time_scale
 from fedsim.errors import RunFolderError
-from fedsim.record_log import RecordLog
-from fedsim.records import Compute, Evaluation, Outcome, Presence, Transfer
-from fedsim.results import load, write_results
-from fedsim.runfolder import RunFolder, write_json
-from fedsim.selection.confidence_graph import ConfidenceGraph
-from fedsim.summary import SummaryContext, summarise
+from fedsim.figures.run import report, timeline
+from fedsim.figures.run.confidence import confidence_graph, sample_question, write_graphml
+from fedsim.figures.run.devices import device_classes
+from fedsim.figures.run.learning import learning, running_mean
+from fedsim.figures.run.partition import read_partition
+from fedsim.figures.run.report import FIGURES
+from fedsim.figures.run.timeline import DeviceActivity, activities, device_timeline, gaps, window
+from fedsim.figures.run.traffic import traffic
+from fedsim.figures.style import byte_scale, save, time_scale
+from fedsim.protocols.shared.confidence_graph import ConfidenceGraph
+from fedsim.records.log import RecordLog
+from fedsim.records.rows import Compute, Evaluation, Outcome, Presence, Transfer
+from fedsim.records.run import load, write_results
+from fedsim.records.run_folder import RunFolder, write_json
+from fedsim.records.summary import SummaryContext, summarise
 from fedsim.tasks.questions import Question
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,8 +73,9 @@ def test_equal_runs_give_equal_files_byte_for_byte_in_another_process_too(run, t
     for spec in FIGURES:
         save(spec.draw(run), tmp_path / "here" / spec.name)
     code = (
-        "import sys; from pathlib import Path; from analysis.report import FIGURES; from analysis.style import save;"
-        f"from fedsim.results import load; run = load({str(run.folder)!r});"
+        "import sys; from pathlib import Path; from fedsim.figures.run.report import FIGURES;"
+        "from fedsim.figures.style import save;"
+        f"from fedsim.records.run import load; run = load({str(run.folder)!r});"
         f"[save(spec.draw(run), Path({str(tmp_path / 'there')!r}) / spec.name) for spec in FIGURES];"
         "print([m for m in ('torch', 'transformers', 'reasoning_gym') if m in sys.modules])"
     )

@@ -1,4 +1,4 @@
-"""The page of figures of a comparison (analysis/comparison_report.py and what it draws with)."""
+"""The page of figures of a comparison (fedsim/figures/compare/report.py and what it draws with)."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.transforms import Bbox
 
-from analysis.comparison_report import COMPARISON_FIGURES, write_comparison_report
-from analysis.comparison_runs import Look, SeedRun, billing_text, bounds, censored_median, reach, read
-from analysis.figures.compare_bytes import FATE_COLOURS, OFFSETS, compare_bytes
-from analysis.figures.compare_curves import compare_curves_bytes, compare_curves_time, curve
-from analysis.figures.compare_front import compare_front, efficient
-from analysis.figures.compare_target import compare_target
-from analysis.labels import method_style, short_names, spread
-from analysis.style import save
 from fedsim.errors import RunFolderError
-from fedsim.results import load
+from fedsim.figures.compare.bytes import FATE_COLOURS, OFFSETS, compare_bytes
+from fedsim.figures.compare.curves import compare_curves_bytes, compare_curves_time, curve
+from fedsim.figures.compare.front import compare_front, efficient
+from fedsim.figures.compare.report import COMPARISON_FIGURES, write_comparison_report
+from fedsim.figures.compare.runs import Look, SeedRun, billing_text, bounds, censored_median, reach, read
+from fedsim.figures.compare.target import compare_target
+from fedsim.figures.labels import method_style, short_names, spread
+from fedsim.figures.style import save
+from fedsim.records.run import load
 
 ROOT = Path(__file__).resolve().parent.parent
 BILLED = {"server": "Qwen2.5-Math-7B", "clients": "Qwen2.5-Math-1.5B"}
@@ -98,7 +98,7 @@ def test_equal_comparisons_give_equal_files_byte_for_byte_in_another_process_too
     shutil.copytree(three, there)
     write_comparison_report(here)
     code = (
-        "import sys; from analysis.comparison_report import write_comparison_report;"
+        "import sys; from fedsim.figures.compare.report import write_comparison_report;"
         f"write_comparison_report({str(there)!r}); print([m for m in ('torch', 'transformers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedsim import protocols
-from fedsim.scenario_yaml import to_yaml
+from fedsim.config.yaml import to_yaml
 from tests.fuzzing import examined
 from tests.scenario_strategies import scenarios, spoiled
 

@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 
-from fedsim import garbage
+from fedsim.processes import gc_policy
 
 
 class Circle:
@@ -17,10 +17,10 @@ class Circle:
 def test_a_pause_leaves_the_collector_as_it_was(was_enabled):
     try:
         (gc.enable if was_enabled else gc.disable)()
-        with garbage.unsought(for_good=False):
+        with gc_policy.unsought(for_good=False):
             assert not gc.isenabled()
         assert gc.isenabled() is was_enabled
-        with pytest.raises(ImportError), garbage.unsought(for_good=False):
+        with pytest.raises(ImportError), gc_policy.unsought(for_good=False):
             raise ImportError
         assert gc.isenabled() is was_enabled
     finally:
@@ -30,7 +30,7 @@ def test_a_pause_leaves_the_collector_as_it_was(was_enabled):
 def test_what_an_earlier_run_left_is_found_after_a_pause_that_is_not_for_good():
     frozen = gc.get_freeze_count()
     gone = weakref.ref(Circle())
-    with garbage.unsought(for_good=False):
+    with gc_policy.unsought(for_good=False):
         pass
     assert gc.get_freeze_count() == frozen
     gc.collect()

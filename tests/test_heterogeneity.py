@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.foresight.heterogeneity import Heterogeneity, expected_reply_s, heterogeneity
+from fedsim.experiment.forecast.heterogeneity import Heterogeneity, expected_reply_s, heterogeneity
 
 FloatArray = npt.NDArray[np.float64]
 

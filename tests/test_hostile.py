@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 from fakes import COUNTS, SPEC, FakeEvaluator, FakePolicy, play, settings, task_data
 
-from fedsim import experiment, protocols, refusals
-from fedsim.detection import detection_report, short
-from fedsim.devices.cost import NO_WORK
+from fedsim import protocols
 from fedsim.errors import ScenarioError
-from fedsim.hostile import excluded, roles_of, with_hostile
-from fedsim.monitor import StopConfig
-from fedsim.network import wire
-from fedsim.protocols.boundary import refused_rewards
-from fedsim.records import Reward
-from fedsim.scenario import read_scenario
-from fedsim.states import ClientState
+from fedsim.experiment import checks
+from fedsim.experiment import run as experiment
+from fedsim.experiment.detection import detection_report, short
+from fedsim.federation.hostile import excluded, roles_of, with_hostile
+from fedsim.protocols.shared.boundary import refused_rewards
+from fedsim.protocols.shared.monitor import StopConfig
+from fedsim.protocols.shared.state import ClientState
+from fedsim.records.rows import Reward
+from fedsim.scenario.schema import read_scenario
+from fedsim.sim.devices.cost import NO_WORK
+from fedsim.sim.network import wire
 from fedsim.tasks.matching import AnswerRule
 
 HANDLERS = protocols.handlers(settings("fedgrpo"))
@@ -97,7 +99,7 @@ def test_a_protocol_without_scores_refuses_hostile_experts_before_it_runs(overri
     name = ["fidelity=timing", "stop={updates: 1}", override]
     scenario = read_scenario("quickstart", [*name, "hostile=[{kind: random, count: 1}]"])
     with pytest.raises(ScenarioError, match="choose a protocol with scores"):
-        refusals.check(scenario, 8)
+        checks.check(scenario, 8)
 
 
 # ------------------------------------------------------------------------------------------------ what they send

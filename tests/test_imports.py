@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"torch", "transformers", "reasoning_gym", "peft", "accelerate"}
 TIMING = """
-from fedsim import experiment, scenario
+from fedsim.experiment import run as experiment; from fedsim.scenario import schema as scenario
 settings = scenario.scenario_from({
     "name": "t", "fidelity": "timing", "stop": {"updates": 2}, "clients": {"phone": 3},
     "protocol": {"name": "fedgrpo", "update": {"groups_per_update": 4, "in_flight": 4}},
@@ -38,10 +38,11 @@ def modules_after(code: str) -> set[str]:
 @pytest.mark.parametrize(
     "code",
     [
-        "import fedsim.scenario",
+        "import fedsim.scenario.schema",
         "from fedsim import protocols\nfor name in protocols.PROTOCOLS: protocols.load(name)",
-        "import fedsim.experiment, fedsim.sweeps.sweep, fedsim.cli, fedsim.standin, fedsim.monitor",
-        TIMING + "from fedsim.foresight.estimate import estimate\nestimate(settings)",
+        "import fedsim.experiment.run, fedsim.sweeps.compare.run, fedsim.cli\n"
+        "import fedsim.models.timing.stand_ins, fedsim.protocols.shared.monitor",
+        TIMING + "from fedsim.experiment.forecast.estimate import estimate\nestimate(settings)",
         TIMING + "import tempfile\nexperiment.run(settings, out=tempfile.mkdtemp() + '/run')",
     ],
     ids=["scenario", "protocols", "experiment and cli", "estimate", "timing run"],
@@ -55,7 +56,11 @@ COMMAND = "from fedsim import cli\nassert cli.main({!r}) == 0"
 
 def test_checking_a_scenario_imports_nothing_that_only_reads_or_writes_results():
     modules = modules_after(COMMAND.format(["check", "scenarios/quickstart.yaml"]))
-    assert modules & {"fedsim.experiment", "fedsim.replay.book", "fedsim.results", "numpy.ma"} == set()
+    assert (
+        modules
+        & {"fedsim.experiment.run", "fedsim.experiment.replay.journal", "fedsim.records.run", "numpy.ma"}
+        == set()
+    )
     checked = {name.partition(".")[0] for name in modules}
     assert checked & (HEAVY | {"polars", "networkx", "scipy", "matplotlib", "rich"}) == set()
     assert {"numpy", "pydantic", "simpy"} <= checked  # it did play
@@ -101,10 +106,10 @@ def test_the_seven_rows_of_the_house_are_not_climbed():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     above = {
-        "fedsim.experiment",
-        "fedsim.sweeps.sweep",
+        "fedsim.experiment.run",
+        "fedsim.sweeps.compare.run",
         "fedsim.cli",
-        "fedsim.results",
-        "fedsim.models.policy",
+        "fedsim.records.run",
+        "fedsim.models.real.policy",
     }
-    assert loaded & (above | {"fedsim.tasks.dataset", "fedsim.models.bundle"}) == set()
+    assert loaded & (above | {"fedsim.tasks.dataset", "fedsim.models.real.bundle"}) == set()

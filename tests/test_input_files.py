@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedsim.config.files import finite_decimal, parse_json, read_bytes, read_json, read_text
+from fedsim.config.limits import MAX_COMPARED_RUNS, MAX_JSON_DIGITS
+from fedsim.config.yaml import parse
 from fedsim.errors import DataFileError, ScenarioError
-from fedsim.input_files import finite_decimal, parse_json, read_bytes, read_json, read_text
-from fedsim.input_limits import MAX_COMPARED_RUNS, MAX_JSON_DIGITS
-from fedsim.runfolder import RunFolder
-from fedsim.scenario_migrations import OLD_KEYS
-from fedsim.scenario_yaml import parse
-from fedsim.sweeps.comparison_file import open_comparison
+from fedsim.records.run_folder import RunFolder
+from fedsim.scenario.migrations import OLD_KEYS
+from fedsim.sweeps.compare.file import open_comparison
 
 
 def error_of(read, path, *more):
@@ -119,7 +119,7 @@ def test_a_comparison_of_too_many_runs_is_refused_before_they_are_resolved(tmp_p
 
 
 def test_an_old_key_is_no_key_of_today():
-    from fedsim.scenario_docs import scenario_schema
+    from fedsim.scenario.docs import scenario_schema
 
     schema = str(scenario_schema())
     assert OLD_KEYS

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from sample_run import carried_bytes, sample_log
 
 from fedsim.errors import InvariantViolation
-from fedsim.invariants import Limits, check
-from fedsim.play import limits_of
-from fedsim.record_log import RecordLog
-from fedsim.records import Compute, Fault, Group, Outcome, Presence, Transfer, Update
+from fedsim.experiment.simulation import limits_of
+from fedsim.records.invariants import Limits, check
+from fedsim.records.log import RecordLog
+from fedsim.records.rows import Compute, Fault, Group, Outcome, Presence, Transfer, Update
 
 
 def outcome(request_id=0, **changes):

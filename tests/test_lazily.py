@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fedsim.clock import run
-from fedsim.lazily import Lazily
+from fedsim.sim.clock import run
+from fedsim.sim.lazy import Lazily
 from tests.worlds import ROUND, ask, small_world
 
 

@@ -1,4 +1,4 @@
-"""Attacks on finished runs with real models of a few thousand weights (leakage.py, analysis/leakage.py)."""
+"""Attacks on finished runs with real models of a few thousand weights (leakage.py, fedsim/figures/leakage.py)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import json
 import pytest
 from real_runs import tiny
 
-from analysis.leakage import read, table
-from fedsim import experiment, leakage
 from fedsim.errors import RunFolderError
-from fedsim.scenario import scenario_from
+from fedsim.experiment import leakage
+from fedsim.experiment import run as experiment
+from fedsim.figures.leakage import read, table
+from fedsim.scenario.schema import scenario_from
 
 NOISE = {"mechanism": "randomised_response", "noise": 0.2}
 

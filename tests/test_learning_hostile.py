@@ -1,4 +1,4 @@
-"""The section on hostile experts (analysis/learning): retained gains, their noise, merging of sweeps, detection."""
+"""The section on hostile experts (analysis): retained gains, their noise, merging of sweeps, detection."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import math
 import pytest
 from hostile_sample import FULL, places, sweep
 
-from analysis.figures.evidence_hostile import hostile_map
-from analysis.learning import hostile
-from analysis.learning.hostile_noise import between_seeds, sampling_error
-from analysis.learning.hostile_runs import read_grid, retained
+from analysis.hostile import section as hostile
+from analysis.hostile.figure import hostile_map
+from analysis.hostile.noise import between_seeds, sampling_error
+from analysis.hostile.runs import read_grid, retained
 from fedsim.errors import RunFolderError
 
 

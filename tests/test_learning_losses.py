@@ -1,4 +1,4 @@
-"""The section on losses (analysis/learning/losses.py): paired differences, its verdict, and what stale samples were worth."""
+"""The section on losses (analysis/losses/section.py): paired differences, its verdict, and what stale samples were worth."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import json
 import pytest
 from learning_sample import Made, compared, ratio
 
-from analysis.figures.evidence_losses import loss_figure
 from analysis.finished import read
-from analysis.learning import losses
-from fedsim.records import Ratio
-from fedsim.tables import frame
+from analysis.losses import section as losses
+from analysis.losses.figure import loss_figure
+from fedsim.records.parquet import frame
+from fedsim.records.rows import Ratio
 
 
 def finals(*ends, **more):

@@ -1,4 +1,4 @@
-"""The page on learning (analysis/learning_page.py): its command, what is left out, and figures beside it."""
+"""The page on learning (analysis/learning.py): its command, what is left out, and figures beside it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hostile_sample import FULL, sweep
 from learning_sample import GROUP, Made, compared
 
-from analysis import learning_page
+from analysis import learning
 
 FAST = ((0.0, 0.3), (5.0, 0.4), (20.0, 0.45))
 
@@ -24,7 +24,7 @@ def folders(tmp_path):
 
 def command(page, folders, *more):
     given = [str(word) for pair in folders.items() for word in pair]
-    return learning_page.main([*given, *more, "--page", str(page)])
+    return learning.main([*given, *more, "--page", str(page)])
 
 
 def test_sections_stand_in_order_with_their_figures_and_what_is_not_given_is_said(tmp_path, folders, capsys):
@@ -71,7 +71,7 @@ def test_a_wrong_folder_is_one_line_with_exit_code_2_and_nothing_is_written(
     "arguments", [[], ["--page"], ["--page", "x.md", "--los", "y", "z"], ["--unknown", "--page", "x"]]
 )
 def test_a_wrong_command_line_is_one_line_too(arguments, capsys):
-    assert learning_page.main(arguments) == 2
+    assert learning.main(arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 

@@ -1,4 +1,4 @@
-"""The section on privacy (analysis/learning): promises from summaries and ledgers, attacks over seeds, its verdicts."""
+"""The section on privacy (analysis): promises from summaries and ledgers, attacks over seeds, its verdicts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import json
 import pytest
 from learning_sample import Made, compared
 
-from analysis.figures.evidence_privacy import privacy_map
 from analysis.finished import read
-from analysis.learning import privacy
-from analysis.learning.privacy_runs import leaks, read_leaks, read_promises, together
+from analysis.privacy import section as privacy
+from analysis.privacy.figure import privacy_map
+from analysis.privacy.runs import leaks, read_leaks, read_promises, together
 from fedsim.errors import RunFolderError
 
 ROW, ANSWER = "training row", "trusted answer"

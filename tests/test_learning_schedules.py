@@ -1,4 +1,4 @@
-"""The section on schedules (analysis/learning): times to a target, who idles, and the verdict, worked by hand."""
+"""The section on schedules (analysis): times to a target, who idles, and the verdict, worked by hand."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import math
 import pytest
 from learning_sample import BARRIER, BUFFERED, GROUP, ROUNDS, Made, compared
 
-from analysis.figures.evidence_schedules import schedule_curves, stepped
 from analysis.finished import read
-from analysis.learning import passages, schedules
-from analysis.learning.passages import Ratio, bound, geometric, ratios, shown
-from analysis.learning.schedule_runs import read_families
+from analysis.schedules import passages
+from analysis.schedules import section as schedules
+from analysis.schedules.figure import schedule_curves, stepped
+from analysis.schedules.passages import Ratio, bound, geometric, ratios, shown
+from analysis.schedules.runs import read_families
 from fedsim.errors import RunFolderError
 
 CLIMB = ((0.0, 0.3), (10.0, 0.35), (20.0, 0.4))

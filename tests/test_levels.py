@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim import levels as levels_module
-from fedsim import streams
-from fedsim.levels import TRUNCATION, Levels
+from fedsim.sim import ar1 as levels_module
+from fedsim.sim import streams
+from fedsim.sim.ar1 import TRUNCATION, Levels
 
 
 def test_a_level_without_memory_is_one_draw_of_its_slot() -> None:

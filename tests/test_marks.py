@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.marks import CorrectCandidates
+from fedsim.protocols.shared.correct_candidates import CorrectCandidates
 
 
 @given(st.dictionaries(st.integers(0, 5000), st.lists(st.booleans(), min_size=3, max_size=3)))

@@ -14,10 +14,17 @@ import torch
 from tiny_models import questions, tokenizer, trained_network
 
 from fedsim.errors import ModelFileError
-from fedsim.models.dp_sgd import Protection, clipped_sum, poisson_draws, row_gradients, sampling_rate, tune
-from fedsim.models.full_text import whole_row
-from fedsim.models.training import answer_loss, encode_rows
-from fedsim.models.weights import weights_sha256
+from fedsim.models.real.dp_sgd import (
+    Protection,
+    clipped_sum,
+    poisson_draws,
+    row_gradients,
+    sampling_rate,
+    tune,
+)
+from fedsim.models.real.row_generator import whole_row
+from fedsim.models.real.training import answer_loss, encode_rows
+from fedsim.models.real.weights import weights_sha256
 from fedsim.privacy.config import TuningConfig
 
 SETTINGS = TuningConfig(steps=5, batch_size=8, learning_rate=1e-3)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.models.first_look import FirstLooks
-from fedsim.roles import Accuracy
+from fedsim.models.interfaces import Accuracy
+from fedsim.models.real.initial_evaluation import FirstLooks
 from fedsim.tasks.questions import Question
 
 QUESTIONS = (Question(1, "gcd", "gcd of 4 and 6", "2"),)

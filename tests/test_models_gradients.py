@@ -7,12 +7,12 @@ import pytest
 import torch
 from tiny_models import language, policy, questions
 
-from fedsim.models import gradients
 from fedsim.models.config import PolicyConfig
-from fedsim.models.gradients import parts_of, stand_alone
-from fedsim.models.objective import Row, Totals
-from fedsim.models.parts import Alone, decoded, encoded, result_of
-from fedsim.roles import Draw
+from fedsim.models.interfaces import Draw
+from fedsim.models.real import gradients
+from fedsim.models.real.gradients import parts_of, stand_alone
+from fedsim.models.real.objective import Row, Totals
+from fedsim.models.real.work_parts import Alone, decoded, encoded, result_of
 
 
 def rows_of(num):

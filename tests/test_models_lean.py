@@ -9,11 +9,11 @@ import torch
 from tiny_models import language, questions, trained_network
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, LlamaForCausalLM
 
-from fedsim.models import fitting
 from fedsim.models.config import LoraConfig
-from fedsim.models.language import extend, prefill
-from fedsim.models.lean_llama import is_lean, lean_logits
-from fedsim.models.zoo import WithoutAdapters, with_lora
+from fedsim.models.real import batch_fitting
+from fedsim.models.real.language import extend, prefill
+from fedsim.models.real.lean_llama import is_lean, lean_logits
+from fedsim.models.real.zoo import WithoutAdapters, with_lora
 
 
 def _inputs(rows: int, width: int, past: int, network):
@@ -122,8 +122,8 @@ def test_batches_without_filling_have_the_bits_of_canonical_ones_in_values_and_g
 
 def test_where_a_trial_fails_the_batch_stays_canonical(monkeypatch):
     model = language(deepcopy(trained_network()))
-    monkeypatch.setattr(fitting, "_TRIALS", {})
-    monkeypatch.setattr(fitting, "has_the_same_bits", lambda network, rows, *_: rows in (24, 48))
+    monkeypatch.setattr(batch_fitting, "_TRIALS", {})
+    monkeypatch.setattr(batch_fitting, "has_the_same_bits", lambda network, rows, *_: rows in (24, 48))
     with torch.no_grad():
         assert [model.rows(count, 64, 2, 8) for count in (3, 24, 25, 48, 49, 64)] == [24, 24, 48, 48, 64, 64]
 

@@ -13,20 +13,26 @@ from fakes import FakeEvaluator, play, settings, task_data
 from tiny_models import TINY, language, questions, tokenizer, trained_network
 from transformers import AutoModelForCausalLM
 
-from fedsim import experiment, streams
-from fedsim.devices.adapters import lora_shapes
-from fedsim.devices.cost import spec_from_config
+from fedsim.experiment import run as experiment
+from fedsim.models.client_training_config import LocalTrainingConfig, local_batches
 from fedsim.models.config import LoraConfig
-from fedsim.models.local import PolicyTrainer, canonical_name, set_trainable_weights, trainable_weights
-from fedsim.models.local_config import LocalTrainingConfig, local_batches
-from fedsim.models.policy import LanguagePolicy
-from fedsim.models.zoo import WithoutAdapters, scratch_network, with_lora
-from fedsim.monitor import StopConfig
-from fedsim.network import wire
-from fedsim.roles import Draw
-from fedsim.scenario import scenario_from
-from fedsim.standin import StandInPolicy
-from fedsim.standin_training import StandInTrainer
+from fedsim.models.interfaces import Draw
+from fedsim.models.real.client_training import (
+    PolicyTrainer,
+    canonical_name,
+    set_trainable_weights,
+    trainable_weights,
+)
+from fedsim.models.real.policy import LanguagePolicy
+from fedsim.models.real.zoo import WithoutAdapters, scratch_network, with_lora
+from fedsim.models.timing.stand_ins import StandInPolicy
+from fedsim.models.timing.training import StandInTrainer
+from fedsim.protocols.shared.monitor import StopConfig
+from fedsim.scenario.schema import scenario_from
+from fedsim.sim import streams
+from fedsim.sim.devices.adapters import lora_shapes
+from fedsim.sim.devices.cost import spec_from_config
+from fedsim.sim.network import wire
 
 LORA = LocalTrainingConfig(local_steps=3, local_batch_size=8, local_learning_rate=1e-2)
 FULL = LORA.model_copy(update={"module": "full", "local_learning_rate": 1e-3})

@@ -13,12 +13,12 @@ import torch
 from tiny_models import policy, questions, trained_network
 
 from fedsim.models.config import PolicyConfig
-from fedsim.models.gradients import parts_of
-from fedsim.models.likelihood import answer_scores
-from fedsim.models.objective import Totals
+from fedsim.models.interfaces import Draw
+from fedsim.models.real.gradients import parts_of
+from fedsim.models.real.likelihood import answer_scores
+from fedsim.models.real.objective import Totals
 from fedsim.rl.advantages import discriminative_labels
 from fedsim.rl.losses import clipped_surrogate, decoupled_surrogate
-from fedsim.roles import Draw
 
 DRAWS = [Draw(index, question) for index, question in enumerate(questions()[:20])]
 

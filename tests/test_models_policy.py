@@ -13,13 +13,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fedsim.errors import ModelFileError
 from fedsim.models.config import PolicyConfig
-from fedsim.models.gradients import parts_of
-from fedsim.models.likelihood import answer_scores
-from fedsim.models.measure import pass_at_k
-from fedsim.models.objective import Totals
-from fedsim.models.weights import weights_sha256
+from fedsim.models.interfaces import Draw, Group
+from fedsim.models.real.evaluation import pass_at_k
+from fedsim.models.real.gradients import parts_of
+from fedsim.models.real.likelihood import answer_scores
+from fedsim.models.real.objective import Totals
+from fedsim.models.real.weights import weights_sha256
 from fedsim.rl.advantages import advantages
-from fedsim.roles import Draw, Group
 
 LONG = PolicyConfig(max_new_tokens=24)
 DRAWS = [Draw(index, question) for index, question in enumerate(questions()[:24])]

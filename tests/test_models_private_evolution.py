@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim import streams
-from fedsim.models import private_evolution
-from fedsim.models.private_evolution import evolve, histogram, kept_share, resampled
+from fedsim.models.interfaces import Samples
+from fedsim.models.real import private_evolution
+from fedsim.models.real.private_evolution import evolve, histogram, kept_share, resampled
 from fedsim.privacy.config import EvolutionConfig
-from fedsim.roles import Samples
+from fedsim.sim import streams
 
 SETTINGS = EvolutionConfig(iterations=4, threshold=1.0)
 

@@ -8,11 +8,11 @@ import torch
 from tiny_models import language, policy, questions
 
 from fedsim.models.config import PolicyConfig
-from fedsim.models.evaluator import ModelEvaluator
-from fedsim.models.language import Prefix, prefill
-from fedsim.models.likelihood import answer_scores
-from fedsim.models.sampling import decode
-from fedsim.roles import Draw
+from fedsim.models.interfaces import Draw
+from fedsim.models.real.evaluator import ModelEvaluator
+from fedsim.models.real.language import Prefix, prefill
+from fedsim.models.real.likelihood import answer_scores
+from fedsim.models.real.sampling import decode
 
 
 def _prefix(model, texts) -> tuple[list, Prefix]:

@@ -15,12 +15,12 @@ from real_runs import tiny
 from tiny_models import language, questions
 
 from fedsim.errors import ModelFileError
-from fedsim.models.evaluator import ModelEvaluator
-from fedsim.models.placement import PlacedEvaluator, Placement
-from fedsim.models.scoring_pool import scoring
+from fedsim.models.real.evaluator import ModelEvaluator
+from fedsim.models.real.placement import PlacedEvaluator, Placement
+from fedsim.models.real.ray_scoring import scoring
+from fedsim.processes.ray_cluster import ON_RAY
 from fedsim.progress import SilentProgress
-from fedsim.ray_cluster import ON_RAY
-from fedsim.scenario import scenario_from
+from fedsim.scenario.schema import scenario_from
 
 ROOT = Path(__file__).resolve().parent.parent
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")

@@ -7,10 +7,10 @@ from copy import deepcopy
 import torch
 from tiny_models import TINY, language, questions, tokenizer, trained_network
 
-from fedsim.models.evaluator import ModelEvaluator, in_company
-from fedsim.models.language import LanguageModel, Shapes, Tokens
-from fedsim.models.stacked import can_stack
-from fedsim.models.zoo import scratch_network
+from fedsim.models.real.evaluator import ModelEvaluator, in_company
+from fedsim.models.real.language import LanguageModel, Shapes, Tokens
+from fedsim.models.real.stacked import can_stack
+from fedsim.models.real.zoo import scratch_network
 
 TEXTS = [question.text for question in questions()[:40]]
 CANDIDATES = ["7", "12", "a longer one", "3", ""]

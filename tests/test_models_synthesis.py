@@ -11,10 +11,10 @@ import torch
 from tiny_models import TINY, questions
 
 from fedsim.errors import ScenarioError
-from fedsim.models.full_text import TextGenerator, whole_row
-from fedsim.models.synthesis import load_synthesiser
-from fedsim.models.tokenizer import ANSWER
-from fedsim.models.zoo import load_folder
+from fedsim.models.real.row_generator import TextGenerator, whole_row
+from fedsim.models.real.synthesis import load_synthesiser
+from fedsim.models.real.tokenizer import ANSWER
+from fedsim.models.real.zoo import load_folder
 from fedsim.privacy.accounting import dp_sgd_noise_multiplier, gaussian_sigma
 from fedsim.privacy.config import EvolutionConfig, GeneratorConfig, SynthesisConfig, TuningConfig
 from fedsim.tasks.questions import TaskData

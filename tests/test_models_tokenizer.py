@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tiny_models import questions, tokenizer
 from transformers import AutoTokenizer
 
-from fedsim.models.tokenizer import build_tokenizer, template_pieces
+from fedsim.models.real.tokenizer import build_tokenizer, template_pieces
 from fedsim.tasks.questions import Question
 
 

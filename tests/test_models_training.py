@@ -9,10 +9,10 @@ import torch
 from tiny_models import TINY, questions, tokenizer
 
 from fedsim.models.config import DpTuning
-from fedsim.models.muon import Muon, orthogonalised
-from fedsim.models.training import batches, encode_rows, fine_tune, train_from_scratch
-from fedsim.models.weights import weights_sha256
-from fedsim.models.zoo import scratch_network
+from fedsim.models.real.muon import Muon, orthogonalised
+from fedsim.models.real.training import batches, encode_rows, fine_tune, train_from_scratch
+from fedsim.models.real.weights import weights_sha256
+from fedsim.models.real.zoo import scratch_network
 
 
 def _train(rows, seed=3, **changes):

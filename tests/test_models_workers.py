@@ -19,23 +19,24 @@ import torch
 from real_runs import tiny
 from tiny_models import TINY, questions, tokenizer, trained_network
 
-from fedsim import casting, experiment
-from fedsim.experiment import play_out, refuse_early
-from fedsim.models.bundle import share_out
+from fedsim.experiment import components
+from fedsim.experiment import run as experiment
+from fedsim.experiment.run import play_out, refuse_early
+from fedsim.experiment.simulation import Play
 from fedsim.models.config import PolicyConfig
-from fedsim.models.evaluator import ModelEvaluator, in_company
-from fedsim.models.language import LanguageModel, Shapes, Tokens
-from fedsim.models.parts import LookPart, ScorePart, Sharing, shared_out
-from fedsim.models.policy import LanguagePolicy
-from fedsim.models.workers import Workers, _Errand, _Process
-from fedsim.models.zoo import scratch_network
-from fedsim.monitor import ClientAccuracy
-from fedsim.play import Play
+from fedsim.models.interfaces import Draw
+from fedsim.models.real.bundle import share_out
+from fedsim.models.real.evaluator import ModelEvaluator, in_company
+from fedsim.models.real.language import LanguageModel, Shapes, Tokens
+from fedsim.models.real.policy import LanguagePolicy
+from fedsim.models.real.run_workers import Workers, _Errand, _Process
+from fedsim.models.real.work_parts import LookPart, ScorePart, Sharing, shared_out
+from fedsim.models.real.zoo import scratch_network
 from fedsim.progress import SilentProgress
-from fedsim.record_log import RecordLog
-from fedsim.roles import Draw
-from fedsim.scenario import read_scenario, scenario_from
-from fedsim.sweeps.comparison_file import run_key
+from fedsim.protocols.shared.monitor import ClientAccuracy
+from fedsim.records.log import RecordLog
+from fedsim.scenario.schema import read_scenario, scenario_from
+from fedsim.sweeps.compare.file import run_key
 from fedsim.sweeps.cores import threads_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -195,7 +196,7 @@ def test_an_error_in_this_processs_own_share_ends_the_workers(workers: Workers):
 
 
 def _parts(side: Side) -> list:
-    from fedsim.models.parts import AnswerPart
+    from fedsim.models.real.work_parts import AnswerPart
 
     ids = [side.policy.language.prompt_ids(text) for text in TEXTS[:4]]
     return [AnswerPart(0, (prompt,)) for prompt in ids]
@@ -203,7 +204,7 @@ def _parts(side: Side) -> list:
 
 def test_a_worker_does_not_outlive_a_process_that_is_killed():
     code = (
-        "import time\nfrom fedsim.models.workers import Workers, _Errand, _Process\n"
+        "import time\nfrom fedsim.models.real.run_workers import Workers, _Errand, _Process\n"
         "workers = Workers(1, 1, print)\nprint(*workers.pids, flush=True)\ntime.sleep(600)"
     )
     with subprocess.Popen(
@@ -271,7 +272,7 @@ def scenario(**keys):
 )
 def test_processes_times_threads_never_exceed_the_cores_of_the_run(monkeypatch, cores, keys, number):
     monkeypatch.setenv("FEDSIM_PROCESSES", cores)
-    started = casting.workers_of(scenario(**keys), SilentProgress())
+    started = components.workers_of(scenario(**keys), SilentProgress())
     assert (0 if started is None else len(started.pids)) == number
     if started is not None:
         started.close()
@@ -288,7 +289,7 @@ def test_a_run_with_a_worker_has_the_records_of_one_without(tmp_path: Path, work
     def records(sharing: Workers | None) -> str:
         settings = scenario(stop={"updates": 4})
         devices = refuse_early(settings)
-        cast = casting.real_models(settings, len(devices), tmp_path, SilentProgress(), workers=sharing)
+        cast = components.real_models(settings, len(devices), tmp_path, SilentProgress(), workers=sharing)
         if sharing is not None:
             until(lambda: sharing.num_processes == 2)
         log = RecordLog()

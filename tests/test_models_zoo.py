@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from tiny_models import TINY, questions, tokenizer, trained_network
 
 from fedsim.errors import FedsimError, ModelFileError
-from fedsim.models.bundle import load_models
 from fedsim.models.cache import cache_folder, cache_key, cached
 from fedsim.models.config import (
     DpTuning,
@@ -26,12 +25,13 @@ from fedsim.models.config import (
     PolicyConfig,
     ScratchModel,
 )
-from fedsim.models.jobs import Job, run_jobs
-from fedsim.models.weights import save_model, weights_sha256
-from fedsim.models.zoo import load_folder, load_source, with_lora
+from fedsim.models.interfaces import Draw
+from fedsim.models.real.bundle import load_models
+from fedsim.models.real.training_jobs import Job, run_jobs
+from fedsim.models.real.weights import save_model, weights_sha256
+from fedsim.models.real.zoo import load_folder, load_source, with_lora
+from fedsim.records.source import code_fingerprint
 from fedsim.rl.advantages import advantages
-from fedsim.roles import Draw
-from fedsim.source import code_fingerprint
 from fedsim.tasks.questions import TaskData
 
 FAST = TINY.model_copy(update={"steps": 3})
@@ -297,9 +297,9 @@ def test_a_trained_folder_says_what_training_did(tmp_path):
 
 def _jobs(data: TaskData, scratch: Path) -> list[Job]:
     """The jobs that the bundle makes, with the same seeds."""
-    from fedsim import streams
-    from fedsim.models.bundle import _questions
-    from fedsim.models.tokenizer import build_tokenizer
+    from fedsim.models.real.bundle import _questions
+    from fedsim.models.real.tokenizer import build_tokenizer
+    from fedsim.sim import streams
 
     build_tokenizer(_questions(data)).save_pretrained(scratch / "tokenizer")
     wanted = [("server", data.public), *((f"client-{k}", rows) for k, rows in enumerate(data.private))]

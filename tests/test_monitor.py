@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fedsim import monitor
-from fedsim.monitor import EvaluationConfig, Monitor, StopConfig
-from fedsim.record_log import RecordLog
-from fedsim.records import Evaluation, Group, Outcome, Ratio, Transfer, Update
-from fedsim.roles import Candidate, Draw, RatioStats, UpdateStats
-from fedsim.roles import Group as Candidates
+from fedsim.models.interfaces import Candidate, Draw, RatioStats, UpdateStats
+from fedsim.models.interfaces import Group as Candidates
+from fedsim.protocols.shared import monitor
+from fedsim.protocols.shared.monitor import EvaluationConfig, Monitor, StopConfig
+from fedsim.records.log import RecordLog
+from fedsim.records.rows import Evaluation, Group, Outcome, Ratio, Transfer, Update
 
 NAN = math.nan
 STATS = UpdateStats(loss=0.5, entropy=1.5, clip_fraction=0.25, grad_norm=2.0)

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from scipy.special import gammaincc
 
-from fedsim import experiment
 from fedsim.cli import main
-from fedsim.devices.availability import expected_share
-from fedsim.devices.slowdown import Slowdowns
+from fedsim.config.yaml import parse
 from fedsim.errors import ScenarioError
-from fedsim.named_worlds import expand, world_descriptions, world_names, world_settings
-from fedsim.scenario import Scenario, read_scenario, scenario_from
-from fedsim.scenario_yaml import parse
+from fedsim.experiment import run as experiment
+from fedsim.scenario.named_worlds import expand, world_descriptions, world_names, world_settings
+from fedsim.scenario.schema import Scenario, read_scenario, scenario_from
+from fedsim.sim.devices.availability import expected_share
+from fedsim.sim.devices.slowdown import Slowdowns
 
 WORLDS = ("mild", "middle", "severe")
 SECTIONS = {"network", "availability", "dropout", "slowdowns"}

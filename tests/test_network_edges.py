@@ -9,12 +9,12 @@ import networkx as nx
 import pytest
 from pydantic import ValidationError
 
-from fedsim import streams
 from fedsim.errors import DataFileError, ScenarioError
-from fedsim.network.config import NetworkConfig
-from fedsim.network.edges import EdgesConfig, edge_tree, edges_from_graph
-from fedsim.play import edges_of
-from fedsim.scenario import read_scenario, scenario_from
+from fedsim.experiment.simulation import edges_of
+from fedsim.scenario.schema import read_scenario, scenario_from
+from fedsim.sim import streams
+from fedsim.sim.network.config import NetworkConfig
+from fedsim.sim.network.edges import EdgesConfig, edge_tree, edges_from_graph
 from tests.worlds import ROUND
 
 LINK = {"up": "8 Mbit/s", "down": "16 Mbit/s"}
@@ -174,7 +174,7 @@ def test_a_missing_file_an_undirected_graph_and_no_xml_are_refused(tmp_path):
 
 
 def timing_run(folder, **network):
-    from fedsim.experiment import run
+    from fedsim.experiment.run import run
 
     return run(
         scenario_from(

@@ -10,9 +10,9 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim.network.link import SharedLink
-from fedsim.network.naive import Arrival, RateChange, max_min_rates, simulate
-from fedsim.timeline import LIMIT, RUN_EVENT, Scheduled, Timeline
+from fedsim.sim.network.link import SharedLink
+from fedsim.sim.timeline import LIMIT, RUN_EVENT, Scheduled, Timeline
+from tests.oracles.max_min import Arrival, RateChange, max_min_rates, simulate
 
 
 class Played:

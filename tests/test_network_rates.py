@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fedsim import clock
-from fedsim.asking import Subject
 from fedsim.errors import Deadlock
-from fedsim.network.config import NetworkConfig
-from fedsim.network.link import SharedLink
-from fedsim.network.rates import AccessLinks, AccessRates
+from fedsim.federation.handlers import Subject
+from fedsim.sim import clock
+from fedsim.sim.network.config import NetworkConfig
+from fedsim.sim.network.link import SharedLink
+from fedsim.sim.network.rates import AccessLinks, AccessRates
 from tests.worlds import ROUND, SmallWorld, Timetable, ask, small_world
 
 SHAKY = dataclasses.replace(ROUND, up_jitter=0.5, down_jitter=0.3)

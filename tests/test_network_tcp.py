@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.asking import Subject
 from fedsim.errors import TransferCut
-from fedsim.network import tcp, wire
-from fedsim.network.config import NetworkConfig
-from fedsim.network.rates import AccessRates
-from fedsim.network.transport import TransferPlan, Transport
+from fedsim.federation.handlers import Subject
+from fedsim.sim.network import tcp, wire
+from fedsim.sim.network.config import NetworkConfig
+from fedsim.sim.network.rates import AccessRates
+from fedsim.sim.network.transport import TransferPlan, Transport
 from tests.worlds import ROUND, Timetable, ask, small_world
 
 SIXTH = dataclasses.replace(ROUND, rtt_s=0.1, up_bytes_per_s=1.5e6, down_bytes_per_s=1.5e6)

@@ -6,8 +6,8 @@ import statistics
 
 import pytest
 
-from fedsim.network.link import SharedLink
-from fedsim.network.tree import TreeEdge, TreeLink
+from fedsim.sim.network.link import SharedLink
+from fedsim.sim.network.tree import TreeEdge, TreeLink
 from tests.test_network_link import Played
 
 RUNS, FLOWS, WARM_UP = 20, 2500, 300

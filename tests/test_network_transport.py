@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fedsim.devices.config import ServerConfig
-from fedsim.devices.population import server_profile
-from fedsim.network.config import NetworkConfig
-from fedsim.network.transport import Transport
+from fedsim.sim.devices.config import ServerConfig
+from fedsim.sim.devices.population import server_profile
+from fedsim.sim.network.config import NetworkConfig
+from fedsim.sim.network.transport import Transport
 
 PROFILE = dataclasses.replace(
     server_profile(ServerConfig()), up_bytes_per_s=100.0, down_bytes_per_s=400.0, rtt_s=0.08

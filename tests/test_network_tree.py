@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim.network.naive import Arrival, RateChange, Tree, max_min_rates_on, simulate
-from fedsim.network.tree import TreeEdge, TreeLink
+from fedsim.sim.network.tree import TreeEdge, TreeLink
+from tests.oracles.max_min import Arrival, RateChange, Tree, max_min_rates_on, simulate
 from tests.test_network_link import Played, odd_instants, run_script
 
 

@@ -1,4 +1,4 @@
-"""The evidence page's part on communication (analysis/overhead_page.py): its tables from hand-made comparisons."""
+"""The evidence page's part on communication (analysis/overhead.py): its tables from hand-made comparisons."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from itertools import pairwise
 import pytest
 from comparison_sample import Fake, write_run
 
-from analysis import evidence, overhead_page
-from fedsim.sweeps.comparison import write_comparison
-from fedsim.sweeps.target import TargetConfig
+from analysis import controls, overhead
+from fedsim.sweeps.compare.tables import write_comparison
+from fedsim.sweeps.compare.target import TargetConfig
 
 DP_SGD = {
     "mechanism": "dp_sgd", "epsilon": 8.0, "delta": 1e-5, "neighbours": "one record added or removed", "noise": 0.5,
@@ -52,7 +52,7 @@ TRAINED = {"device_s": 1200.0, "longest_s": 400.0, "flop": 1e15, "energy_j": 650
 
 def section(folder, title):
     """The lines under a heading of the page."""
-    text = "\n".join(overhead_page.lines(folder))
+    text = "\n".join(overhead.lines(folder))
     return text.partition(f"### {title}\n")[2].partition("\n#")[0].strip().splitlines()
 
 
@@ -90,7 +90,7 @@ def test_what_the_target_cost_is_the_median_with_lost_runs_counted_as_more_than_
     assert found["worse"] == ["1 of 3", "", "", ""]
     note = section(tmp_path, "What the target cost")[0]
     assert "0.450 (the comparison file)" in note and "rounded up to the next look" in note
-    table = [line for line in overhead_page.lines(tmp_path)[6].splitlines() if line.startswith("| ")]
+    table = [line for line in overhead.lines(tmp_path)[6].splitlines() if line.startswith("| ")]
     assert table[1].endswith("| 4.00 MiB; reached 2 of 3 |") and table[2].endswith("| reached 1 of 3 |")
 
 
@@ -153,17 +153,17 @@ def test_without_synthetic_rows_and_without_a_grid_the_page_says_so(tmp_path):
     assert rows(folder, "Values chosen on validation questions") == {"reaches": ["not tuned", ""]}
     assert (
         "What was tuned: nothing on this page; the grid was not run. All settings"
-        in overhead_page.lines(folder)[4]
+        in overhead.lines(folder)[4]
     )
     (folder / "tuning.md").write_text("the grid as it was\n")
-    assert overhead_page.lines(folder)[4].startswith("What was tuned: one setting of each method, on a grid")
+    assert overhead.lines(folder)[4].startswith("What was tuned: one setting of each method, on a grid")
     assert section(folder, "Values chosen on validation questions") == ["the grid as it was"]
 
 
 def test_the_section_opens_with_the_comparisons_own_table_and_every_table_has_even_rows(tmp_path):
     ledgers = {"never": [OPEN]}
     folder = compared(tmp_path, [REACHES, NEVER], (0, 1), ledgers=ledgers, one_off={"reaches": TRAINED})
-    text = "\n".join(overhead_page.lines(folder))
+    text = "\n".join(overhead.lines(folder))
     assert text.startswith("## Communication compared\n") and "seeds 0, 1, code of " in text
     assert (folder / "comparison.md").read_text().strip() in text
     widths = [line.count("|") if line.startswith("|") else 0 for line in text.splitlines()]
@@ -177,6 +177,6 @@ def test_a_run_whose_metrics_are_gone_is_one_line_and_exit_code_2(tmp_path, caps
         (whole / run["folder"] / "clients.json").write_text(json.dumps(clients))
     (broken / "runs/reaches-0/metrics.parquet").unlink()
     page = tmp_path / "evidence.md"
-    assert evidence.main([str(whole), str(broken), str(page)]) == 2
+    assert controls.main([str(whole), str(broken), str(page)]) == 2
     assert "metrics.parquet cannot be read" in capsys.readouterr().err
     assert not page.exists()

@@ -10,9 +10,9 @@ from real_runs import tiny
 
 from analysis import planted
 from analysis.planted import Answer, Split, halves, split
-from fedsim import experiment
 from fedsim.errors import RunFolderError
-from fedsim.scenario import scenario_from
+from fedsim.experiment import run as experiment
+from fedsim.scenario.schema import scenario_from
 from fedsim.tasks.config import TasksConfig
 from fedsim.tasks.mistakes import mistake, undone, wrong_classes
 from fedsim.tasks.questions import Question, TaskData

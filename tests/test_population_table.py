@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.population_figures import MOST_DOTS, _round_numbers, population_figure, write_figure
 from fedsim.cli import main
 from fedsim.errors import RunFolderError
-from fedsim.foresight.population_table import (
+from fedsim.experiment.forecast.device_table import (
     QUANTITIES,
     PopulationTable,
     as_plain,
@@ -25,7 +24,8 @@ from fedsim.foresight.population_table import (
     quantiles,
     write_population,
 )
-from fedsim.scenario import Scenario, read_scenario, scenario_from
+from fedsim.figures.devices.figure import MOST_DOTS, _round_numbers, population_figure, write_figure
+from fedsim.scenario.schema import Scenario, read_scenario, scenario_from
 
 
 def scenario(**keys: Any) -> Scenario:

@@ -14,10 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fedsim import streams
-from fedsim.asking import Reply
-from fedsim.billing import TokenizerCounts
-from fedsim.network import wire
+from fedsim.federation.billing import TokenizerCounts
+from fedsim.federation.handlers import Reply
 from fedsim.privacy.accounting import gaussian_delta
 from fedsim.privacy.composition import VACUOUS_EPSILON, best_guess, composed_epsilon, scalar_epsilon
 from fedsim.privacy.reward_ledger import (
@@ -30,8 +28,10 @@ from fedsim.privacy.reward_ledger import (
 )
 from fedsim.privacy.rewards import RewardNoise, RewardNoiseConfig, noisy, replaceable_scores
 from fedsim.protocols import fedgrpo
-from fedsim.protocols.boundary import refused_bits, refused_rewards
-from fedsim.states import ClientState
+from fedsim.protocols.shared.boundary import refused_bits, refused_rewards
+from fedsim.protocols.shared.state import ClientState
+from fedsim.sim import streams
+from fedsim.sim.network import wire
 from fedsim.tasks.matching import AnswerRule
 
 DRAW = wire.pack_id(3)

@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from test_protocols_fedpetuning import rounds, value
 from worlds import Timetable
 
-from fedsim import experiment, streams
-from fedsim.devices.config import DropoutConfig
 from fedsim.errors import FederationError
-from fedsim.models.local_config import num_steps
-from fedsim.monitor import StopConfig
-from fedsim.protocols.async_averaging import next_in_line
-from fedsim.protocols.server_steps import AveragingConfig, Moments, adaptive_step
-from fedsim.scenario import scenario_from
+from fedsim.experiment import run as experiment
+from fedsim.models.client_training_config import num_steps
+from fedsim.protocols.shared.async_averaging import next_in_line
+from fedsim.protocols.shared.monitor import StopConfig
+from fedsim.protocols.shared.server_optimizers import AveragingConfig, Moments, adaptive_step
+from fedsim.scenario.schema import scenario_from
+from fedsim.sim import streams
+from fedsim.sim.devices.config import DropoutConfig
 
 UNEVEN = [device(1.0), device(2.5), device(70.0)]
 

@@ -9,14 +9,11 @@ from typing import Any, ClassVar, get_origin, get_type_hints
 import pytest
 from fakes import SPEC, FakeEvaluator, Stage, play, settings, task_data
 
-from fedsim.asking import Handler, Reply
-from fedsim.billing import TokenizerCounts
-from fedsim.devices.cost import NO_WORK
 from fedsim.errors import InvariantViolation
-from fedsim.network import wire
-from fedsim.network.wire import Id
+from fedsim.federation.billing import TokenizerCounts
+from fedsim.federation.handlers import Handler, Reply
 from fedsim.protocols import fedgrpo
-from fedsim.protocols.boundary import (
+from fedsim.protocols.shared.boundary import (
     BOUNDARIES,
     guarded,
     refused_answer,
@@ -24,7 +21,10 @@ from fedsim.protocols.boundary import (
     refused_competence,
     refused_rewards,
 )
-from fedsim.states import ClientState
+from fedsim.protocols.shared.state import ClientState
+from fedsim.sim.devices.cost import NO_WORK
+from fedsim.sim.network import wire
+from fedsim.sim.network.wire import Id
 from fedsim.tasks.matching import AnswerRule
 
 DRAW, OTHER = wire.pack_id(3), wire.pack_id(4)

@@ -8,14 +8,14 @@ from dataclasses import replace
 import pytest
 from fakes import COUNTS, SPEC, FakeEvaluator, FakePolicy, device, play, question, settings, task_data
 
-from fedsim.devices.config import DropoutConfig
-from fedsim.devices.cost import training_work
 from fedsim.errors import FederationError
-from fedsim.monitor import StopConfig
-from fedsim.network import wire
 from fedsim.protocols.central_pooled import FIRST_ROW_ID
-from fedsim.protocols.supervised import row_batches
-from fedsim.records import Compute, Transfer
+from fedsim.protocols.shared.monitor import StopConfig
+from fedsim.protocols.shared.supervised import row_batches
+from fedsim.records.rows import Compute, Transfer
+from fedsim.sim.devices.config import DropoutConfig
+from fedsim.sim.devices.cost import training_work
+from fedsim.sim.network import wire
 
 ROWS = (
     tuple(question("a", number) for number in range(200, 205)),

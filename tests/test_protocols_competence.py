@@ -19,14 +19,14 @@ from fakes import (
 from pydantic import ValidationError
 from worlds import Timetable
 
-from fedsim import streams
-from fedsim.devices.config import DropoutConfig
 from fedsim.errors import FederationError
-from fedsim.monitor import StopConfig
-from fedsim.network import wire
-from fedsim.protocols.competence import Experts
-from fedsim.protocols.learner import HOPELESS_GROUPS
-from fedsim.roles import Draw
+from fedsim.models.interfaces import Draw
+from fedsim.protocols.shared.competence import Experts
+from fedsim.protocols.shared.learner import HOPELESS_GROUPS
+from fedsim.protocols.shared.monitor import StopConfig
+from fedsim.sim import streams
+from fedsim.sim.devices.config import DropoutConfig
+from fedsim.sim.network import wire
 
 ONE_BY_ONE = {"schedule": "group", "groups_per_update": 1, "in_flight": 1}
 

@@ -10,14 +10,14 @@ import pytest
 from fakes import FakeEvaluator, FakePolicy, play, settings, task_data
 
 from fedsim import protocols
-from fedsim.config import StrictModel
-from fedsim.devices.config import DropoutConfig
+from fedsim.config.strict import StrictModel
 from fedsim.errors import FederationError, ScenarioError
-from fedsim.monitor import StopConfig
-from fedsim.network import wire
 from fedsim.protocols import distil
-from fedsim.records import Compute, Reward, Transfer
-from fedsim.scenario import scenario_from
+from fedsim.protocols.shared.monitor import StopConfig
+from fedsim.records.rows import Compute, Reward, Transfer
+from fedsim.scenario.schema import scenario_from
+from fedsim.sim.devices.config import DropoutConfig
+from fedsim.sim.network import wire
 
 ROUNDS = {"schedule": "barrier", "groups_per_update": 6}
 EXPERTS = ("a", "b", "ab", "")
@@ -252,10 +252,10 @@ THIRD_PARTY = '''
 from collections.abc import Mapping
 from typing import Literal
 from pydantic import Field
-from fedsim.devices.cost import NO_WORK
+from fedsim.sim.devices.cost import NO_WORK
 from fedsim.models.config import PolicyConfig
-from fedsim.network import wire
-from fedsim.asking import Handler, Reply
+from fedsim.sim.network import wire
+from fedsim.federation.handlers import Handler, Reply
 
 
 class Config(PolicyConfig):
@@ -291,7 +291,7 @@ def installed_third_party(tmp_path, monkeypatch):
 
 
 def test_a_third_partys_protocol_can_be_named_in_a_scenario_and_runs(installed_third_party, tmp_path):
-    from fedsim import experiment
+    from fedsim.experiment import run as experiment
 
     assert "roll_call" in protocols.names()
     scenario = scenario_from(

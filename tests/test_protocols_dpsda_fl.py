@@ -13,11 +13,10 @@ from pydantic import ValidationError
 from test_protocols_central_pooled import ROWS, owners
 from worlds import Timetable
 
-from fedsim import experiment
-from fedsim.devices.cost import embedding_work, generate_work, resident_bytes, training_work
 from fedsim.errors import FederationError
-from fedsim.monitor import StopConfig
-from fedsim.network import wire
+from fedsim.experiment import run as experiment
+from fedsim.models.interfaces import Samples, Synthesis
+from fedsim.models.timing.synthesis import StandInSynthesiser
 from fedsim.privacy.accounting import (
     dp_sgd_epsilon,
     dp_sgd_noise_multiplier,
@@ -26,11 +25,12 @@ from fedsim.privacy.accounting import (
 )
 from fedsim.privacy.config import SynthesisConfig, TuningConfig
 from fedsim.protocols import dpsda_fl, fedpetuning
-from fedsim.records import Compute, Transfer
-from fedsim.roles import Samples, Synthesis
-from fedsim.scenario import scenario_from
-from fedsim.standin_synthesis import StandInSynthesiser
-from fedsim.states import ClientState
+from fedsim.protocols.shared.monitor import StopConfig
+from fedsim.protocols.shared.state import ClientState
+from fedsim.records.rows import Compute, Transfer
+from fedsim.scenario.schema import scenario_from
+from fedsim.sim.devices.cost import embedding_work, generate_work, resident_bytes, training_work
+from fedsim.sim.network import wire
 from fedsim.tasks.matching import AnswerRule
 
 

@@ -22,11 +22,11 @@ from fakes import (
 
 from fedsim import protocols
 from fedsim.errors import FederationError
-from fedsim.monitor import StopConfig
-from fedsim.network import wire
 from fedsim.protocols import fedgrpo
-from fedsim.records import Compute, Reward, Transfer
-from fedsim.states import ClientState
+from fedsim.protocols.shared.monitor import StopConfig
+from fedsim.protocols.shared.state import ClientState
+from fedsim.records.rows import Compute, Reward, Transfer
+from fedsim.sim.network import wire
 from fedsim.tasks.matching import AnswerRule
 
 ONE_BY_ONE = {"schedule": "group", "groups_per_update": 1, "in_flight": 1}

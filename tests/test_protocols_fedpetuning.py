@@ -13,19 +13,20 @@ import pytest
 from fakes import COUNTS, SPEC, FakeEvaluator, FakePolicy, device, play, question, settings, task_data
 from worlds import Timetable
 
-from fedsim import casting, experiment
-from fedsim.devices import adapters
-from fedsim.devices.config import DropoutConfig
-from fedsim.devices.cost import architecture, generate_work, training_work
 from fedsim.errors import FederationError
-from fedsim.monitor import StopConfig
-from fedsim.network import wire
+from fedsim.experiment import components
+from fedsim.experiment import run as experiment
+from fedsim.models.interfaces import LocalUpdate
 from fedsim.protocols import fedpetuning
 from fedsim.protocols.fedpetuning import cohort, packed, unpacked
-from fedsim.records import Compute, Transfer, Update
-from fedsim.roles import LocalUpdate
-from fedsim.scenario import scenario_from
-from fedsim.states import ClientState
+from fedsim.protocols.shared.monitor import StopConfig
+from fedsim.protocols.shared.state import ClientState
+from fedsim.records.rows import Compute, Transfer, Update
+from fedsim.scenario.schema import scenario_from
+from fedsim.sim.devices import adapters
+from fedsim.sim.devices.config import DropoutConfig
+from fedsim.sim.devices.cost import architecture, generate_work, training_work
+from fedsim.sim.network import wire
 from fedsim.tasks.matching import AnswerRule
 
 LAYER = "layers.0.self_attn.q_proj"
@@ -377,7 +378,7 @@ def timing(**protocol):
 def test_a_timing_run_counts_the_adapters_of_its_architecture(protocol, tmp_path):
     scenario = timing(**protocol)
     ran = experiment.run(scenario, out=tmp_path / "run")
-    spec = casting.stand_ins(scenario, 5).server_spec
+    spec = components.stand_ins(scenario, 5).server_spec
     numbers = adapters.num_numbers(scenario.protocol.adapter_shapes(spec))
     answered = sum(ran.outcomes["status"].is_in(["ok", "late"]))
     assert ran.summary["bytes"]["paper"]["uplink"] == 2 * numbers * answered > 0
@@ -395,7 +396,7 @@ def test_the_same_seed_gives_the_same_records_and_another_one_others(tmp_path):
 
 def test_neither_the_protocol_nor_its_stand_in_imports_torch():
     code = (
-        "import sys, fedsim.protocols.fedpetuning, fedsim.standin_training\n"
+        "import sys, fedsim.protocols.fedpetuning, fedsim.models.timing.training\n"
         "print(sorted({'torch', 'transformers', 'peft'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from test_protocols_central_pooled import ROWS, owners
 from worlds import NO_DROPOUT, Timetable
 
-from fedsim.devices.config import DropoutConfig
 from fedsim.errors import FederationError
-from fedsim.network import wire
-from fedsim.protocols.gathering import GatheringConfig, gather
+from fedsim.protocols.shared.one_shot import GatheringConfig, gather
+from fedsim.sim.devices.config import DropoutConfig
+from fedsim.sim.network import wire
 
 REQUEST = wire.RowsRequest(wire.pack_id(0))
 

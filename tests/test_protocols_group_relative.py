@@ -14,12 +14,12 @@ import pytest
 from fakes import FakeEvaluator, FakePolicy, device, play, settings, task_data
 
 from fedsim.errors import FederationError
-from fedsim.monitor import StopConfig
-from fedsim.protocols import learner
-from fedsim.protocols.rollouts import QuestionStream, Rollouts
-from fedsim.protocols.schedules import ScheduleConfig
-from fedsim.records import Compute
-from fedsim.roles import Draw, Group
+from fedsim.models.interfaces import Draw, Group
+from fedsim.protocols.shared import learner
+from fedsim.protocols.shared.monitor import StopConfig
+from fedsim.protocols.shared.rollouts import QuestionStream, Rollouts
+from fedsim.protocols.shared.update_schedules import ScheduleConfig
+from fedsim.records.rows import Compute
 
 DATA = task_data(num_clients=4, pool=50)
 

@@ -13,15 +13,15 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from worlds import Timetable
 
-from fedsim import experiment
-from fedsim.clock import run as run_on_virtual_time
-from fedsim.devices.config import DropoutConfig
 from fedsim.errors import FederationError
-from fedsim.monitor import StopConfig
-from fedsim.protocols.rollouts import FIRST_AGAIN
-from fedsim.protocols.schedules import ScheduleConfig
-from fedsim.records import Group
-from fedsim.scenario import scenario_from
+from fedsim.experiment import run as experiment
+from fedsim.protocols.shared.monitor import StopConfig
+from fedsim.protocols.shared.rollouts import FIRST_AGAIN
+from fedsim.protocols.shared.update_schedules import ScheduleConfig
+from fedsim.records.rows import Group
+from fedsim.scenario.schema import scenario_from
+from fedsim.sim.clock import run as run_on_virtual_time
+from fedsim.sim.devices.config import DropoutConfig
 
 ONE_SLOW = (1.0, 1.0, 1.0, 40.0)
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fedsim.protocols.aggregation import client_shares, factor_mean
-from fedsim.protocols.server_steps import (
+from fedsim.protocols.shared.aggregation import client_shares, factor_mean
+from fedsim.protocols.shared.server_optimizers import (
     AveragingConfig,
     Moments,
     adaptive_step,

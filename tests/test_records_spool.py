@@ -9,14 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_run import carried_bytes, sample_log
 
-from fedsim import invariants, invariants_naive, tables
 from fedsim.errors import InvariantViolation
-from fedsim.metrics import metrics_frame
-from fedsim.record_log import RecordLog, read_spool
-from fedsim.records import RECORD_TYPES, SERVER_ID, Outcome, Transfer, Update
-from fedsim.results import load, write_results
-from fedsim.runfolder import RunFolder
-from fedsim.summary import SummaryContext, summarise
+from fedsim.records import invariants, invariants_naive
+from fedsim.records import parquet as tables
+from fedsim.records.log import RecordLog, read_spool
+from fedsim.records.metrics import metrics_frame
+from fedsim.records.rows import RECORD_TYPES, SERVER_ID, Outcome, Transfer, Update
+from fedsim.records.run import load, write_results
+from fedsim.records.run_folder import RunFolder
+from fedsim.records.summary import SummaryContext, summarise
 
 CONTEXT = SummaryContext("fedgrpo", 0, 20.0, 1.0, "updates")
 

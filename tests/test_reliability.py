@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fedsim import streams
 from fedsim.rl.reliability import (
     Prior,
     after_audit,
@@ -22,6 +21,7 @@ from fedsim.rl.reliability import (
     trust,
     voting_weights,
 )
+from fedsim.sim import streams
 
 NAN = float("nan")
 PRIOR = Prior(trust=0.75, strength=4.0, memory=0.5, audit_weight=2.0)

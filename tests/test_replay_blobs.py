@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedsim.errors import RunFolderError
-from fedsim.replay.blobs import Blobs
+from fedsim.experiment.replay.blobs import Blobs
 
 WEIGHTS = {"z.lora_A": np.ones((2, 3), np.float32), "a.lora_B": np.full((3, 2), 0.1, np.float32)}
 

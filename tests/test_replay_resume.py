@@ -16,11 +16,11 @@ import pytest
 import fedsim
 from fedsim.cli import main
 from fedsim.errors import RunFolderError
-from fedsim.replay.book import OLD_SPOOL, SPOOL
-from fedsim.replay.resume import resume
-from fedsim.results import load
-from fedsim.runfolder import RunFolder
-from fedsim.scenario import scenario_from
+from fedsim.experiment.replay.journal import OLD_SPOOL, SPOOL
+from fedsim.experiment.replay.resume import resume
+from fedsim.records.run import load
+from fedsim.records.run_folder import RunFolder
+from fedsim.scenario.schema import scenario_from
 
 ROOT = Path(__file__).parents[1]
 TIMING = {
@@ -118,8 +118,8 @@ def test_a_run_ended_by_a_signal_goes_on_to_the_same_end(tmp_path, unbroken, num
 
 def test_a_record_that_does_not_come_again_is_named(finished, tmp_path):
     log_path = finished / SPOOL
-    from fedsim.record_log import RecordLog
-    from fedsim.records import Update
+    from fedsim.records.log import RecordLog
+    from fedsim.records.rows import Update
 
     changed(finished, status="running")
     rows = load(finished).updates.row(0, named=True)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsim.errors import RunFolderError
-from fedsim.replay.tape import Tape, checkpoints, checksum
+from fedsim.experiment.replay.tape import Tape, checkpoints, checksum
 
 CALLS = [("likelihood", 1, [0.5, 1e-300]), ("tokens", 2, 3), ("answers", 3, ["7", ""])]
 

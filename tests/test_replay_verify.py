@@ -16,8 +16,8 @@ from test_replay_resume import ROOT, TIMING, changed
 
 import fedsim
 from fedsim.cli import main
-from fedsim.replay.verify import Drift, verify
-from fedsim.scenario import read_scenario, scenario_from
+from fedsim.experiment.replay.verify import Drift, verify
+from fedsim.scenario.schema import read_scenario, scenario_from
 
 
 @pytest.fixture(scope="module")

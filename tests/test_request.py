@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from fedsim import clock
-from fedsim.asking import Handler, Reply, Subject
-from fedsim.devices.config import DropoutConfig
-from fedsim.devices.dropout import Dropout
 from fedsim.errors import ClientDropped, ClientOffline, RequestError, TransferCut
-from fedsim.network import wire
-from fedsim.network.config import NetworkConfig
+from fedsim.federation.handlers import Handler, Reply, Subject
+from fedsim.sim import clock
+from fedsim.sim.devices.config import DropoutConfig
+from fedsim.sim.devices.dropout import Dropout
+from fedsim.sim.network import wire
+from fedsim.sim.network.config import NetworkConfig
 from tests.worlds import INSTANT, ROUND, Timetable, ask, leaves, score, small_world, work
 
 KEY = (

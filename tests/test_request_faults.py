@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from fedsim.asking import Handler, Subject
-from fedsim.devices.config import DropoutConfig
 from fedsim.errors import ClientDropped, ClientOffline, Deadlock, ReplyRejected, TransferCut
-from fedsim.faults.config import FaultConfig
-from fedsim.network import wire
-from fedsim.protocols.boundary import first_scored, refused_rewards
-from fedsim.records import Fault
+from fedsim.federation.handlers import Handler, Subject
+from fedsim.protocols.shared.boundary import first_scored, refused_rewards
+from fedsim.records.rows import Fault
+from fedsim.sim.devices.config import DropoutConfig
+from fedsim.sim.faults.config import FaultConfig
+from fedsim.sim.network import wire
 from tests.worlds import ROUND, SmallWorld, Timetable, ask, score, small_world, work
 
 CHECKED: Mapping[type[wire.Message], Handler] = {

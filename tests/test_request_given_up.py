@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from fedsim import clock
-from fedsim.asking import Subject
-from fedsim.network.config import NetworkConfig
+from fedsim.federation.handlers import Subject
+from fedsim.sim import clock
+from fedsim.sim.network.config import NetworkConfig
 from tests.worlds import INSTANT, ROUND, SmallWorld, ask, leaves, small_world
 
 

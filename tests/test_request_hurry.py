@@ -7,10 +7,10 @@ import math
 
 import pytest
 
-from fedsim.asking import Handler, Hurry, Reply, Subject
 from fedsim.errors import ClientDropped
-from fedsim.network import wire
-from fedsim.protocols.boundary import first_scored, refused_rewards
+from fedsim.federation.handlers import Handler, Hurry, Reply, Subject
+from fedsim.protocols.shared.boundary import first_scored, refused_rewards
+from fedsim.sim.network import wire
 from tests.worlds import HANDLERS, SmallWorld, Timetable, ask, leaves, score, small_world, work
 
 PARTIAL = {wire.Candidates: Handler(score, work, accept=refused_rewards, partial=first_scored)}

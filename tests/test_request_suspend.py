@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim import clock
-from fedsim.asking import Subject
-from fedsim.devices.availability import Sessions
-from fedsim.devices.config import DropoutConfig, SessionsConfig
-from fedsim.devices.dropout import Dropout
 from fedsim.errors import ClientDropped, ClientOffline, Deadlock, TransferCut
-from fedsim.faults.config import HangConfig
-from fedsim.streams import Part
+from fedsim.federation.handlers import Subject
+from fedsim.sim import clock
+from fedsim.sim.devices.availability import Sessions
+from fedsim.sim.devices.config import DropoutConfig, SessionsConfig
+from fedsim.sim.devices.dropout import Dropout
+from fedsim.sim.faults.config import HangConfig
+from fedsim.sim.streams import Part
 from tests.worlds import ROUND, SmallWorld, Timetable, ask, leaves, small_world
 
 KEY = (0, "question", -1, -1, 0)

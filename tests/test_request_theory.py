@@ -17,9 +17,9 @@ from dataclasses import replace
 
 import pytest
 
-from fedsim import streams
-from fedsim.asking import Subject
-from fedsim.devices.config import DropoutConfig
+from fedsim.federation.handlers import Subject
+from fedsim.sim import streams
+from fedsim.sim.devices.config import DropoutConfig
 from tests.worlds import INSTANT, ROUND, SmallWorld, ask, small_world
 
 NUM_BATCHES, BATCH = 25, 400

@@ -8,12 +8,12 @@ import pytest
 from sample_run import DOMAINS, partition, sample_log, sample_run
 
 from fedsim.errors import RunFolderError
-from fedsim.metrics import metrics_frame
-from fedsim.record_log import RecordLog
-from fedsim.records import RECORD_TYPES, Evaluation, Outcome, Ratio, Transfer, Update
-from fedsim.results import load, write_results
-from fedsim.runfolder import RunFolder
-from fedsim.tables import frame
+from fedsim.records.log import RecordLog
+from fedsim.records.metrics import metrics_frame
+from fedsim.records.parquet import frame
+from fedsim.records.rows import RECORD_TYPES, Evaluation, Outcome, Ratio, Transfer, Update
+from fedsim.records.run import load, write_results
+from fedsim.records.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = (
@@ -203,7 +203,7 @@ def test_the_last_metrics_row_holds_the_totals_of_the_summary(run):
 
 def test_reading_results_imports_no_model_library(run):
     code = (
-        f"import sys; import fedsim.results as r; r.load({str(run.folder)!r});"
+        f"import sys; import fedsim.records.run as r; r.load({str(run.folder)!r});"
         "print([m for m in ('torch', 'transformers', 'reasoning_gym', 'matplotlib') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

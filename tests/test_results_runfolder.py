@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from fedsim.errors import RunFolderError
-from fedsim.runfolder import FORMAT_VERSION, RunFolder, git_commit, plain, read_manifest, write_atomically
+from fedsim.records.run_folder import (
+    FORMAT_VERSION,
+    RunFolder,
+    git_commit,
+    plain,
+    read_manifest,
+    write_atomically,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -129,7 +136,7 @@ def test_git_commit_is_that_of_the_checkout_and_none_without_one(tmp_path):
 
 def test_a_folder_is_made_without_heavy_imports(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from fedsim.runfolder import RunFolder;"
+        "import sys; from pathlib import Path; from fedsim.records.run_folder import RunFolder;"
         f"RunFolder.create(Path({str(tmp_path / 'run')!r}), 'a', 0);"
         "print([m for m in ('torch', 'transformers', 'polars', 'numpy') if m in sys.modules])"
     )

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from sample_run import carried_bytes, sample_log
 from scipy.stats import mannwhitneyu
 
-from fedsim.record_log import RecordLog
-from fedsim.records import FATES, PURPOSES, STATUSES, Outcome, Reward, Transfer, Update
-from fedsim.summary import SummaryContext, leaves, summarise, within_group_auc
-from fedsim.totals import LEAVES
+from fedsim.records.log import RecordLog
+from fedsim.records.rows import FATES, PURPOSES, STATUSES, Outcome, Reward, Transfer, Update
+from fedsim.records.summary import SummaryContext, leaves, summarise, within_group_auc
+from fedsim.records.totals import LEAVES
 
 CONTEXT = SummaryContext("fedgrpo", 0, 10.0, 1.0, "updates")
 

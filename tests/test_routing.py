@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from fedsim import streams
 from fedsim.rl.routing import calibration, fitted, loss_and_gradient, shares
+from fedsim.sim import streams
 
 NAN = float("nan")
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 
-from fedsim.monitor import StopConfig
+from fedsim.protocols.shared.monitor import StopConfig
 from fedsim.rl.advantages import advantages
 from fedsim.rl.scaling import (
     ScalingConfig,

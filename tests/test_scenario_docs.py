@@ -9,9 +9,15 @@ import pytest
 from pydantic import BaseModel
 
 from fedsim import protocols
-from fedsim.scenario import Scenario, protocol_settings, read_scenario, scenario_from, shipped_scenarios
-from fedsim.scenario_docs import scenario_page, scenario_schema
-from fedsim.scenario_errors import branches
+from fedsim.config.validation import branches
+from fedsim.scenario.docs import scenario_page, scenario_schema
+from fedsim.scenario.schema import (
+    Scenario,
+    protocol_settings,
+    read_scenario,
+    scenario_from,
+    shipped_scenarios,
+)
 
 PAGE = Path(__file__).parent.parent / "docs" / "scenarios.md"
 

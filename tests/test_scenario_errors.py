@@ -8,7 +8,7 @@ import pytest
 
 from fedsim import protocols
 from fedsim.errors import ScenarioError
-from fedsim.scenario import Scenario, read_scenario, scenario_from
+from fedsim.scenario.schema import Scenario, read_scenario, scenario_from
 
 GOOD = """\
 name: tiny

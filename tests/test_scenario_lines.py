@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from fedsim import experiment
 from fedsim.cli import main
 from fedsim.errors import DataFileError, ScenarioError
-from fedsim.foresight.estimate import estimate
-from fedsim.scenario import read_scenario, scenario_from
+from fedsim.experiment import run as experiment
+from fedsim.experiment.forecast.estimate import estimate
+from fedsim.scenario.schema import read_scenario, scenario_from
 from fedsim.sweeps.worker import perform
 
 GOOD = """\

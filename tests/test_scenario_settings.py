@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 import fedsim
 from fedsim import protocols
-from fedsim.config import StrictModel
+from fedsim.config.strict import StrictModel
+from fedsim.config.yaml import parse
 from fedsim.errors import ScenarioError
 from fedsim.protocols import zero_shot
-from fedsim.scenario import (
+from fedsim.scenario.schema import (
     Scenario,
     find_scenario,
     is_comparison,
@@ -25,7 +26,6 @@ from fedsim.scenario import (
     shipped_comparisons,
     shipped_scenarios,
 )
-from fedsim.scenario_yaml import parse
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -243,7 +243,7 @@ def test_an_unreadable_file_is_one_line(tmp_path: Path) -> None:
 def test_an_installed_package_can_bring_its_own_protocol(tmp_path: Path) -> None:
     (tmp_path / "theirs.py").write_text(
         "from pydantic import Field\n"
-        "from fedsim.config import StrictModel\n"
+        "from fedsim.config.strict import StrictModel\n"
         "class Config(StrictModel):\n"
         '    knob: int = Field(3, description="a knob (count)")\n'
         "HANDLERS = {}\n"
@@ -254,7 +254,7 @@ def test_an_installed_package_can_bring_its_own_protocol(tmp_path: Path) -> None
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[fedsim.protocols]\ntheirs = theirs\n")
     code = (
-        "from fedsim.scenario import read_scenario\n"
+        "from fedsim.scenario.schema import read_scenario\n"
         "s = read_scenario('quickstart', ['protocol={name: theirs, knob: 5}'])\n"
         "print(s.protocol.name, s.protocol.knob, s.resolved()['protocol'])\n"
     )

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedsim.config.limits import MAX_DEPTH, MAX_YAML_BYTES
+from fedsim.config.yaml import Document, assign, parse, to_yaml
 from fedsim.errors import ScenarioError
-from fedsim.input_limits import MAX_DEPTH, MAX_YAML_BYTES
-from fedsim.scenario_yaml import Document, assign, parse, to_yaml
 
 
 def value_of(text: str) -> object:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.sweeps.comparison_file import read_comparison
+from fedsim.sweeps.compare.file import read_comparison
 
 SCENARIOS = Path(__file__).parents[1] / "scenarios"
 

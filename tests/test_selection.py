@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim.selection.confidence_graph import ConfidenceGraph, mean_correct
-from fedsim.selection.experts import all_experts, best_experts, oracle_experts, random_experts
-from fedsim.streams import uniform
+from fedsim.protocols.shared.confidence_graph import ConfidenceGraph, mean_correct
+from fedsim.protocols.shared.ranking import all_experts, best_experts, oracle_experts, random_experts
+from fedsim.sim.streams import uniform
 from fedsim.tasks.questions import Question
 
 NAN = float("nan")

@@ -4,11 +4,11 @@ import pytest
 from sample_run import sample_run
 
 from fedsim.errors import InputError
-from fedsim.record_log import RecordLog
-from fedsim.records import Compute, Fault, Group, Outcome, Presence, Reward, Transfer
-from fedsim.results import load, write_results
-from fedsim.runfolder import RunFolder
-from fedsim.show import story
+from fedsim.records.log import RecordLog
+from fedsim.records.rows import Compute, Fault, Group, Outcome, Presence, Reward, Transfer
+from fedsim.records.run import load, write_results
+from fedsim.records.run_folder import RunFolder
+from fedsim.records.story import story
 
 
 def transfer(request_id, direction, start_at_s, end_at_s, wire_bytes, **changes):

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from fedsim import standin
 from fedsim.models.config import PolicyConfig
-from fedsim.roles import Draw
+from fedsim.models.interfaces import Draw
+from fedsim.models.timing import stand_ins
 from fedsim.tasks.config import TasksConfig
 from fedsim.tasks.questions import Question
 
@@ -17,16 +17,16 @@ CONFIG = TasksConfig.model_validate_json(
     '{"domains": ["chain_sum", "gcd"], "sizes": {"private": 400, "auxiliary": 20, "pool": 300}, '
     '"answers": {"coverage": 0.4}}'
 )
-DATA = standin.task_data(CONFIG, 5, seed=1)
+DATA = stand_ins.task_data(CONFIG, 5, seed=1)
 KNOWN = {question.text: question for question in (*DATA.auxiliary, *DATA.pool)}
 
 
 def policy(seed=1, **keys):
-    return standin.StandInPolicy(PolicyConfig(**keys), seed)
+    return stand_ins.StandInPolicy(PolicyConfig(**keys), seed)
 
 
 def evaluator(client_id=0, rows=None, seed=1):
-    return standin.StandInEvaluator(client_id, rows or {}, KNOWN, seed)
+    return stand_ins.StandInEvaluator(client_id, rows or {}, KNOWN, seed)
 
 
 def draws(number=200):
@@ -44,15 +44,15 @@ def test_questions_that_are_kept_are_those_that_were_asked_for():
         (base, 5, 2),
     ]
     for changed, num_clients, seed in others:
-        other = standin.task_data(TasksConfig(**changed), num_clients, seed)
-        again = standin.task_data(CONFIG, 5, seed=1)
+        other = stand_ins.task_data(TasksConfig(**changed), num_clients, seed)
+        again = stand_ins.task_data(CONFIG, 5, seed=1)
         assert (again.pool, again.private, again.trusted) == (DATA.pool, DATA.private, DATA.trusted)
         assert (other.private, other.trusted) != (again.private, again.trusted)
 
 
 def test_questions_are_made_once_for_the_same_scenario():
-    first = standin.task_data(CONFIG, 5, seed=1)
-    assert standin.task_data(CONFIG.model_copy(), 5, seed=1) is first
+    first = stand_ins.task_data(CONFIG, 5, seed=1)
+    assert stand_ins.task_data(CONFIG.model_copy(), 5, seed=1) is first
     with pytest.raises(ValueError, match="read-only"):
         first.partition[0, 0] = 7
 
@@ -79,7 +79,7 @@ def test_covered_questions_have_one_owner_each_who_has_the_truth():
 
 
 def test_data_is_a_function_of_the_seed():
-    again, other = standin.task_data(CONFIG, 5, seed=1), standin.task_data(CONFIG, 5, seed=2)
+    again, other = stand_ins.task_data(CONFIG, 5, seed=1), stand_ins.task_data(CONFIG, 5, seed=2)
     assert (again.pool, again.trusted) == (DATA.pool, DATA.trusted)
     assert np.array_equal(again.partition, DATA.partition)
     assert other.pool != DATA.pool
@@ -101,7 +101,7 @@ def test_candidates_are_right_with_the_stated_probability_and_fit_the_longest_an
     right = [c.text == g.draw.question.answer for g in groups for c in g.candidates]
     assert len(right) == 1200
     # A wrong number of three digits or fewer is the truth by chance in about one case of a hundred.
-    assert np.mean(right) == pytest.approx(standin.RIGHT_SHARE, abs=0.06)
+    assert np.mean(right) == pytest.approx(stand_ins.RIGHT_SHARE, abs=0.06)
     assert all(1 <= c.num_tokens <= 2 and not c.truncated for g in groups for c in g.candidates)
 
 
@@ -131,7 +131,7 @@ def test_embeddings_are_unit_vectors_that_cluster_by_domain():
 def test_a_clients_skill_grows_with_its_rows_and_is_one_half_at_the_stated_number():
     gcd = [question for question in DATA.pool if question.domain == "gcd"]
     shares = []
-    for rows in (0, standin.HALF_SKILL_ROWS, 10_000):
+    for rows in (0, stand_ins.HALF_SKILL_ROWS, 10_000):
         answers = evaluator(rows={"gcd": rows}).answers([question.text for question in gcd])
         shares.append(np.mean([a == q.answer for a, q in zip(answers, gcd, strict=True)]))
     assert shares[0] == 0.0
@@ -160,7 +160,7 @@ def test_two_clients_score_differently_and_one_client_always_the_same():
 
 @pytest.mark.parametrize(("text", "tokens"), [("", 1), ("a", 1), ("abcd", 1), ("abcde", 2), ("a" * 40, 10)])
 def test_a_token_is_four_characters(text, tokens):
-    assert standin.token_count(text) == tokens
+    assert stand_ins.token_count(text) == tokens
     assert policy().count_tokens(text) == evaluator().count_tokens(text) == tokens
 
 

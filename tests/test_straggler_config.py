@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fedsim import refusals
 from fedsim.errors import ScenarioError
-from fedsim.scenario import protocol_settings, scenario_from
-from fedsim.stragglers.config import StragglerConfig, refuse_shortage
+from fedsim.experiment import checks
+from fedsim.federation.stragglers.config import StragglerConfig, refuse_shortage
+from fedsim.scenario.schema import protocol_settings, scenario_from
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_policy_that_needs_more_clients_than_there_are_is_refused_before_the_r
     protocol: dict[str, Any], num_clients: int, reason: str
 ) -> None:
     with pytest.raises(ScenarioError, match=reason):
-        refusals.check(scenario(protocol, num_clients), num_clients)
+        checks.check(scenario(protocol, num_clients), num_clients)
 
 
 def test_enough_clients_are_no_shortage() -> None:

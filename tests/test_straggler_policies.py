@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.asking import Hurry
-from fedsim.clock import VirtualLoop
 from fedsim.errors import ClientDropped
-from fedsim.network import wire
-from fedsim.stragglers.policies import ReplyTimes, StragglerConfig, Stragglers, seated
+from fedsim.federation.handlers import Hurry
+from fedsim.federation.stragglers.policies import ReplyTimes, StragglerConfig, Stragglers, seated
+from fedsim.sim.clock import VirtualLoop
+from fedsim.sim.network import wire
 from tests.worlds import ROUND, SmallWorld, Timetable, small_world
 from tests.worlds import ask as question
 

@@ -10,14 +10,14 @@ import pytest
 from fakes import FakeEvaluator, FakePolicy, device, play, question, settings, stage, task_data
 from worlds import Timetable
 
-from fedsim import experiment
-from fedsim.devices.config import DropoutConfig
-from fedsim.monitor import StopConfig
-from fedsim.network import wire
-from fedsim.protocols.competence import Experts
+from fedsim.experiment import run as experiment
+from fedsim.models.interfaces import Candidate, Draw, Group
 from fedsim.protocols.fedgrpo import judged
-from fedsim.roles import Candidate, Draw, Group
-from fedsim.scenario import scenario_from
+from fedsim.protocols.shared.competence import Experts
+from fedsim.protocols.shared.monitor import StopConfig
+from fedsim.scenario.schema import scenario_from
+from fedsim.sim.devices.config import DropoutConfig
+from fedsim.sim.network import wire
 from fedsim.tasks.matching import AnswerRule
 
 ONE_BY_ONE = {"schedule": "group", "groups_per_update": 1, "in_flight": 1}

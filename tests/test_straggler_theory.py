@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from fedsim import clock, streams
-from fedsim.asking import Hurry
 from fedsim.errors import ClientDropped
-from fedsim.stragglers.policies import StragglerConfig, Stragglers
+from fedsim.federation.handlers import Hurry
+from fedsim.federation.stragglers.policies import StragglerConfig, Stragglers
+from fedsim.sim import clock, streams
 
 MANY = 2000
 

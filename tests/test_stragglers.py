@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fedsim import clock
-from fedsim.clock import VirtualLoop
 from fedsim.errors import ClientDropped
-from fedsim.network import wire
+from fedsim.federation.stragglers.policies import StragglerConfig, Stragglers
+from fedsim.models.interfaces import Candidate, Draw, Group
 from fedsim.protocols.fedgrpo import Config, ask, judged
-from fedsim.protocols.learner import Judgement
-from fedsim.roles import Candidate, Draw, Group
-from fedsim.stragglers.policies import StragglerConfig, Stragglers
+from fedsim.protocols.shared.learner import Judgement
+from fedsim.sim import clock
+from fedsim.sim.clock import VirtualLoop
+from fedsim.sim.network import wire
 from fedsim.tasks.matching import AnswerRule
 from fedsim.tasks.questions import Question
 from tests.worlds import ROUND, SmallWorld, Timetable, leaves, small_world

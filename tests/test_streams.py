@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim import streams
+from fedsim.sim import streams
 
 PARTS = st.lists(st.one_of(st.integers(), st.text(max_size=8), st.binary(max_size=8)), min_size=1, max_size=4)
 
@@ -137,7 +137,7 @@ def test_draws_of_one_client_do_not_depend_on_how_many_others_draw():
 
 
 def test_draws_are_the_same_in_another_process_with_another_hash_seed():
-    program = "from fedsim import streams; print(streams.uniform(5, 'a', b'b'), streams.normal('n', 1))"
+    program = "from fedsim.sim import streams; print(streams.uniform(5, 'a', b'b'), streams.normal('n', 1))"
     root = str(Path(__file__).parents[1])
     environment = os.environ | {"PYTHONHASHSEED": "77", "PYTHONPATH": root}
     out = subprocess.run(

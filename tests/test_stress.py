@@ -17,9 +17,9 @@ import pytest
 from filelock import FileLock
 
 from fedsim.cli import main
-from fedsim.scenario import read_scenario
-from fedsim.sweeps.stress_file import open_stress, points
-from fedsim.sweeps.sweep import LOCK
+from fedsim.scenario.schema import read_scenario
+from fedsim.sweeps.compare.run import LOCK
+from fedsim.sweeps.stress.file import open_stress, points
 from fedsim.sweeps.worker import perform
 
 ROOT = Path(__file__).resolve().parent.parent

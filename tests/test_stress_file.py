@@ -8,8 +8,8 @@ import pytest
 
 from fedsim.cli import main
 from fedsim.errors import ScenarioError
-from fedsim.scenario import is_sweep, shipped_comparisons, shipped_scenarios, shipped_sweeps
-from fedsim.sweeps.stress_file import open_stress, points
+from fedsim.scenario.schema import is_sweep, shipped_comparisons, shipped_scenarios, shipped_sweeps
+from fedsim.sweeps.stress.file import open_stress, points
 
 BASE = """\
 name: tiny

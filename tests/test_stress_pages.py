@@ -11,19 +11,19 @@ import pytest
 from matplotlib.text import Text
 from sample_run import sample_run
 
-from analysis.figures.stress_maps import stress_map
-from analysis.figures.stress_why import stress_why
-from analysis.stress_report import STRESS_FIGURES, write_stress_report
-from analysis.stress_runs import read_sweep
-from analysis.style import save
 from fedsim.errors import RunFolderError
-from fedsim.monitor import StopConfig
-from fedsim.sweeps.endings import Ending
-from fedsim.sweeps.stress_file import Stress, StressRun
-from fedsim.sweeps.stress_losses import counted
-from fedsim.sweeps.stress_pages import document, layout, named_seeds, page, why_page, write_stress
-from fedsim.sweeps.stress_pairs import ratio, wins
-from fedsim.sweeps.stress_rows import Row, first_clause, kind_of, read_row
+from fedsim.figures.stress.maps import stress_map
+from fedsim.figures.stress.report import STRESS_FIGURES, write_stress_report
+from fedsim.figures.stress.runs import read_sweep
+from fedsim.figures.stress.why import stress_why
+from fedsim.figures.style import save
+from fedsim.protocols.shared.monitor import StopConfig
+from fedsim.sweeps.stress.endings import Ending
+from fedsim.sweeps.stress.file import Stress, StressRun
+from fedsim.sweeps.stress.losses import counted
+from fedsim.sweeps.stress.pages import document, layout, named_seeds, page, why_page, write_stress
+from fedsim.sweeps.stress.pairs import ratio, wins
+from fedsim.sweeps.stress.rows import Row, first_clause, kind_of, read_row
 
 GRID = {
     "name": "hand", "base": "x", "seeds": [0, 1],

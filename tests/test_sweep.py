@@ -16,12 +16,12 @@ from filelock import FileLock
 
 from fedsim.cli import main
 from fedsim.errors import DataFileError, RunFolderError, ScenarioError
-from fedsim.scenario import read_scenario
-from fedsim.sweeps import sweep
-from fedsim.sweeps.children import end_children
+from fedsim.processes.children import end_children
+from fedsim.scenario.schema import read_scenario
 from fedsim.sweeps.code import _WITHOUT_RESULTS, result_code_hash
-from fedsim.sweeps.comparison_file import read_comparison, run_key
-from fedsim.sweeps.outlook import lines, outlook
+from fedsim.sweeps.compare import run as sweep
+from fedsim.sweeps.compare.file import read_comparison, run_key
+from fedsim.sweeps.compare.outlook import lines, outlook
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -165,16 +165,16 @@ def test_the_code_hash_changes_with_code_that_computes_and_not_with_docstrings_o
 
     plain = hash_after("plain", lambda folder: None)
     assert plain == result_code_hash()
-    assert hash_after("comment", prepend("network/link.py", "# note\n")) == plain
-    assert hash_after("shown", prepend("cli.py", "EXTRA = 1\n")) == plain
-    assert hash_after("code", prepend("network/naive.py", "EXTRA = 1\n")) != plain
+    assert hash_after("comment", prepend("sim/network/link.py", "# note\n")) == plain
+    assert hash_after("shown", prepend("cli/__init__.py", "EXTRA = 1\n")) == plain
+    assert hash_after("code", prepend("sim/network/tcp.py", "EXTRA = 1\n")) != plain
     assert (
         hash_after(
             "all shown", lambda folder: [prepend(name, "EXTRA = 1\n")(folder) for name in _WITHOUT_RESULTS]
         )
         == plain
     )
-    assert hash_after("preset", prepend("presets/devices.yaml", "# other\n")) != plain
+    assert hash_after("preset", prepend("sim/presets/devices.yaml", "# other\n")) != plain
 
 
 def test_a_mapping_that_a_variant_sets_replaces_what_stood_there(write):
@@ -450,7 +450,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
 
 
 def test_the_shipped_comparisons_are_valid():
-    from fedsim.scenario import shipped_comparisons
+    from fedsim.scenario.schema import shipped_comparisons
 
     for path in shipped_comparisons().values():
         try:

@@ -27,13 +27,13 @@ from typing import Any
 import pytest
 
 from fedsim.cli import _with_address, main
+from fedsim.config.yaml import to_yaml
 from fedsim.errors import FedsimError, InputError
-from fedsim.parcels import packed, unpack
+from fedsim.processes.ray_cluster import Cluster
 from fedsim.progress import SilentProgress
-from fedsim.ray_cluster import Cluster
-from fedsim.scenario import read_scenario
-from fedsim.scenario_yaml import to_yaml
-from fedsim.sweeps import on_ray
+from fedsim.records.archive import packed, unpack
+from fedsim.scenario.schema import read_scenario
+from fedsim.sweeps import ray_workers
 from fedsim.sweeps.workers import Where
 from tests.real_runs import tiny
 
@@ -152,10 +152,10 @@ def order(folder: Path, scratch: Path, **more: Any) -> tuple[str, bytes]:
     """What a sweep would send for one run of the base scenario, and the file that goes with it."""
     scenario = read_scenario(folder / "base.yaml").anchored()
     devices = (folder / "devices.csv").read_bytes()
-    files = [("clients.file", str(folder / "devices.csv"), on_ray._digest(devices).hex())]
+    files = [("clients.file", str(folder / "devices.csv"), ray_workers._digest(devices).hex())]
     said = {
         "key": "key", "scenario": scenario.to_yaml(), "cache_dir": None, "scratch": str(scratch),
-        "facts": on_ray.facts(), "files": files,
+        "facts": ray_workers.facts(), "files": files,
     }  # fmt: skip
     return json.dumps(said | more), devices
 
@@ -163,10 +163,10 @@ def order(folder: Path, scratch: Path, **more: Any) -> tuple[str, bytes]:
 def test_a_worker_that_has_not_got_the_input_files_performs_the_same_run(folder, tmp_path):
     here = tmp_path / "here"
     here.mkdir()
-    told, archive = on_ray.perform_order(*order(folder, here))
+    told, archive = ray_workers.perform_order(*order(folder, here))
     assert json.loads(told)["status"] == "finished" and list(here.iterdir()) == []
     elsewhere = order(folder, here)[0].replace(str(folder), f"/nowhere/{folder.name}")
-    told, other = on_ray.perform_order(elsewhere, (folder / "devices.csv").read_bytes())
+    told, other = ray_workers.perform_order(elsewhere, (folder / "devices.csv").read_bytes())
     assert json.loads(told)["status"] == "finished"
     sent = [dict(one) for one in (archive, other)]
     assert sent[0].keys() == sent[1].keys()
@@ -177,15 +177,15 @@ def test_a_worker_that_has_not_got_the_input_files_performs_the_same_run(folder,
 def test_a_worker_with_other_code_or_another_processor_performs_nothing_and_says_what_differs(
     folder, tmp_path
 ):
-    facts = on_ray.facts() | {"fedsim's code": "0" * 32, "CPU features": "abacus"}
-    told, archive = on_ray.perform_order(*order(folder, tmp_path, facts=facts))
+    facts = ray_workers.facts() | {"fedsim's code": "0" * 32, "CPU features": "abacus"}
+    told, archive = ray_workers.perform_order(*order(folder, tmp_path, facts=facts))
     report = json.loads(told)
     assert (report["status"], archive) == ("other", [])
     assert "other code of fedsim" in report["reason"] and "not 'abacus'" in report["reason"]
 
 
 def test_a_run_that_breaks_on_a_worker_sends_its_traceback(folder, tmp_path):
-    told, archive = on_ray.perform_order(*order(folder, tmp_path, scenario="name: [\n"))
+    told, archive = ray_workers.perform_order(*order(folder, tmp_path, scenario="name: [\n"))
     report = json.loads(told)
     assert (report["status"], archive) == ("broke", [])
     assert "Traceback" in report["reason"] and "Error: " in report["reason"].splitlines()[-1]
@@ -194,7 +194,7 @@ def test_a_run_that_breaks_on_a_worker_sends_its_traceback(folder, tmp_path):
 def test_a_run_takes_its_threads_of_a_node_and_its_share_of_a_gpu(folder):
     def wanted(*assignments: str) -> dict[str, float]:
         run: Any = SimpleNamespace(scenario=read_scenario(folder / "base.yaml", assignments))
-        return on_ray.wanted_resources(run)
+        return ray_workers.wanted_resources(run)
 
     assert wanted() == {"CPU": 1.0}
     assert wanted("compute.threads=4", "compute.gpu_share=0.5") == {"CPU": 4.0}
@@ -251,12 +251,12 @@ def test_a_run_that_kills_every_worker_is_given_up_after_three(folder, tmp_path)
 
     ray = DyingRay()
     cluster: Any = SimpleNamespace(ray=ray, progress=SilentProgress(), scratch=None)
-    crew = on_ray.RayCrew(cluster, tmp_path, Where(processes=1))
+    crew = ray_workers.RayCrew(cluster, tmp_path, Where(processes=1))
     crew.give(Run())
     with pytest.raises(FedsimError, match=r"dropout 0, seed 0: its worker died 3 times: .*it died"):
         while crew.at_work():
             assert list(crew.reports()) == []
-    assert ray.num_given == on_ray.LIVES == 3
+    assert ray.num_given == ray_workers.LIVES == 3
 
 
 # ------------------------------------------------------------------------------------- on a cluster

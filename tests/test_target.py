@@ -1,4 +1,4 @@
-"""Bytes, time and updates to a validation accuracy (fedsim/sweeps/target.py): first look that finds it, the others censored."""
+"""Bytes, time and updates to a validation accuracy: first look that finds it, the others censored."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsim.errors import RunFolderError
-from fedsim.metrics import METRIC_COLUMNS
-from fedsim.sweeps.comparison import write_comparison
-from fedsim.sweeps.target import (
+from fedsim.records.metrics import METRIC_COLUMNS
+from fedsim.sweeps.compare.tables import write_comparison
+from fedsim.sweeps.compare.target import (
     AMOUNTS,
     Target,
     TargetConfig,

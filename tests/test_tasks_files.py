@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedsim.config.limits import MAX_DATA_BYTES, MAX_LINE_CHARS
 from fedsim.errors import DataFileError
-from fedsim.input_limits import MAX_DATA_BYTES, MAX_LINE_CHARS
 from fedsim.tasks.files import FileRow, read_questions
 
 

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from fedsim.errors import ScenarioError
-from fedsim.scenario import scenario_from
-from fedsim.text_lengths import (
+from fedsim.federation.text_lengths import (
     MOST_TOKENS,
     FixedLength,
     Length,
@@ -26,6 +25,7 @@ from fedsim.text_lengths import (
     UniformLength,
     length_presets,
 )
+from fedsim.scenario.schema import scenario_from
 
 LENGTH: TypeAdapter[Any] = TypeAdapter(Length)
 SCENARIO = {

@@ -1,4 +1,4 @@
-"""Choosing settings on a grid (fedsim/sweeps/tuning.py): the same values for all, judged on validation questions, listed."""
+"""Choosing settings on a grid: the same values for all, judged on validation questions, listed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from fedsim.cli import main
 from fedsim.errors import FedsimError, ScenarioError
-from fedsim.scenario import scenario_from
-from fedsim.sweeps.comparison_file import open_comparison, read_comparison
-from fedsim.sweeps.tuning import Trial, best, choose, write_tuning
+from fedsim.scenario.schema import scenario_from
+from fedsim.sweeps.compare.file import open_comparison, read_comparison
+from fedsim.sweeps.compare.tuning import Trial, best, choose, write_tuning
 
 sys.path.insert(0, str(Path(__file__).parent))
 from real_runs import tiny

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ConfigDict, Field, ValidationError
 
-from fedsim import units
-from fedsim.config import StrictModel
+from fedsim.config import units
+from fedsim.config.strict import StrictModel
 
 
 class Settings(StrictModel):

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def wheel(tmp_path_factory):
     """The wheel of a copy of the checkout, so that no build folder is left in it; None of pip's network."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("fedsim", "analysis", "scenarios"):
+    for name in ("fedsim", "scenarios"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "LICENSE", "README.md"):
         if (ROOT / name).exists():
@@ -40,13 +40,13 @@ def test_every_module_scenario_and_preset_of_the_checkout_is_in_the_wheel(wheel)
         packed = set(archive.namelist())
     wanted = {
         path.relative_to(ROOT).as_posix()
-        for folder in ("fedsim", "analysis", "scenarios")
+        for folder in ("fedsim", "scenarios")
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and path.suffix != ".pyc"
     }
-    assert {"fedsim/py.typed", "fedsim/presets/devices.yaml", "scenarios/quickstart.yaml"} <= wanted
+    assert {"fedsim/py.typed", "fedsim/sim/presets/devices.yaml", "scenarios/quickstart.yaml"} <= wanted
     assert wanted - packed == set()
-    assert not [name for name in packed if name.startswith(("tests/", "docs/", "benchmarks/"))]
+    assert not [name for name in packed if name.startswith(("analysis/", "tests/", "docs/", "benchmarks/"))]
 
 
 def test_fedsim_from_the_wheel_lists_its_scenarios_and_makes_a_timing_run_with_figures(wheel, tmp_path):

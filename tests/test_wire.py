@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.network import wire
+from fedsim.sim.network import wire
 
 ids = st.integers(0, 2**64 - 1).map(wire.pack_id)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)

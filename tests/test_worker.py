@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fedsim import experiment
-from fedsim.scenario import read_scenario
+from fedsim.experiment import run as experiment
+from fedsim.scenario.schema import read_scenario
 
 ROOT = Path(__file__).resolve().parent.parent
 

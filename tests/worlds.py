@@ -15,25 +15,25 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal
 
-from fedsim.asking import Handler, Reply
-from fedsim.clock import VirtualLoop
-from fedsim.devices import slowdown as laws
-from fedsim.devices.availability import AlwaysOn, Availability
-from fedsim.devices.config import DropoutConfig
-from fedsim.devices.cost import Work
-from fedsim.devices.dropout import Dropout
-from fedsim.devices.profile import DeviceProfile
-from fedsim.faults.config import FaultConfig
-from fedsim.faults.plan import Faults, WithCrashes
-from fedsim.federation import Federation
-from fedsim.invariants import check
-from fedsim.network import wire
-from fedsim.network.config import NetworkConfig
-from fedsim.network.link import SharedLink
-from fedsim.network.transport import Transport
-from fedsim.record_log import RecordLog
-from fedsim.records import Compute, Outcome, Reward, Transfer
-from fedsim.world import Slowdowns, World
+from fedsim.federation.clients import Federation
+from fedsim.federation.handlers import Handler, Reply
+from fedsim.federation.world import Slowdowns, World
+from fedsim.records.invariants import check
+from fedsim.records.log import RecordLog
+from fedsim.records.rows import Compute, Outcome, Reward, Transfer
+from fedsim.sim.clock import VirtualLoop
+from fedsim.sim.devices import slowdown as laws
+from fedsim.sim.devices.availability import AlwaysOn, Availability
+from fedsim.sim.devices.config import DropoutConfig
+from fedsim.sim.devices.cost import Work
+from fedsim.sim.devices.dropout import Dropout
+from fedsim.sim.devices.profile import DeviceProfile
+from fedsim.sim.faults.config import FaultConfig
+from fedsim.sim.faults.plan import Faults, WithCrashes
+from fedsim.sim.network import wire
+from fedsim.sim.network.config import NetworkConfig
+from fedsim.sim.network.link import SharedLink
+from fedsim.sim.network.transport import Transport
 
 QUESTION_BYTES, REPLY_BYTES, CANCEL_BYTES = 100, 50, 13
 NO_DROPOUT = DropoutConfig()

@@ -1,1 +1,5 @@
-"""Real language models: server policy and client evaluators. Imports torch; loaded only when fidelity is real."""
+"""Language models: what one is to a protocol, its settings, and two kinds of it, real ones (torch) and stand-ins for timing.
+
+In reading order: ``interfaces``, ``config``, ``client_training_config``, ``folder``, ``cache``, ``timing/``,
+``real/``.
+"""

@@ -22,10 +22,10 @@ from typing import Any
 from filelock import FileLock
 from platformdirs import user_cache_path
 
-from fedsim.source import code_fingerprint
+from fedsim.records.source import code_fingerprint
 from fedsim.tasks.questions import Question
 
-_DETERMINING_SOURCES = ("muon.py", "tokenizer.py", "training.py", "zoo.py")
+_DETERMINING_SOURCES = ("real/muon.py", "real/tokenizer.py", "real/training.py", "real/zoo.py")
 
 
 def cache_folder(cache_dir: Path | None) -> Path:

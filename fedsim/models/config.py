@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from fedsim.config import StrictModel
-from fedsim.devices.presets import architectures, unknown_name
-from fedsim.input_limits import MAX_BATCH, MAX_GROUP_SIZE, MAX_LAYERS, MAX_TOKENS, MAX_WIDTH
+from fedsim.config.limits import MAX_BATCH, MAX_GROUP_SIZE, MAX_LAYERS, MAX_TOKENS, MAX_WIDTH
+from fedsim.config.strict import StrictModel
 from fedsim.privacy.config import EvaluatorPrivacyConfig
+from fedsim.sim.devices.presets import architectures, unknown_name
 
 PRESETS: dict[str, dict[str, Any]] = {
     "scratch-1m": {

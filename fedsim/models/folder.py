@@ -9,8 +9,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from fedsim.config.files import read_json
 from fedsim.errors import ModelFileError
-from fedsim.input_files import read_json
 
 REPORT = "training.json"
 """How a model of the cache was trained; its loss is NaN where there was nothing to train on."""

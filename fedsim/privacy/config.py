@@ -17,8 +17,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from fedsim.config import StrictModel
-from fedsim.input_limits import MAX_BATCH
+from fedsim.config.limits import MAX_BATCH
+from fedsim.config.strict import StrictModel
 
 Mechanism = Literal["none", "dp_sgd", "private_evolution"]
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fedsim import streams
+from fedsim.sim import streams
 
 FloatArray = npt.NDArray[np.float64]
 

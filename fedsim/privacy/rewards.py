@@ -38,10 +38,10 @@ from statistics import NormalDist
 import numpy as np
 from pydantic import Field, model_validator
 
-from fedsim import streams
-from fedsim.config import StrictModel
-from fedsim.network import wire
+from fedsim.config.strict import StrictModel
 from fedsim.privacy.composition import ScalarMechanism
+from fedsim.sim import streams
+from fedsim.sim.network import wire
 from fedsim.tasks.matching import AnswerRule
 
 _NORMAL = NormalDist()

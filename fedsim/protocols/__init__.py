@@ -1,7 +1,7 @@
 """Protocols: one file each. A protocol is ``Config``, ``run(federation, config, state)`` and ``HANDLERS``.
 
-Where the handlers depend on the settings it also has ``handlers_for(config)``. The table below is explicit; third parties
-register a module through the ``fedsim.protocols`` entry point.
+Where the handlers depend on the settings it also has ``handlers_for(config)``. What several of them use is in ``shared/``. The
+table below is explicit; third parties register a module through the ``fedsim.protocols`` entry point.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Protocol
 
-from fedsim.asking import Handler
-from fedsim.config import StrictModel
+from fedsim.config.strict import StrictModel
 from fedsim.errors import ScenarioError
-from fedsim.network import wire
+from fedsim.federation.handlers import Handler
+from fedsim.sim.network import wire
 
 PROTOCOLS: Mapping[str, str] = {
     "fedgrpo": "fedsim.protocols.fedgrpo",

@@ -16,15 +16,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from fedsim.asking import Handler, Reply
-from fedsim.devices.cost import NO_WORK, Work
 from fedsim.errors import FederationError
-from fedsim.federation import Federation
-from fedsim.network import wire
-from fedsim.protocols.gathering import GatheringConfig, gather
-from fedsim.protocols.group_relative import ServerRewardedConfig
-from fedsim.protocols.supervised import Objective, learn_from_rows
-from fedsim.states import ClientState, ServerState
+from fedsim.federation.clients import Federation
+from fedsim.federation.handlers import Handler, Reply
+from fedsim.protocols.shared.group_relative import ServerRewardedConfig
+from fedsim.protocols.shared.one_shot import GatheringConfig, gather
+from fedsim.protocols.shared.state import ClientState, ServerState
+from fedsim.protocols.shared.supervised import Objective, learn_from_rows
+from fedsim.sim.devices.cost import NO_WORK, Work
+from fedsim.sim.network import wire
 from fedsim.tasks.questions import Question
 
 CLIENT_RUNS = "nothing"

@@ -14,20 +14,20 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from fedsim.asking import Handler, Reply, Subject
-from fedsim.devices.cost import Work, generate_work, training_work
+from fedsim.config.limits import MAX_UNDER_WAY
 from fedsim.errors import FederationError
-from fedsim.federation import Federation
-from fedsim.input_limits import MAX_UNDER_WAY
+from fedsim.federation.clients import Federation
+from fedsim.federation.handlers import Handler, Reply, Subject
+from fedsim.federation.stragglers.config import refuse_rules_for_rewards
+from fedsim.federation.stragglers.policies import Stragglers
 from fedsim.models.config import PolicyConfig
-from fedsim.network import wire
-from fedsim.protocols.competence import PROBE_HANDLERS, Experts, ExpertsConfig
-from fedsim.protocols.learner import HOPELESS_GROUPS
-from fedsim.protocols.rollouts import QuestionStream
-from fedsim.roles import Draw
-from fedsim.states import ClientState, ServerState
-from fedsim.stragglers.config import refuse_rules_for_rewards
-from fedsim.stragglers.policies import Stragglers
+from fedsim.models.interfaces import Draw
+from fedsim.protocols.shared.competence import PROBE_HANDLERS, Experts, ExpertsConfig
+from fedsim.protocols.shared.learner import HOPELESS_GROUPS
+from fedsim.protocols.shared.rollouts import QuestionStream
+from fedsim.protocols.shared.state import ClientState, ServerState
+from fedsim.sim.devices.cost import Work, generate_work, training_work
+from fedsim.sim.network import wire
 from fedsim.tasks.questions import Question
 
 

@@ -7,12 +7,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from fedsim.asking import Handler
-from fedsim.federation import Federation
-from fedsim.network import wire
-from fedsim.protocols.group_relative import ServerRewardedConfig, train
-from fedsim.protocols.learner import truth_judge
-from fedsim.states import ServerState
+from fedsim.federation.clients import Federation
+from fedsim.federation.handlers import Handler
+from fedsim.protocols.shared.group_relative import ServerRewardedConfig, train
+from fedsim.protocols.shared.learner import truth_judge
+from fedsim.protocols.shared.state import ServerState
+from fedsim.sim.network import wire
 
 
 class Config(ServerRewardedConfig):

@@ -7,12 +7,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from fedsim.asking import Handler
-from fedsim.federation import Federation
+from fedsim.federation.clients import Federation
+from fedsim.federation.handlers import Handler
 from fedsim.models.config import PolicyConfig
-from fedsim.network import wire
-from fedsim.protocols.supervised import fine_tune
-from fedsim.states import ServerState
+from fedsim.protocols.shared.state import ServerState
+from fedsim.protocols.shared.supervised import fine_tune
+from fedsim.sim.network import wire
 
 
 class Config(PolicyConfig):

@@ -20,9 +20,9 @@ in FedGRPO's comparison. The generator counts as the clients' base model: instal
 before anything else (``models.base_model: shipped``).
 
 Known limits. Votes choose among a public generator's samples and cannot repair their labels: where the public corpus has wrong
-answers, so have the synthetic rows, whatever epsilon is (``models/private_evolution.py``). N should be well below a client's
-rows, or its votes drown in the noise. The union weighs clients alike under ``rows_per_client``: who has 30 rows counts as much
-as who has 3,000 (``rows_per_private_row`` weighs by rows, and tells how many there are).
+answers, so have the synthetic rows, whatever epsilon is (``models/real/private_evolution.py``). N should be well below a
+client's rows, or its votes drown in the noise. The union weighs clients alike under ``rows_per_client``: who has 30 rows counts
+as much as who has 3,000 (``rows_per_private_row`` weighs by rows, and tells how many there are).
 
 References:
     Abacha et al., Synthetic Data Aided Federated Learning Using Foundation Models, arXiv 2407.05174 (DPSDA-FL).
@@ -38,9 +38,18 @@ from typing import Literal
 
 from pydantic import Field
 
-from fedsim.asking import Handler, Reply
-from fedsim.devices.adapters import local_training_bytes
-from fedsim.devices.cost import (
+from fedsim.errors import FederationError
+from fedsim.federation.clients import Federation
+from fedsim.federation.handlers import Handler, Reply
+from fedsim.models.interfaces import Synthesis
+from fedsim.privacy.config import SynthesisConfig
+from fedsim.protocols.central_pooled import received_rows
+from fedsim.protocols.shared.group_relative import ServerRewardedConfig
+from fedsim.protocols.shared.one_shot import GatheringConfig, gather
+from fedsim.protocols.shared.state import ClientState, ServerState
+from fedsim.protocols.shared.supervised import Objective, learn_from_rows
+from fedsim.sim.devices.adapters import local_training_bytes
+from fedsim.sim.devices.cost import (
     NO_WORK,
     ModelSpec,
     Work,
@@ -49,16 +58,7 @@ from fedsim.devices.cost import (
     resident_bytes,
     training_work,
 )
-from fedsim.errors import FederationError
-from fedsim.federation import Federation
-from fedsim.network import wire
-from fedsim.privacy.config import SynthesisConfig
-from fedsim.protocols.central_pooled import received_rows
-from fedsim.protocols.gathering import GatheringConfig, gather
-from fedsim.protocols.group_relative import ServerRewardedConfig
-from fedsim.protocols.supervised import Objective, learn_from_rows
-from fedsim.roles import Synthesis
-from fedsim.states import ClientState, ServerState
+from fedsim.sim.network import wire
 
 CLIENT_RUNS = "clients"
 """Whose model the clients run: one of their own size, the public generator."""

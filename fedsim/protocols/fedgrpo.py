@@ -37,19 +37,25 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from fedsim.asking import Handler, Hurry, Reply, Subject
-from fedsim.devices.cost import NO_WORK, Work, generate_work, score_work
-from fedsim.federation import Federation
-from fedsim.network import wire
+from fedsim.federation.clients import Federation
+from fedsim.federation.handlers import Handler, Hurry, Reply, Subject
+from fedsim.federation.stragglers.policies import Stragglers, seated
+from fedsim.models.interfaces import Group
 from fedsim.privacy.rewards import RewardNoiseConfig
-from fedsim.protocols.boundary import BOUNDARIES, first_scored, guarded, refused_answer, refused_rewards
-from fedsim.protocols.competence import PROBE_HANDLERS, Experts, ExpertsConfig
-from fedsim.protocols.group_relative import GroupRelativeConfig, train
-from fedsim.protocols.learner import Judgement
-from fedsim.protocols.trust import FusionConfig, Trust
-from fedsim.roles import Group
-from fedsim.states import ClientState, ServerState
-from fedsim.stragglers.policies import Stragglers, seated
+from fedsim.protocols.shared.boundary import (
+    BOUNDARIES,
+    first_scored,
+    guarded,
+    refused_answer,
+    refused_rewards,
+)
+from fedsim.protocols.shared.competence import PROBE_HANDLERS, Experts, ExpertsConfig
+from fedsim.protocols.shared.group_relative import GroupRelativeConfig, train
+from fedsim.protocols.shared.learner import Judgement
+from fedsim.protocols.shared.state import ClientState, ServerState
+from fedsim.protocols.shared.trust import FusionConfig, Trust
+from fedsim.sim.devices.cost import NO_WORK, Work, generate_work, score_work
+from fedsim.sim.network import wire
 from fedsim.tasks.matching import AnswerRule
 
 

@@ -21,7 +21,8 @@ What differs from the paper and its released code, on purpose:
   questions, rewards 1[candidate = private answer], and steps on group-relative advantages (PAPER eqs. 7 to 9 with the client
   itself as the only expert).
 * ``weighting: uniform`` is what the released code does; ``samples`` is FedAvg's. ``averaging: factors`` averages A and B apart,
-  as the code does, which is not the average of the products B A; ``product`` is (``protocols/aggregation.py``, FlexLoRA).
+  as the code does, which is not the average of the products B A; ``product`` is (``protocols/shared/aggregation.py``,
+  FlexLoRA).
 * Only what is trained travels. The released code serialises the frozen weights too and counts parameters for its figure.
 * Clients come and go, and are slow: a round ends as ``stragglers`` says, and takes the average of those who answered. A
   round that nobody answered is repeated with a newly drawn cohort. A late module is dropped, not merged.
@@ -33,7 +34,7 @@ What differs from the paper and its released code, on purpose:
   float32 and measures that one; clients start from what arrives of it.
 
 ``schedule`` goes beyond the paper: ``buffered`` (FedBuff) and ``client_centric`` average as modules arrive
-(``async_averaging.py``, ``server_steps.py``).
+(``async_averaging.py``, ``protocols/shared/server_optimizers.py``).
 
 One round, or one full buffer, is one update of the policy. That a client has rows at all is known to the server, as from an
 enrolment.
@@ -54,22 +55,22 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from fedsim import streams
-from fedsim.asking import Handler, Hurry, Reply, Subject
-from fedsim.devices import adapters
-from fedsim.devices.cost import NO_WORK, ModelSpec, Work, generate_work, training_work
 from fedsim.errors import FederationError
-from fedsim.federation import Federation
-from fedsim.models.local_config import LocalTrainingConfig
-from fedsim.network import wire
-from fedsim.protocols.aggregation import aggregation_flop, average, client_shares
-from fedsim.protocols.async_averaging import Averaging, Settings
-from fedsim.protocols.modules import distance, packed, received, unpacked
-from fedsim.protocols.server_steps import AveragingConfig
-from fedsim.roles import LocalUpdate, UpdateStats, Weights
-from fedsim.states import ClientState, ServerState
-from fedsim.stragglers.config import StragglerConfig, refuse_impossible, refuse_rules_for_rewards
-from fedsim.stragglers.policies import Stragglers
+from fedsim.federation.clients import Federation
+from fedsim.federation.handlers import Handler, Hurry, Reply, Subject
+from fedsim.federation.stragglers.config import StragglerConfig, refuse_impossible, refuse_rules_for_rewards
+from fedsim.federation.stragglers.policies import Stragglers
+from fedsim.models.client_training_config import LocalTrainingConfig
+from fedsim.models.interfaces import LocalUpdate, UpdateStats, Weights
+from fedsim.protocols.shared.aggregation import aggregation_flop, average, client_shares
+from fedsim.protocols.shared.async_averaging import Averaging, Settings
+from fedsim.protocols.shared.server_optimizers import AveragingConfig
+from fedsim.protocols.shared.state import ClientState, ServerState
+from fedsim.protocols.shared.weights_on_the_wire import distance, packed, received, unpacked
+from fedsim.sim import streams
+from fedsim.sim.devices import adapters
+from fedsim.sim.devices.cost import NO_WORK, ModelSpec, Work, generate_work, training_work
+from fedsim.sim.network import wire
 
 CLIENT_RUNS = "server"
 """A client must hold the server's model: it trains that one, and its own plays no part."""

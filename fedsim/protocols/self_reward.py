@@ -8,14 +8,14 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from fedsim.asking import Handler
-from fedsim.devices.cost import score_work
-from fedsim.federation import Federation
-from fedsim.network import wire
-from fedsim.protocols.group_relative import ServerRewardedConfig, train
-from fedsim.protocols.learner import Judgement
-from fedsim.roles import Group
-from fedsim.states import ServerState
+from fedsim.federation.clients import Federation
+from fedsim.federation.handlers import Handler
+from fedsim.models.interfaces import Group
+from fedsim.protocols.shared.group_relative import ServerRewardedConfig, train
+from fedsim.protocols.shared.learner import Judgement
+from fedsim.protocols.shared.state import ServerState
+from fedsim.sim.devices.cost import score_work
+from fedsim.sim.network import wire
 
 
 class Config(ServerRewardedConfig):

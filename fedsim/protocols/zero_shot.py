@@ -7,11 +7,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from fedsim.asking import Handler
-from fedsim.federation import Federation
+from fedsim.federation.clients import Federation
+from fedsim.federation.handlers import Handler
 from fedsim.models.config import PolicyConfig
-from fedsim.network import wire
-from fedsim.states import ServerState
+from fedsim.protocols.shared.state import ServerState
+from fedsim.sim.network import wire
 
 
 class Config(PolicyConfig):

@@ -32,7 +32,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from fedsim.config import StrictModel
+from fedsim.config.strict import StrictModel
 from fedsim.rl.advantages import FloatArray, Grouping, advantages
 from fedsim.rl.fusion import Fuse, mean_of_answered
 

@@ -9,20 +9,19 @@ from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 
-from fedsim.runfolder import source_hash, write_atomically
-from fedsim.source import code_fingerprint
+from fedsim.records.run_folder import source_hash, write_atomically
+from fedsim.records.source import code_fingerprint
 
 _HASH = re.compile("[0-9a-f]{32}")
 _WITHOUT_RESULTS = {
     "__main__.py",
-    "cli.py",
     "progress.py",
-    "scenario_docs.py",
-    "scenario_errors.py",
-    "show.py",
-    "source.py",
+    "scenario/docs.py",
+    "config/validation.py",
+    "records/story.py",
+    "records/source.py",
 }
-_ROOMS_WITHOUT_RESULTS = ("foresight/", "sweeps/")
+_ROOMS_WITHOUT_RESULTS = ("cli/", "experiment/forecast/", "figures/", "sweeps/")
 
 
 @cache
@@ -58,7 +57,7 @@ def result_code_hash(root: Path = Path(__file__).parents[1]) -> str:
         name = path.relative_to(root).as_posix()
         if name not in _WITHOUT_RESULTS and not name.startswith(_ROOMS_WITHOUT_RESULTS):
             state.update(f"{name}\0{code_fingerprint(path.read_text(encoding='utf-8'))}\0".encode())
-    for path in sorted((root / "presets").glob("*.*")):
+    for path in sorted((root / "sim" / "presets").glob("*.*")):
         if path.suffix in (".yaml", ".csv", ".json"):
             state.update(path.read_bytes())
     return state.hexdigest()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fedsim.processors import num_cores as num_cores
-from fedsim.scenario import Scenario
+from fedsim.processes.cores import num_cores as num_cores
+from fedsim.scenario.schema import Scenario
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
 BLAS = {"OPENBLAS_NUM_THREADS": "1"}

@@ -34,9 +34,9 @@ def perform(order: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InputError, RequestError, InvariantViolation: the run is no result: a file cannot be read, or there is a bug.
     """
-    from fedsim import experiment
-    from fedsim.scenario import scenario_from
-    from fedsim.scenario_yaml import parse
+    from fedsim.config.yaml import parse
+    from fedsim.experiment import run as experiment
+    from fedsim.scenario.schema import scenario_from
 
     started_at_wall_s = time.perf_counter()
     status, reason = "finished", ""

@@ -1,6 +1,6 @@
 """Performing planned runs: what is kept is not done again, what is missing is given to a crew.
 
-A crew is worker processes of this machine (`Processes`) or a cluster (`fedsim.sweeps.on_ray`). A run is written into
+A crew is worker processes of this machine (`Processes`) or a cluster (`fedsim.sweeps.ray_workers`). A run is written into
 ``runs/<key>.unfinished``, which nobody takes for finished, because it is renamed only when the run has ended.
 """
 
@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from fedsim.errors import FedsimError
+from fedsim.processes.children import asked_to_end, end_children
 from fedsim.progress import Progress
-from fedsim.runfolder import write_atomically
-from fedsim.scenario import Scenario
+from fedsim.records.run_folder import write_atomically
+from fedsim.scenario.schema import Scenario
 from fedsim.sweeps import cores
-from fedsim.sweeps.children import asked_to_end, end_children
 from fedsim.sweeps.code import remember_code
 
 _LOOK_S = 0.2  # how often a signal to end is looked for while nothing happens

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from fedsim.config import StrictModel
+from fedsim.config.strict import StrictModel
 from fedsim.tasks.matching import check_pattern
 
 QUICK_DOMAINS = ("chain_sum", "products", "gcd", "simple_equations", "spell_backward")

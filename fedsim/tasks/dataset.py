@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fedsim import streams
 from fedsim.errors import DataFileError, FederationError
+from fedsim.sim import streams
 from fedsim.tasks import domains as generated
 from fedsim.tasks.config import TasksConfig
 from fedsim.tasks.files import FileRow, read_questions

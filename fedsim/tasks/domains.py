@@ -28,10 +28,10 @@ from typing import Any
 import msgspec
 from pydantic import JsonValue
 
-from fedsim import streams
 from fedsim.errors import ScenarioError
-from fedsim.runfolder import write_atomically
-from fedsim.source import code_fingerprint
+from fedsim.records.run_folder import write_atomically
+from fedsim.records.source import code_fingerprint
+from fedsim.sim import streams
 
 EASY_OPTIONS: Mapping[str, Mapping[str, JsonValue]] = {
     "chain_sum": {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 1},

@@ -13,9 +13,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedsim.config.files import not_json, parse_json, read_text
+from fedsim.config.limits import MAX_CLIENT_ID, MAX_DATA_BYTES, MAX_LINE_CHARS
 from fedsim.errors import DataFileError
-from fedsim.input_files import not_json, parse_json, read_text
-from fedsim.input_limits import MAX_CLIENT_ID, MAX_DATA_BYTES, MAX_LINE_CHARS
 
 KEYS = ("question", "answer", "domain", "client")
 DEFAULT_DOMAIN = "own"

@@ -16,7 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from fedsim import streams
+from fedsim.sim import streams
 from fedsim.tasks.config import PublicErrorsConfig
 
 _INTEGER = re.compile(r"\d+")

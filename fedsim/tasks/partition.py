@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fedsim import streams
 from fedsim.errors import FederationError
+from fedsim.sim import streams
 from fedsim.tasks.config import PartitionConfig
 
 FloatArray = npt.NDArray[np.float64]

@@ -1,1 +1,0 @@
-"""The sections of ``docs/learning_evidence.md``: schedules, losses, hostile experts, privacy."""

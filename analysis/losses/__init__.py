@@ -1,0 +1,4 @@
+"""Losses and advantages, side by side.
+
+In reading order: ``section``, ``figure``.
+"""

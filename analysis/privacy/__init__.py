@@ -1,0 +1,4 @@
+"""What privacy costs in accuracy, and what leaks.
+
+In reading order: ``section``, ``runs``, ``figure``.
+"""

@@ -1,0 +1,220 @@
+"""Who plays in a run: data and models, real or stand-in, as the scenario asks.
+
+Real models import torch, and only when they are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedsim.experiment import billed
+from fedsim.models.client_training_config import LocalTrainingConfig
+from fedsim.models.config import ScratchModel
+from fedsim.models.interfaces import Evaluator, LocalTrainer, Policy, Synthesiser
+from fedsim.models.timing import stand_ins as standin
+from fedsim.models.timing.synthesis import StandInSynthesiser
+from fedsim.models.timing.training import StandInTrainer
+from fedsim.privacy.config import SynthesisConfig
+from fedsim.processes import gc_policy
+from fedsim.processes.cores import cores_of_a_run
+from fedsim.progress import Phase, Progress
+from fedsim.sim.devices.cost import ModelSpec
+from fedsim.sim.lazy import Lazily
+from fedsim.tasks.questions import TaskData
+
+if TYPE_CHECKING:
+    from fedsim.models.real.run_workers import Workers
+    from fedsim.models.real.synthesis import ModelSynthesiser
+    from fedsim.scenario.schema import Scenario
+
+_WORTH_A_WORKER = 10  # updates
+
+
+@dataclass(frozen=True)
+class Cast:
+    """The models and the data of one run, real or stand-in.
+
+    Attributes:
+        hashes: what each model's weights hash to, for the manifest (empty for stand-ins).
+        save: writes the final policy as a loadable folder (None for stand-ins).
+        trainer: trains the server's model on clients' rows, for protocols that move weights.
+        synthesiser: makes synthetic rows of clients' rows, for protocols that move them.
+    """
+
+    data: TaskData
+    policy: Policy
+    frozen: Evaluator
+    evaluators: Sequence[Evaluator]
+    server_spec: ModelSpec
+    client_spec: ModelSpec
+    hashes: Mapping[str, str]
+    save: Any = None
+    trainer: LocalTrainer | None = None
+    synthesiser: Synthesiser | None = None
+
+
+def stand_ins(scenario: Scenario, num_clients: int) -> Cast:
+    """The cast of a run with ``fidelity: timing``: token counts instead of models."""
+    data = standin.task_data(scenario.tasks, num_clients, scenario.seed)
+    known = {question.text: question for question in (*data.auxiliary, *data.pool)}
+
+    def evaluator_of(client_id: int) -> Evaluator:
+        rows = dict(zip(data.domains, data.partition[client_id].tolist(), strict=True))
+        return standin.StandInEvaluator(client_id, rows, known, scenario.seed)
+
+    policy = standin.StandInPolicy(scenario.protocol, scenario.seed)
+    server_spec = billed.spec_without_weights(scenario, "server")
+    return Cast(
+        data=data,
+        policy=policy,
+        frozen=standin.StandInEvaluator(-1, {}, known, scenario.seed),
+        evaluators=Lazily(num_clients, evaluator_of),
+        server_spec=server_spec,
+        client_spec=billed.spec_without_weights(scenario, "clients"),
+        hashes={},
+        trainer=_stand_in_trainer(scenario, policy, server_spec),
+        synthesiser=_stand_in_synthesiser(scenario),
+    )
+
+
+def _stand_in_trainer(scenario: Scenario, policy: Policy, server_spec: ModelSpec) -> StandInTrainer | None:
+    """Local training without models, for protocols whose settings ask for local training."""
+    settings = scenario.protocol
+    if not isinstance(settings, LocalTrainingConfig):
+        return None
+    return StandInTrainer(policy, settings, server_spec, scenario.seed)
+
+
+def _stand_in_synthesiser(scenario: Scenario) -> Synthesiser | None:
+    """Synthetic rows without models, for protocols whose settings ask for them."""
+    settings = getattr(scenario.protocol, "synthesis", None)
+    return StandInSynthesiser(settings, scenario.seed) if isinstance(settings, SynthesisConfig) else None
+
+
+def real_models(
+    scenario: Scenario,
+    num_clients: int,
+    cache_dir: Path | str | None,
+    progress: Progress,
+    data: TaskData | None = None,
+    workers: Workers | None = None,
+) -> Cast:
+    """The cast of a run with real models: trains what the cache lacks, with a progress phase for each.
+
+    ``data`` are the run's questions, where they have been made already; ``workers`` take a share of what models compute.
+
+    Raises:
+        InputError: a named model, or an own question file, cannot be used.
+    """
+    with progress.phase("imports", None), gc_policy.unsought(for_good=False):
+        from fedsim.models.real import bundle, ray_scoring
+    if data is None:
+        with progress.phase("questions", None):
+            data = questions(scenario, num_clients, cache_dir)
+    training = _TrainingProgress(progress)
+    try:
+        loaded = bundle.load_models(
+            scenario.models,
+            scenario.protocol,
+            data,
+            scenario.seed,
+            threads=scenario.compute.threads,
+            cache_dir=None if cache_dir is None else Path(cache_dir),
+            progress=training,
+            right=data.answers.right,
+            workers=workers,
+        )
+        synthesiser = _synthesiser(scenario, data, cache_dir, training)
+    finally:
+        training.close()
+    client_spec = billed.spec_of(scenario, "clients", loaded.evaluators[0].language.network)
+    return Cast(
+        data=data,
+        policy=loaded.policy,
+        frozen=loaded.reference,
+        evaluators=ray_scoring.scoring(
+            loaded.evaluators, scenario.compute, scenario.protocol.max_new_tokens, progress
+        ),
+        server_spec=billed.spec_of(scenario, "server", loaded.policy.language.network),
+        client_spec=client_spec,
+        hashes=loaded.hashes | ({"generator": synthesiser.generator_sha256()} if synthesiser else {}),
+        save=loaded.policy.save,
+        trainer=loaded.trainer,
+        synthesiser=synthesiser,
+    )
+
+
+def workers_of(scenario: Scenario, progress: Progress) -> Workers | None:
+    """Worker processes for a run with real models, as ``compute.processes`` says; None where there are none.
+
+    They compute in float32 on the CPU for models from scratch. A short run is not worth a process that imports torch.
+    """
+    compute, updates = scenario.compute, scenario.stop.updates
+    plain = compute.device == "cpu" and compute.autocast == "none" and not compute.scorers
+    scratch = isinstance(scenario.models.server, ScratchModel) and isinstance(
+        scenario.models.clients, ScratchModel
+    )
+    wanted = compute.processes or (2 if updates is None or updates >= _WORTH_A_WORKER else 1)
+    number = min(wanted, cores_of_a_run() // compute.threads) - 1
+    if number < 1 or not (plain and scratch):
+        return None
+    from fedsim.models.real.run_workers import Workers
+
+    return Workers(number, compute.threads, progress.note)
+
+
+def _synthesiser(
+    scenario: Scenario, data: TaskData, cache_dir: Path | str | None, training: _TrainingProgress
+) -> ModelSynthesiser | None:
+    """What makes synthetic rows with real models, for protocols whose settings ask for them."""
+    settings = getattr(scenario.protocol, "synthesis", None)
+    if not isinstance(settings, SynthesisConfig):
+        return None
+    from fedsim.models.real.synthesis import load_synthesiser
+
+    return load_synthesiser(
+        settings,
+        scenario.models.clients,
+        data,
+        scenario.seed,
+        threads=scenario.compute.threads,
+        cache_dir=None if cache_dir is None else Path(cache_dir),
+        progress=training,
+    )
+
+
+def questions(scenario: Scenario, num_clients: int, cache_dir: Path | str | None = None) -> TaskData:
+    """The questions of a run with real models; an own file is looked up beside the scenario, generated ones in the cache.
+
+    Raises:
+        InputError: as for `fedsim.tasks.dataset.build`.
+    """
+    from fedsim.models.cache import cache_folder
+    from fedsim.tasks import dataset
+
+    kept_in = cache_folder(None if cache_dir is None else Path(cache_dir)) / "questions"
+    return dataset.build(scenario.anchored().tasks, num_clients, scenario.seed, kept_in)
+
+
+class _TrainingProgress:
+    """One progress phase per model that is trained from scratch."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._phases: dict[str, tuple[Phase, int]] = {}
+
+    def __call__(self, name: str, step: int, total: int, loss: float) -> None:
+        """Report that ``step`` of ``total`` steps are done."""
+        if name not in self._phases:
+            self._phases[name] = (self._progress.phase(f"training {name}", total), 0)
+        phase, done = self._phases[name]
+        phase.advance(step - done, loss=loss)
+        self._phases[name] = (phase, step)
+
+    def close(self) -> None:
+        """Finish every phase."""
+        for phase, _ in self._phases.values():
+            phase.__exit__(None, None, None)

@@ -1,0 +1,130 @@
+"""What a run will roughly take, before it is run: its first updates are played with stand-ins and extrapolated."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedsim.config.validation import located
+from fedsim.experiment import components
+from fedsim.experiment.checks import refuse_early
+from fedsim.experiment.forecast.probe_run import Glimpse
+from fedsim.progress import SilentProgress
+from fedsim.protocols.shared.monitor import ClientAccuracy
+from fedsim.records.log import RecordLog
+from fedsim.records.rows import Outcome, Transfer, Update
+from fedsim.sim.clock import run as run_on_virtual_time
+
+if TYPE_CHECKING:
+    from fedsim.scenario.schema import Scenario
+
+_FEWEST_UPDATES, _MOST_UPDATES = 6, 40
+_GROUPS = 600  # played at most where updates are large: half a second
+_MOST_EVENTS = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run will roughly take, extrapolated from its first updates with stand-in models.
+
+    ``updates`` is how many the figures are for: where the stop conditions end the run, without those on accuracy
+    and wall time, which nobody can foresee. ``expected_staleness`` is ``in_flight / groups_per_update`` (None
+    where nothing is in flight across updates).
+    """
+
+    updates: int
+    requests: int
+    wire_up_bytes: float
+    wire_down_bytes: float
+    paper_up_bytes: float
+    virtual_s: float
+    expected_staleness: float | None
+
+
+@located
+def estimate(scenario: Scenario) -> Estimate:
+    """Play the first updates with stand-ins (no torch) and extrapolate to where the scenario stops.
+
+    What the first half of them took, with the probing and the filling of queues, counts once, and so do base models that are
+    shipped; what the second half took on average counts for all others. Queues at slow devices may still grow then, so
+    virtual time tends to be underrated.
+
+    Raises:
+        FederationError, Deadlock: already the first updates cannot happen.
+        LimitExceeded: nor do they within the scenario's limits.
+        InputError: a setting asks for the impossible, or an own question or device file is wrong.
+    """
+    devices = refuse_early(scenario)
+    cast = components.stand_ins(scenario, len(devices))
+    log = RecordLog()
+    wanted = scenario.stop.updates
+    stop = scenario.stop.model_copy(update={"updates": min(_num_played(scenario), wanted or _MOST_UPDATES)})
+    with SilentProgress().phase("estimate") as phase:
+        play = Glimpse(
+            scenario.model_copy(update={"stop": stop, "fidelity": "timing"}),
+            devices,
+            cast,
+            log,
+            phase,
+            ClientAccuracy(cast.data, cast.evaluators),
+        )
+        limits = scenario.limits
+        ending = run_on_virtual_time(
+            play.main, max_virtual_s=limits.virtual, max_events=min(limits.events, _MOST_EVENTS)
+        )
+    ends_s = [row.at_s for row in log.of(Update)]
+    played = _totals(log, np.inf) | {"virtual_s": ending.virtual_s}
+    updates = float(len(ends_s))
+    if ending.stopped_by == "updates" and len(ends_s) > 1:
+        middle = len(ends_s) // 2
+        early, late = (_totals(log, at_s, _shipments(log)) for at_s in (ends_s[middle - 1], ends_s[-1]))
+        each = {name: (late[name] - early[name]) / (len(ends_s) - middle) for name in early}
+        more = [wanted - updates] if wanted else []
+        if scenario.stop.virtual is not None and each["virtual_s"] > 0:
+            more.append((scenario.stop.virtual - played["virtual_s"]) / each["virtual_s"])
+        each_wire = each["wire_up_bytes"] + each["wire_down_bytes"]
+        if scenario.stop.wire_bytes is not None and each_wire > 0:
+            wire = played["wire_up_bytes"] + played["wire_down_bytes"]
+            more.append((scenario.stop.wire_bytes - wire) / each_wire)
+        num_more = max(0.0, min(more, default=0.0))
+        updates += num_more
+        played = {name: total + num_more * each[name] for name, total in played.items()}
+    schedule = getattr(scenario.protocol, "update", None)
+    return Estimate(
+        updates=round(updates),
+        requests=round(played["requests"]),
+        wire_up_bytes=played["wire_up_bytes"],
+        wire_down_bytes=played["wire_down_bytes"],
+        paper_up_bytes=played["paper_up_bytes"],
+        virtual_s=played["virtual_s"],
+        expected_staleness=None if schedule is None else schedule.expected_staleness,
+    )
+
+
+def _num_played(scenario: Scenario) -> int:
+    """How many updates are played: fewer where one takes many groups, since an estimate should take a moment only."""
+    schedule = getattr(scenario.protocol, "update", None)
+    groups = 60 if schedule is None else schedule.groups_per_step
+    return min(_MOST_UPDATES, max(_FEWEST_UPDATES, _GROUPS // groups))
+
+
+def _shipments(log: RecordLog) -> frozenset[int]:
+    """Requests that brought a client its base model."""
+    return frozenset(row.request_id for row in log.of(Outcome) if row.purpose == "setup")
+
+
+def _totals(log: RecordLog, until_s: float, without: Collection[int] = ()) -> dict[str, float]:
+    """What requests and transfers that had ended by an instant sum up to, but for some requests."""
+    transfers = [row for row in log.of(Transfer) if row.end_at_s <= until_s and row.request_id not in without]
+    return {
+        "virtual_s": until_s,
+        "requests": float(
+            sum(row.ended_at_s <= until_s and row.request_id not in without for row in log.of(Outcome))
+        ),
+        "wire_up_bytes": float(sum(row.wire_bytes for row in transfers if row.direction == "up")),
+        "wire_down_bytes": float(sum(row.wire_bytes for row in transfers if row.direction == "down")),
+        "paper_up_bytes": float(sum(row.paper_bytes for row in transfers)),
+    }

@@ -1,0 +1,141 @@
+"""What a protocol first asks of its clients: it plays with stand-ins until enough of its messages have been heard.
+
+So whatever is derived from its messages holds for any protocol, third parties' too, and imports no torch. The world is that
+of the scenario; injected faults are left out, since they are events and no property of the devices. Where nobody can be
+asked as things are (everybody away, everything given up), messages are heard in the same world with everybody there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from fedsim import protocols
+from fedsim.config.validation import located
+from fedsim.errors import FedsimError, InputError
+from fedsim.experiment import components
+from fedsim.experiment.simulation import Play
+from fedsim.federation.handlers import Handler
+from fedsim.progress import SilentProgress
+from fedsim.protocols.shared.monitor import ClientAccuracy
+from fedsim.protocols.shared.state import ClientState
+from fedsim.records.log import RecordLog
+from fedsim.sim.clock import VirtualLoop
+from fedsim.sim.clock import run as run_on_virtual_time
+from fedsim.sim.devices import population
+from fedsim.sim.devices.config import AlwaysConfig, DropoutConfig
+from fedsim.sim.devices.cost import Work
+from fedsim.sim.network import wire
+
+if TYPE_CHECKING:
+    from fedsim.scenario.schema import Scenario
+
+_MOST_EVENTS = 500_000
+_OCCASIONAL = ("probe", "setup", "cancel")
+
+
+class Glimpse(Play):
+    """A look ahead, in which nobody asks what the one-off training of the clients' models takes: it reads all of their rows."""
+
+    def _training(self, client_id: int) -> None:
+        return None
+
+
+class ProbeRun(Glimpse):
+    """A run that ends as soon as enough of its typical messages to clients have been heard.
+
+    Attributes:
+        log: what was recorded meanwhile.
+        repeated: types of the messages that the protocol sends again and again: neither probes nor set-up.
+        heard: messages of these types in the order in which clients began to compute them; at most as many as wanted.
+    """
+
+    def __init__(
+        self, scenario: Scenario, devices: population.Population, cast: components.Cast, num_messages: int
+    ) -> None:
+        self.log = RecordLog()
+        self.heard: list[wire.Message] = []
+        self._num_messages = num_messages
+        self._handlers = protocols.handlers(scenario.protocol)
+        self.repeated = frozenset(kind for kind in self._handlers if kind.purpose not in _OCCASIONAL)
+        phase = SilentProgress().phase("listening")
+        super().__init__(scenario, devices, cast, self.log, phase, ClientAccuracy(cast.data, cast.evaluators))
+
+    def handler(self, message: wire.Message) -> Handler:
+        """The client's half for a message."""
+        return self._handlers[type(message)]
+
+    async def listen(self, loop: VirtualLoop) -> None:
+        """Build the world and let the protocol begin."""
+        self._build(loop, {kind: self._overheard(handler) for kind, handler in self._handlers.items()})
+        if not self.repeated:
+            return
+        protocol = protocols.load(self.scenario.protocol.name)
+        playing = asyncio.create_task(protocol.run(self.federation, self.scenario.protocol, self.state))
+        stopping = asyncio.create_task(self.monitor.stopped.wait())
+        try:
+            await asyncio.wait({playing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (playing, stopping):
+                task.cancel()
+            await asyncio.gather(playing, stopping, return_exceptions=True)
+
+    def _overheard(self, handler: Handler) -> Handler:
+        return replace(handler, work=partial(self._hear, handler.work))
+
+    def _hear(self, work: Callable[[Any, Any], Work], state: ClientState, message: wire.Message) -> Work:
+        if type(message) in self.repeated and not any(message is one for one in self.heard):
+            if len(self.heard) < self._num_messages:
+                self.heard.append(message)
+            if len(self.heard) == self._num_messages:
+                self.monitor.stopped.set()
+        return work(state, message)
+
+
+@located
+def listen(scenario: Scenario, num_messages: int) -> ProbeRun:
+    """A scenario's world at time 0, and messages of its protocol's typical request (none if it asks clients nothing).
+
+    Raises:
+        InputError: the scenario asks for the impossible.
+        FederationError: no device can hold the model.
+    """
+    honest = {key: _default(scenario, key) for key in ("faults", "hostile")}
+    play = _play(_with(scenario, **honest), num_messages)
+    if play.repeated and not play.heard:
+        neutral = {key: _default(scenario, key) for key in ("faults", "hostile", "slowdowns", "correlate")}
+        easy = _with(scenario, availability=AlwaysConfig(), dropout=DropoutConfig(), **neutral)
+        play.heard = _play(easy, num_messages).heard
+    return play
+
+
+def _play(scenario: Scenario, num_messages: int) -> ProbeRun:
+    """Play until enough was heard, the first update is done, or the federation turns out to be hopeless."""
+    devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
+    play = ProbeRun(scenario, devices, components.stand_ins(scenario, len(devices)), num_messages)
+    try:
+        limits = scenario.limits
+        run_on_virtual_time(
+            play.listen, max_virtual_s=limits.virtual, max_events=min(limits.events, _MOST_EVENTS)
+        )
+    except InputError:
+        raise
+    except FedsimError:
+        if not hasattr(play, "world"):  # there is no such world at all
+            raise
+    return play
+
+
+def _with(scenario: Scenario, **settings: Any) -> Scenario:
+    """The scenario with other settings where it has such keys, in timing fidelity, up to its first update."""
+    stop = scenario.stop.model_copy(update={"updates": 1})
+    known = {key: value for key, value in settings.items() if key in type(scenario).model_fields}
+    return scenario.model_copy(update={**known, "stop": stop, "fidelity": "timing"})
+
+
+def _default(scenario: Scenario, key: str) -> Any:
+    field = type(scenario).model_fields.get(key)
+    return None if field is None else field.get_default(call_default_factory=True)

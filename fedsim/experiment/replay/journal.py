@@ -1,0 +1,149 @@
+"""What one run keeps of itself while it goes on: tape, blobs, checkpoints and records, all in its folder.
+
+A fresh run records. A resumed one plays the timeline again from the tape up to its last checkpoint, computes from there, and
+compares what it makes with what was there already, results and records alike, until there is no more of it. Timing fidelity
+needs no tape: there the timeline is everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedsim.errors import RunFolderError
+from fedsim.experiment import components
+from fedsim.experiment.components import Cast
+from fedsim.experiment.replay.blobs import BLOBS, Blobs
+from fedsim.experiment.replay.checkpoints import CHECKPOINTS, Checkpoints, latest
+from fedsim.experiment.replay.diff import SameRecords, longest_spool
+from fedsim.experiment.replay.recorded_models import Stage, recorded_cast
+from fedsim.experiment.replay.tape import TAPE, Tape
+from fedsim.models.client_training_config import LocalTrainingConfig
+from fedsim.privacy.config import SynthesisConfig
+from fedsim.progress import Progress
+from fedsim.records.log import RecordLog
+from fedsim.records.run_folder import RunFolder
+from fedsim.tasks.questions import TaskData
+
+if TYPE_CHECKING:
+    from fedsim.models.real.run_workers import Workers
+    from fedsim.scenario.schema import Scenario
+
+SPOOL, OLD_SPOOL = "records.spool", "records.old.spool"
+
+
+class Book:
+    """The records and models of one run that can be resumed.
+
+    Args:
+        folder: the run's folder; what an earlier life of the run left there is taken up.
+        scenario: what is run, with absolute paths.
+        cache_dir: where trained models are kept.
+        progress: where loading and training is shown.
+
+    Raises:
+        RunFolderError: what is there is damaged, or cannot be written.
+    """
+
+    def __init__(
+        self, folder: RunFolder, scenario: Scenario, cache_dir: Path | str | None, progress: Progress
+    ) -> None:
+        self._folder = folder
+        self._scenario = scenario
+        self._cache_dir = cache_dir
+        self._progress = progress
+        self._tape: Tape | None = None
+        self._workers: Workers | None = None
+        old = longest_spool(folder.path / OLD_SPOOL, folder.path / SPOOL)
+        if old is not None and old.name == SPOOL:
+            old = old.replace(folder.path / OLD_SPOOL)
+        upto = folder.manifest.get("records_upto")
+        spool = folder.path / SPOOL
+        self._same = None if old is None else SameRecords(old, spool, upto)
+        self.log = RecordLog(spool, self._same)
+
+    def cast(self, num_clients: int) -> Cast:
+        """The run's cast, whose models keep a tape (real fidelity)."""
+        scenario = self._scenario
+        if scenario.fidelity == "timing":
+            return components.stand_ins(scenario, num_clients)
+        path = self._folder.path
+        found = latest(path / CHECKPOINTS, path / TAPE)
+        start, upto = found or (None, 0)
+        self._tape = Tape(path / TAPE, upto=upto)
+        if not upto:  # they import torch while questions are made here
+            self._workers = components.workers_of(scenario, self._progress)
+        with self._progress.phase("questions", None):
+            data = components.questions(scenario, num_clients, self._cache_dir)
+        every_s = scenario.compute.checkpoint_every
+
+        def load() -> Cast:
+            if upto:
+                self._workers = components.workers_of(scenario, self._progress)
+            cast = components.real_models(
+                scenario, num_clients, self._cache_dir, self._progress, data, self._workers
+            )
+            self._check_hashes(cast)
+            return cast
+
+        stage = Stage(self._tape, Blobs(path / BLOBS), Checkpoints(path / CHECKPOINTS, every_s, start), load)
+        if not upto:
+            stage.live()  # models are trained before the clock starts, so that a mistake in them shows now
+        return record_cast(stage, scenario, data, self._folder.manifest["model_hashes"])
+
+    def seal(self) -> None:
+        """The run was interrupted at this very event: what comes now belongs to no continued run.
+
+        Raises:
+            KeyboardInterrupt: the run was still replaying, and nothing new has happened that should be written.
+        """
+        if self._tape is not None and self._tape.replaying:
+            raise KeyboardInterrupt
+        if self._tape is not None:
+            self._tape.seal()
+        if self._same is not None:
+            self._same.stop()
+        self._folder.update(records_upto=self.log.num_bytes)
+
+    def close(self) -> None:
+        """End the workers and close the files; both also where the first cannot be written."""
+        with contextlib.ExitStack() as files:
+            if self._workers is not None:
+                files.callback(self._workers.close)
+            files.callback(self.log.close)
+            if self._tape is not None:
+                files.callback(self._tape.close)
+
+    def drop(self) -> None:
+        """The run has finished: only the tape is kept, for `fedsim verify`."""
+        path = self._folder.path
+        for name in (BLOBS, CHECKPOINTS):
+            shutil.rmtree(path / name, ignore_errors=True)
+        for name in (SPOOL, OLD_SPOOL):
+            (path / name).unlink(missing_ok=True)
+
+    def _check_hashes(self, cast: Cast) -> None:
+        """The models must be those with which the run began."""
+        begun = self._folder.manifest["model_hashes"]
+        if not begun:
+            self._folder.update(model_hashes=dict(cast.hashes))
+            return
+        differing = sorted(name for name in begun if begun[name] != cast.hashes.get(name))
+        if differing:
+            raise RunFolderError(
+                f"{self._folder.path}: the weights of {differing[0]} are not those that the run began with, so it cannot go "
+                "on; run its scenario again"
+            )
+
+
+def record_cast(stage: Stage, scenario: Scenario, data: TaskData, hashes: dict[str, str]) -> Cast:
+    """The cast of a scenario over a tape."""
+    return recorded_cast(
+        stage,
+        data,
+        trains=isinstance(scenario.protocol, LocalTrainingConfig),
+        synthesises=isinstance(getattr(scenario.protocol, "synthesis", None), SynthesisConfig),
+        hashes=hashes,
+    )

@@ -1,0 +1,252 @@
+"""The one place that wires scenario -> world -> protocol -> results.
+
+Nothing heavy is imported before the run folder and its manifest exist; torch is imported only when fidelity is real.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedsim.config.validation import located
+from fedsim.errors import (
+    Deadlock,
+    FederationError,
+    FedsimError,
+    InputError,
+    LimitExceeded,
+    RunFolderError,
+    RunInterrupted,
+)
+from fedsim.experiment.billed import statement
+from fedsim.experiment.checks import refuse_early
+from fedsim.experiment.components import Cast
+from fedsim.experiment.detection import detection_of, short
+from fedsim.experiment.replay.journal import Book
+from fedsim.experiment.simulation import Ending, Play, limits_of
+from fedsim.privacy import reward_ledger
+from fedsim.progress import Progress, SilentProgress
+from fedsim.protocols.shared.boundary import BOUNDARIES
+from fedsim.protocols.shared.monitor import ClientAccuracy
+from fedsim.records import invariants
+from fedsim.records.log import RecordLog
+from fedsim.records.run_folder import CONFIDENCE_GRAPH, DETECTION, RunFolder, source_hash
+from fedsim.records.summary import SummaryContext, summarise
+from fedsim.sim.clock import run as run_on_virtual_time
+from fedsim.sim.devices import population
+
+if TYPE_CHECKING:
+    from fedsim.records.run import Run
+    from fedsim.scenario.schema import Scenario
+
+
+@located
+def run(
+    scenario: Scenario,
+    *,
+    out: Path | str | None = None,
+    cache_dir: Path | str | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Run a scenario and return its results, which also lie in the run folder.
+
+    Args:
+        scenario: what to run (`fedsim.scenario.schema.read_scenario`).
+        out: exactly the folder to write; default ``runs/<name>-<seed>-<n>``.
+        cache_dir: where trained models are kept; default the user's cache folder (``FEDSIM_CACHE``).
+        progress: where progress is shown; default nowhere.
+
+    Raises:
+        InputError: the scenario names something that cannot be used, or the folder is taken; no folder is left behind.
+        FederationError: the federation cannot do what the protocol asks.
+        Deadlock, LimitExceeded, InvariantViolation: see ``fedsim.errors``.
+        RunInterrupted: interrupted; the folder holds what was recorded until then, and `fedsim.experiment.replay.resume` goes
+            on with it.
+    """
+    devices = refuse_early(scenario)
+    anchored = scenario.anchored()
+    folder = RunFolder.create(Path(out) if out is not None else None, scenario.name, scenario.seed)
+    folder.update(scenario=scenario.resolved(), code=source_hash())
+    return perform(folder, Undertaking(anchored, devices, cache_dir, progress or SilentProgress()))
+
+
+@dataclass(frozen=True, slots=True)
+class Undertaking:
+    """What is to be run, and with what: see the arguments of `run`; paths in the scenario are absolute."""
+
+    scenario: Scenario
+    devices: population.Population
+    cache_dir: Path | str | None
+    progress: Progress
+
+
+def perform(folder: RunFolder, asked: Undertaking) -> Run:
+    """Run a scenario to its end in a folder that this process owns; see `run`."""
+    try:
+        interrupted = _run_in(folder, asked)
+    except KeyboardInterrupt:
+        folder.finish("interrupted")
+        raise RunInterrupted(folder.path) from None
+    except (RunFolderError, OSError) as error:
+        # The disk is full, or gone: the run is not at fault, and can be resumed. Where not even this can be written,
+        # the manifest says that it is running, which can be resumed as well.
+        with contextlib.suppress(OSError):
+            folder.finish("interrupted", error=str(error))
+        if isinstance(error, OSError):
+            where = error.filename or folder.path
+            reason = error.strerror or error
+            raise RunFolderError(f"{where}: {reason}; what was written before is whole") from error
+        raise
+    except InputError as error:
+        if folder.manifest.get("lives", 1) > 1:  # what an earlier life has left is worth keeping
+            folder.finish("interrupted", error=str(error))
+        else:  # whoever corrects the scenario can give the same folder again
+            folder.discard()
+        raise
+    except BaseException as error:
+        folder.finish("failed", error=f"{type(error).__name__}: {error}")
+        raise
+    if interrupted:
+        folder.finish("interrupted")
+        raise RunInterrupted(folder.path)
+    folder.finish("finished")
+    from fedsim.records.run import load
+
+    return load(folder.path)
+
+
+def _run_in(folder: RunFolder, asked: Undertaking) -> bool:
+    started_at_wall_s = time.monotonic()
+    scenario, devices, progress = asked.scenario, asked.devices, asked.progress
+    if not folder.manifest["inputs"]:
+        folder.keep_inputs(scenario.input_files())
+    book = Book(folder, scenario, asked.cache_dir, progress)
+    with contextlib.closing(book):
+        cast = book.cast(len(devices))
+        folder.write_partition(cast.data.domains, cast.data.partition.tolist())
+        log, accuracy = book.log, ClientAccuracy(cast.data, cast.evaluators)
+        with progress.phase("federation", scenario.stop.updates) as phase:
+            play = Play(scenario, devices, cast, log, phase, accuracy, book.seal)
+            try:
+                ending = play_out(play)
+            except FedsimError as error:
+                if not hasattr(play, "federation"):  # the world could not be built: no books to close
+                    raise
+                failed_at_s = play.federation.now_s()
+                in_the_world = isinstance(error, Deadlock | FederationError | LimitExceeded)
+                if in_the_world:
+                    play.federation.close_books(error)
+                play.federation.log_presence(failed_at_s)
+                play.log_faults(failed_at_s)
+                _write_results(folder, log, _summary(log, play, failed_at_s, "error", started_at_wall_s))
+                if in_the_world:
+                    invariants.check(log, play.federation.carried_bytes, limits=limits_of(scenario.protocol))
+                raise
+        invariants.check(log, play.federation.carried_bytes, limits=limits_of(scenario.protocol))
+        summary = _summary(log, play, ending.virtual_s, ending.stopped_by, started_at_wall_s)
+        with progress.phase("results", None):
+            _write(folder, log, summary, play, cast, accuracy)
+    if not ending.interrupted:
+        book.drop()
+    return ending.interrupted
+
+
+def play_out(play: Play) -> Ending:
+    """Play a run to its end on virtual time, within the scenario's limits."""
+    limits = play.scenario.limits
+    return run_on_virtual_time(play.main, max_virtual_s=limits.virtual, max_events=limits.events)
+
+
+def summary_of(log: RecordLog, play: Play, ending: Ending) -> dict[str, Any]:
+    """The summary of a run that came to its end, without real time."""
+    return _summary(log, play, ending.virtual_s, ending.stopped_by, time.monotonic())
+
+
+def _summary(
+    log: RecordLog, play: Play, virtual_s: float, stopped_by: str, started_at_wall_s: float
+) -> dict[str, Any]:
+    detection = detection_of(play.scenario, play.state.artefacts, play.roles)
+    return summarise(
+        log,
+        SummaryContext(
+            protocol=play.scenario.protocol.name,
+            seed=play.scenario.seed,
+            virtual_s=virtual_s,
+            wall_s=time.monotonic() - started_at_wall_s,
+            stopped_by=stopped_by,
+            initial_by_domain=play.monitor.by_domain.get(0, {}),
+            final_by_domain=play.monitor.by_domain.get(play.monitor.policy.version, {}),
+            candidate_correct=play.monitor.correct,
+            billed=statement(play.scenario.models, play.scenario.text),
+            privacy=privacy_of(play),
+            detection=None if detection is None else short(detection),
+        ),
+    )
+
+
+def privacy_of(play: Play) -> dict[str, Any] | None:
+    """What a run's wire variant lets out, and what the noise promises for the whole run; None where no boundary is declared."""
+    variant: Any = getattr(play.scenario.protocol, "wire", None)
+    boundary = BOUNDARIES.get(variant)
+    if boundary is None:
+        return None
+    return reward_ledger.statement(
+        boundary.variant,
+        boundary.is_private,
+        boundary.says,
+        play.noises(),
+        evaluator_promise(play.scenario),
+        any(play.cast.data.trusted),
+    )
+
+
+def evaluator_promise(scenario: Scenario) -> reward_ledger.Promise | None:
+    """What DP-SGD promises for every client's model, or None if they are trained plainly."""
+    settings = scenario.models.client_privacy
+    return None if settings is None else reward_ledger.Promise(settings.epsilon, settings.delta)
+
+
+def _write(
+    folder: RunFolder,
+    log: RecordLog,
+    summary: Mapping[str, Any],
+    play: Play,
+    cast: Cast,
+    accuracy: ClientAccuracy,
+) -> None:
+    _write_results(folder, log, summary)
+    clients = [
+        {"client_id": client_id, "device_class": device_class, "accuracy_by_domain": row}
+        for client_id, (device_class, row) in enumerate(
+            zip(play.federation.device_classes, _rows(cast, accuracy), strict=True)
+        )
+    ]
+    folder.write_json("clients.json", clients)
+    if cast.synthesiser is not None:
+        folder.write_json("privacy.json", cast.synthesiser.report())
+    noises = play.noises()
+    if noises:
+        folder.write_json("privacy.json", reward_ledger.ledger(noises, evaluator_promise(play.scenario)))
+    detection = detection_of(play.scenario, play.state.artefacts, play.roles)
+    if detection is not None:
+        folder.write_json(DETECTION, detection)
+    if "averaging" in play.state.artefacts:
+        folder.write_json("averaging.json", play.state.artefacts["averaging"]())
+    if "confidence_graph" in play.state.artefacts:
+        folder.write_json(CONFIDENCE_GRAPH, play.state.artefacts["confidence_graph"]())
+    if cast.save is not None:
+        cast.save(folder.path / "policy")
+
+
+def _write_results(folder: RunFolder, log: RecordLog, summary: Mapping[str, Any]) -> None:
+    from fedsim.records.run import write_results
+
+    write_results(folder, log, summary)
+
+
+def _rows(cast: Cast, accuracy: ClientAccuracy) -> list[dict[str, float]]:
+    return [dict(zip(cast.data.domains, row, strict=True)) for row in accuracy().tolist()]

@@ -1,0 +1,324 @@
+"""One run on virtual time: the world that a scenario asks for is built on the loop, and the protocol plays in it.
+
+Nothing here writes a file, and torch is only what the cast brings along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fedsim import protocols
+from fedsim.errors import FedsimError, ScenarioError
+from fedsim.experiment import billed, eligibility
+from fedsim.experiment.components import Cast
+from fedsim.federation.clients import Federation
+from fedsim.federation.handlers import Handler, Reply
+from fedsim.federation.hostile import Roles, excluded, roles_of, with_hostile
+from fedsim.federation.stragglers.config import StragglerConfig
+from fedsim.federation.world import World
+from fedsim.privacy.rewards import RewardNoise, RewardNoiseConfig
+from fedsim.progress import Phase
+from fedsim.protocols.shared.monitor import ClientAccuracy, Monitor
+from fedsim.protocols.shared.state import ClientState, ServerState
+from fedsim.records import invariants
+from fedsim.records.log import RecordLog
+from fedsim.records.rows import Direction, Fault
+from fedsim.sim.clock import VirtualLoop
+from fedsim.sim.devices import availability, correlate, population
+from fedsim.sim.devices.cost import NO_WORK, Work
+from fedsim.sim.devices.dropout import Dropout
+from fedsim.sim.devices.profile import DeviceProfile
+from fedsim.sim.devices.slowdown import Slowdowns
+from fedsim.sim.faults.config import REWARD_KINDS, check_server_link
+from fedsim.sim.faults.plan import Faults, WithCrashes
+from fedsim.sim.lazy import Lazily
+from fedsim.sim.network import wire
+from fedsim.sim.network.edges import EdgeTree, edge_tree
+from fedsim.sim.network.link import SharedLink
+from fedsim.sim.network.transport import Transport
+from fedsim.tasks.matching import AnswerRule
+
+if TYPE_CHECKING:
+    from fedsim.scenario.schema import Scenario
+
+
+@dataclass(slots=True)
+class Ending:
+    """How the protocol ended."""
+
+    virtual_s: float = 0.0
+    stopped_by: str = ""
+    interrupted: bool = False
+
+
+class Play:
+    """One run on virtual time: builds the world on the loop, lets the protocol play, drains and measures."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        devices: population.Population,
+        cast: Cast,
+        log: RecordLog,
+        phase: Phase,
+        accuracy: ClientAccuracy,
+        on_interrupt: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.scenario = scenario
+        self._on_interrupt = on_interrupt
+        self._devices = correlate.deal_devices(
+            scenario.correlate, devices, cast.data.partition, cast.data.domains, scenario.seed
+        )
+        self.cast = cast
+        self._log = log
+        self._phase = phase
+        self._accuracy = accuracy
+        self.stated: availability.StatedAvailability
+        self.edges: EdgeTree | None
+        self.world: World
+        self.faults: Faults | None
+        self.roles: Roles
+        self.profiles: Sequence[DeviceProfile]
+        self.states: Sequence[ClientState]
+        self.federation: Federation
+        self.monitor: Monitor
+        self.state: ServerState
+
+    async def main(self, loop: VirtualLoop) -> Ending:
+        """Run the protocol until it returns or a stop condition is met."""
+        protocol = protocols.load(self.scenario.protocol.name)
+        self._build(loop, protocols.handlers(self.scenario.protocol))
+        self.monitor.start()
+        ending = Ending()
+        playing = asyncio.create_task(
+            protocol.run(self.federation, self.scenario.protocol, self.state), name="protocol"
+        )
+        stopping = asyncio.create_task(self.monitor.stopped.wait(), name="stop condition")
+        try:
+            await asyncio.wait(
+                {playing, stopping}, timeout=self.scenario.stop.virtual, return_when=asyncio.FIRST_COMPLETED
+            )
+            if playing.done():
+                raise_plainly(playing)
+            ending.stopped_by = self.monitor.stopped_by or ("protocol" if playing.done() else "virtual")
+        except asyncio.CancelledError:
+            if not loop.interrupted:  # a limit was met: the clock stands still
+                raise
+            self._on_interrupt()
+            ending.stopped_by, ending.interrupted = "interrupt", True
+        ending.virtual_s = loop.time()
+        for task in (playing, stopping):
+            task.cancel()
+        await asyncio.wait({playing, stopping})
+        if (
+            not ending.interrupted
+        ):  # whoever interrupts a run does not want to wait for another look at the policy
+            self.monitor.finish()
+        await self.federation.drain()
+        self.federation.log_presence(ending.virtual_s)
+        self.log_faults(ending.virtual_s)
+        return ending
+
+    def noises(self) -> list[RewardNoise]:
+        """What every client adds to what it tells; empty where the protocol has no such settings, and nobody is made then."""
+        config = getattr(self.scenario.protocol, "reward_noise", None)
+        if not isinstance(config, RewardNoiseConfig):
+            return []
+        return [state.noise for state in self.states if state.noise is not None]
+
+    def log_faults(self, until_s: float) -> None:
+        """Put every fault of devices and links up to an instant on record; those of replies stand there already."""
+        for window in self.faults.windows(until_s) if self.faults is not None else ():
+            self._log.add(
+                Fault(
+                    kind=window.kind,
+                    client_id=window.client_id,
+                    request_id=-1,
+                    start_at_s=window.start_at_s,
+                    end_at_s=window.end_at_s,
+                )
+            )
+
+    def _build(self, loop: VirtualLoop, handlers: Mapping[Any, Any]) -> None:
+        scenario, cast, devices = self.scenario, self.cast, self._devices
+        network = scenario.network
+        lengths = billed.stated_lengths(scenario)
+        profiles: Sequence[DeviceProfile] = Lazily(len(devices), devices.profile)
+        self.edges = edges = edges_of(scenario, devices)
+        if edges is not None:
+            profiles = edges.behind(profiles)
+        needed = billed.requirement(scenario, cast.server_spec, cast.client_spec, lengths)
+        self.roles = roles_of(scenario.hostile, len(profiles), scenario.seed, handlers)
+        absent = eligibility.too_small(needed, devices) | set(excluded(self.roles))
+        data, seed = cast.data, scenario.seed
+        scores = correlate.presence_scores(scenario.correlate, data.partition, data.domains, seed)
+        self.stated = availability.availability(
+            scenario.availability, seed, scenario.folder, scores, scenario.limits.virtual
+        )
+        present: availability.Availability = self.stated
+        self.faults = faults = faults_of(scenario, self._devices)
+        if faults is not None and faults.has_crashes:
+            present = WithCrashes(present, faults)
+        hangs = faults if faults is not None and faults.has_hangs else None
+        classes = devices.classes
+        world = World(
+            seed=scenario.seed,
+            loop=loop,
+            log=self._log,
+            downlink=_link(loop, edges, "down", network.server_link.down),
+            uplink=_link(loop, edges, "up", network.server_link.up),
+            transport=Transport(network),
+            availability=eligibility.Without(present, absent) if absent else present,
+            dropout=Dropout(scenario.dropout, scenario.seed, scores),
+            on_cut=scenario.availability.on_cut,
+            handlers={**with_hostile(handlers, self.roles, seed), wire.BaseModel: _BASE_MODEL},
+            sizes=billed.sizes(scenario, cast.server_spec, lengths),
+            slowdowns=Slowdowns(scenario.slowdowns, seed, classes, hangs, scenario.limits.virtual)
+            if scenario.slowdowns or hangs
+            else None,
+            factors=faults if faults is not None and faults.has_link_faults else None,
+            faults=faults,
+        )
+        if faults is not None:
+            faults.arm(loop, world.downlink, world.uplink, network.server_link)
+        text_of = {question.question_id: question.text for question in cast.data.pool}
+        model_score = getattr(scenario.protocol, "model_score", "likelihood")
+        noise_config = getattr(scenario.protocol, "reward_noise", None)
+
+        def state_of(client_id: int) -> ClientState:
+            trusted = cast.data.trusted[client_id]
+            runs_own = needed.runs != "server"
+            counting = cast.evaluators[client_id].count_tokens if runs_own else cast.policy.count_tokens
+            return ClientState(
+                client_id=client_id,
+                evaluator=cast.evaluators[client_id],
+                spec=cast.client_spec,
+                trusted={text_of[question_id]: answer for question_id, answer in trusted.items()},
+                answers=cast.data.answers,
+                tokens=billed.counts(lengths, counting),
+                model_score=model_score,
+                rows=cast.data.private[client_id],
+                trainer=cast.trainer,
+                synthesiser=cast.synthesiser,
+                trained_spec=cast.server_spec,
+                noise=noise_of(noise_config, seed, client_id, cast.data.answers),
+            )
+
+        states = Lazily(len(devices), state_of)
+        self.world, self.profiles, self.states = world, profiles, states
+        self._log_members(needed, classes)
+        server_profile = population.server_profile(scenario.server)
+        self.federation = Federation(world, profiles, states, server_profile, classes)
+        self.monitor = Monitor(
+            log=self._log,
+            now_s=loop.time,
+            policy=cast.policy,
+            data=cast.data,
+            stop=scenario.stop,
+            evaluation=scenario.evaluation,
+            phase=self._phase,
+            open_requests=lambda: self.federation.num_open_requests,
+        )
+        world.on_end.append(self.monitor.request_ended)
+        self.state = ServerState(
+            seed=scenario.seed,
+            policy=cast.policy,
+            frozen=cast.frozen,
+            data=cast.data,
+            spec=cast.server_spec,
+            tokens=billed.counts(lengths, cast.policy.count_tokens),
+            monitor=self.monitor,
+            client_accuracy=self._accuracy,
+            trainer=cast.trainer,
+        )
+        if scenario.models.base_model == "shipped" and needed.runs != "nothing":
+            self.federation.ship(needed.model_bytes)
+
+    def _log_members(self, needed: eligibility.Requirement, classes: Sequence[str]) -> None:
+        """Put every client on record, with the one-off training of its own model if the protocol asks for that model."""
+        if not needed.pretrained:
+            memory = self._devices.columns["memory_bytes"].tolist()
+            for client_id, device_class in enumerate(classes):
+                self._log.add(eligibility.untrained(client_id, device_class, memory[client_id], needed))
+            return
+        for client_id, profile in enumerate(self.profiles):
+            self._log.add(eligibility.member(client_id, profile, needed, self._training(client_id)))
+
+    def _training(self, client_id: int) -> tuple[int, Work] | None:
+        """The one-off training of a client's own model: optimiser steps and the work of one; None to put none on record."""
+        client = self.states[client_id]
+        return eligibility.training_steps(self.scenario.models, client.spec, client.rows, client.tokens)
+
+
+def raise_plainly(task: asyncio.Task[None]) -> None:
+    """Raise a task's error; of a group of errors that holds one of ours, ours."""
+    error = task.exception()
+    while isinstance(error, BaseExceptionGroup):
+        ours = [one for one in error.exceptions if isinstance(one, FedsimError | BaseExceptionGroup)]
+        error = ours[0] if ours else error.exceptions[0]
+    if error is not None:
+        raise error
+
+
+_BASE_MODEL = Handler(run=lambda _, message: Reply(wire.Ready(message.num_bytes)), work=lambda *_: NO_WORK)
+
+
+def limits_of(config: Any) -> invariants.Limits:
+    """What a protocol's settings allow at once."""
+    update = getattr(config, "update", None)
+    groups = None if update is None else update.most_asked
+    cohort, policy = getattr(config, "cohort_size", None), getattr(config, "stragglers", None)
+    asked: int | None = cohort
+    if cohort is not None and isinstance(policy, StragglerConfig):
+        pairs = cohort if policy.policy == "hedged" else 0
+        asked = cohort + pairs + (policy.extra or 0) + (policy.replacements or 0)
+    return invariants.Limits(groups=groups, cohort=cohort, asked=asked)
+
+
+def faults_of(scenario: Scenario, devices: population.Population) -> Faults | None:
+    """The faults of a scenario, or None if it has none.
+
+    Raises:
+        ScenarioError: a fault of a client, a class or a reply that there is not, or of a link without a limit.
+    """
+    if not scenario.faults:
+        return None
+    sends_rewards = wire.Candidates in protocols.handlers(scenario.protocol)
+    for place, config in enumerate(scenario.faults):
+        if config.kind in REWARD_KINDS and not sends_rewards:
+            raise ScenarioError(
+                f"faults.{place}.kind is {config.kind!r}, but under these settings no client of protocol "
+                f"{scenario.protocol.name} sends rewards; choose another kind, or protocol fedgrpo with wire scores_up"
+            ).at("faults", place, "kind")
+    check_server_link(scenario.faults, scenario.network.server_link)
+    return Faults(scenario.faults, scenario.seed, devices.classes)
+
+
+def edges_of(scenario: Scenario, devices: population.Population) -> EdgeTree | None:
+    """The edges of a scenario and who stands behind which, or None if it has none.
+
+    Raises:
+        InputError: the edges' file is wrong, or an edge names a client or class that there is not.
+    """
+    if scenario.network.edges is None:
+        return None
+    return edge_tree(scenario.network.edges, scenario.seed, devices.classes, scenario.folder)
+
+
+def _link(loop: VirtualLoop, edges: EdgeTree | None, direction: Direction, bytes_per_s: float) -> SharedLink:
+    """The server's link in one direction, with the edges before it."""
+    return (
+        SharedLink(loop.timeline, bytes_per_s)
+        if edges is None
+        else edges.link(loop.timeline, direction, bytes_per_s)
+    )
+
+
+def noise_of(config: Any, seed: int, client_id: int, rule: AnswerRule) -> RewardNoise | None:
+    """What a client adds to every number that it sends, or None where a protocol has no such settings."""
+    if not isinstance(config, RewardNoiseConfig):
+        return None
+    return RewardNoise(config, seed, client_id, rule)

@@ -1,1 +1,0 @@
-"""What breaks on purpose: settings, windows of time, struck replies, and the plan of a run."""

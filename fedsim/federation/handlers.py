@@ -1,0 +1,82 @@
+"""What a request is about, how a client handles it, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from fedsim.sim.devices.cost import Work
+from fedsim.sim.network import wire
+
+
+class Subject(msgspec.Struct, frozen=True, gc=False):
+    """What a request is about: a question, which time it is asked, and the draw that asks; or a round and its try.
+
+    Client, the message's purpose, question and attempt are the key of all random draws of a request: a client that is asked
+    the same has the same luck in every protocol, whatever else happens in the run. ``attempt`` counts the times that a
+    client is asked the same in one run: the epoch of the stream of questions (``Draw.epoch``), the try of a probe or of a
+    round. ``draw`` is for the records alone, except where a request is about no question: then it is the round, and a part
+    of the key. No two requests of a run may agree in their keys (``fedsim.records.invariants``).
+    """
+
+    draw: int = -1
+    question_id: int = -1
+    attempt: int = 0
+
+
+class Reply(msgspec.Struct, frozen=True, gc=False):
+    """What a client's handler produced: the message that travels, and notes that only the simulator sees.
+
+    Attributes:
+        message: what travels.
+        evaluator: how it was come by, for the records.
+        delay_s: how long the device holds it back on purpose before it sends it.
+    """
+
+    message: wire.Message
+    evaluator: str = ""
+    delay_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A client's half of a protocol, for one message type.
+
+    Attributes:
+        run: pure function of (client state, message) to the reply; sees nothing of the server.
+        work: what the computation costs a device, from token counts alone.
+        expect: announces the computation before it is due, so that real work can be batched.
+        accept: the server's check of a reply at its boundary, from (message, reply): why it is refused, or None.
+        partial: what can be said after a share in (0, 1) of the computation: a shorter reply, or None for nothing yet.
+    """
+
+    run: Callable[[Any, Any], Reply]
+    work: Callable[[Any, Any], Work]
+    expect: Callable[[Any, Any], None] | None = None
+    accept: Callable[[Any, Any], str | None] | None = None
+    partial: Callable[[Reply, float], Reply | None] | None = None
+
+
+class Hurry:
+    """A server's word to everybody it waits for: send what you have.
+
+    A straggler policy makes one for each collection and calls ``now()``; requests that were given it listen.
+    """
+
+    __slots__ = ("_listeners",)
+
+    def __init__(self) -> None:
+        self._listeners: list[Callable[[], None]] = []
+
+    def listen(self, callback: Callable[[], None]) -> None:
+        """Call this when the policy is in a hurry."""
+        self._listeners.append(callback)
+
+    def now(self) -> None:
+        """Tell everybody who listens, once, in the order of asking."""
+        listeners, self._listeners = self._listeners, []
+        for callback in listeners:
+            callback()

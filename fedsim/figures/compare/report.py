@@ -1,0 +1,124 @@
+"""Write the page of figures of a comparison, and an index that shows them with the main numbers of every method.
+
+Data goes in from the run folders alone, through ``fedsim.figures.compare.runs``.
+"""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+
+from fedsim.config.units import format_bytes, format_seconds
+from fedsim.figures.compare.axes import said_of_all
+from fedsim.figures.compare.bytes import compare_bytes
+from fedsim.figures.compare.curves import compare_curves_bytes, compare_curves_time
+from fedsim.figures.compare.front import compare_front
+from fedsim.figures.compare.runs import ComparisonRuns, Method, read
+from fedsim.figures.compare.target import compare_target
+from fedsim.figures.page import FIGURES_FOLDER, FigureSpec, draw_figures
+from fedsim.records.run_folder import write_atomically
+from fedsim.sweeps.compare.tables import show
+from fedsim.sweeps.quantiles import QUANTILES, show_quantiles
+from fedsim.sweeps.stats import interval
+
+COMPARISON_FIGURES: tuple[FigureSpec[ComparisonRuns], ...] = (
+    FigureSpec(
+        "compare_bytes",
+        compare_bytes,
+        "Bytes to the end of the run per method, in both accounts. Totals stand as marks on a logarithmic axis; because "
+        "a stack on such an axis misleads, direction and fate are shown as shares on linear axes beside it.",
+        "there is no method",
+    ),
+    FigureSpec(
+        "compare_curves_bytes",
+        compare_curves_bytes,
+        "Validation accuracy against cumulative bytes: everything on the wire, and the paper's count of uplink payload.",
+        "no method has validation accuracy in every seed (timing fidelity has none)",
+    ),
+    FigureSpec(
+        "compare_curves_time",
+        compare_curves_time,
+        "Validation accuracy against virtual time.",
+        "no method has validation accuracy in every seed (timing fidelity has none)",
+    ),
+    FigureSpec(
+        "compare_target",
+        compare_target,
+        "Bytes and virtual time until a validation accuracy is reached, run by run; runs that never reach it are censored "
+        "at what they had spent.",
+        "no method has validation accuracy in every seed, or there is no target because none gained",
+    ),
+    FigureSpec(
+        "compare_front",
+        compare_front,
+        "Gain on the test questions against bytes on the wire, and the front of methods that no other beats in both.",
+        "no method has test accuracy (timing fidelity has none)",
+    ),
+)
+
+
+def write_comparison_report(folder: Path | str) -> list[Path]:
+    """Draw a comparison's figures into its ``figures/`` as PNG and SVG, with an ``index.html``.
+
+    A figure for which the comparison has nothing (timing fidelity has no accuracy) is left out, what an earlier
+    comparison left under its name is removed, and the index says why.
+
+    Returns:
+        The files written, the index last.
+
+    Raises:
+        RunFolderError: the folder is not a finished comparison.
+    """
+    comparison = read(folder)
+    written, sections = draw_figures(COMPARISON_FIGURES, comparison)
+    index = comparison.folder / FIGURES_FOLDER / "index.html"
+    return [*written, write_atomically(index, _page(comparison, sections).encode())]
+
+
+_COLUMNS = (
+    "name", "in figures", "protocol", "leaves the clients", "seeds", "test greedy, end", "gain", "paper, uplink",
+    "wire, uplink", "wire, downlink", "virtual time", "billed as",
+)  # fmt: skip
+
+
+def _page(comparison: ComparisonRuns, sections: list[str]) -> str:
+    title = html.escape(f"Comparison {comparison.name}")
+    notes = [*said_of_all(comparison), f"Virtual time: {QUANTILES}"]
+    if comparison.target is not None:
+        notes.append(
+            f"Target: {comparison.target.greedy:.3f} greedy accuracy on validation questions ({comparison.target.origin})."
+        )
+    rows = "\n".join(_row(_cells(method), "td") for method in comparison.methods)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
+        "<style>body{max-width:75em;margin:auto;font-family:sans-serif}table{border-collapse:collapse;font-size:85%}"
+        "td,th{padding:.15em .5em;text-align:left;border-bottom:1px solid #e6e6e6}</style></head>\n"
+        f"<body>\n<h1>{title}</h1>\n"
+        + "".join(f"<p>{html.escape(note)}</p>\n" for note in notes)
+        + f"<table>\n{_row(_COLUMNS, 'th')}\n{rows}\n</table>\n"
+        + "\n".join(sections)
+        + "\n</body></html>\n"
+    )
+
+
+def _row(cells: tuple[str, ...], tag: str) -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+
+def _cells(method: Method) -> tuple[str, ...]:
+    finals = [run.summary["accuracy"]["greedy"]["final"] for run in method.runs]
+    return (
+        method.name,
+        method.label,
+        method.protocol,
+        "not recorded" if method.leaves is None else ", ".join(method.leaves) or "nothing",
+        str(len(method.runs)),
+        show(interval(finals)),
+        show(method.gains(), signed=True),
+        *(
+            format_bytes(float(method.total(account, way)["mean"] or 0.0))
+            for account, way in (("paper", "up"), ("wire", "up"), ("wire", "down"))
+        ),
+        show_quantiles([run.summary["virtual_s"] for run in method.runs], format_seconds),
+        method.billed or "itself",
+    )

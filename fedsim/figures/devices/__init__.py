@@ -1,0 +1,4 @@
+"""The devices of a scenario: what `fedsim devices` draws.
+
+In reading order: ``figure``.
+"""

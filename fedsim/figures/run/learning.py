@@ -1,0 +1,116 @@
+"""Accuracy and reward against what they cost: virtual time and bytes in both accounts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fedsim.figures.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    VERMILLION,
+    byte_scale,
+    light_grid,
+    new_figure,
+    styled,
+    time_scale,
+)
+from fedsim.records.run import Run
+
+_MEASURES = (("greedy", "greedy", BLUE), ("pass_at_1", "pass@1", VERMILLION), ("pass_at_8", "pass@8", GREEN))
+_SPLITS = (("validation", "o", "-"), ("test", "D", ""))
+
+
+def learning(run: Run) -> Figure | None:
+    """Two rows (accuracy; mean reward of the groups of each update) by three columns (time; wire; paper).
+
+    Lines are validation questions, diamonds test questions. A row without a single number is left out. The
+    reward is drawn per update (dots) with a running mean over ten updates. Wire bytes are both directions.
+    """
+    metrics = run.metrics.fill_nan(None).with_columns(
+        (pl.col("wire_up_bytes") + pl.col("wire_down_bytes")).alias("wire_bytes")
+    )
+    evaluations = metrics.filter(pl.col("event") == "evaluation").drop_nulls("greedy")
+    updates = metrics.filter(pl.col("event") == "update").drop_nulls("reward_mean")
+    rows = [
+        (_draw_accuracy, evaluations, "accuracy"),
+        (_draw_reward, updates, "mean reward"),
+    ]
+    rows = [row for row in rows if not row[1].is_empty()]
+    if not rows:
+        return None
+    with styled():
+        figure = new_figure(0.9 + 1.5 * len(rows))
+        grid: list[list[Axes]] = figure.subplots(
+            len(rows), 3, sharex="col", sharey="row", squeeze=False
+        ).tolist()
+        for column, (name, scale, label) in enumerate(_abscissas(metrics)):
+            for axes, (draw, table, _) in zip((line[column] for line in grid), rows, strict=True):
+                draw(axes, table, name, scale)
+            most = max(1e-9, *(metrics[name] / scale).to_list())
+            grid[-1][column].set_xlim(-0.02 * most, 1.04 * most)
+            grid[-1][column].set_xlabel(label)
+        for line, (_, _, title) in zip(grid, rows, strict=True):
+            line[0].set_ylabel(title)
+        shown = [entry for line in grid for entry in zip(*line[0].get_legend_handles_labels(), strict=True)]
+        handles, labels = zip(*shown, strict=True)
+        figure.legend(handles, labels, loc="outside upper center", ncols=3 if len(shown) < 8 else 4)
+    return figure
+
+
+def _abscissas(metrics: pl.DataFrame) -> list[tuple[str, float, str]]:
+    most = {name: float(max(metrics[name].to_list())) for name in ("at_s", "wire_bytes", "paper_up_bytes")}
+    unit_s, time_unit = time_scale(most["at_s"])
+    wire, wire_unit = byte_scale(most["wire_bytes"])
+    paper, paper_unit = byte_scale(most["paper_up_bytes"])
+    return [
+        ("at_s", unit_s, f"virtual time ({time_unit})"),
+        ("wire_bytes", wire, f"wire, both directions ({wire_unit})"),
+        ("paper_up_bytes", paper, f"paper's account, uplink ({paper_unit})"),
+    ]
+
+
+def _draw_accuracy(axes: Axes, evaluations: pl.DataFrame, name: str, scale: float) -> None:
+    splits = set(evaluations["split"].to_list())
+    for split, marker, line in _SPLITS:
+        if split not in splits:
+            continue
+        rows = evaluations.filter(pl.col("split") == split)
+        for measure, label, colour in _MEASURES:
+            if rows[measure].null_count() == len(rows):
+                continue  # so many samples were not drawn of these questions
+            axes.plot(
+                (rows[name] / scale).to_list(),
+                rows[measure].to_list(),
+                color=colour,
+                marker=marker,
+                linestyle="-" if len(splits) == 1 else line,
+                label=f"{label}, {split}",
+                markerfacecolor="white" if split == "test" else colour,
+                zorder=4 if split == "test" else 3,
+            )
+    light_grid(axes)
+    # A little below zero, so that a marker at zero is whole.
+    axes.set_ylim(bottom=-0.03 * axes.get_ylim()[1])
+
+
+def _draw_reward(axes: Axes, updates: pl.DataFrame, name: str, scale: float) -> None:
+    where = (updates[name] / scale).to_list()
+    rewards = updates["reward_mean"].to_list()
+    axes.plot(where, rewards, ".", color=GREY, markersize=2.5, label="reward, each update")
+    axes.plot(where, running_mean(rewards, 10), color=ORANGE, label="reward, mean of 10 updates")
+    light_grid(axes)
+
+
+def running_mean(values: Sequence[float], window: int) -> list[float]:
+    """Mean over the last ``window`` values up to each one (fewer at the start)."""
+    means = []
+    for end in range(1, len(values) + 1):
+        part = values[max(0, end - window) : end]
+        means.append(sum(part) / len(part))
+    return means

@@ -1,0 +1,107 @@
+"""Write a run's figures, and an index that shows them with the run's main numbers."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedsim.config.units import format_bytes, format_seconds
+from fedsim.figures.page import FIGURES_FOLDER, FigureSpec, draw_figures
+from fedsim.figures.run.confidence import confidence_graph, write_graphml
+from fedsim.figures.run.learning import learning
+from fedsim.figures.run.partition import partition
+from fedsim.figures.run.timeline import device_timeline
+from fedsim.figures.run.traffic import traffic
+from fedsim.records.run import Run, load
+from fedsim.records.run_folder import write_atomically
+
+FIGURES: tuple[FigureSpec[Run], ...] = (
+    FigureSpec(
+        "learning",
+        learning,
+        "Accuracy and mean reward of the server's policy against virtual time and against bytes, in both "
+        "accounts: everything on the wire in both directions, and the paper's count of uplink payload.",
+        "the policy was not measured and no reward came",
+    ),
+    FigureSpec(
+        "device_timeline",
+        device_timeline,
+        "What each device did when, in virtual time.",
+        "no device was asked for anything",
+    ),
+    FigureSpec(
+        "traffic",
+        traffic,
+        "Bytes by direction and account, and their shares by fate and by purpose.",
+        "nothing was sent",
+    ),
+    FigureSpec(
+        "confidence_graph",
+        confidence_graph,
+        "The confidence graph: one question, its nearest exemplars, and who answered those correctly. "
+        "All of it stands in confidence_graph.graphml beside this page.",
+        "the run has no confidence graph, or no question in it",
+    ),
+    FigureSpec("partition", partition, "Private rows per client and domain.", "the run has no partition"),
+)
+
+
+def write_report(folder: Path | str) -> list[Path]:
+    """Draw every figure of a run into its ``figures/`` as PNG and SVG, with an ``index.html``.
+
+    A figure for which the run has nothing (no requests, no confidence graph) is left out, and the index
+    says so.
+
+    Returns:
+        The files written, the index last.
+
+    Raises:
+        RunFolderError: the folder is not a whole run.
+    """
+    run = load(folder)
+    written, sections = draw_figures(FIGURES, run)
+    written += write_graphml(run)
+    index = run.folder / FIGURES_FOLDER / "index.html"
+    return [*written, write_atomically(index, _page(run, sections).encode())]
+
+
+def _page(run: Run, sections: list[str]) -> str:
+    title = html.escape(f"{run.manifest.get('name', run.folder.name)}, seed {run.manifest.get('seed')}")
+    rows = "".join(
+        f"<tr><td>{html.escape(label)}</td><td>{html.escape(value)}</td></tr>"
+        for label, value in headline(run.summary)
+    )
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>\n'
+        '<body style="max-width:60em;margin:auto;font-family:sans-serif">\n'
+        f"<h1>{title}</h1>\n<table>{rows}</table>\n" + "\n".join(sections) + "\n</body></html>\n"
+    )
+
+
+def headline(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The main numbers of a summary, as label and text."""
+    accuracy, wire = summary["accuracy"], summary["bytes"]["wire"]
+    requests = summary["requests"]
+    return [
+        ("protocol", str(summary["protocol"])),
+        ("billed", str(summary.get("billed") or "as it is")),
+        ("greedy accuracy", _change(accuracy["greedy"])),
+        ("pass@1", _change(accuracy["pass_at_1"])),
+        ("pass@8", _change(accuracy["pass_at_8"])),
+        ("virtual time", format_seconds(summary["virtual_s"])),
+        ("wire, uplink", format_bytes(wire["uplink"])),
+        ("wire, downlink", format_bytes(wire["downlink"])),
+        ("paper's account, uplink", format_bytes(summary["bytes"]["paper"]["uplink"])),
+        ("requests", f"{requests['ok']} ok of {requests['total']}"),
+        ("updates", str(summary["updates"])),
+        ("stopped by", str(summary["stopped_by"])),
+    ]
+
+
+def _change(pair: Mapping[str, float | None]) -> str:
+    initial, final = pair["initial"], pair["final"]
+    if initial is None or final is None:
+        return "not measured"
+    return f"{initial:.3f} to {final:.3f} ({final - initial:+.3f})"

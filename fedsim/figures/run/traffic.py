@@ -1,0 +1,153 @@
+"""Bytes by direction and fate, in both accounts side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fedsim.config.units import format_bytes
+from fedsim.figures.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PALE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    YELLOW,
+    byte_scale,
+    light_grid,
+    new_figure,
+    styled,
+)
+from fedsim.records.rows import FATES, PURPOSES
+from fedsim.records.run import Run
+
+# Bars: label, amount column, direction.
+_BARS = (
+    ("wire, downlink", "wire_bytes", "down"),
+    ("wire, uplink", "wire_bytes", "up"),
+    ("paper, uplink", "paper_bytes", "up"),
+)
+_FATE_COLOURS = (BLUE, ORANGE, YELLOW, SKY, PURPLE, VERMILLION, BLACK)
+_PURPOSE_COLOURS = (GREY, PURPLE, BLUE, ORANGE, GREEN, SKY, YELLOW, PALE, VERMILLION, BLACK)
+# Beyond this ratio the smaller bar of a linear axis cannot be seen.
+_LINEAR_UP_TO = 20.0
+
+
+def traffic(run: Run) -> Figure | None:
+    """Left: total bytes of each account and direction. Right: stacked shares by fate and by purpose.
+
+    Totals are stacked by fate on a linear axis while the smallest bar can be seen on it, else they stand on
+    a logarithmic one, where only lengths against the axis mean anything; that is why the stacks are shares
+    in panels of their own.
+    """
+    amounts = pl.col("wire_bytes", "paper_bytes").sum()
+    totals = run.scan("transfers").group_by("direction", "fate", "purpose").agg(amounts)
+    transfers = totals.collect(engine="streaming")
+    if transfers.is_empty():
+        return None
+    with styled():
+        figure = new_figure(2.7)
+        left, middle, right = figure.subplots(1, 3, sharey=True, width_ratios=(1.15, 1, 1))
+        _draw_totals(left, transfers)
+        _draw_shares(middle, transfers, "fate", FATES, _FATE_COLOURS)
+        _draw_shares(right, transfers, "purpose", PURPOSES, _PURPOSE_COLOURS)
+        left.set_yticks(range(len(_BARS)), [label for label, _, _ in _BARS])
+        left.set_ylim(len(_BARS) - 0.4, -0.6)
+    return figure
+
+
+def _amount(transfers: pl.DataFrame, column: str, direction: str) -> int:
+    return int(transfers.filter(pl.col("direction") == direction)[column].sum())
+
+
+def _draw_totals(axes: Axes, transfers: pl.DataFrame) -> None:
+    totals = [_amount(transfers, column, direction) for _, column, direction in _BARS]
+    positive = [total for total in totals if total > 0] or [1]
+    unit_bytes, unit = byte_scale(max(positive))
+    is_linear = max(positive) / min(positive) <= _LINEAR_UP_TO
+    if is_linear:
+        _stack(axes, [[amount / unit_bytes for amount in row] for row in _by_fate(transfers)])
+        axes.set_xlim(0, 1.4 * max(positive) / unit_bytes)
+    else:
+        axes.barh(range(len(totals)), [total / unit_bytes for total in totals], color=GREY, height=0.6)
+        axes.set_xscale("log")
+        axes.set_xlim(min(positive) / 10 / unit_bytes, 60 * max(positive) / unit_bytes)
+    for row, total in enumerate(totals):
+        start = max(total, 0 if is_linear else min(positive) / 10) / unit_bytes
+        axes.annotate(
+            format_bytes(total),
+            (start, row),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7,
+        )
+    axes.set_xlabel(f"total ({unit}, {'by fate' if is_linear else 'logarithmic'})")
+    light_grid(axes, "x")
+
+
+def _by_fate(transfers: pl.DataFrame) -> list[list[int]]:
+    return [
+        [
+            _amount(transfers.filter(pl.col("fate") == fate), column, direction)
+            for _, column, direction in _BARS
+        ]
+        for fate in FATES
+    ]
+
+
+def _stack(axes: Axes, amounts: Sequence[Sequence[float]]) -> None:
+    left = [0.0] * len(_BARS)
+    for row, colour in zip(amounts, _FATE_COLOURS, strict=True):
+        axes.barh(range(len(_BARS)), row, left=left, color=colour, height=0.6)
+        left = [start + amount for start, amount in zip(left, row, strict=True)]
+
+
+def _draw_shares(
+    axes: Axes, transfers: pl.DataFrame, column: str, kinds: Sequence[str], colours: Sequence[str]
+) -> None:
+    amounts = {
+        kind: [
+            _amount(transfers.filter(pl.col(column) == kind), amount, direction)
+            for _, amount, direction in _BARS
+        ]
+        for kind in kinds
+    }
+    totals = [sum(amounts[kind][bar] for kind in kinds) for bar in range(len(_BARS))]
+    left = [0.0] * len(_BARS)
+    for kind, colour in zip(kinds, colours, strict=True):
+        if not any(amounts[kind]):
+            continue
+        shares = [
+            100 * amount / total if total else 0.0
+            for amount, total in zip(amounts[kind], totals, strict=True)
+        ]
+        axes.barh(
+            range(len(_BARS)),
+            shares,
+            left=left,
+            color=colour,
+            height=0.6,
+            edgecolor="white",
+            linewidth=0.4,
+            label=kind.replace("_", "-"),
+        )
+        left = [start + share for start, share in zip(left, shares, strict=True)]
+    axes.set_xlim(0, 100)
+    axes.set_xlabel(f"share by {column} (%)")
+    axes.tick_params(axis="y", length=0)
+    axes.legend(
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=2,
+        handlelength=1.0,
+        handleheight=1.0,
+        columnspacing=1.0,
+    )

@@ -1,1 +1,0 @@
-"""What can be told before a run: a rough estimate, what one request takes, how unlike the devices are."""

@@ -1,0 +1,292 @@
+"""The one entry to real models: load or train all that a federation needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from fedsim.models.cache import cache_folder, cache_key
+from fedsim.models.client_training_config import LocalTrainingConfig
+from fedsim.models.config import LoraConfig, ModelsConfig, PolicyConfig, ScratchModel
+from fedsim.models.real.client_training import PolicyTrainer
+from fedsim.models.real.dp_evaluator import source_hash as dp_sgd_source
+from fedsim.models.real.evaluation import Matches
+from fedsim.models.real.evaluator import ModelEvaluator, in_company
+from fedsim.models.real.initial_evaluation import FirstLooks
+from fedsim.models.real.language import LanguageModel, Shapes, Tokens
+from fedsim.models.real.policy import LanguagePolicy
+from fedsim.models.real.run_worker import Hold, network_of
+from fedsim.models.real.run_workers import Workers
+from fedsim.models.real.stacked import can_stack
+from fedsim.models.real.tokenizer import build_tokenizer
+from fedsim.models.real.training import fine_tune
+from fedsim.models.real.training_jobs import Job, JobProgress, run_jobs
+from fedsim.models.real.weights import weights_sha256
+from fedsim.models.real.zoo import WithoutAdapters, load_folder, load_source, with_lora
+from fedsim.processes.cores import cores_of_a_run
+from fedsim.sim import streams
+from fedsim.tasks.questions import Question, TaskData
+
+_Pair = tuple[PreTrainedModel, PreTrainedTokenizerBase]
+_CENTRE_QUESTIONS = 1000
+_TYPICAL = 0.99
+_PUBLIC_CLIENT = "client-public"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """The models of one federation.
+
+    Attributes:
+        policy: the server's policy.
+        evaluators: one per client, by client id.
+        reference: the frozen initial server model as an evaluator (the ``self`` control).
+        hashes: SHA-256 of every model's initial weights, by name (``server``, ``client-0`` ...).
+        trainer: trains the server's model on clients' rows, where the protocol's settings are a ``LocalTrainingConfig``.
+    """
+
+    policy: LanguagePolicy
+    evaluators: list[ModelEvaluator]
+    reference: ModelEvaluator
+    hashes: dict[str, str]
+    trainer: PolicyTrainer | None = None
+
+
+def load_models(
+    models: ModelsConfig,
+    policy: PolicyConfig,
+    data: TaskData,
+    seed: int,
+    threads: int = 1,
+    cache_dir: Path | None = None,
+    progress: JobProgress | None = None,
+    right: Matches | None = None,
+    processes: int | None = None,
+    workers: Workers | None = None,
+) -> Bundle:
+    """Load the server's policy and the clients' evaluators; train what the cache lacks.
+
+    Scratch models are trained in ``processes`` worker processes (1: in this one), by default as many as fit the
+    cores (or ``FEDSIM_PROCESSES``) at ``threads`` each. Sets torch's threads for this process.
+    ``workers`` take a share of sampling, scoring and evaluation, where the models are lean ones that can be stacked.
+    ``right(text, truth)`` says when an answer counts in ``Policy.evaluate``; by default ``data.answers`` does.
+
+    Raises:
+        ModelFileError: a named model cannot be used.
+    """
+    torch.set_num_threads(threads)
+    root = cache_folder(cache_dir) / "models"
+    processes = processes or max(1, cores_of_a_run() // threads)
+    folders = _trained(models, data, seed, threads, root, processes, progress)
+    network, tokenizer = _server(models, data, seed, folders)
+    texts = [question.text for question in _questions(data)]
+    hashes = {"server": weights_sha256(network)}
+    read = _Readings(texts)
+    tokens, shapes = read.by(tokenizer)
+    frozen: Any = deepcopy(network).requires_grad_(False)
+    lora = _adapters(models, policy)
+    if lora is not None:
+        network = with_lora(network, lora, streams.integer(seed, "lora"))
+        frozen = WithoutAdapters(network)
+    initial = LanguageModel(frozen, tokenizer, shapes, tokens)
+    centre = [question.text for question in [*data.auxiliary, *data.pool][:_CENTRE_QUESTIONS]]
+    looks = None
+    if right in (None, data.answers.right) and tokenizer.is_fast:  # a rule of somebody else's has no key
+        parts = {
+            "server": hashes["server"],
+            "vocabulary": tokenizer.backend_tokenizer.to_str(),
+            "lora": None if lora is None else lora.model_dump(),
+            "shapes": asdict(shapes),
+            "answers": asdict(data.answers),
+            "temperature": policy.temperature,
+            "max_new_tokens": policy.max_new_tokens,
+            "seed": seed,
+            "threads": threads,
+        }
+        looks = FirstLooks(root.parent / "first_looks", parts)
+    right = right or data.answers.right
+    live = LanguagePolicy(
+        LanguageModel(network, tokenizer, shapes, tokens),
+        initial,
+        policy,
+        right,
+        seed,
+        centre,
+        looks,
+        workers,
+    )
+    evaluators = []
+    for client, (client_network, client_tokenizer) in enumerate(_clients(models, data, folders)):
+        hashes[f"client-{client}"] = weights_sha256(client_network)
+        own_tokens, own_shapes = read.by(client_tokenizer)
+        language = LanguageModel(client_network, client_tokenizer, own_shapes, own_tokens)
+        evaluators.append(ModelEvaluator(language, policy.max_new_tokens))
+    if workers is not None:
+        share_out(workers, live, evaluators, seed)
+    return Bundle(
+        policy=live,
+        evaluators=list(in_company(evaluators, workers)),
+        reference=ModelEvaluator(initial, policy.max_new_tokens),
+        hashes=hashes,
+        trainer=PolicyTrainer(live, policy, right, seed) if isinstance(policy, LocalTrainingConfig) else None,
+    )
+
+
+def share_out(
+    workers: Workers, policy: LanguagePolicy, evaluators: Sequence[ModelEvaluator], seed: int
+) -> None:
+    """Have workers compute for these models, if they can be sent as weights alone; else they are not needed."""
+    languages = [evaluator.language for evaluator in evaluators]
+    if not (policy.language.is_lean and policy.initial.is_lean and can_stack(languages)):
+        workers.close()
+        return
+    config = {name: getattr(policy.config, name) for name in PolicyConfig.model_fields}
+    settings = {"policy": PolicyConfig(**config).model_dump(), "seed": seed}
+
+    def described() -> Hold:
+        return Hold(
+            network_of(policy.language),
+            network_of(policy.initial),
+            [network_of(language) for language in languages],
+            json.dumps(settings),
+        )
+
+    workers.hold(described)
+
+
+def _adapters(models: ModelsConfig, policy: PolicyConfig) -> LoraConfig | None:
+    """The server's adapters: a protocol that trains on clients says itself what is trained."""
+    if isinstance(policy, LocalTrainingConfig):
+        return policy.lora if policy.module == "lora" else None
+    return None if isinstance(models.server, ScratchModel) else models.server.lora
+
+
+def _trained(
+    models: ModelsConfig,
+    data: TaskData,
+    seed: int,
+    threads: int,
+    root: Path,
+    processes: int,
+    progress: JobProgress | None,
+) -> dict[str, Path]:
+    """Cache folders of all models that are trained from scratch, by name."""
+    wanted: list[tuple[str, ScratchModel, Sequence[Question]]] = []
+    if isinstance(models.server, ScratchModel):
+        wanted.append(("server", models.server, data.public))
+    if isinstance(models.clients, ScratchModel):
+        if models.client_privacy is None:
+            wanted += [(f"client-{k}", models.clients, rows) for k, rows in enumerate(data.private)]
+        else:
+            wanted.append((_PUBLIC_CLIENT, models.clients, data.public))
+    if not wanted:
+        return {}
+    tokenizer = build_tokenizer(_questions(data))
+    vocabulary = tokenizer.backend_tokenizer.to_str()
+    with TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        jobs = []
+        for name, settings, rows in wanted:
+            own_seed = streams.integer(seed, "train", name)
+            parts = {"settings": settings.model_dump(), "seed": own_seed, "tokenizer": vocabulary}
+            key = cache_key(parts, rows, threads)
+            jobs.append(Job(name, key, tuple(rows), settings, own_seed, Path(folder)))
+        folders = run_jobs(jobs, root, processes, threads, progress)
+    if models.client_privacy is not None:
+        folders |= _private_clients(models, data, seed, threads, root, processes, progress, folders)
+    if models.start == "dp_tuned" and "server" in folders:
+        own_seed = streams.integer(seed, "train", "server-dp")
+        base = folders["server"]
+        parts = {"settings": models.dp_tuning.model_dump(), "seed": own_seed, "base": base.name}
+        key = cache_key(parts, data.auxiliary, threads)
+        job = Job("server", key, data.auxiliary, models.dp_tuning, own_seed, base, base)
+        folders |= run_jobs([job], root, 1, threads, progress)
+    return folders
+
+
+def _private_clients(
+    models: ModelsConfig,
+    data: TaskData,
+    seed: int,
+    threads: int,
+    root: Path,
+    processes: int,
+    progress: JobProgress | None,
+    folders: dict[str, Path],
+) -> dict[str, Path]:
+    """Cache folders of the clients' models: the public one, tuned with DP-SGD on each client's rows; as it is without rows."""
+    settings, base = models.client_privacy, folders[_PUBLIC_CLIENT]
+    assert settings is not None
+    jobs = []
+    for client_id, rows in enumerate(data.private):
+        if rows:
+            own_seed = streams.integer(seed, "train", f"client-{client_id}-private")
+            parts = {
+                "settings": settings.model_dump(),
+                "seed": own_seed,
+                "base": base.name,
+                "source": dp_sgd_source(),
+            }
+            key = cache_key(parts, rows, threads)
+            jobs.append(Job(f"client-{client_id}", key, tuple(rows), settings, own_seed, base, base))
+    without_rows = {f"client-{k}": base for k, rows in enumerate(data.private) if not rows}
+    return run_jobs(jobs, root, processes, threads, progress) | without_rows
+
+
+def _server(models: ModelsConfig, data: TaskData, seed: int, folders: dict[str, Path]) -> _Pair:
+    """The server's network where the run starts."""
+    if isinstance(models.server, ScratchModel):
+        return load_folder(folders["server"])
+    network, tokenizer = load_source(models.server)
+    if models.start == "dp_tuned":
+        own_seed = streams.integer(seed, "train", "server-dp")
+        fine_tune(network, tokenizer, data.auxiliary, models.dp_tuning, own_seed)
+    return network, tokenizer
+
+
+def _clients(models: ModelsConfig, data: TaskData, folders: dict[str, Path]) -> Iterator[_Pair]:
+    """Every client's network; a folder or hub model is loaded once and shared, for nobody changes it."""
+    if isinstance(models.clients, ScratchModel):
+        for client in range(data.num_clients):
+            yield load_folder(folders[f"client-{client}"])
+        return
+    shared = load_source(models.clients)
+    for _ in range(data.num_clients):
+        yield shared
+
+
+def _questions(data: TaskData) -> list[Question]:
+    """All questions of a data set, in a fixed order."""
+    splits = [data.public, data.auxiliary, data.pool, data.validation, data.test, *data.private]
+    return [question for split in splits for question in split]
+
+
+class _Readings:
+    """All questions as tokens, once for every vocabulary: remembered ids, and shapes that fit them."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._texts = texts
+        self._known: dict[str | int, tuple[Tokens, Shapes]] = {}
+
+    def by(self, tokenizer: PreTrainedTokenizerBase) -> tuple[Tokens, Shapes]:
+        """What a tokenizer, or another one of the same vocabulary, reads."""
+        vocabulary = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else id(tokenizer)
+        if vocabulary not in self._known:
+            tokens = Tokens(tokenizer)
+            tokens.read(self._texts)
+            self._known[vocabulary] = tokens, _shapes([len(tokens.prompt_ids(text)) for text in self._texts])
+        return self._known[vocabulary]
+
+
+def _shapes(lengths: Sequence[int]) -> Shapes:
+    """Shapes whose width holds nearly all questions; the few longer ones take wider batches of their own."""
+    typical = sorted(lengths)[min(len(lengths) - 1, int(_TYPICAL * len(lengths)))]
+    return Shapes(prompt_tokens=typical)

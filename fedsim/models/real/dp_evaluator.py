@@ -1,0 +1,48 @@
+"""A client's model trained with DP-SGD: the public model of its size, tuned on its rows with clipped gradients and noise.
+
+What such a model says, in rewards or in probe bits, is post-processing: it reveals no more of a training row than the model
+would, however often it is asked. Not covered: the vocabulary (one character tokenizer is read off all questions of the run),
+and how many rows a client has, which its sampling rate is made from.
+
+References:
+    Abadi et al., Deep Learning with Differential Privacy, CCS 2016; Dwork, Roth, The Algorithmic Foundations of Differential
+    Privacy (2014), proposition 2.1 (post-processing).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from fedsim.models.real.dp_sgd import Protection, tune
+from fedsim.models.real.training import Trained, encode_rows
+from fedsim.privacy.config import EvaluatorPrivacyConfig
+from fedsim.records.source import code_fingerprint
+from fedsim.tasks.questions import Question
+
+_DETERMINING_SOURCES = ("dp_evaluator.py", "dp_sgd.py", "../../privacy/accounting.py")
+
+
+def tuned_privately(
+    network: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Question],
+    settings: EvaluatorPrivacyConfig,
+    seed: int,
+) -> Trained:
+    """Tune a network in place; its loss is not looked at, because it would be one more release."""
+    protection = Protection(settings.tuning.clip_norm, settings.noise_multiplier(len(rows)))
+    tune(network, encode_rows(tokenizer, rows), settings.tuning, protection, seed)
+    return Trained(settings.tuning.steps, float("nan"))
+
+
+@cache
+def source_hash() -> str:
+    """Hash of the code that determines the weights, for the cache's key."""
+    here = Path(__file__).parent
+    return "".join(
+        code_fingerprint((here / name).read_text(encoding="utf-8")) for name in _DETERMINING_SOURCES
+    )

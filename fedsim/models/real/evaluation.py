@@ -1,0 +1,103 @@
+"""Measuring a policy: greedy accuracy, pass@k, entropy and drift from the initial policy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from fedsim.models.config import PolicyConfig
+from fedsim.models.interfaces import Accuracy
+from fedsim.models.real.language import LanguageModel, by_width
+from fedsim.models.real.sampling import Sampled
+from fedsim.models.real.work_parts import Alone, LookPart, Sharing, looked
+from fedsim.tasks.questions import Question
+
+Matches = Callable[[str, str], bool]
+"""Whether a given answer counts as the true one: ``matches(given, truth)``."""
+
+_PASS_AT = 8
+
+
+def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
+    """Unbiased chance that at least one of k samples is right, ``1 - C(n - c, k) / C(n, k)``; NaN when n < k.
+
+    >>> pass_at_k(8, 1, 1)
+    0.125
+
+    References:
+        Chen et al., "Evaluating large language models trained on code" (arXiv 2107.03374), eq. 1.
+    """
+    if num_samples < k:
+        return math.nan
+    return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
+
+
+def measure(
+    language: LanguageModel,
+    initial: LanguageModel,
+    questions: Sequence[Question],
+    num_samples: int,
+    config: PolicyConfig,
+    matches: Matches,
+    seed: int,
+    sharing: Sharing | None = None,
+) -> Accuracy:
+    """Measure a policy on questions whose answers are the truth.
+
+    Samples are drawn by streams keyed by the question, the same ones for every version, so that a difference between two
+    versions is not one of luck. Entropy is a mean over all sampled tokens, the k3 KL over those of every question's
+    first sample. A truncated answer is wrong. NaN where nothing was sampled. ``sharing`` may do batches in other processes;
+    by default this one does them all.
+    """
+    greedy: dict[int, bool] = {}
+    correct: dict[int, int] = {}
+    entropy, drift = np.zeros(2), np.zeros(2)
+
+    def right(answer: Sampled, question: Question) -> bool:
+        return not answer.truncated and matches(language.answer_text(answer.ids), question.answer)
+
+    batches = by_width(language, questions, _text, config.questions_per_pass)
+    parts = [
+        LookPart(
+            tuple(language.prompt_ids(question.text) for question in batch),
+            tuple(question.question_id for question in batch),
+            num_samples,
+        )
+        for batch in batches
+    ]
+    looks = (sharing or Alone()).shared(parts, lambda part: looked(language, initial, config, seed, part))
+    for batch, look in zip(batches, looks, strict=True):
+        for question, answer in zip(batch, look.greedy, strict=True):
+            greedy[question.question_id] = right(answer, question)
+        if num_samples:
+            for question, answers in zip(batch, look.sampled, strict=True):
+                correct[question.question_id] = sum(right(answer, question) for answer in answers)
+                entropy += [sum(a.entropy_sum for a in answers), sum(len(a.ids) for a in answers)]
+            drift += look.drift
+    counts = [correct[question.question_id] for question in questions] if num_samples else []
+    domains = dict.fromkeys(question.domain for question in questions)
+    return Accuracy(
+        greedy=_mean([greedy[q.question_id] for q in questions]),
+        pass_at_1=_mean([pass_at_k(num_samples, c, 1) for c in counts]),
+        pass_at_8=_mean([pass_at_k(num_samples, c, _PASS_AT) for c in counts]),
+        greedy_by_domain={
+            d: _mean([greedy[q.question_id] for q in questions if q.domain == d]) for d in domains
+        },
+        entropy=_ratio(entropy),
+        kl_to_initial=_ratio(drift),
+        num_questions=len(questions),
+    )
+
+
+def _text(question: Question) -> str:
+    return question.text
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def _ratio(sums: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
+    return float(sums[0] / sums[1]) if sums[1] else math.nan

@@ -1,0 +1,73 @@
+"""Remembering how the initial policy did: every run of a seed starts from the same weights and asks the same questions.
+
+A measurement is a pure function of weights, questions, sampling settings and seed (``evaluation.py``), so it may be read back
+instead of made again. The key holds all of that, the platform, and the source of everything that computes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from fedsim.models.cache import platform_facts
+from fedsim.models.interfaces import Accuracy
+from fedsim.records.run_folder import write_atomically
+from fedsim.records.source import code_fingerprint
+from fedsim.tasks.questions import Question
+
+_DETERMINING_SOURCES = (
+    "models/real/batch_fitting.py", "models/real/language.py", "models/real/lean_llama.py", "models/real/likelihood.py",
+    "models/real/evaluation.py", "models/real/work_parts.py", "models/real/sampling.py", "models/real/tokenizer.py",
+    "models/real/run_worker.py", "models/real/zoo.py", "rl/losses.py", "tasks/matching.py", "sim/streams.py",
+)  # fmt: skip
+
+
+class FirstLooks:
+    """Accuracies of one initial policy, in files of a folder that runs share.
+
+    Args:
+        folder: where they are kept.
+        parts: what determines a measurement beside questions, samples and platform (JSON).
+    """
+
+    def __init__(self, folder: Path, parts: Mapping[str, Any]) -> None:
+        self._folder = folder
+        self._parts = dict(parts)
+
+    def look(
+        self, questions: Sequence[Question], num_samples: int, measure: Callable[[], Accuracy]
+    ) -> Accuracy:
+        """The accuracy on these questions: read back if any run has measured it, else measured and kept."""
+        path = self._folder / f"{self._key(questions, num_samples)}.json"
+        try:
+            return Accuracy(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):  # not there, or not ours: measure
+            pass
+        accuracy = measure()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(asdict(accuracy)).encode())
+        return accuracy
+
+    def _key(self, questions: Sequence[Question], num_samples: int) -> str:
+        material = {
+            "parts": self._parts,
+            "questions": [(q.question_id, q.domain, q.text, q.answer) for q in questions],
+            "samples": num_samples,
+            "platform": platform_facts(),
+            "source": _source_hash(),
+        }
+        return blake2b(json.dumps(material, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+@cache
+def _source_hash() -> str:
+    state = blake2b(digest_size=16)
+    for name in _DETERMINING_SOURCES:
+        path = Path(__file__).parents[2] / name
+        state.update(code_fingerprint(path.read_text(encoding="utf-8")).encode())
+    return state.hexdigest()

@@ -1,0 +1,206 @@
+"""Sampling and greedy decoding with shared prefixes: each token is drawn by inverse CDF from a given uniform."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from fedsim.models.config import PolicyConfig
+from fedsim.models.real.language import Ids, LanguageModel, Prefix
+from fedsim.sim import streams
+
+_WORTH_MOVING = 0.8
+"""Living rows move together when the batches shrink to this share: moving copies their cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One answer: its ids (the end token included when it came) and whether the limit cut it off."""
+
+    ids: Ids
+    truncated: bool
+    entropy_sum: float
+
+
+@torch.no_grad()
+def decode(
+    language: LanguageModel,
+    prefix: Prefix,
+    copies: int,
+    max_new_tokens: int,
+    uniforms: npt.NDArray[np.float64] | None,
+    temperature: float = 1.0,
+) -> list[list[Sampled]]:
+    """Continue every question ``copies`` times until the end token or the limit.
+
+    A step runs in batches of ``decode_rows`` rows, the last one smaller where that changes no bit; rows that ended leave,
+    and the rest move together when that saves enough. The token of row r at step t is the inverse CDF of
+    ``uniforms[r, t]``, or the most probable one.
+
+    Args:
+        language: the model.
+        prefix: ``n`` questions, already run.
+        copies: answers per question.
+        max_new_tokens: most tokens of an answer, the end token included.
+        uniforms: draws in (0, 1) ``[n * copies, max_new_tokens]``; None decodes greedily.
+        temperature: divides the logits.
+    """
+    num_rows = len(prefix.lengths) * copies
+    owners = torch.arange(len(prefix.lengths)).repeat_interleave(copies)
+    tokens = np.full((num_rows, max_new_tokens), language.end_id)
+    counts = np.zeros(num_rows, dtype=np.int64)
+    ended = np.zeros(num_rows, dtype=bool)
+    entropy = np.zeros(num_rows)
+
+    def choose(rows: npt.NDArray[np.int64], logits: Tensor, step: int) -> None:
+        picked, h = _pick(logits, None if uniforms is None else uniforms[rows, step], temperature)
+        tokens[rows, step], counts[rows] = picked, step + 1
+        ended[rows] = picked == language.end_id
+        entropy[rows] += h
+
+    everyone = np.arange(num_rows)
+    choose(everyone, prefix.logits[owners], 0)
+    batches: list[_Batch] = []
+    for step in range(1, max_new_tokens):
+        alive = everyone[~ended]
+        if not len(alive):
+            break
+        # A batch without a living row takes no more steps, so its cache is too short to move with the others.
+        batches = [batch for batch in batches if not ended[batch.rows].all()]
+        sizes = _batch_sizes(language, len(alive), prefix.bias.shape[1] + max_new_tokens - 2)
+        if step == 1 or sum(sizes) <= _WORTH_MOVING * sum(len(batch.rows) for batch in batches):
+            batches = _regroup(batches, prefix, owners, alive, sizes, max_new_tokens)
+        for batch in batches:
+            live = ~ended[batch.rows[: batch.count]]
+            last = torch.from_numpy(tokens[batch.rows, step - 1])[:, None]
+            logits = _step(language, prefix, owners, batch, last, step)
+            rows = batch.rows[: batch.count][live]
+            choose(rows, logits[: batch.count][torch.from_numpy(live)], step)
+    answers = [
+        Sampled(tuple(tokens[row, : counts[row]].tolist()), not ended[row], float(entropy[row]))
+        for row in everyone
+    ]
+    return [answers[start : start + copies] for start in range(0, num_rows, copies)]
+
+
+def sample_answers(
+    language: LanguageModel,
+    prefix: Prefix,
+    keys: Sequence[tuple[str, int]],
+    copies: int,
+    config: PolicyConfig,
+    seed: int,
+) -> list[list[Sampled]]:
+    """Sample ``copies`` answers to each question.
+
+    Token t of copy c of question i is drawn by element ``[c, t]`` of the stream ``(seed, *keys[i])``.
+    """
+    shape = (copies, config.max_new_tokens)
+    uniforms = np.concatenate([streams.generator(seed, *key).random(shape) for key in keys])
+    return decode(language, prefix, copies, config.max_new_tokens, uniforms, config.temperature)
+
+
+class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
+    """A cache layer with room for the tokens to come: appending writes in place instead of copying everything."""
+
+    def __init__(self, keys: Tensor, values: Tensor, room: int) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self._all_keys = torch.nn.functional.pad(keys, (0, 0, 0, room))
+        self._all_values = torch.nn.functional.pad(values, (0, 0, 0, room))
+        self.keys, self.values = keys, values
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Append one token's keys and values ``[rows, heads, 1, d]``."""
+        start, end = self.keys.shape[-2], self.keys.shape[-2] + key_states.shape[-2]
+        self._all_keys[:, :, start:end], self._all_values[:, :, start:end] = key_states, value_states
+        self.keys, self.values = self._all_keys[:, :, :end], self._all_values[:, :, :end]
+        return self.keys, self.values
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Rows with their cache; those past ``count`` are filling."""
+
+    rows: npt.NDArray[np.int64]
+    count: int
+    cache: DynamicCache
+
+
+def _batch_sizes(language: LanguageModel, count: int, past: int) -> list[int]:
+    """Rows of each batch for so many living rows: all full but the last one.
+
+    A batch lives on while its cache grows up to ``past`` tokens. How long the cache is concerns each row by itself (attention
+    mixes no rows), so the longest one stands for all.
+    """
+    full = language.shapes.decode_rows
+    whole, rest = divmod(count, full)
+    return [full] * whole + [language.rows(rest, full, 1, past)] * bool(rest)
+
+
+def _regroup(
+    batches: list[_Batch],
+    prefix: Prefix,
+    owners: Tensor,
+    alive: npt.NDArray[np.int64],
+    sizes: Sequence[int],
+    room: int,
+) -> list[_Batch]:
+    """Pack the living rows into batches of these sizes, the last of which may be filled up."""
+    if batches:
+        place = np.full(len(owners), -1, dtype=np.int64)
+        before = 0
+        for batch in batches:
+            place[batch.rows[: batch.count]] = before + np.arange(batch.count)
+            before += len(batch.rows)
+        stacks = zip(*(batch.cache.layers for batch in batches), strict=True)
+        layers = [(torch.cat([x.keys for x in same]), torch.cat([x.values for x in same])) for same in stacks]
+    else:
+        place = owners.numpy()
+        layers = list(zip(prefix.keys, prefix.values, strict=True))
+    packed: list[_Batch] = []
+    for size in sizes:
+        rows = alive[len(packed) * sizes[0] :][:size]
+        filled = np.concatenate([rows, np.repeat(rows[-1:], size - len(rows))])
+        index = torch.from_numpy(place[filled])
+        cache = DynamicCache()
+        cache.layers = [
+            _RoomyLayer(k.index_select(0, index), v.index_select(0, index), room) for k, v in layers
+        ]
+        packed.append(_Batch(filled, len(rows), cache))
+    return packed
+
+
+def _step(
+    language: LanguageModel, prefix: Prefix, owners: Tensor, batch: _Batch, last: Tensor, step: int
+) -> Tensor:
+    """Logits ``[rows, V]`` of a batch after one more token."""
+    owner = owners[torch.from_numpy(batch.rows)]
+    bias = torch.nn.functional.pad(prefix.bias[owner], (0, step))
+    positions = prefix.lengths[owner, None] + (step - 1)
+    return language.logits(last, bias[:, None, None, :], positions, batch.cache)[:, -1].float()
+
+
+def _pick(
+    logits: Tensor, uniforms: npt.NDArray[np.float64] | None, temperature: float
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Tokens ``[n]`` and the entropies of their distributions ``[n]``."""
+    log_probs = (logits.double() / temperature).log_softmax(-1)
+    probs = log_probs.exp()
+    entropy = -(probs * log_probs).sum(-1).numpy()
+    if uniforms is None:
+        return logits.argmax(-1).numpy(), entropy
+    cdf = probs.cumsum(-1)
+    # The last value is 1 up to rounding: scaling the draw keeps it inside.
+    draws = torch.from_numpy(uniforms)[:, None] * cdf[:, -1:]
+    return torch.searchsorted(cdf, draws, right=True).squeeze(-1).clamp_max(
+        logits.shape[-1] - 1
+    ).numpy(), entropy

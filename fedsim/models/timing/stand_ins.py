@@ -1,0 +1,215 @@
+"""Stand-ins for models and questions: timing fidelity, where tokens and bytes matter and weights do not.
+
+Nothing here learns. Questions are numbered texts, answers are short numbers, a candidate is right with a stated
+probability, and a client's answer is right with a skill that grows with its rows of the domain. All of it is keyed draws, so a
+timing run is as reproducible as a real one, imports no torch, and starts in a fraction of a second. Accuracy is never reported
+(it would be an invention): ``evaluate`` returns NaN, which the summary shows as null.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from fedsim.models.config import PolicyConfig
+from fedsim.models.interfaces import Accuracy, Candidate, Draw, FloatArray, Group, UpdateStats
+from fedsim.sim import streams
+from fedsim.tasks.config import PartitionConfig, SizesConfig, TasksConfig
+from fedsim.tasks.partition import deal
+from fedsim.tasks.questions import Question, TaskData
+
+RIGHT_SHARE = 0.3
+"""Probability that a stand-in candidate is right."""
+
+HALF_SKILL_ROWS = 100
+"""Rows of a domain at which a stand-in client answers half of its questions rightly."""
+
+VOCABULARY = 200
+"""Tokens in a stand-in vocabulary, as in the quick start's."""
+
+_CHARS_PER_TOKEN = 4
+_EMBEDDING = 16
+
+
+def task_data(config: TasksConfig, num_clients: int, seed: int) -> TaskData:
+    """Numbered questions in the sizes and the partition that the scenario asks for.
+
+    What was made last is kept: a run asks for the same again after its deadline was checked.
+    """
+    names = tuple(config.options)
+    return _task_data(names, config.sizes, config.partition, config.answers.coverage, num_clients, seed)
+
+
+@lru_cache(maxsize=1)
+def _task_data(
+    names: tuple[str, ...],
+    sizes: SizesConfig,
+    partition: PartitionConfig,
+    coverage: float,
+    num_clients: int,
+    seed: int,
+) -> TaskData:
+    private_rows = dict.fromkeys(names, sizes.num_private(num_clients) // len(names))
+    dealt = deal(partition, private_rows, num_clients, seed)
+    dealt.table.setflags(write=False)  # it may be shared
+    # One bulk draw for all answers: a hash for each of them would be a tenth of what `fedsim check` takes.
+    answers = _answers(sum(private_rows.values()) + sizes.pool + sizes.auxiliary, seed)
+    numbered = enumerate(answers)
+
+    def question(domain: str) -> Question:
+        number, answer = next(numbered)
+        return Question(number, domain, f"{domain} question {number:08d}", answer)
+
+    def split(size: int) -> tuple[Question, ...]:
+        return tuple(question(names[index % len(names)]) for index in range(size))
+
+    clients: list[list[Question]] = [[] for _ in range(num_clients)]
+    for name in names:
+        for owners in dealt.owners[name]:
+            row = question(name)
+            for owner in owners:
+                clients[owner].append(row)
+    pool = split(sizes.pool)
+    return TaskData(
+        domains=names,
+        public=(),
+        private=tuple(tuple(rows) for rows in clients),
+        auxiliary=split(sizes.auxiliary),
+        pool=pool,
+        validation=(),
+        test=(),
+        trusted=_trusted(pool, coverage, num_clients, seed),
+        partition=dealt.table,
+    )
+
+
+def _answers(count: int, seed: int) -> list[str]:
+    """Numbers of one to three digits; the first n of them are the same whatever ``count`` is."""
+    digits = streams.generator(seed, "digits").integers(1, 4, count)
+    shares = streams.generator(seed, "answer").random(count)
+    return [str(number) for number in (shares * 10**digits).astype(np.int64).tolist()]
+
+
+def _trusted(
+    pool: Sequence[Question], coverage: float, num_clients: int, seed: int
+) -> tuple[dict[int, str], ...]:
+    """The covered questions' answers, each at one client."""
+    if not coverage:
+        return ({},) * num_clients  # nobody writes into them
+    trusted: list[dict[int, str]] = [{} for _ in range(num_clients)]
+    covered = [q for q in pool if streams.uniform(seed, "covered", q.question_id) < coverage]
+    for q in covered:
+        trusted[streams.integer(seed, "owner", q.question_id) % num_clients][q.question_id] = q.answer
+    return tuple(trusted)
+
+
+class StandInPolicy:
+    """A policy of token counts; see the module."""
+
+    def __init__(self, config: PolicyConfig, seed: int) -> None:
+        self._config = config
+        self._seed = seed
+        self._version = 0
+
+    @property
+    def version(self) -> int:
+        """0 at the start, one more after every update."""
+        return self._version
+
+    def sample(self, draws: Sequence[Draw]) -> list[Group]:
+        """G keyed candidates per draw, right with probability ``RIGHT_SHARE``."""
+        return [Group(draw, self._version, tuple(self._candidates(draw))) for draw in draws]
+
+    def update(self, groups: Sequence[Group], advantages: Sequence[FloatArray]) -> UpdateStats:
+        """One version more; nothing is learned."""
+        self._version += 1
+        return UpdateStats(0.0, 0.0, 0.0, 0.0)
+
+    def fit(self, rows: Sequence[Question], steps: int) -> UpdateStats:
+        """One version more; nothing is learned."""
+        self._version += 1
+        return UpdateStats(0.0, 0.0, 0.0, 0.0)
+
+    def forget(self, draw_indices: Sequence[int]) -> None:
+        """Nothing is remembered."""
+
+    def embed(self, questions: Sequence[Question]) -> FloatArray:
+        """Unit vectors ``[n, 16]`` that cluster by domain."""
+        centres = {domain: _centre(domain) for domain in {q.domain for q in questions}}
+        hashes = b"".join(streams.digest("question", q.question_id, size=4 * _EMBEDDING) for q in questions)
+        uniforms = np.frombuffer(hashes, dtype="<u4").reshape(len(questions), _EMBEDDING) / 2.0**32
+        # Uniform noise of variance 0.3 squared around the domain's centre.
+        vectors = np.array([centres[q.domain] for q in questions]).reshape(-1, _EMBEDDING)
+        rows = vectors + 0.3 * math.sqrt(12) * (uniforms - 0.5)
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float64)
+
+    def evaluate(self, questions: Sequence[Question], num_samples: int) -> Accuracy:
+        """NaN: a stand-in has no accuracy."""
+        return Accuracy(math.nan, math.nan, math.nan, {}, math.nan, math.nan, len(questions))
+
+    def count_tokens(self, text: str) -> int:
+        """A token per four characters, at least one."""
+        return token_count(text)
+
+    def _candidates(self, draw: Draw) -> Iterator[Candidate]:
+        for g in range(self._config.group_size):
+            # One hash for both draws: its upper bits say whether the candidate is right, its lower 20 what else it is.
+            bits = streams.integer(self._seed, "candidate", draw.index, g)
+            right = (bits >> 20) < RIGHT_SHARE * 2**43
+            text = draw.question.answer if right else str(((bits & 0xFFFFF) * 1000) >> 20)
+            yield Candidate(text, min(self._config.max_new_tokens, token_count(text) + 1), truncated=False)
+
+
+def _centre(domain: str) -> FloatArray:
+    return streams.generator("domain", domain).normal(size=_EMBEDDING)
+
+
+class StandInEvaluator:
+    """A client's model of token counts: right with a skill that grows with its rows of the domain."""
+
+    def __init__(
+        self, client_id: int, rows: Mapping[str, int], known: Mapping[str, Question], seed: int
+    ) -> None:
+        self._client_id = client_id
+        self._skill = {domain: n / (n + HALF_SKILL_ROWS) for domain, n in rows.items()}
+        self._known = known
+        self._seed = seed
+
+    def expect(self, question: str, candidates: Sequence[str]) -> None:
+        """Nothing to prepare."""
+
+    def expect_answer(self, question: str) -> None:
+        """Nothing to prepare."""
+
+    def likelihood(self, question: str, candidates: Sequence[str]) -> list[float]:
+        """A keyed score per candidate, higher for the right one by the client's skill."""
+        truth = self._known[question]
+        skill = self._skill.get(truth.domain, 0.0)
+        noise = (streams.uniform(self._seed, "score", self._client_id, question, text) for text in candidates)
+        return [
+            0.5 * skill * (text == truth.answer) + 0.5 * draw
+            for text, draw in zip(candidates, noise, strict=True)
+        ]
+
+    def answers(self, questions: Sequence[str]) -> list[str]:
+        """The truth with the client's skill, else a wrong number."""
+        return [self._answer(question) for question in questions]
+
+    def count_tokens(self, text: str) -> int:
+        """A token per four characters, at least one."""
+        return token_count(text)
+
+    def _answer(self, question: str) -> str:
+        truth = self._known[question]
+        key = (self._seed, "own answer", self._client_id, question)
+        if streams.uniform(*key) < self._skill.get(truth.domain, 0.0):
+            return truth.answer
+        return f"{streams.integer(*key, 'wrong') % 1000 + 1000}"
+
+
+def token_count(text: str) -> int:
+    """Tokens of a text in timing fidelity: one per four characters, at least one."""
+    return -(-len(text) // _CHARS_PER_TOKEN) or 1

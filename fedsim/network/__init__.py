@@ -1,1 +1,0 @@
-"""The network: messages with their real encoded size, links that flows share, transport overhead."""

@@ -1,0 +1,256 @@
+"""The books of learning: groups, updates and evaluations as records, and when the run has gone far enough."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from fedsim.config.strict import StrictModel
+from fedsim.config.units import Bytes, PositiveSeconds
+from fedsim.models.interfaces import Accuracy, Evaluator, FloatArray, Policy, UpdateStats
+from fedsim.models.interfaces import Group as Candidates
+from fedsim.progress import Phase
+from fedsim.protocols.shared.correct_candidates import CorrectCandidates
+from fedsim.records.log import RecordLog
+from fedsim.records.rows import Evaluation, Group, GroupFate, Outcome, Ratio, Update
+from fedsim.tasks.questions import TaskData
+
+
+class StopConfig(StrictModel):
+    """When a run ends: the first condition that is met, and the summary says which."""
+
+    updates: int | None = Field(None, ge=1, description="optimiser steps of the server")
+    virtual: PositiveSeconds | None = Field(None, description="virtual time (with unit)")
+    wire_bytes: Bytes | None = Field(None, description="bytes on the wire, both directions (with unit)")
+    accuracy: float | None = Field(
+        None, gt=0, le=1, description="greedy accuracy on the validation questions"
+    )
+    wall: PositiveSeconds | None = Field(
+        None, description="real time (with unit); such a run cannot be reproduced"
+    )
+
+
+class EvaluationConfig(StrictModel):
+    """What is measured of the policy, and when. Evaluation is the simulator's view and takes no virtual time."""
+
+    every_updates: int = Field(
+        10, ge=1, description="optimiser steps between two looks at the validation questions"
+    )
+    samples: int = Field(8, ge=8, le=64, description="answers sampled per question for pass@1 and pass@8")
+    test: bool = Field(True, description="evaluate the test questions at the start and at the end")
+
+
+@dataclass(slots=True)
+class Monitor:
+    """Keeps the books of learning and says when to stop.
+
+    Attributes:
+        correct: per draw, which candidates equal the truth (the simulator's knowledge, for reward AUC).
+        by_domain: greedy accuracy per domain on the test questions, by policy version.
+        stopped: set when a stop condition was met; ``stopped_by`` says which.
+    """
+
+    log: RecordLog
+    now_s: Callable[[], float]
+    policy: Policy
+    data: TaskData
+    stop: StopConfig
+    evaluation: EvaluationConfig
+    phase: Phase
+    open_requests: Callable[[], int] = lambda: 0
+    correct: CorrectCandidates = field(default_factory=CorrectCandidates)
+    by_domain: dict[int, dict[str, float]] = field(default_factory=dict)
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    stopped_by: str = ""
+    num_updates: int = 0
+    _accuracy: float = math.nan
+    _evaluated: set[tuple[str, int]] = field(default_factory=set)
+    _dropped: int = 0
+    _rewards: list[float] = field(default_factory=list)
+    _started_at_wall_s: float = field(default_factory=time.monotonic)
+
+    def start(self) -> None:
+        """Look at the initial policy."""
+        self.evaluate("validation")
+        if self.evaluation.test:
+            self.evaluate("test")
+
+    def finish(self) -> None:
+        """Look at the final policy, unless that version has been looked at already."""
+        for split in ("validation", "test") if self.evaluation.test else ("validation",):
+            if (split, self.policy.version) not in self._evaluated:
+                self.evaluate(split)
+
+    def group(
+        self,
+        group: Candidates,
+        *,
+        dispatched_at_s: float,
+        completed_at_s: float,
+        rewards: FloatArray,
+        num_experts: int,
+        fate: GroupFate,
+    ) -> None:
+        """A question's group is final. ``rewards`` is ``[M, G]`` with NaN for what did not come."""
+        question = group.draw.question
+        correct = [self.data.answers.right(text, question.answer) for text in group.texts]
+        self.correct.put(group.draw.index, correct)
+        scored = rewards[np.isfinite(rewards).any(axis=1)] if rewards.size else rewards
+        mean, spread = _mean_and_spread(scored)
+        if scored.size:
+            self._rewards.append(mean)
+        self.log.add(
+            Group(
+                draw=group.draw.index,
+                question_id=question.question_id,
+                domain=question.domain,
+                policy_version=group.policy_version,
+                dispatched_at_s=dispatched_at_s,
+                completed_at_s=completed_at_s,
+                num_experts=num_experts,
+                num_answered=len(scored),
+                reward_mean=mean,
+                reward_std=spread,
+                zero_variance=spread == 0.0,
+                correct=sum(correct) / len(correct),
+                fate=fate,
+            )
+        )
+
+    def updated(
+        self, stats: UpdateStats, staleness: list[int], num_candidates: int, zero_variance: float
+    ) -> None:
+        """An optimiser step was made; look at the policy when it is time, and stop when it is enough."""
+        self.num_updates += 1
+        reward_mean = sum(self._rewards) / len(self._rewards) if self._rewards else 0.0
+        self._rewards.clear()
+        self.log.add(
+            Update(
+                policy_version=self.policy.version,
+                at_s=self.now_s(),
+                num_groups=len(staleness),
+                num_candidates=num_candidates,
+                staleness_mean=sum(staleness) / len(staleness) if staleness else 0.0,
+                staleness_max=max(staleness, default=0),
+                loss=stats.loss,
+                entropy=stats.entropy,
+                clip_fraction=stats.clip_fraction,
+                grad_norm=stats.grad_norm,
+                reward_mean=reward_mean,
+                zero_variance_share=zero_variance,
+            )
+        )
+        for part in stats.by_staleness:
+            self.log.add(Ratio(policy_version=self.policy.version, **asdict(part)))
+        if self.num_updates % self.evaluation.every_updates == 0:
+            self.evaluate("validation")
+        self._check_stop()
+        self.phase.advance(
+            1,
+            virtual_s=self.now_s(),
+            accuracy=self._accuracy,
+            reward=reward_mean,
+            in_flight=self.open_requests(),
+            dropped=self._dropped,
+            wire_bytes=self.log.wire_bytes,
+        )
+
+    def request_ended(self, outcome: Outcome) -> None:
+        """A request ended: count it for the live view and for ``stop.wire_bytes``."""
+        if outcome.status in ("dropped", "cut"):
+            self._dropped += 1
+        if self.stop.wire_bytes is not None and self.log.wire_bytes >= self.stop.wire_bytes:
+            self.end("wire_bytes")
+
+    def evaluate(self, split: Literal["validation", "test"]) -> Accuracy:
+        """Measure the policy on a split and put it on record."""
+        questions = self.data.validation if split == "validation" else self.data.test
+        self._evaluated.add((split, self.policy.version))
+        accuracy = self.policy.evaluate(questions, self.evaluation.samples if split == "test" else 0)
+        if split == "validation":
+            self._accuracy = accuracy.greedy
+        else:
+            self.by_domain[self.policy.version] = accuracy.greedy_by_domain
+        self.log.add(
+            Evaluation(
+                policy_version=self.policy.version,
+                at_s=self.now_s(),
+                split=split,
+                greedy=accuracy.greedy,
+                pass_at_1=accuracy.pass_at_1,
+                pass_at_8=accuracy.pass_at_8,
+                entropy=accuracy.entropy,
+                kl_to_initial=accuracy.kl_to_initial,
+                num_questions=accuracy.num_questions,
+            )
+        )
+        return accuracy
+
+    def end(self, reason: str) -> None:
+        """The run has gone far enough."""
+        if not self.stopped.is_set():
+            self.stopped_by = reason
+            self.stopped.set()
+
+    async def pause_if_over(self) -> None:
+        """Go no further when the run is over: whoever runs the protocol cancels it at this very instant."""
+        if self.stopped.is_set():
+            await asyncio.Event().wait()
+
+    def _check_stop(self) -> None:
+        stop = self.stop
+        if stop.updates is not None and self.num_updates >= stop.updates:
+            self.end("updates")
+        elif stop.accuracy is not None and self._accuracy >= stop.accuracy:
+            self.end("accuracy")
+        elif stop.wall is not None and time.monotonic() - self._started_at_wall_s >= stop.wall:
+            self.end("wall")
+
+
+class ClientAccuracy:
+    """The clients' true accuracy per domain on the validation questions, ``[K, D]``; computed once, when asked."""
+
+    def __init__(self, data: TaskData, evaluators: Sequence[Evaluator]) -> None:
+        self._data = data
+        self._evaluators = evaluators
+        self._table: FloatArray | None = None
+
+    def __call__(self) -> FloatArray:
+        """The table; NaN for a domain without questions."""
+        if self._table is None:
+            data = self._data
+            questions = data.validation or data.auxiliary
+            texts = [question.text for question in questions]
+            self._table = np.full((len(self._evaluators), len(data.domains)), np.nan)
+            for evaluator in self._evaluators:
+                for text in texts:
+                    evaluator.expect_answer(text)
+            for client_id, evaluator in enumerate(self._evaluators):
+                answers = evaluator.answers(texts)
+                for column, domain in enumerate(data.domains):
+                    right = [
+                        data.answers.right(answer, question.answer)
+                        for answer, question in zip(answers, questions, strict=True)
+                        if question.domain == domain
+                    ]
+                    self._table[client_id, column] = np.mean(right) if right else np.nan
+        return self._table
+
+
+def _mean_and_spread(scored: FloatArray) -> tuple[float, float]:
+    """Mean of all rewards that came, and mean over experts of each one's deviation; 0 where none came.
+
+    numpy's functions that look for NaN take six times as long and give the same bits where there is none.
+    """
+    if not scored.size:
+        return 0.0, 0.0
+    if np.isnan(scored).any():
+        return float(np.nanmean(scored)), float(np.nanmean(np.nanstd(scored, axis=1)))
+    return float(scored.mean()), float(scored.std(axis=1).mean())

@@ -1,0 +1,215 @@
+"""The summary of one run: every total is a sum over records, nothing is counted twice.
+
+``summarise`` is a pure function of the log and of a context that holds what no record may hold (wall time)
+or what only the simulator knows (which candidates were right). Rows are read once, in pieces, and none is kept but the
+evaluations; sums of floats are exact, so that the pieces do not show.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedsim.records.log import Chunk, RecordLog
+from fedsim.records.rows import (
+    GROUP_FATES,
+    SERVER_ID,
+    STATUSES,
+    Evaluation,
+    Group,
+    GroupFate,
+    Member,
+    Outcome,
+    Reward,
+    Transfer,
+    Update,
+)
+from fedsim.records.run_folder import plain
+from fedsim.records.totals import Auc, Clients, Load, Scores, Steps, Traffic, pairs_won
+
+_SCORED: tuple[GroupFate, ...] = ("trained", "too_stale")
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryContext:
+    """What a summary needs beside the records.
+
+    Attributes:
+        protocol: name of the protocol.
+        seed: the run's seed.
+        virtual_s: virtual instant at which the protocol returned.
+        wall_s: real seconds the run took.
+        stopped_by: which stop condition was met first.
+        initial_by_domain: greedy test accuracy per domain of the initial policy.
+        final_by_domain: the same of the final policy.
+        candidate_correct: per draw, whether each candidate equals the truth ``[G]`` (the simulator's
+            knowledge; for ``reward_auc_by_client`` only).
+        billed: what the run is billed as, in one line; None where everything counts as it is.
+        privacy: what the wire variant lets out, and what noise promises for the whole run; None where none is declared.
+        detection: whom the server came to distrust, against the truth; None where nobody is hostile on purpose.
+    """
+
+    protocol: str
+    seed: int
+    virtual_s: float
+    wall_s: float
+    stopped_by: str
+    initial_by_domain: Mapping[str, float] = field(default_factory=dict)
+    final_by_domain: Mapping[str, float] = field(default_factory=dict)
+    candidate_correct: Mapping[int, Sequence[bool]] = field(default_factory=dict)
+    billed: str | None = None
+    privacy: Mapping[str, Any] | None = None
+    detection: Mapping[str, Any] | None = None
+
+
+def summarise(log: RecordLog, context: SummaryContext) -> dict[str, Any]:
+    """The run in one JSON-ready dictionary; null where a number is undefined, never NaN. See ``Summary``."""
+    summary = Summary(context)
+    for chunk in log.chunks():
+        summary.add(chunk)
+    return summary.to_dict(log.sha256())
+
+
+class Summary:
+    """Sums over the rows of a run, which may come in pieces.
+
+    ``accuracy`` is of the test split, first and last evaluation (``validation`` likewise).
+    ``bytes.by_fate`` and ``bytes.by_purpose`` are wire bytes, both directions. ``leaves`` is what has left the clients,
+    useful or not, read from what went up (empty: nothing). ``learning.entropy`` and
+    ``kl_to_initial`` are of the last evaluation (test, else validation); ``clip_fraction`` is a mean over
+    updates, weighted by candidates; ``zero_variance_share`` is the share of scored groups without spread.
+    ``staleness.mean`` is weighted by groups. ``requests_under_way`` are those of ``requests`` without a usable reply that
+    were still under way when the protocol ended. ``detection`` stands there only where a scenario asks for it.
+    """
+
+    def __init__(self, context: SummaryContext) -> None:
+        self._context = context
+        self._evaluations: list[Evaluation] = []
+        self._traffic = Traffic()
+        self._requests: Counter[str] = Counter()
+        self._under_way = 0
+        self._groups: Counter[str] = Counter()
+        self._flat_groups = 0
+        self._updates = Steps()
+        self._rewards = Scores(context.candidate_correct)
+        self._load = Load()
+        self._clients = Clients()
+
+    def add(self, chunk: Chunk) -> None:
+        """Count the next rows."""
+        self._evaluations += chunk.of(Evaluation)
+        outcomes, transfers, groups = chunk.of(Outcome), chunk.of(Transfer), chunk.of(Group)
+        self._traffic.add(transfers)
+        self._requests.update(row.status for row in outcomes)
+        # Those that the protocol's end overtook ended after it.
+        end_s = self._context.virtual_s
+        self._under_way += sum(row.status != "ok" and row.ended_at_s > end_s for row in outcomes)
+        self._groups.update(row.fate for row in groups)
+        self._flat_groups += sum(row.zero_variance for row in groups if row.fate in _SCORED)
+        self._updates.add(chunk.of(Update))
+        self._rewards.add(chunk.of(Reward))
+        self._clients.add(chunk.of(Member))
+        self._load.add(chunk)
+
+    def to_dict(self, records_sha256: str) -> dict[str, Any]:
+        """The summary of all rows so far, as JSON-ready dictionaries."""
+        context = self._context
+        return dict(
+            plain(
+                {
+                    "protocol": context.protocol,
+                    "seed": context.seed,
+                    "virtual_s": context.virtual_s,
+                    "wall_s": context.wall_s,
+                    "stopped_by": context.stopped_by,
+                    "accuracy": _accuracy(self._evaluations, "test") | {"by_domain": _by_domain(context)},
+                    "validation": _accuracy(self._evaluations, "validation"),
+                    "bytes": self._traffic.to_dict(),
+                    "leaves": self._traffic.leaves(),
+                    "requests": {status: self._requests[status] for status in STATUSES}
+                    | {"total": self._requests.total()},
+                    "requests_under_way": self._under_way,
+                    "groups": {fate: self._groups[fate] for fate in GROUP_FATES}
+                    | {"total": self._groups.total()},
+                    "updates": self._updates.num,
+                    "staleness": {
+                        "mean": self._updates.staleness.value(),
+                        "max": self._updates.staleness_max,
+                    },
+                    "learning": self._learning(),
+                    "load": self._load.to_dict(),
+                    "billed": context.billed,
+                    "privacy": context.privacy,
+                    "clients": self._clients.to_dict(),
+                    "one_off": {"client_training": self._clients.training()},
+                    **({} if context.detection is None else {"detection": context.detection}),
+                    "records_sha256": records_sha256,
+                }
+            )
+        )
+
+    def _learning(self) -> dict[str, Any]:
+        tested = [row for row in self._evaluations if row.split == "test"] or self._evaluations
+        last = tested[-1] if tested else None
+        num_scored = sum(self._groups[fate] for fate in _SCORED)
+        return {
+            "entropy": last.entropy if last else None,
+            "kl_to_initial": last.kl_to_initial if last else None,
+            "clip_fraction": self._updates.clip_fraction.value(),
+            "zero_variance_share": self._flat_groups / num_scored if num_scored else None,
+            "reward_auc_by_client": {
+                "server" if client == SERVER_ID else str(client): auc.value()
+                for client, auc in sorted(self._rewards.by_client.items())
+            },
+            "reward_auc_by_evaluator": {
+                evaluator: auc.value() for evaluator, auc in sorted(self._rewards.by_evaluator.items())
+            },
+        }
+
+
+def leaves(rows: Iterable[Transfer]) -> list[str]:
+    """What has left the clients: ``scalars``, ``answers``, ``weights``, ``synthetic rows``, ``private rows``; in that order.
+
+    Bytes of a message that was cut or came too late have left as well.
+    """
+    traffic = Traffic()
+    traffic.add([*rows])
+    return traffic.leaves()
+
+
+def within_group_auc(
+    rewards: Iterable[Reward], candidate_correct: Mapping[int, Sequence[bool]]
+) -> float | None:
+    """Probability that a right candidate is scored above a wrong one of the same group; ties count one half.
+
+    AUC = sum over groups, right i and wrong j of (1[r_i > r_j] + 1/2 1[r_i = r_j]) / number of such pairs.
+    Each pair weighs the same. Scores that are NaN, and draws without known correctness, are left out.
+
+    Returns:
+        The AUC in [0, 1], or None if no group holds both a right and a wrong candidate.
+    """
+    auc = Auc()
+    for row in rewards:
+        known = candidate_correct.get(row.draw)
+        if known is not None:
+            auc.add(*pairs_won(row, known))
+    return auc.value()
+
+
+def _accuracy(evaluations: list[Evaluation], split: str) -> dict[str, Any]:
+    rows = [row for row in evaluations if row.split == split]
+    first, last = (rows[0], rows[-1]) if rows else (None, None)
+    return {
+        name: {"initial": getattr(first, name, None), "final": getattr(last, name, None)}
+        for name in ("greedy", "pass_at_1", "pass_at_8")
+    } | {"num_questions": last.num_questions if last else 0}
+
+
+def _by_domain(context: SummaryContext) -> dict[str, dict[str, float | None]]:
+    initial, final = context.initial_by_domain, context.final_by_domain
+    return {
+        domain: {"initial": initial.get(domain), "final": final.get(domain)}
+        for domain in {**initial, **final}
+    }

@@ -1,1 +1,0 @@
-"""Exact replay: what models said goes to a tape, so that a run can be resumed after a kill and verified afterwards."""

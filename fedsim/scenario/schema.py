@@ -1,0 +1,431 @@
+"""Scenarios: one YAML file says everything about a run. This module alone reads them.
+
+`read_scenario` reads a file, applies ``--set`` overrides, validates strictly and names the line of an error.
+The settings models live beside the code that uses them; here they are composed. A protocol's settings are
+those of the module that ``protocol.name`` names (third parties register theirs under the ``fedsim.protocols``
+entry point). Nothing heavy is imported: a scenario is checked without torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
+
+from fedsim import protocols
+from fedsim.config import files as input_files
+from fedsim.config.limits import MAX_YAML_BYTES
+from fedsim.config.strict import PlainName, Seed, SettingError, StrictModel
+from fedsim.config.units import PositiveSeconds
+from fedsim.config.validation import nearest, scenario_error
+from fedsim.config.yaml import Document, Override, assign, read, to_yaml
+from fedsim.errors import ScenarioError
+from fedsim.federation.hostile_config import HostileConfig
+from fedsim.federation.text_lengths import TextConfig
+from fedsim.models.config import BillAs, ModelsConfig, is_config_file
+from fedsim.processes.config import ComputeConfig
+from fedsim.protocols.shared.monitor import EvaluationConfig, StopConfig
+from fedsim.scenario import migrations, named_worlds
+from fedsim.sim.devices.config import (
+    AlwaysConfig,
+    AvailabilityConfig,
+    ClientsConfig,
+    DropoutConfig,
+    ServerConfig,
+)
+from fedsim.sim.devices.correlate import CorrelateConfig, refuse_nothing_to_order
+from fedsim.sim.devices.slowdown_config import SlowdownConfig
+from fedsim.sim.faults.config import FaultConfig
+from fedsim.sim.network.config import NetworkConfig
+from fedsim.tasks.config import TasksConfig
+
+
+@dataclass(frozen=True, slots=True)
+class _KeyOrigins:
+    """Where a scenario's keys were written; scenarios that differ in nothing else are equal."""
+
+    document: Document = field(compare=False)
+
+
+class LimitsConfig(StrictModel):
+    """Where a run that does not end is ended: exceeding a limit is an error, unlike a stop condition."""
+
+    virtual: PositiveSeconds = Field(30 * 86_400.0, description="longest virtual time (time)")
+    events: int = Field(200_000_000, ge=1, description="most events on the virtual clock (count)")
+
+
+class Scenario(StrictModel):
+    """Everything that decides a run: one resolved scenario on one platform gives one set of records."""
+
+    name: PlainName = Field(description="name of the run and its folder: a-z, 0-9, dot, dash and underscore")
+    seed: Seed = Field(0, description="root of every random draw (whole number)")
+    fidelity: Literal["real", "timing"] = Field(
+        "real",
+        description="real: models compute; timing: token counts alone (time and bytes, no torch)",
+    )
+    stop: StopConfig = Field(description="when the run ends; the first condition that is met")
+    # The settings of the protocol that is named: `_scenario_model` puts their model here.
+    protocol: Any = Field(description="the protocol's name and its settings")
+    tasks: TasksConfig = Field(TasksConfig.defaults(), description="questions, and who owns which")
+    models: ModelsConfig = Field(
+        ModelsConfig.defaults(), description="language models of the server and the clients"
+    )
+    text: TextConfig | None = Field(
+        None, description="stated lengths of texts instead of their own (models.bill_as needs them)"
+    )
+    clients: ClientsConfig = Field(description="device classes by preset name, or a file of devices")
+    server: ServerConfig = Field(ServerConfig.defaults(), description="the server's machine")
+    world: Literal["none", "mild", "middle", "severe"] | None = Field(
+        None,
+        description="a named world: network, availability, dropout and slowdowns where they are not set; then written out",
+    )
+    network: NetworkConfig = Field(
+        NetworkConfig.defaults(), description="the server's link and the transport"
+    )
+    availability: AvailabilityConfig = Field(AlwaysConfig.defaults(), description="when devices are there")
+    dropout: DropoutConfig = Field(DropoutConfig.defaults(), description="how devices give tasks up")
+    slowdowns: tuple[SlowdownConfig, ...] = Field(
+        (),
+        description="how devices compute more slowly than their profile says; a list of laws that multiply",
+    )
+    faults: tuple[FaultConfig, ...] = Field((), description="what breaks, on whom and when (list)")
+    hostile: tuple[HostileConfig, ...] = Field(
+        (), description="which experts score falsely, and how (list; protocols whose clients send rewards)"
+    )
+    correlate: CorrelateConfig | None = Field(
+        None, description="makes the owners of a domain, or of most data, the slow or absent devices"
+    )
+    evaluation: EvaluationConfig = Field(
+        EvaluationConfig.defaults(), description="what is measured, and how often"
+    )
+    compute: ComputeConfig = Field(
+        ComputeConfig.defaults(), description="the machine that runs the simulation"
+    )
+    limits: LimitsConfig = Field(LimitsConfig.defaults(), description="bounds on a run that does not end")
+
+    _folder: Path = PrivateAttr(default_factory=Path)
+    _key_origins: _KeyOrigins | None = PrivateAttr(default=None)
+
+    @field_validator("stop")
+    @classmethod
+    def _ends(cls, stop: StopConfig) -> StopConfig:
+        conditions = list(StopConfig.model_fields)
+        if all(getattr(stop, condition) is None for condition in conditions):
+            raise ValueError(f"no stop condition; give at least one of {', '.join(conditions)}")
+        return stop
+
+    @model_validator(mode="after")
+    def _billed_with_its_text(self) -> Scenario:
+        if self.models.bill_as is not None and self.text is None:
+            raise ValueError(
+                "models.bill_as needs text: state how long questions, rationales and answers are, "
+                "e.g. text: {question: 100, rationale: {median: 250, p95: 800}, answer: 8}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _slow_devices_exist(self) -> Scenario:
+        known = [name for name, settings in self.clients.classes.items() if settings.count]
+        for index, law in enumerate(self.slowdowns):
+            for name in law.classes:
+                if self.clients.file is None and name not in known:
+                    raise SettingError(
+                        f"slowdowns.{index}.classes names {name!r}, but clients has none of them (it has: {', '.join(known)})",
+                        *("slowdowns", index, "classes"),
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_correlate(self) -> Scenario:
+        if self.correlate is not None:
+            refuse_nothing_to_order(self.correlate, self.availability, self.dropout)
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the scenario file: relative paths in it start here."""
+        return self._folder
+
+    def origin(self, key: Sequence[str | int]) -> str | None:
+        """Where a key was written, for messages: ``file:line``, an override or a named world; None if that is not known."""
+        if self._key_origins is None:
+            return None
+        document = self._key_origins.document
+        origin = document.origin(tuple(key))
+        return None if origin == document.source else origin
+
+    def anchored(self) -> Scenario:
+        """The same scenario with its relative paths (files, model folders) made absolute, able to run from anywhere."""
+        models = self.models
+        return self.model_copy(
+            update={
+                "tasks": self._anchor(self.tasks, "file"),
+                "clients": self._anchor(self.clients, "file"),
+                "availability": self._anchor(self.availability, "file"),
+                "network": self._anchored_network(self.network),
+                "models": models.model_copy(
+                    update={
+                        "server": self._anchor(models.server, "path"),
+                        "clients": self._anchor(models.clients, "path"),
+                        "bill_as": self._anchored_billing(models.bill_as),
+                    }
+                ),
+            }
+        )
+
+    def input_files(self) -> dict[str, Path]:
+        """The files that a run reads, by the key that names each; model folders are not among them."""
+        named = {
+            "tasks.file": self.tasks.file,
+            "clients.file": getattr(self.clients, "file", None),
+            "availability.file": getattr(self.availability, "file", None),
+            "network.edges.file": getattr(self.network.edges, "file", None),
+        }
+        named |= {
+            f"models.bill_as.{side}": architecture
+            for side, architecture in self.models.bill_as or ()
+            if is_config_file(architecture)
+        }
+        return {key: self._folder / file for key, file in named.items() if file is not None}
+
+    def _anchor(self, settings: StrictModel, key: str) -> StrictModel:
+        given = getattr(settings, key, None)
+        if given is None:
+            return settings
+        return settings.model_copy(update={key: self._absolute(given)})
+
+    def _absolute(self, given: str) -> str:
+        path = self._folder / given
+        try:
+            return str(path.resolve())
+        except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a null byte
+            raise ScenarioError(f"{path}: cannot be read: {input_files.why(error)}") from None
+
+    def _anchored_network(self, network: NetworkConfig) -> NetworkConfig:
+        if network.edges is None:
+            return network
+        return network.model_copy(update={"edges": self._anchor(network.edges, "file")})
+
+    def _anchored_billing(self, bill_as: BillAs | None) -> BillAs | None:
+        if bill_as is None:
+            return None
+        return bill_as.model_copy(
+            update={
+                side: self._absolute(architecture)
+                for side, architecture in bill_as
+                if is_config_file(architecture)
+            }
+        )
+
+    def resolved(self) -> dict[str, Any]:
+        """Every setting with its default filled in, as plain data that `scenario_from` reads back."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """The resolved scenario as a scenario file, without the keys that are not set and would not be by default."""
+        return to_yaml(_without_unset(self, self.resolved()))
+
+
+def read_scenario(
+    source: str | Path, assignments: Sequence[str | Override] = (), seed: int | None = None
+) -> Scenario:
+    """Read a scenario file, or a shipped scenario by its bare name.
+
+    Args:
+        source: path, or name such as ``quickstart``.
+        assignments: overrides ``path.to.key=value``, whose values are YAML, or where else they were written.
+        seed: replaces the scenario's seed.
+
+    Raises:
+        ScenarioError: something is wrong; the message is one line that says where, what, and what is allowed.
+    """
+    path = find_scenario(source)
+    document = read(path)
+    if "variants" in document.data:
+        raise ScenarioError(f"{path} is a comparison of several runs; give it to fedsim compare")
+    if "axes" in document.data:
+        raise ScenarioError(f"{path} is a sweep of many runs; give it to fedsim stress")
+    for assignment in assignments:
+        assign(document, assignment)
+    if seed is not None:
+        assign(document, f"seed={seed}", origin=f"--seed {seed}")
+    return _validate(document, path.parent)
+
+
+def scenario_from(data: Mapping[str, Any], folder: Path | str = ".") -> Scenario:
+    """Build a scenario from plain data, e.g. a dictionary in a notebook or a manifest's resolved scenario.
+
+    Raises:
+        ScenarioError: as for `read_scenario`, without lines.
+    """
+    try:
+        plain = json.loads(json.dumps(data, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ScenarioError(f"scenario: must be plain data, as in YAML: {error}") from error
+    if not isinstance(plain, dict):
+        raise ScenarioError(f"scenario: is {plain!s:.60}; must be a mapping")
+    return _validate(Document(plain, {}, "scenario"), Path(folder))
+
+
+def _validate(document: Document, folder: Path) -> Scenario:
+    named_worlds.expand(document)
+    name = _protocol_name(document)
+    migrations.refuse_old_keys(document, name)
+    model = _scenario_model(name)
+    try:
+        scenario = model.model_validate_json(json.dumps(document.data))
+    except ValidationError as error:
+        raise scenario_error(error, document, model) from None
+    scenario._folder, scenario._key_origins = folder, _KeyOrigins(replace(document, data={}))
+    return scenario
+
+
+def _protocol_name(document: Document) -> str:
+    """The name under ``protocol``; the short form ``protocol: fedgrpo`` is written out in place."""
+    protocol = document.data.get("protocol")
+    if isinstance(protocol, str):
+        document.data["protocol"] = protocol = {"name": protocol}
+    given = protocol.get("name") if isinstance(protocol, dict) else None
+    if isinstance(given, str) and protocols.is_known(given):
+        return given
+    known = protocols.names()
+    where = document.origin(("protocol", "name"))
+    allowed = f"must be one of {', '.join(known)}"
+    if given is None:
+        raise ScenarioError(f"{where}: protocol.name is missing; {allowed}")
+    raise ScenarioError(f"{where}: protocol.name is {given!r}; {allowed}{nearest(str(given), known)}")
+
+
+def _without_unset(settings: BaseModel, written: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's plain data without nulls, but for those that replace a default which is something."""
+    kept: dict[str, Any] = {}
+    fields = {info.alias or name: (name, info) for name, info in type(settings).model_fields.items()}
+    for key, plain in written.items():
+        name, info = fields.get(key, (key, None))
+        value = getattr(settings, name)
+        if plain is None:
+            if (
+                info is not None
+                and info.get_default(call_default_factory=True, validated_data={}) is not None
+            ):
+                kept[key] = None
+        elif isinstance(value, BaseModel):
+            kept[key] = _without_unset(value, plain)
+        elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+            kept[key] = [_without_unset(one, data) for one, data in zip(value, plain, strict=True)]
+        else:
+            kept[key] = plain
+    return kept
+
+
+@cache
+def _scenario_model(protocol_name: str) -> type[Scenario]:
+    """`Scenario` with the settings of one protocol, so that an error in them names its own key."""
+    settings = protocols.load(protocol_name).Config
+    if "name" not in settings.model_fields:
+        settings = _with_name(settings, protocol_name)
+    description = Scenario.model_fields["protocol"].description
+    return create_model("Scenario", __base__=Scenario, protocol=(settings, Field(description=description)))
+
+
+def _with_name(settings: type[StrictModel], name: str) -> type[StrictModel]:
+    kind: Any = Literal[name]
+    return create_model(settings.__name__, __base__=settings, name=(kind, Field(description="the protocol")))
+
+
+def protocol_settings() -> dict[str, type[StrictModel]]:
+    """The settings model of every known protocol, by name."""
+    models: dict[str, Any] = {
+        name: _scenario_model(name).model_fields["protocol"].annotation for name in protocols.names()
+    }
+    return models
+
+
+def shipped_scenarios() -> dict[str, Path]:
+    """Scenarios that come with fedsim, by bare name; one in a sub-folder by ``folder/name``."""
+    return {name: path for name, path in _shipped_files().items() if _kind(path) == "scenario"}
+
+
+def shipped_comparisons() -> dict[str, Path]:
+    """Comparisons (a scenario in several variants and seeds) that come with fedsim, by name likewise."""
+    return {name: path for name, path in _shipped_files().items() if _kind(path) == "comparison"}
+
+
+def shipped_sweeps() -> dict[str, Path]:
+    """Stress sweeps (a scenario under every setting of some axes) that come with fedsim, by name likewise."""
+    return {name: path for name, path in _shipped_files().items() if _kind(path) == "sweep"}
+
+
+def find_scenario(source: str | Path) -> Path:
+    """The file that a path or a bare name means, be it a scenario or a comparison.
+
+    Raises:
+        ScenarioError: there is no such file and nothing shipped under that name.
+    """
+    path, shipped = Path(source), _shipped_files()
+    try:
+        if path.is_file():
+            return path
+        if str(source) in shipped:
+            return shipped[str(source)]
+        if path.is_dir():
+            raise ScenarioError(f"{path} is a folder; give a scenario file")
+        if path.exists():
+            raise ScenarioError(f"{path}: cannot be read: not a regular file")
+    except OSError as error:  # e.g. a name that is too long
+        raise ScenarioError(f"{path}: cannot be read: {error.strerror}") from None
+    hint = nearest(path.with_suffix("").as_posix(), shipped) or nearest(path.stem, shipped)
+    raise ScenarioError(f"{source}: no such file{hint} (shipped: {', '.join(shipped) or 'none'})")
+
+
+def is_comparison(source: str | Path) -> bool:
+    """Whether a path or a shipped name means a comparison of several runs, not one scenario.
+
+    Raises:
+        ScenarioError: as for `find_scenario`, or the file cannot be read.
+    """
+    return _kind_of(source) == "comparison"
+
+
+def is_sweep(source: str | Path) -> bool:
+    """Whether a path or a shipped name means a stress sweep.
+
+    Raises:
+        ScenarioError: as for `find_scenario`, or the file cannot be read.
+    """
+    return _kind_of(source) == "sweep"
+
+
+def _kind_of(source: str | Path) -> str:
+    return _kind(find_scenario(source))
+
+
+def _shipped_files() -> dict[str, Path]:
+    spec = find_spec("scenarios")
+    if spec is None or spec.origin is None:
+        return {}
+    root = Path(spec.origin).parent
+    files = sorted(root.rglob("*.yaml"), key=lambda path: (len(path.relative_to(root).parts), path))
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in files}
+
+
+def _kind(path: Path) -> Literal["scenario", "comparison", "sweep"]:
+    content = input_files.read_bytes(path, MAX_YAML_BYTES, ScenarioError)
+    lines = content.decode(errors="replace").splitlines()  # whoever reads the file names a wrong byte's line
+    if any(line.startswith("variants:") for line in lines):
+        return "comparison"
+    return "sweep" if any(line.startswith("axes:") for line in lines) else "scenario"

@@ -1,1 +1,0 @@
-"""Who is asked: the confidence graph and the controls it is compared with."""

@@ -1,0 +1,314 @@
+"""From work to seconds and joules: a roofline over the modelled model's architecture.
+
+Work is counted in floating-point operations (a multiply-add is two) and bytes moved to or from memory. With N
+the parameters that multiply (all but the input embedding), V h the output head, and attention ``4 L H d`` per
+pair of (new token, visible token), for L layers of H heads of size d:
+
+- forward, n new tokens after p cached ones: ``2 (N - V h) n + 2 V h (positions with logits) + 4 L H d (n p +
+  n (n + 1) / 2)``
+- decoding moves all weights once per step, whatever the number of rows, and each row's key-value cache once
+- training costs three forwards (two of them backwards) plus the optimiser's traffic
+
+Left out: norms, softmax, biases' additions and activations' traffic (together below a few percent), padding,
+and whatever a runtime wastes beyond the two efficiencies of a profile.
+
+References:
+    Williams, Waterman, Patterson, Roofline, CACM 52 (2009); Kaplan et al., Scaling Laws (2020), table 1;
+    Pope et al., Efficiently Scaling Transformer Inference (2022), section 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from fedsim.config.files import read_json
+from fedsim.errors import ModelFileError, ScenarioError
+from fedsim.sim import streams
+from fedsim.sim.devices.presets import architectures, unknown_name
+from fedsim.sim.devices.profile import DeviceProfile
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Architecture of a decoder with rotary positions, RMS norms, grouped-query attention and a gated MLP.
+
+    ``tied`` means that input embedding and output head are one matrix. ``qkv_bias`` and ``output_bias`` say
+    which attention projections carry a bias, ``mlp_bias`` whether the three MLP projections do.
+    """
+
+    num_layers: int
+    hidden: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    ffn: int
+    vocab: int
+    tied: bool
+    qkv_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    bytes_per_parameter: float = 2.0
+
+    @property
+    def num_parameters(self) -> int:
+        """All parameters, a tied matrix counted once."""
+        head = 0 if self.tied else self.vocab * self.hidden
+        return self.num_layers * self._layer_parameters + self.hidden + self.vocab * self.hidden + head
+
+    @property
+    def block_parameters(self) -> int:
+        """Parameters between embedding and head: layers and the final norm."""
+        return self.num_layers * self._layer_parameters + self.hidden
+
+    @property
+    def head_parameters(self) -> int:
+        """Parameters of the output head, V h."""
+        return self.vocab * self.hidden
+
+    @property
+    def weight_bytes(self) -> float:
+        """Bytes read by one forward pass with logits: all weights but a separate input embedding's table."""
+        return self.bytes_per_parameter * (self.block_parameters + self.head_parameters)
+
+    @property
+    def kv_bytes_per_token(self) -> float:
+        """Key-value cache of one token: ``2 L H_kv d`` numbers of ``bytes_per_parameter`` each."""
+        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * self.bytes_per_parameter
+
+    @property
+    def attention_flop_per_pair(self) -> int:
+        """FLOP of one new token looking at one visible token: ``4 L H d`` (scores and weighted values)."""
+        return 4 * self.num_layers * self.num_heads * self.head_dim
+
+    @property
+    def flop_per_token(self) -> int:
+        """Linear FLOP of one token's forward pass with logits, without attention: ``2 (N)``."""
+        return 2 * (self.block_parameters + self.head_parameters)
+
+    @property
+    def _layer_parameters(self) -> int:
+        query, key_value = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        attention = self.hidden * (2 * query + 2 * key_value)
+        biases = (query + 2 * key_value) * self.qkv_bias + self.hidden * self.output_bias
+        mlp = 3 * self.hidden * self.ffn + (2 * self.ffn + self.hidden) * self.mlp_bias
+        return attention + biases + mlp + 2 * self.hidden
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one computation asks of a device: FLOP and bytes of memory traffic. Works add up."""
+
+    flop: float
+    memory_bytes: float
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.flop + other.flop, self.memory_bytes + other.memory_bytes)
+
+
+NO_WORK = Work(0.0, 0.0)
+_JITTER = streams.joined("compute-jitter")
+
+
+def prefill_work(spec: ModelSpec, tokens: int) -> Work:
+    """Reading a prompt of ``tokens`` tokens, with logits at its last position and its cache written."""
+    if not tokens:
+        return NO_WORK
+    return Work(_forward_flop(spec, tokens, 0, 1), spec.weight_bytes + tokens * spec.kv_bytes_per_token)
+
+
+def decode_work(spec: ModelSpec, prompt_tokens: int, new_tokens: int, rows: int = 1) -> Work:
+    """Generating ``new_tokens`` tokens in each of ``rows`` answers to one prompt, after its prefill.
+
+    The prefill's logits give the first token, so there are ``new_tokens - 1`` steps. Step j reads all weights
+    once and, in each row, the cache of ``prompt_tokens + j`` tokens (its own token's write is counted there).
+    ``generate_work`` is prefill and decoding together, for many prompts and answers of different lengths.
+    """
+    steps = max(new_tokens - 1, 0)
+    cache = rows * spec.kv_bytes_per_token * (steps * prompt_tokens + steps * (steps + 1) // 2)
+    return Work(
+        rows * _forward_flop(spec, steps, prompt_tokens, steps),
+        steps * spec.weight_bytes * bool(rows) + cache,
+    )
+
+
+def generate_work(
+    spec: ModelSpec, prompt_tokens: Sequence[int], answer_tokens: Sequence[Sequence[int]]
+) -> Work:
+    """Answering a batch: every prompt is read once, then all rows are decoded side by side to the longest.
+
+    With one prompt and G answers of n tokens this is ``prefill_work(p) + decode_work(p, n, G)``.
+
+    Args:
+        spec: the model.
+        prompt_tokens: [Q] tokens of each prompt.
+        answer_tokens: [Q][G] tokens of each answer; a row that has ended costs nothing more.
+    """
+    if not any(prompt_tokens):
+        return NO_WORK
+    longest = max((n for answers in answer_tokens for n in answers), default=0)
+    passes = 1 + max(longest - 1, 0)
+    flop = sum(_forward_flop(spec, prompt, 0, 1) for prompt in prompt_tokens)
+    cached = sum(prompt_tokens)
+    for prompt, answers in zip(prompt_tokens, answer_tokens, strict=True):
+        for num_tokens in answers:
+            steps = max(num_tokens - 1, 0)
+            flop += _forward_flop(spec, steps, prompt, steps)
+            cached += steps * prompt + steps * (steps + 1) // 2
+    return Work(flop, passes * spec.weight_bytes + cached * spec.kv_bytes_per_token)
+
+
+def score_work(spec: ModelSpec, prompt_tokens: int, candidate_tokens: Sequence[int]) -> Work:
+    """The likelihood of each candidate given one prompt: one pass in which the prompt's cache is shared.
+
+    The prompt is run once, every candidate's tokens look at it and at themselves, and there are logits for
+    each candidate token.
+    """
+    return _score_work(spec, prompt_tokens, tuple(candidate_tokens))
+
+
+@lru_cache(maxsize=4096)  # every expert of a group is asked to score the same candidates
+def _score_work(spec: ModelSpec, prompt_tokens: int, candidate_tokens: tuple[int, ...]) -> Work:
+    total = sum(candidate_tokens)
+    if not total:
+        return NO_WORK
+    flop = _forward_flop(spec, prompt_tokens, 0, 0)
+    flop += sum(_forward_flop(spec, n, prompt_tokens, n) for n in candidate_tokens)
+    return Work(flop, spec.weight_bytes + (prompt_tokens + total) * spec.kv_bytes_per_token)
+
+
+def embedding_work(spec: ModelSpec, text_tokens: Sequence[int]) -> Work:
+    """phi(x) of a batch of texts: one forward pass without logits and without keeping a cache; a text sees only itself."""
+    if not any(text_tokens):
+        return NO_WORK
+    flop = sum(_forward_flop(spec, tokens, 0, 0) for tokens in text_tokens)
+    return Work(flop, spec.bytes_per_parameter * spec.block_parameters)
+
+
+def training_work(
+    spec: ModelSpec, tokens: int | Sequence[int], optimiser_bytes_per_parameter: float = 24.0
+) -> Work:
+    """One optimiser step with logits at every position.
+
+    FLOP: three forwards. Traffic: weights read forwards and backwards, gradients written and read, and the
+    optimiser's state; 24 bytes are AdamW's: master weight and two moments in fp32, each read and written.
+
+    Args:
+        spec: the model.
+        tokens: length of each row; or only the total, which leaves attention out (as a share of the FLOP it
+            is about row length / (12 hidden)).
+        optimiser_bytes_per_parameter: traffic of the optimiser's state per parameter.
+    """
+    if isinstance(tokens, int):
+        forward = tokens * spec.flop_per_token
+    else:  # the sum of the rows' ``_forward_flop(spec, row, 0, row)``, in whole numbers
+        pairs = sum([row * (row + 1) // 2 for row in tokens])
+        forward = sum(tokens) * spec.flop_per_token + spec.attention_flop_per_pair * pairs
+    if not forward:
+        return NO_WORK
+    per_parameter = 4 * spec.bytes_per_parameter + optimiser_bytes_per_parameter
+    return Work(3 * forward, per_parameter * spec.num_parameters)
+
+
+def duration_s(profile: DeviceProfile, work: Work, jitter: float = 1.0) -> float:
+    """Roofline time: ``overhead + jitter max(flop / (peak e_c), bytes / (bandwidth e_m))``."""
+    compute_s = work.flop / (profile.peak_flop_per_s * profile.compute_efficiency)
+    memory_s = work.memory_bytes / (profile.memory_bytes_per_s * profile.memory_efficiency)
+    return profile.overhead_s + jitter * max(compute_s, memory_s)
+
+
+def compute_jitter(profile: DeviceProfile, seed: int, key: tuple[streams.Part, ...]) -> float:
+    """This computation's jitter factor: a lognormal keyed draw of mean 1, for duration_s."""
+    return streams.lognormal(profile.compute_jitter, seed, _JITTER, *key)
+
+
+def compute_energy_j(profile: DeviceProfile, busy_s: float) -> float:
+    """Energy of computing: ``power_active busy_s`` (idle power is not charged to tasks)."""
+    return profile.power_active_w * busy_s
+
+
+def radio_energy_j(profile: DeviceProfile, up_bytes: float, down_bytes: float) -> float:
+    """Energy of the device's radio for bytes on the wire, either way."""
+    return profile.radio_up_j_per_byte * up_bytes + profile.radio_down_j_per_byte * down_bytes
+
+
+def resident_bytes(spec: ModelSpec, cached_tokens: int = 0) -> float:
+    """Memory a device needs to run the model: all parameters and the cache of ``cached_tokens`` tokens."""
+    return spec.num_parameters * spec.bytes_per_parameter + cached_tokens * spec.kv_bytes_per_token
+
+
+def architecture(name: str) -> ModelSpec:
+    """The architecture preset of this name, e.g. ``Qwen2.5-Math-7B`` (real architectures, numbers only).
+
+    Raises:
+        ScenarioError: there is none; names the nearest one.
+    """
+    table = architectures()
+    if name not in table:
+        raise ScenarioError(unknown_name("architecture", name, table))
+    return spec_from_config(table[name])
+
+
+def spec_from_file(path: Path) -> ModelSpec:
+    """The spec of the model whose transformers ``config.json`` this is.
+
+    Raises:
+        ModelFileError: the file cannot be read or is not such a configuration.
+    """
+    config = read_json(path, ModelFileError)
+    if not isinstance(config, dict):
+        raise ModelFileError(f"{path}: must be a JSON object with a model's configuration")
+    try:
+        return spec_from_config(config)
+    except ModelFileError as error:
+        raise ModelFileError(f"{path}: {error}") from None
+
+
+def spec_from_config(config: Mapping[str, Any], bytes_per_parameter: float = 2.0) -> ModelSpec:
+    """The spec of a model from the dictionary of its transformers ``config.json`` (``llama`` or ``qwen2``).
+
+    Raises:
+        ModelFileError: another ``model_type``; a key is missing, or is not a whole number of a sensible size.
+    """
+    kind = config.get("model_type")
+    if kind not in ("llama", "qwen2"):
+        raise ModelFileError(f"model_type is {kind!r}; the cost model knows 'llama' and 'qwen2'")
+    hidden, num_heads = _size(config, "hidden_size"), _size(config, "num_attention_heads")
+    return ModelSpec(
+        num_layers=_size(config, "num_hidden_layers"),
+        hidden=hidden,
+        num_heads=num_heads,
+        num_kv_heads=_size(config, "num_key_value_heads", num_heads),
+        head_dim=_size(config, "head_dim", hidden // num_heads),
+        ffn=_size(config, "intermediate_size"),
+        vocab=_size(config, "vocab_size"),
+        tied=bool(config.get("tie_word_embeddings", False)),
+        qkv_bias=kind == "qwen2" or bool(config.get("attention_bias", False)),
+        output_bias=kind == "llama" and bool(config.get("attention_bias", False)),
+        mlp_bias=bool(config.get("mlp_bias", False)),
+        bytes_per_parameter=bytes_per_parameter,
+    )
+
+
+_LARGEST_SIZE = 10_000_000
+
+
+def _size(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    value = config.get(key)
+    if value is None:
+        value = default
+    if value is None:
+        raise ModelFileError(f"the model's config has no {key!r}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST_SIZE:
+        raise ModelFileError(f"{key} is {str(value)[:60]}; must be a whole number from 1 to {_LARGEST_SIZE}")
+    return value
+
+
+def _forward_flop(spec: ModelSpec, tokens: int, past: int, positions: int) -> int:
+    """FLOP of running ``tokens`` tokens after ``past`` cached ones, with logits at some positions."""
+    pairs = tokens * past + tokens * (tokens + 1) // 2
+    linear = 2 * spec.block_parameters * tokens + 2 * spec.head_parameters * positions
+    return linear + spec.attention_flop_per_pair * pairs

@@ -1,1 +1,0 @@
-"""How long a server waits for its clients: settings and policies."""

@@ -1,0 +1,156 @@
+"""What a comparison would take, before it is run: how many runs, how many are kept already, and a rough estimate of each.
+
+Virtual figures come from playing the first updates of one seed of every variant with stand-ins (`foresight.estimate`). Real
+time cannot be foreseen for real models; where runs are kept already, theirs is extrapolated.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedsim.errors import FedsimError
+from fedsim.experiment.forecast.estimate import Estimate, estimate
+from fedsim.records.run_folder import SUMMARY
+from fedsim.sweeps import cores
+from fedsim.sweeps.compare.file import PlannedRun, open_comparison
+from fedsim.sweeps.compare.run import RUNS, is_finished
+
+BUDGET_S = 60.0
+"""Real seconds for all estimates together; a variant whose turn comes later is not estimated."""
+
+
+@dataclass(frozen=True, slots=True)
+class VariantOutlook:
+    """One variant: its runs, how many of them are kept, and one seed's estimate, or why there is none."""
+
+    name: str
+    runs: int
+    kept: int
+    estimate: Estimate | None
+    why_not: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """A whole comparison.
+
+    Attributes:
+        name: its name.
+        folder: where its runs are looked for.
+        runs: different runs, those of the grid left out (variants that come to the same scenario share theirs).
+        kept: how many of them are finished.
+        grid_runs: different runs of the grid of ``--tune``.
+        grid_kept: how many of those are finished.
+        wall_s: what the missing ones will take if they take what the kept ones took; None where none is kept.
+        variants: every variant, in order.
+    """
+
+    name: str
+    folder: Path
+    runs: int
+    kept: int
+    grid_runs: int
+    grid_kept: int
+    wall_s: float | None
+    variants: tuple[VariantOutlook, ...]
+
+
+def outlook(
+    source: Path | str,
+    out: Path | None = None,
+    *,
+    processes: int | None = None,
+    seeds: tuple[int, ...] | None = None,
+    budget_s: float = BUDGET_S,
+) -> Outlook:
+    """Resolve a comparison, look for kept runs, and estimate one seed of every variant.
+
+    Raises:
+        ScenarioError: the file or one of the scenarios it makes is wrong.
+        DataFileError: a file that a scenario names cannot be read.
+    """
+    opened = open_comparison(source, seeds)
+    planned, grid = opened.runs(), opened.grid()
+    folder = out or Path("runs") / opened.comparison.name
+    kept = {run.key for run in (*planned, *grid) if is_finished(folder / RUNS / run.key)}
+    until_s = time.monotonic() + budget_s
+    by_key: dict[str, tuple[Estimate | None, str]] = {}
+    variants = []
+    for variant in opened.comparison.variants:
+        runs = [run for run in planned if run.variant == variant.name]
+        first = runs[0]
+        if first.key not in by_key:
+            by_key[first.key] = _estimate(first, until_s)
+        found, why_not = by_key[first.key]
+        variants.append(
+            VariantOutlook(variant.name, len(runs), sum(run.key in kept for run in runs), found, why_not)
+        )
+    keys, grid_keys = {run.key for run in planned}, {run.key for run in grid}
+    return Outlook(
+        name=opened.comparison.name,
+        folder=folder,
+        runs=len(keys),
+        kept=len(keys & kept),
+        grid_runs=len(grid_keys),
+        grid_kept=len(grid_keys & kept),
+        wall_s=_wall_s(folder, keys, kept, _at_once(processes, planned)),
+        variants=tuple(variants),
+    )
+
+
+def lines(found: Outlook) -> Iterator[str]:
+    """An outlook for people, one line each."""
+    from fedsim.config.units import format_seconds
+    from fedsim.progress import format_stats
+
+    yield f"{found.name}: {found.runs} runs, {found.kept} kept in {found.folder}, {found.runs - found.kept} to do"
+    if found.grid_runs:
+        yield f"with --tune {found.grid_runs} more, {found.grid_kept} kept"
+    if found.wall_s is not None and found.runs > found.kept:
+        yield f"real time about {format_seconds(found.wall_s)}, if the rest take what the kept ones took"
+    width = max(len(variant.name) for variant in found.variants)
+    yield "per run, played with stand-ins:"
+    for variant in found.variants:
+        one = variant.estimate
+        shown = (
+            f"no estimate: {variant.why_not}"
+            if one is None
+            else format_stats(
+                {
+                    "updates": one.updates,
+                    "requests": one.requests,
+                    "wire_up_bytes": one.wire_up_bytes,
+                    "wire_down_bytes": one.wire_down_bytes,
+                    "paper_up_bytes": one.paper_up_bytes,
+                    "virtual_s": one.virtual_s,
+                }
+            )
+        )
+        yield f"  {variant.name:{width}}  {variant.kept}/{variant.runs} kept · {shown}"
+
+
+def _estimate(run: PlannedRun, until_s: float) -> tuple[Estimate | None, str]:
+    if time.monotonic() >= until_s:
+        return None, "the others took the time that there is for estimates"
+    try:
+        return estimate(run.scenario), ""
+    except FedsimError as error:
+        return None, str(error)
+
+
+def _at_once(processes: int | None, planned: Sequence[PlannedRun]) -> int:
+    return cores.at_once(processes, cores.threads_of(run.scenario for run in planned), cores.num_cores())
+
+
+def _wall_s(folder: Path, keys: set[str], kept: set[str], processes: int) -> float | None:
+    took_s = [
+        float(json.loads((folder / RUNS / key / SUMMARY).read_text(encoding="utf-8"))["wall_s"])
+        for key in sorted(keys & kept)
+    ]
+    if not took_s:
+        return None
+    return sum(took_s) / len(took_s) * len(keys - kept) / processes

@@ -1,0 +1,160 @@
+"""What it took to get somewhere: bytes, virtual time and updates until a validation accuracy is first measured.
+
+The target is one number for all methods and seeds. Amounts are those at a look at the validation questions, so they are
+rounded up to the next look. A run that never measures the target is censored: it is known only that its amounts are larger
+than those of its last look. What tables show is the median with such a run counted as more than any other
+(`censored_median`); a mean over the runs that reached the target would be too small beside a censored one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from fedsim.config.strict import StrictModel
+from fedsim.errors import RunFolderError
+from fedsim.records.run_folder import METRICS
+from fedsim.sweeps.quantiles import percentile
+from fedsim.sweeps.stats import interval
+
+AMOUNTS = ("wire_bytes", "paper_bytes", "virtual_s", "updates")
+
+
+class TargetConfig(StrictModel):
+    """Which greedy accuracy on the validation questions counts as reached: a number, or a share of a gain."""
+
+    validation_greedy: float | None = Field(
+        None, gt=0, le=1, description="greedy accuracy on the validation questions (share)"
+    )
+    share_of_gain: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="share of the first variant's mean gain, above its mean initial accuracy (share)",
+    )
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> TargetConfig:
+        if (self.validation_greedy is None) == (self.share_of_gain is None):
+            raise ValueError("give either validation_greedy or share_of_gain")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A validation accuracy, and in words where it comes from."""
+
+    validation_greedy: float
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One run's way to the target.
+
+    Attributes:
+        reached: whether some look at the validation questions found it.
+        wire_bytes: bytes on the wire, both ways, until the first such look (until the last look if there is none).
+        paper_bytes: the paper's account until then.
+        virtual_s: virtual time of that look.
+        updates: optimiser steps until then.
+    """
+
+    reached: bool
+    wire_bytes: int
+    paper_bytes: int
+    virtual_s: float
+    updates: int
+
+
+def resolve(config: TargetConfig, first_name: str, first: Sequence[Mapping[str, Any]]) -> Target | None:
+    """The target as a number: ``initial + share * (final - initial)``, each a mean over the first variant's seeds.
+
+    Returns:
+        None if the first variant's validation accuracy was not measured or has not grown.
+    """
+    if config.validation_greedy is not None:
+        return Target(config.validation_greedy, "the comparison file")
+    accuracies = [summary.get("validation", {}).get("greedy", {}) for summary in first]
+    ends = [(one.get("initial"), one.get("final")) for one in accuracies]
+    known = [(initial, final) for initial, final in ends if initial is not None and final is not None]
+    share = config.share_of_gain
+    if not known or share is None:
+        return None
+    initial = sum(start for start, _ in known) / len(known)
+    gain = sum(final - start for start, final in known) / len(known)
+    return Target(initial + share * gain, f"{share:g} of the gain of {first_name}") if gain > 0 else None
+
+
+def way_to(folder: Path, target: float) -> Way | None:
+    """One run's way to a validation accuracy, from its ``metrics.parquet``; None if none was ever measured.
+
+    Raises:
+        RunFolderError: the run's metrics are missing or cut short.
+    """
+    import polars as pl
+
+    columns = ["event", "split", "greedy", "at_s", "wire_up_bytes", "wire_down_bytes", "paper_up_bytes"]
+    try:
+        metrics = pl.read_parquet(folder / METRICS, columns=columns)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise RunFolderError(f"{folder / METRICS} cannot be read ({error}); run it again") from None
+    looks = metrics.with_columns(updates=(pl.col("event") == "update").cum_sum()).filter(
+        pl.col("split") == "validation", pl.col("greedy").is_not_null()
+    )
+    if looks.is_empty():
+        return None
+    arrived = looks.filter(pl.col("greedy") >= target)
+    row = looks.row(-1, named=True) if arrived.is_empty() else arrived.row(0, named=True)
+    return Way(
+        reached=not arrived.is_empty(),
+        wire_bytes=row["wire_up_bytes"] + row["wire_down_bytes"],
+        paper_bytes=row["paper_up_bytes"],
+        virtual_s=row["at_s"],
+        updates=row["updates"],
+    )
+
+
+def censored_median(amounts: Sequence[float], reached: Sequence[bool]) -> float | None:
+    """The median amount to the target, a run that never reached it counting as more than any other.
+
+    With n runs it is the ceil(n / 2)-th smallest (`percentile`): known once at least half of the runs reached the target.
+
+    >>> censored_median([5.0, 1.0, 9.0], [True, False, True])
+    9.0
+    """
+    return percentile([amount if good else None for amount, good in zip(amounts, reached, strict=True)], 50)
+
+
+def median_way(ways: Sequence[Way | None], amount: str) -> float | None:
+    """`censored_median` of one of ``AMOUNTS`` over the ways that were measured."""
+    known = [way for way in ways if way is not None]
+    return censored_median([getattr(way, amount) for way in known], [way.reached for way in known])
+
+
+def describe(seeds: Sequence[int], ways: Sequence[Way | None]) -> dict[str, Any] | None:
+    """One variant's ways as ``comparison.json`` has them; None if no seed has a measured one.
+
+    ``reached`` of ``n`` runs came there; each of ``AMOUNTS`` is an interval over those alone; ``censored_median`` has the
+    median of each over all n (`censored_median`); ``censored`` lists the seeds of the others, with the amounts at which the
+    target had not been reached yet.
+    """
+    known = [(seed, way) for seed, way in zip(seeds, ways, strict=True) if way is not None]
+    if not known:
+        return None
+    reached = [way for _, way in known if way.reached]
+    return {
+        "reached": len(reached),
+        "n": len(known),
+        **{amount: interval([getattr(way, amount) for way in reached]) for amount in AMOUNTS},
+        "censored_median": {amount: median_way(ways, amount) for amount in AMOUNTS},
+        "censored": [
+            {"seed": seed} | {name: value for name, value in asdict(way).items() if name != "reached"}
+            for seed, way in known
+            if not way.reached
+        ],
+    }

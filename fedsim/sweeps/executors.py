@@ -1,0 +1,43 @@
+"""Who performs the runs of a comparison or a sweep: processes of this machine, or a Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from fedsim.progress import Progress
+from fedsim.sweeps import cores
+from fedsim.sweeps.workers import Hire, Planned, Processes, Where
+
+
+@contextlib.contextmanager
+def hiring(where: Where, planned: Sequence[Planned], progress: Progress) -> Iterator[Hire]:
+    """What hires a crew for these runs, as long as the block lasts; leave it as soon as all have ended.
+
+    Raises:
+        InputError: Ray is not installed, or there is no cluster at the address.
+    """
+    threads = cores.threads_of(run.scenario for run in planned)
+    num_cores = cores.num_cores()
+    at_once = cores.at_once(where.processes, threads, num_cores)
+    if where.ray is None:
+        on_gpu = cores.fit_a_gpu(run.scenario for run in planned)
+        at_once = at_once if on_gpu is None else min(at_once, on_gpu)
+        if where.processes is not None and where.processes > at_once:
+            progress.note(
+                f"{at_once} at a time, not {where.processes}: processes times threads ({threads}) never exceed the "
+                f"{num_cores} cores, nor shares of a GPU the GPU"
+            )
+        yield lambda store: Processes(store, at_once, where.cache_dir)
+        return
+    from fedsim.processes.ray_cluster import Cluster
+    from fedsim.sweeps.ray_workers import RayCrew
+
+    with contextlib.closing(Cluster(where.ray, at_once * threads, progress)) as cluster:
+
+        def hire(store: Path) -> RayCrew:
+            cluster.open()
+            return RayCrew(cluster, store, where)
+
+        yield hire
