@@ -47,7 +47,7 @@ test-all: $(STAMP)  ## run the tests, the slow ones too
 
 .PHONY: fuzz
 fuzz: $(STAMP)  ## run random scenarios for MINUTES=5 and print the smallest one that breaks something
-	$(BIN)/python -m tests.fuzzing --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.end_to_end.fuzzing --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 .PHONY: check
 check: $(STAMP)  ## lint, format check, strict types

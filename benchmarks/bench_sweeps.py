@@ -194,7 +194,7 @@ def main() -> int:
                 f"{where}; load {load:.1f} before, {os.getloadavg()[0]:.1f} after {time.perf_counter() - begun_s:.0f} s"
             )
     facts["Cores"] = (
-        f"{num_cores()}; runs at a time times threads of a run never exceed them (tests/test_cores.py)"
+        f"{num_cores()}; runs at a time times threads of a run never exceed them (tests/processes/test_cores.py)"
     )
     return report("sweeps", "Sweeps on two cores", claims, facts)
 

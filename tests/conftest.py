@@ -34,8 +34,8 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
 
 
 LONGEST = {
-    "test_replay_kills_of_others.py", "test_sweeps_ray.py", "test_replay_kills.py", "test_replay_resume.py",
-    "test_models_workers.py", "test_models_scoring_pool.py", "test_determinism.py",
+    "test_kills_of_others.py", "test_ray_workers.py", "test_kills.py", "test_resume.py",
+    "test_run_workers.py", "test_ray_scoring.py", "test_determinism.py",
 }  # fmt: skip
 
 

@@ -1,0 +1,213 @@
+"""One scenario and seed give one set of records: in other processes, with other hash seeds, under load, with others there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from fedsim.protocols.shared.monitor import StopConfig
+from fedsim.records.rows import Compute
+from fedsim.sim.clock import run as run_on_virtual_time
+from fedsim.sim.devices.config import DropoutConfig
+from tests.samples.fakes import FakeEvaluator, device, play, settings, task_data
+from tests.samples.worlds import Timetable
+
+ROOT = Path(__file__).resolve().parents[2]
+
+TIMING = """
+import sys
+from fedsim.experiment import run as experiment
+from fedsim.scenario.schema import scenario_from
+ran = experiment.run(
+    scenario_from({
+        "name": "again", "seed": 5, "fidelity": "timing", "stop": {"updates": 8},
+        "protocol": {
+            "name": "fedgrpo",
+            "update": {"groups_per_update": 8, "in_flight": 24},
+            "stragglers": {"policy": "deadline", "deadline": "120 ms", "on_deadline": "cancel"},
+        },
+        "tasks": {"sizes": {"pool": 80, "private": 800}, "answers": {"coverage": 0.3}},
+        "clients": {"phone": 6, "tablet": 2, "laptop": 3},
+        "network": {"loss": 0.01, "connection": "per_request", "server_link": "20 Mbit/s"},
+        "availability": {"kind": "sessions", "mean_on": "2 s", "mean_off": "1 s"},
+        "dropout": {"per_task": 0.05, "hazard": "60 /h"},
+    }),
+    out=sys.argv[1]
+)
+print(ran.summary["records_sha256"], ran.summary["requests"])
+"""
+
+
+def python(*arguments: str, hash_seed: int, timeout: float = 240) -> str:
+    """The last line that a fresh interpreter prints."""
+    environment = os.environ | {"PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=timeout
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+@contextlib.contextmanager
+def a_busy_machine() -> Iterator[None]:
+    """A process that never rests."""
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        busy.kill()
+        busy.wait()
+
+
+def test_a_timing_run_repeats_bit_for_bit_in_other_processes_and_under_load(tmp_path):
+    first = python("-c", TIMING, str(tmp_path / "0"), hash_seed=0)
+    with a_busy_machine():
+        again = python("-c", TIMING, str(tmp_path / "1"), hash_seed=4242)
+    assert again == first
+    # A run in which nothing ever goes wrong would prove little.
+    requests = json.loads(first.partition(" ")[2].replace("'", '"'))
+    assert all(requests[status] > 0 for status in ("ok", "dropped", "late", "cancelled"))
+
+
+# ------------------------------------------------------------------------------------------------ real, tiny models
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Where runs go, and the models that they train."""
+    return tmp_path_factory.mktemp("real"), tmp_path_factory.mktemp("cache")
+
+
+def real_runs(out: Path, cache: Path, *names: str, hash_seed: int):
+    return json.loads(
+        python("-m", "tests.samples.real_runs", str(out), str(cache), *names, hash_seed=hash_seed)
+    )
+
+
+@pytest.fixture(scope="module")
+def real(folders):
+    """A real run that trains its models first."""
+    out, cache = folders
+    return out / "first" / "tiny", real_runs(out / "first", cache, "tiny", hash_seed=1)["tiny"]
+
+
+@pytest.fixture(scope="module")
+def more(real, folders):
+    """The same with the models that are there, in another process under load; and two with a perfect judge."""
+    out, cache = folders
+    with a_busy_machine():
+        return real_runs(out / "more", cache, "tiny", "fedgrpo", "central_grpo", hash_seed=77)
+
+
+def test_a_real_run_learns_something_and_leaves_a_policy_that_transformers_loads(real):
+    out, found = real
+    assert found["num_weights"] > 10_000 and found["vocabulary"] > 20
+    assert all(math.isfinite(value) for value in found["losses"])
+    assert max(found["grad_norms"]) > 0
+    assert found["policy_sha256"] != found["model_hashes"]["server"]
+    assert set(found["model_hashes"]) == {"server", "client-0", "client-1", "client-2"}
+    greedy = found["accuracy"]["greedy"]
+    assert 0 <= greedy["initial"] <= 1 and 0 <= greedy["final"] <= 1
+    assert set(found["accuracy"]["by_domain"]) == {"chain_sum", "gcd"}
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["status"] == "finished" and manifest["model_hashes"] == found["model_hashes"]
+
+
+def test_both_kinds_of_evaluation_happen_in_a_real_run(real):
+    assert real[1]["evaluators"] == ["AE", "ME likelihood"]
+
+
+def test_a_real_run_repeats_bit_for_bit_with_cached_models_in_another_process_and_under_load(real, more):
+    assert more["tiny"] == real[1]
+
+
+def test_real_fedgrpo_with_one_perfect_client_ends_with_the_weights_of_central_grpo(more):
+    federated, central = more["fedgrpo"], more["central_grpo"]
+    assert federated["policy_sha256"] == central["policy_sha256"]
+    assert federated["losses"] == central["losses"]
+    assert federated["evaluators"] == ["AE"]
+    assert any(norm > 0 for norm in central["grad_norms"])  # and something was learned
+
+
+# ---------------------------------------------------------------------------------------- others change nobody's draws
+
+
+NOISY = replace(
+    device(1.0),
+    compute_jitter=0.4,
+    up_jitter=0.5,
+    down_jitter=0.5,
+    rtt_jitter=0.3,
+    rtt_s=0.05,
+    up_bytes_per_s=2_000.0,
+    down_bytes_per_s=20_000.0,
+    peak_flop_per_s=50_000.0,
+)
+
+
+def story(num_clients: int):
+    """What clients 0 and 1 did, of whom one is asked per question; a third, who knows nothing, comes at 20 s."""
+    ran = run_on_virtual_time(
+        lambda loop: play(
+            settings(
+                "fedgrpo",
+                num_experts=1,
+                num_neighbours=4,
+                update={"groups_per_update": 2, "in_flight": 4},
+                stragglers={"policy": "deadline", "deadline": "10 s"},
+            ),
+            [FakeEvaluator("ab"), FakeEvaluator("ab"), FakeEvaluator("")][:num_clients],
+            data=task_data(num_clients=num_clients, pool=20),
+            profiles=[NOISY] * num_clients,
+            availability=Timetable({2: [(20.0, math.inf)]}),
+            dropout=DropoutConfig(per_task=0.1),
+            stop=StopConfig(updates=20),
+            seed=4,
+        )
+    )
+    asked = [row for row in ran.outcomes if row.client_id < 2]
+    worked = [row for row in ran.log.of(Compute) if row.client_id < 2]
+    return ran, [
+        (row.client_id, row.purpose, row.subject, row.sent_at_s, row.ended_at_s, row.status) for row in asked
+    ] + [(row.client_id, row.kind, row.start_at_s, row.end_at_s, row.cut) for row in worked]
+
+
+def test_a_client_that_is_never_chosen_changes_nobody_elses_draws():
+    alone, without = story(2)
+    crowd, with_third = story(3)
+    assert {row.client_id for row in crowd.outcomes if row.purpose == "probe"} == {0, 1, 2}  # it was there
+    assert {row.client_id for row in crowd.outcomes if row.purpose == "question"} == {
+        0,
+        1,
+    }  # and never chosen
+    assert with_third == without
+    assert crowd.policy.steps == alone.policy.steps
+    durations = {
+        round(row.end_at_s - row.start_at_s, 6) for row in crowd.log.of(Compute) if row.client_id == 0
+    }
+    assert len(durations) > 10  # the draws differ from each other
+
+
+def test_the_same_stage_gives_the_same_records_again_and_another_seed_others():
+    hashes = []
+    for seed in (1, 1, 2):
+        main = partial(
+            play,
+            settings("fedgrpo", num_experts=1, update={"groups_per_update": 2, "in_flight": 4}),
+            [FakeEvaluator("ab")] * 3,
+            profiles=[NOISY] * 3,
+            stop=StopConfig(updates=5),
+            seed=seed,
+        )
+        hashes.append(run_on_virtual_time(lambda loop, main=main: main()).log.sha256())
+    assert hashes[0] == hashes[1] != hashes[2]

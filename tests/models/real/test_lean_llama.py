@@ -1,0 +1,133 @@
+"""The lean forward pass against transformers', and smaller batches against canonical ones: always the same bits."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, LlamaForCausalLM
+
+from fedsim.models.config import LoraConfig
+from fedsim.models.real import batch_fitting
+from fedsim.models.real.language import extend, prefill
+from fedsim.models.real.lean_llama import is_lean, lean_logits
+from fedsim.models.real.zoo import WithoutAdapters, with_lora
+from tests.samples.tiny_models import language, questions, trained_network
+
+
+def _inputs(rows: int, width: int, past: int, network):
+    draws = torch.Generator().manual_seed(rows + width + past)
+    heads = network.config.num_attention_heads
+    shape = (rows, heads, past, network.config.hidden_size // heads)
+    ids = torch.randint(network.config.vocab_size, (rows, width), generator=draws)
+    bias = torch.zeros(rows, 1, width, past + width)
+    bias[: rows // 2, ..., : past // 2] = float("-inf")
+    layers = [(torch.randn(shape, generator=draws), torch.randn(shape, generator=draws)) for _ in range(2)]
+    return ids, bias, torch.arange(width)[None].expand(rows, -1) + past, layers
+
+
+def _run(forward, network, layers, past: int):
+    """Logits, keys and values, and gradients of weights and of the earlier keys and values."""
+    leaves = [tensor.clone().requires_grad_() for pair in layers for tensor in pair]
+    cache = DynamicCache(list(zip(leaves[::2], leaves[1::2], strict=True)) if past else None)
+    logits = forward(cache)
+    pull = torch.linspace(-1, 1, logits.numel()).view(logits.shape)
+    wanted = [*network.parameters(), *(leaves if past else [])]
+    slopes = torch.autograd.grad((logits.log_softmax(-1) * pull).sum(), wanted)
+    return [logits, *(t for layer in cache.layers for t in (layer.keys, layer.values)), *slopes]
+
+
+@pytest.mark.parametrize(("width", "past"), [(8, 0), (1, 8), (4, 8), (9, 5)])
+@pytest.mark.parametrize("last", [False, True])
+def test_the_lean_pass_has_the_bits_of_transformers_in_values_and_gradients(width, past, last):
+    network = deepcopy(trained_network()).requires_grad_(True)
+    ids, bias, positions, layers = _inputs(16, width, past, network)
+
+    def twin(cache):
+        out = network(
+            input_ids=ids, attention_mask=bias, position_ids=positions, past_key_values=cache, use_cache=True,
+            logits_to_keep=1 if last else 0,
+        )  # fmt: skip
+        return out.logits
+
+    lean = _run(lambda cache: lean_logits(network, ids, bias, positions, cache, last), network, layers, past)
+    for ours, theirs in zip(lean, _run(twin, network, layers, past), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_networks_that_compute_something_else_are_left_to_transformers():
+    network = deepcopy(trained_network())
+    assert is_lean(network)
+    assert not is_lean(with_lora(deepcopy(network), LoraConfig(), 1))
+    assert not is_lean(WithoutAdapters(with_lora(deepcopy(network), LoraConfig(), 1)))
+    assert not is_lean(deepcopy(network).double())
+    hooked = deepcopy(network)
+    hooked.model.layers[0].register_forward_hook(lambda *_: None)
+    assert not is_lean(hooked)
+    for change in (
+        {"hidden_act": "gelu"},
+        {"num_key_value_heads": 1},
+        {"attention_bias": True},
+        {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
+    ):
+        shape = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+        other = LlamaForCausalLM(LlamaConfig(**(shape | {"num_attention_heads": 2} | change)))
+        assert not is_lean(other), change
+    eager = AutoModelForCausalLM.from_config(network.config, attn_implementation="eager")
+    assert not is_lean(eager)
+
+
+def test_a_network_whose_precision_changes_later_is_left_to_transformers():
+    model = language(deepcopy(trained_network()))
+    assert model.is_lean
+    model.network.double()
+    prompts = [model.prompt_ids(question.text) for question in questions()[:3]]
+    assert not model.is_lean and prefill(model, prompts, 8).keys[0].dtype == torch.float64
+
+
+def test_weights_that_change_after_the_model_was_made_are_those_that_compute():
+    model = language(deepcopy(trained_network()))
+    prompts = [model.prompt_ids(question.text) for question in questions()[:3]]
+    before = prefill(model, prompts, 8).logits
+    with torch.no_grad():
+        model.network.model.norm.weight.mul_(2.0)
+    assert torch.allclose(prefill(model, prompts, 8).logits, 2.0 * before)
+
+
+class _Canonical:
+    """A model whose batches are always filled up."""
+
+    def __new__(cls, *arguments, **shapes):
+        model = language(*arguments, **shapes)
+        model.rows = lambda count, full, width, past: full
+        return model
+
+
+@pytest.mark.parametrize("count", [1, 7, 9, 20, 31])
+def test_batches_without_filling_have_the_bits_of_canonical_ones_in_values_and_gradients(count):
+    def computed(make):
+        model = make(deepcopy(trained_network()).requires_grad_(True), prompt_rows=32, answer_rows=64)
+        prompts = [model.prompt_ids(question.text) for question in questions()[:count]]
+        prefix = prefill(model, prompts, 8)
+        answers = torch.tensor([[5 + row % 7, 6, 7, 8] for row in range(count + 9)])
+        owners = torch.arange(count + 9) % count
+        logits = extend(model, prefix, owners, answers)
+        logits.log_softmax(-1)[..., 3].sum().backward()
+        return [logits, prefix.logits, *prefix.keys, *(weight.grad for weight in model.network.parameters())]
+
+    for smaller, canonical in zip(computed(language), computed(_Canonical), strict=True):
+        assert torch.equal(smaller, canonical)
+
+
+def test_where_a_trial_fails_the_batch_stays_canonical(monkeypatch):
+    model = language(deepcopy(trained_network()))
+    monkeypatch.setattr(batch_fitting, "_TRIALS", {})
+    monkeypatch.setattr(batch_fitting, "has_the_same_bits", lambda network, rows, *_: rows in (24, 48))
+    with torch.no_grad():
+        assert [model.rows(count, 64, 2, 8) for count in (3, 24, 25, 48, 49, 64)] == [24, 24, 48, 48, 64, 64]
+
+
+def test_a_network_that_is_not_lean_has_canonical_batches():
+    model = language(with_lora(deepcopy(trained_network()), LoraConfig(), 1))
+    assert model.rows(3, 64, 2, 8) == 64
