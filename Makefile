@@ -66,19 +66,20 @@ evidence: $(STAMP)  ## controls, baselines and dropout over five seeds with real
 	$(BIN)/fedsim compare scenarios/evidence.yaml --out .evidence/controls
 	$(BIN)/python -m analysis.planted .evidence/controls
 	$(BIN)/python -m analysis.controls .evidence/controls .evidence/overhead docs/evidence.md
-	$(BIN)/fedsim compare scenarios/dropout_policies.yaml --out .evidence/dropout_policies
-	$(BIN)/fedsim compare scenarios/dropout.yaml --out .evidence/dropout
+	$(BIN)/fedsim compare scenarios/dropout/policies.yaml --out .evidence/dropout_policies
+	$(BIN)/fedsim compare scenarios/dropout/cost.yaml --out .evidence/dropout
 	$(BIN)/python -m analysis.dropout .evidence/dropout_policies .evidence/dropout docs/dropout.md
 
 .PHONY: evidence-learning
 evidence-learning: $(STAMP)  ## schedules, losses, hostile experts, privacy with real models (hours; resumable, any part may be left out)
-	$(BIN)/fedsim compare scenarios/async_policies.yaml --tune --out .evidence/async_policies
-	$(BIN)/fedsim compare scenarios/async.yaml --tune --out .evidence/async
-	$(BIN)/fedsim compare scenarios/async_averaging.yaml --tune --out .evidence/async_averaging
-	$(BIN)/fedsim compare scenarios/async_bytes.yaml --out .evidence/async_bytes
+	$(BIN)/fedsim compare scenarios/async/policies.yaml --tune --out .evidence/async_policies
+	$(BIN)/fedsim compare scenarios/async/schedules.yaml --tune --out .evidence/async
+	$(BIN)/fedsim compare scenarios/async/averaging.yaml --tune --out .evidence/async_averaging
+	$(BIN)/fedsim compare scenarios/async/bytes.yaml --out .evidence/async_bytes
 	$(BIN)/fedsim compare scenarios/losses.yaml --out .evidence/losses
-	for name in byzantine byzantine_oracle byzantine_best byzantine_count byzantine_hard; do \
-	  $(BIN)/fedsim stress scenarios/$$name.yaml --out .evidence/$$name; done
+	$(BIN)/fedsim stress scenarios/byzantine/attacks.yaml --out .evidence/byzantine
+	for name in oracle best count hard; do \
+	  $(BIN)/fedsim stress scenarios/byzantine/$$name.yaml --out .evidence/byzantine_$$name; done
 	$(BIN)/fedsim compare scenarios/privacy.yaml --out .evidence/privacy
 	for run in .evidence/privacy/runs/*/; do [ -e "$$run/leakage.json" ] || $(BIN)/fedsim leakage "$$run"; done
 	$(MAKE) learning-page

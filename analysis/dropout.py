@@ -1,7 +1,7 @@
 """``docs/dropout.md``: what FedGRPO loses when devices give up, from two finished comparisons of real models.
 
-The first (``scenarios/dropout_policies.yaml``) chose the straggler policy on validation questions, the second
-(``dropout.yaml``) measures the loss on test questions with other seeds.
+The first (``scenarios/dropout/policies.yaml``) chose the straggler policy on validation questions, the second
+(``dropout/cost.yaml``) measures the loss on test questions with other seeds.
 """
 
 from __future__ import annotations

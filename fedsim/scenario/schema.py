@@ -370,8 +370,11 @@ def shipped_sweeps() -> dict[str, Path]:
     return {name: path for name, path in _shipped_files().items() if _kind(path) == "sweep"}
 
 
+_FIRST_OF_FOLDER = {"async": "async/schedules", "byzantine": "byzantine/attacks", "dropout": "dropout/cost"}
+
+
 def find_scenario(source: str | Path) -> Path:
-    """The file that a path or a bare name means, be it a scenario or a comparison.
+    """The file that a path or a shipped name means, be it a scenario or a comparison; a bare folder means its first file.
 
     Raises:
         ScenarioError: there is no such file and nothing shipped under that name.
@@ -380,8 +383,9 @@ def find_scenario(source: str | Path) -> Path:
     try:
         if path.is_file():
             return path
-        if str(source) in shipped:
-            return shipped[str(source)]
+        name = _FIRST_OF_FOLDER.get(str(source), str(source))
+        if name in shipped:
+            return shipped[name]
         if path.is_dir():
             raise ScenarioError(f"{path} is a folder; give a scenario file")
         if path.exists():

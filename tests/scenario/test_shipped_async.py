@@ -1,4 +1,4 @@
-"""The comparisons of schedules resolve, and what they hold fixed is fixed (scenarios/async.yaml, async_bytes.yaml)."""
+"""The comparisons of schedules resolve, and what they hold fixed is fixed (scenarios/async/)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedsim.sweeps.compare.file import read_comparison
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 
 
-@pytest.mark.parametrize("name", ["async", "async_averaging", "async_bytes"])
+@pytest.mark.parametrize("name", ["async/schedules", "async/averaging", "async/bytes"])
 def test_every_run_is_another_one_in_the_world_middle(name):
     comparison, planned = read_comparison(SCENARIOS / f"{name}.yaml", seeds=[0])
     assert len({run.key for run in planned}) == len(planned) == len(comparison.variants)
@@ -22,7 +22,7 @@ def test_every_run_is_another_one_in_the_world_middle(name):
 
 
 def test_all_schedules_of_rewards_have_the_same_limit_of_questions_and_the_same_virtual_time():
-    _, planned = read_comparison(SCENARIOS / "async.yaml", seeds=[0])
+    _, planned = read_comparison(SCENARIOS / "async/schedules.yaml", seeds=[0])
     updates = [run.scenario.protocol.update for run in planned if run.scenario.protocol.name == "fedgrpo"]
     assert {update.most_asked for update in updates} == {96}
     assert {update.schedule for update in updates} == {"barrier", "group", "buffer"}
@@ -30,6 +30,6 @@ def test_all_schedules_of_rewards_have_the_same_limit_of_questions_and_the_same_
 
 
 def test_bytes_are_equal_within_a_family():
-    _, planned = read_comparison(SCENARIOS / "async_bytes.yaml", seeds=[0])
+    _, planned = read_comparison(SCENARIOS / "async/bytes.yaml", seeds=[0])
     limits = Counter((run.scenario.protocol.name, run.scenario.stop.wire_bytes) for run in planned)
     assert limits == {("fedgrpo", 3_000_000): 3, ("fedpetuning", 40_000_000): 3}
