@@ -62,6 +62,7 @@ def one(kind: str, num_updates: int) -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         run = fedsim.run(scenario, out=Path(folder) / "run")
+        fedsim.draw(run)
         num_requests = run.summary["requests"]["total"]
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps({"requests": num_requests, "peak_mib": peak_bytes / 2**20}))

@@ -2,7 +2,7 @@
 
 Layout: ``manifest.json`` (there from the first second), ``summary.json``, ``metrics.parquet``, one Parquet file per kind of
 record under ``records/``, ``inputs/`` (copies of the files that the scenario names), and whatever the experiment adds by
-``write_text`` or ``path`` (``partition.csv``, ``confidence_graph.json``, ``figures/``, the final policy, the tape). A lock
+``write_text`` or ``path`` (``partition.csv``, ``confidence_graph.json``, the final policy, the tape). A lock
 of the operating system on ``run.lock`` says that a process is at work in it; it dies with the process.
 
 Every file is written beside its final name and renamed, so that a reader never sees half of one. JSON holds no NaN:
