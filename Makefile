@@ -50,10 +50,16 @@ fuzz: $(STAMP)  ## run random scenarios for MINUTES=5 and print the smallest one
 	$(BIN)/python -m tests.end_to_end.fuzzing --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 .PHONY: check
-check: $(STAMP)  ## lint, format check, strict types
+check: $(STAMP)  ## lint, format check, strict types, order of layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+OTHER ?=
+.PHONY: records-equal
+records-equal: $(STAMP)  ## compare the records of this checkout with those of another: OTHER=path (minutes)
+	$(BIN)/python -m tests.repository.compare_records $(OTHER)
 
 .PHONY: format
 format: $(STAMP)  ## format the code and fix what lint can fix
