@@ -27,8 +27,8 @@ SOURCES = re.compile("_DETERMINING_SOURCES|_(ROOMS_)?WITHOUT_RESULTS")
 def layers() -> list[str]:
     """Packages and modules in the root, highest first, as the contract orders them; without those that are yet to come."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
-    (house,) = [contract for contract in settings["contracts"] if contract["type"] == "layers"]
-    there = re.sub(r"\([\w.]+\)", "", "|".join(house["layers"]))
+    (contract,) = [contract for contract in settings["contracts"] if contract["type"] == "layers"]
+    there = re.sub(r"\([\w.]+\)", "", "|".join(contract["layers"]))
     return re.findall(r"fedsim\.(\w+)", there)
 
 
@@ -38,10 +38,18 @@ def test_the_root_holds_the_layers_of_the_contract_and_the_public_face():
     assert there == wanted | {"__init__.py", "__main__.py", "py.typed"}
 
 
-def test_the_house_of_the_design_has_the_order_of_the_contract():
+def test_the_layers_of_the_design_have_the_order_of_the_contract():
     page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
-    house = page.partition("\n## The house\n")[2].partition("\n## ")[0]
-    assert re.findall(r"^\| `(\w+)(?:/|\.py)` \|", house, re.M) == layers()[::-1]
+    table = page.partition("\n## Layers\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)(?:/|\.py)` \|", table, re.M) == layers()[::-1]
+
+
+def test_every_file_of_the_readers_way_is_there():
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    way = page.partition("\n### A reader's way")[2].partition("\n## ")[0]
+    steps = re.findall(r"^\d+\. `([\w./]+)`", way, re.M)
+    assert len(steps) == 10
+    assert [step for step in steps if not (ROOT / step).exists()] == []
 
 
 def test_no_file_is_too_long():
