@@ -166,14 +166,14 @@ def test_every_shipped_sweep_resolves(name):
     assert len(runs) == opened.stress.num_runs and len({run.key for run in runs}) == len(runs)
 
 
-def test_stragglers_has_five_dropout_levels_up_to_nine_tenths_four_worlds_and_six_policies():
+def test_stragglers_has_five_dropout_levels_up_to_nine_tenths_four_worlds_six_policies_and_20_seeds():
     stress = open_stress("stragglers").stress
     assert {name: len(axis.names) for name, axis in stress.axes.items()} == {
         "dropout": 5,
         "world": 4,
         "policy": 6,
     }
-    assert stress.axes["dropout"].names[-1] == "0.9" and len(stress.seeds) == 3
+    assert stress.axes["dropout"].names[-1] == "0.9" and len(stress.seeds) >= 20
 
 
 def test_a_missing_file_names_what_is_shipped():
