@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from fedsim import protocols
 from fedsim.errors import RunFolderError, ScenarioError
 from fedsim.experiment import components
+from fedsim.experiment.checks import check_files
 from fedsim.experiment.components import Cast
-from fedsim.experiment.preflight import check_files
 from fedsim.federation.billing import TokenizerCounts
 from fedsim.models.interfaces import Draw, Evaluator, Group
 from fedsim.privacy.membership import (

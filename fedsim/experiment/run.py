@@ -23,11 +23,12 @@ from fedsim.errors import (
     RunInterrupted,
 )
 from fedsim.experiment.billed import statement
+from fedsim.experiment.build import limits_of
 from fedsim.experiment.checks import refuse_early
 from fedsim.experiment.components import Cast
 from fedsim.experiment.detection import detection_of, short
 from fedsim.experiment.replay.journal import Book
-from fedsim.experiment.simulation import Ending, Play, limits_of
+from fedsim.experiment.simulation import Ending, Play
 from fedsim.privacy import reward_ledger
 from fedsim.progress import Progress, SilentProgress
 from fedsim.protocols.shared.boundary import BOUNDARIES
@@ -64,7 +65,7 @@ def run(
         InputError: the scenario names something that cannot be used, or the folder is taken; no folder is left behind.
         FederationError: the federation cannot do what the protocol asks.
         Deadlock, LimitExceeded, InvariantViolation: see ``fedsim.errors``.
-        RunInterrupted: interrupted; the folder holds what was recorded until then, and `fedsim.experiment.replay.resume` goes
+        RunInterrupted: interrupted; the folder holds what was recorded until then, and `fedsim.experiment.resume` goes
             on with it.
     """
     devices = refuse_early(scenario)
