@@ -1,19 +1,25 @@
-"""What a scenario asks for is made of its settings: faults, edges, links, noise, limits."""
+"""What a scenario asks for is made of its settings: faults, edges, links, clients, noise, limits."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedsim import protocols
 from fedsim.errors import ScenarioError
+from fedsim.experiment import billed, eligibility
+from fedsim.experiment.components import Cast
 from fedsim.federation.stragglers.config import StragglerConfig
+from fedsim.federation.text_lengths import TextLengths
 from fedsim.privacy.rewards import RewardNoise, RewardNoiseConfig
+from fedsim.protocols.shared.state import ClientState
 from fedsim.records import invariants
 from fedsim.records.rows import Direction
 from fedsim.sim.clock import VirtualLoop
 from fedsim.sim.devices import population
 from fedsim.sim.faults.config import REWARD_KINDS, check_server_link
 from fedsim.sim.faults.plan import Faults
+from fedsim.sim.lazy import Lazily
 from fedsim.sim.network import wire
 from fedsim.sim.network.edges import EdgeTree, edge_tree
 from fedsim.sim.network.link import SharedLink
@@ -64,7 +70,42 @@ def link_of(
     )
 
 
-def noise_of(config: Any, seed: int, client_id: int, rule: AnswerRule) -> RewardNoise | None:
+def client_states(
+    scenario: Scenario, cast: Cast, lengths: TextLengths | None = None, runs: eligibility.Runs = "clients"
+) -> Sequence[ClientState]:
+    """[K] Every client as its handlers know it, made when it is first looked at.
+
+    Args:
+        scenario: whose protocol says what clients do.
+        cast: models and data.
+        lengths: the stated lengths of texts; None counts every text as it is.
+        runs: whose model the clients run, whose tokenizer counts.
+    """
+    data, config = cast.data, getattr(scenario.protocol, "reward_noise", None)
+    text_of = {question.question_id: question.text for question in data.pool}
+
+    def state_of(client_id: int) -> ClientState:
+        evaluator = cast.evaluators[client_id]
+        counting = cast.policy.count_tokens if runs == "server" else evaluator.count_tokens
+        return ClientState(
+            client_id=client_id,
+            evaluator=evaluator,
+            spec=cast.client_spec,
+            trusted={text_of[number]: answer for number, answer in data.trusted[client_id].items()},
+            answers=data.answers,
+            tokens=billed.counts(lengths, counting),
+            model_score=getattr(scenario.protocol, "model_score", "likelihood"),
+            rows=data.private[client_id],
+            trainer=cast.trainer,
+            synthesiser=cast.synthesiser,
+            trained_spec=cast.server_spec,
+            noise=_noise(config, scenario.seed, client_id, data.answers),
+        )
+
+    return Lazily(len(cast.evaluators), state_of)
+
+
+def _noise(config: Any, seed: int, client_id: int, rule: AnswerRule) -> RewardNoise | None:
     """What a client adds to every number that it sends, or None where a protocol has no such settings."""
     if not isinstance(config, RewardNoiseConfig):
         return None

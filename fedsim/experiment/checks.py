@@ -92,7 +92,7 @@ class CheckedFiles:
     """`check_files` for the many scenarios of a comparison or a sweep, which mostly name the same files."""
 
     def __init__(self) -> None:
-        self._seen: set[tuple[str | None, ...]] = set()
+        self._seen: set[str] = set()
 
     def check(self, scenario: Scenario) -> None:
         """Read the files that no scenario before has named in the same way.
@@ -106,19 +106,11 @@ class CheckedFiles:
             self._seen.add(named)
 
 
-def _files_of(scenario: Scenario) -> tuple[str | None, ...]:
-    models, edges = scenario.models, scenario.network.edges
-    sources = [getattr(source, "path", None) for source in (models.server, models.clients)]
-    billed = [None, None] if models.bill_as is None else [models.bill_as.server, models.bill_as.clients]
-    edge_file = None if edges is None else edges.file
-    files = [
-        scenario.clients.file,
-        getattr(scenario.availability, "file", None),
-        edge_file,
-        scenario.tasks.file,
-    ]
-    length = str(getattr(scenario.availability, "length", None))
-    return (str(scenario.folder), scenario.fidelity, length, *files, *billed, *sources)
+def _files_of(scenario: Scenario) -> str:
+    models = scenario.models
+    folders = [getattr(source, "path", None) for source in (models.server, models.clients)]
+    length = getattr(scenario.availability, "length", None)
+    return repr((scenario.folder, scenario.fidelity, length, scenario.input_files(), models.bill_as, folders))
 
 
 @located

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fedsim import protocols
 from fedsim.errors import FedsimError
 from fedsim.experiment import billed, eligibility
-from fedsim.experiment.build import edges_of, faults_of, link_of, noise_of
+from fedsim.experiment.build import client_states, edges_of, faults_of, link_of
 from fedsim.experiment.components import Cast
 from fedsim.federation.clients import Federation
 from fedsim.federation.handlers import Handler, Reply
@@ -180,31 +180,8 @@ class Play:
         )
         if faults is not None:
             faults.arm(loop, world.downlink, world.uplink, network.server_link)
-        text_of = {question.question_id: question.text for question in cast.data.pool}
-        model_score = getattr(scenario.protocol, "model_score", "likelihood")
-        noise_config = getattr(scenario.protocol, "reward_noise", None)
-
-        def state_of(client_id: int) -> ClientState:
-            trusted = cast.data.trusted[client_id]
-            runs_own = needed.runs != "server"
-            counting = cast.evaluators[client_id].count_tokens if runs_own else cast.policy.count_tokens
-            return ClientState(
-                client_id=client_id,
-                evaluator=cast.evaluators[client_id],
-                spec=cast.client_spec,
-                trusted={text_of[question_id]: answer for question_id, answer in trusted.items()},
-                answers=cast.data.answers,
-                tokens=billed.counts(lengths, counting),
-                model_score=model_score,
-                rows=cast.data.private[client_id],
-                trainer=cast.trainer,
-                synthesiser=cast.synthesiser,
-                trained_spec=cast.server_spec,
-                noise=noise_of(noise_config, seed, client_id, cast.data.answers),
-            )
-
-        states = Lazily(len(devices), state_of)
-        self.world, self.profiles, self.states = world, profiles, states
+        self.states = states = client_states(scenario, cast, lengths, needed.runs)
+        self.world, self.profiles = world, profiles
         self._log_members(needed, classes)
         server_profile = population.server_profile(scenario.server)
         self.federation = Federation(world, profiles, states, server_profile, classes)
