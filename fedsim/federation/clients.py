@@ -2,7 +2,7 @@
 
     reply = await client.request(message)         sends down, computes there, sends up; every byte is on record
     await federation.server.compute(work, "update")   the server's own work takes virtual time
-    await federation.someone_online()             sleeps until a device is there
+    await federation.any_online(client_ids)       sleeps until one of these devices is there
 
 A protocol does no book-keeping, so it cannot forget a byte. It is ordinary asyncio: on the virtual loop a deadline costs
 nothing, on a real loop it would be a real one.
