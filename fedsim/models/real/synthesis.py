@@ -36,8 +36,8 @@ from fedsim.sim import streams
 from fedsim.tasks.questions import Question, TaskData
 
 _DETERMINING_SOURCES = (
-    "models/real/dp_sgd.py", "models/real/row_generator.py", "models/real/language.py", "models/real/private_evolution.py",
-    "models/real/sampling.py", "models/real/synthesis.py", "privacy/accounting.py",
+    "models/real/dp_sgd.py", "models/real/embedding.py", "models/real/row_generator.py", "models/real/language.py",
+    "models/real/private_evolution.py", "models/real/sampling.py", "models/real/synthesis.py", "privacy/accounting.py",
 )  # fmt: skip
 _FILE = "synthesis.json"
 
