@@ -52,7 +52,7 @@ IMPORTS = {
     "pydantic": "from pydantic import BaseModel, Field, TypeAdapter",
     "numpy": "import numpy.random",
     "asyncio, SimPy, PyYAML and msgspec": "import asyncio, simpy, yaml, msgspec",
-    "fedsim": "import fedsim.cli, fedsim.experiment.run, fedsim.experiment.forecast.request_times, fedsim.protocols.fedgrpo",
+    "fedsim": "import fedsim.cli, fedsim.experiment.run, fedsim.experiment.request_times, fedsim.protocols.fedgrpo",
     "the scenario's validators and the presets": "import fedsim.scenario.schema as it; it.read_scenario(sys.argv[1])",
     "polars": "import polars",
 }

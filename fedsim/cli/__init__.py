@@ -106,7 +106,7 @@ def resume(
     if read_manifest(folder)["status"] == "finished":
         print(f"{folder} has finished; there is nothing to resume")
         return
-    from fedsim.experiment.replay import resume as resuming
+    from fedsim.experiment import resume as resuming
 
     with _shown(quiet) as progress:
         finished = resuming.resume(folder, cache_dir=cache_dir, progress=progress)
@@ -135,7 +135,7 @@ def verify(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
     """Repeat a finished run and compare every record; exit code 1 if one differs. Nothing is written into the folder."""
-    from fedsim.experiment.replay import verify as verifying
+    from fedsim.experiment import verify as verifying
 
     with _shown(quiet) as progress:
         verdict = verifying.verify(

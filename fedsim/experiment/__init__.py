@@ -1,5 +1,6 @@
 """One run: its components, the simulation, what is checked before it, and what follows from it.
 
-In reading order: ``run``, ``components``, ``simulation``, ``preflight``, ``checks``, ``eligibility``, ``billed``,
-``detection``, ``leakage``, ``replay/`` (resume, verify), ``forecast/`` (estimate, devices).
+In reading order: ``run``, ``components``, ``simulation``, ``build`` (faults, edges, links, noise, limits), ``checks``,
+``probe_run`` (what a protocol first asks), ``request_times``, ``eligibility``, ``billed``, ``detection``, ``leakage``,
+``replay/`` (tape and journal), ``resume``, ``verify``, ``forecast/`` (estimate, devices).
 """

@@ -1,23 +1,31 @@
-"""What is refused before anything is trained or written: a scenario that cannot be run as it stands.
+"""What is refused before anything is trained or written: a scenario that cannot be run as it stands, or a file that is wrong.
 
-Nothing heavy is imported; where there is a deadline, the protocol plays with stand-ins for a moment.
+Every file that a scenario names is read. Nothing heavy is imported: weights are looked at by their headers, not loaded; where
+there is a deadline, the protocol plays with stand-ins for a moment.
 """
 
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsim import protocols
-from fedsim.errors import ScenarioError
-from fedsim.experiment import billed
-from fedsim.experiment.preflight import check_files, resolve_against
-from fedsim.experiment.simulation import edges_of, faults_of
+from fedsim.config.validation import located
+from fedsim.errors import ModelFileError, ScenarioError
+from fedsim.experiment import billed, request_times
+from fedsim.experiment.build import edges_of, faults_of
 from fedsim.federation.hostile import roles_of
 from fedsim.federation.stragglers.config import StragglerConfig, refuse_shortage
+from fedsim.models.config import FolderModel, is_config_file
+from fedsim.models.folder import check_folder
 from fedsim.processes import gc_policy
 from fedsim.sim.devices import availability, correlate, population
+from fedsim.sim.devices.cost import spec_from_file
+from fedsim.sim.network.edges import read_edges
 from fedsim.tasks import domains
+from fedsim.tasks.files import read_questions
 
 if TYPE_CHECKING:
     from fedsim.scenario.schema import Scenario
@@ -39,7 +47,8 @@ def refuse_early(scenario: Scenario) -> population.Population:
     if scenario.fidelity == "real" and scenario.tasks.file is not None:
         from fedsim.tasks import dataset  # only own questions are built before the run
 
-        dataset.build(resolve_against(scenario.tasks, scenario.folder), len(devices), scenario.seed)
+        tasks = scenario.tasks.model_copy(update={"file": str(scenario.folder / scenario.tasks.file)})
+        dataset.build(tasks, len(devices), scenario.seed)
     return devices
 
 
@@ -76,8 +85,65 @@ def check(scenario: Scenario, num_clients: int) -> None:
     if isinstance(policy, StragglerConfig):
         cohort_size = getattr(scenario.protocol, "cohort_size", None)
         refuse_shortage(policy, cohort_size, num_clients)
-    from fedsim.experiment.forecast import (
-        request_times,  # it plays with stand-ins, so it stands above this module
-    )
-
     request_times.check_deadline(scenario)
+
+
+class CheckedFiles:
+    """`check_files` for the many scenarios of a comparison or a sweep, which mostly name the same files."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+
+    def check(self, scenario: Scenario) -> None:
+        """Read the files that no scenario before has named in the same way.
+
+        Raises:
+            DataFileError, ModelFileError: as for `check_files`.
+        """
+        named = _files_of(scenario)
+        if named not in self._seen:
+            check_files(scenario)
+            self._seen.add(named)
+
+
+def _files_of(scenario: Scenario) -> str:
+    models = scenario.models
+    folders = [getattr(source, "path", None) for source in (models.server, models.clients)]
+    length = getattr(scenario.availability, "length", None)
+    return repr((scenario.folder, scenario.fidelity, length, scenario.input_files(), models.bill_as, folders))
+
+
+@located
+def check_files(scenario: Scenario) -> None:
+    """Read every file that a scenario names, and keep nothing of it.
+
+    Raises:
+        DataFileError: a question, device, trace or GraphML file is missing or wrong.
+        ModelFileError: a model folder or an architecture's ``config.json`` cannot be used.
+    """
+    folder = scenario.folder
+    if scenario.clients.file is not None:
+        population.draw(scenario.clients, scenario.seed, folder)
+    if getattr(scenario.availability, "file", None) is not None:
+        availability.availability(scenario.availability, scenario.seed, folder)
+    edges = scenario.network.edges
+    if edges is not None and edges.file is not None:
+        read_edges(folder / edges.file)
+    if scenario.tasks.file is not None:
+        read_questions(folder / scenario.tasks.file)
+    bill_as = scenario.models.bill_as
+    for side in ("server", "clients"):
+        if bill_as is not None and is_config_file(getattr(bill_as, side)):
+            _told_at("bill_as", spec_from_file, folder / getattr(bill_as, side))
+        source = getattr(scenario.models, side)
+        if isinstance(source, FolderModel) and scenario.fidelity == "real":
+            _told_at(side, check_folder, folder / source.path)
+            if bill_as is None:
+                _told_at(side, spec_from_file, folder / source.path / "config.json")
+
+
+def _told_at(key: str, look: Callable[[Path], object], path: Path) -> None:
+    try:
+        look(path)
+    except ModelFileError as error:
+        raise error.at("models", key) from None

@@ -14,8 +14,9 @@ from fedsim.experiment import billed
 from fedsim.models.client_training_config import LocalTrainingConfig
 from fedsim.models.config import ScratchModel
 from fedsim.models.interfaces import Evaluator, LocalTrainer, Policy, Synthesiser
-from fedsim.models.timing import stand_ins as standin
+from fedsim.models.timing.stand_ins import StandInEvaluator, StandInPolicy
 from fedsim.models.timing.synthesis import StandInSynthesiser
+from fedsim.models.timing.tasks import task_data
 from fedsim.models.timing.training import StandInTrainer
 from fedsim.privacy.config import SynthesisConfig
 from fedsim.processes import gc_policy
@@ -58,19 +59,19 @@ class Cast:
 
 def stand_ins(scenario: Scenario, num_clients: int) -> Cast:
     """The cast of a run with ``fidelity: timing``: token counts instead of models."""
-    data = standin.task_data(scenario.tasks, num_clients, scenario.seed)
+    data = task_data(scenario.tasks, num_clients, scenario.seed)
     known = {question.text: question for question in (*data.auxiliary, *data.pool)}
 
     def evaluator_of(client_id: int) -> Evaluator:
         rows = dict(zip(data.domains, data.partition[client_id].tolist(), strict=True))
-        return standin.StandInEvaluator(client_id, rows, known, scenario.seed)
+        return StandInEvaluator(client_id, rows, known, scenario.seed)
 
-    policy = standin.StandInPolicy(scenario.protocol, scenario.seed)
+    policy = StandInPolicy(scenario.protocol, scenario.seed)
     server_spec = billed.spec_without_weights(scenario, "server")
     return Cast(
         data=data,
         policy=policy,
-        frozen=standin.StandInEvaluator(-1, {}, known, scenario.seed),
+        frozen=StandInEvaluator(-1, {}, known, scenario.seed),
         evaluators=Lazily(num_clients, evaluator_of),
         server_spec=server_spec,
         client_spec=billed.spec_without_weights(scenario, "clients"),

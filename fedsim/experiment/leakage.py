@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from fedsim import protocols
 from fedsim.errors import RunFolderError, ScenarioError
 from fedsim.experiment import components
+from fedsim.experiment.build import client_states
+from fedsim.experiment.checks import check_files
 from fedsim.experiment.components import Cast
-from fedsim.experiment.preflight import check_files
-from fedsim.federation.billing import TokenizerCounts
 from fedsim.models.interfaces import Draw, Evaluator, Group
 from fedsim.privacy.membership import (
     Estimate,
@@ -42,7 +42,6 @@ from fedsim.privacy.membership import (
     membership,
     share,
 )
-from fedsim.privacy.rewards import RewardNoise
 from fedsim.progress import Progress, SilentProgress
 from fedsim.protocols.shared.state import ClientState
 from fedsim.protocols.shared.weights_on_the_wire import packed, unpacked
@@ -166,7 +165,7 @@ def _attacks(
     attacks: list[Attack] = []
     disclosures: list[Disclosure] = []
     if settings.name == "fedgrpo":
-        states = client_states(scenario, cast)
+        states = client_states(scenario, cast)  # with fresh noise
         if settings.wire == "scores_up":
             attacks += _by_recorded_rewards(run, cast, seed)
         attacks += _by_asking(scenario, cast, states, rows)
@@ -178,25 +177,6 @@ def _attacks(
     if attacks and settings.name != "fedpetuning":
         attacks.append(_by_final_policy(run, cast, rows, seed))
     return attacks, disclosures
-
-
-def client_states(scenario: Scenario, cast: Cast) -> list[ClientState]:
-    """Every client as its handlers know it, with fresh noise of the same kind."""
-    config, rule = getattr(scenario.protocol, "reward_noise", None), cast.data.answers
-    text_of = {question.question_id: question.text for question in cast.data.pool}
-    return [
-        ClientState(
-            client_id=client_id,
-            evaluator=evaluator,
-            spec=cast.client_spec,
-            trusted={text_of[number]: answer for number, answer in cast.data.trusted[client_id].items()},
-            answers=rule,
-            tokens=TokenizerCounts(evaluator.count_tokens),
-            model_score=getattr(scenario.protocol, "model_score", "likelihood"),
-            noise=None if config is None else RewardNoise(config, scenario.seed, client_id, rule),
-        )
-        for client_id, evaluator in enumerate(cast.evaluators)
-    ]
 
 
 # ------------------------------------------------------------------------------------------------------- rewards
@@ -225,15 +205,14 @@ def _by_asking(
     scenario: Scenario, cast: Cast, states: Sequence[ClientState], rows: Sequence[Suspect]
 ) -> list[Attack]:
     """Whether a row was trained on, by sending its question with its true answer."""
-    raw: dict[bool, list[float]] = {True: [], False: []}
-    calibrated: dict[bool, list[float]] = {True: [], False: []}
+    raw: list[float] = []
     handlers = protocols.handlers(scenario.protocol)
     copies = scenario.protocol.group_size
-    own = _log_likelihoods(cast.frozen, rows)
+    before = _log_likelihoods(cast.frozen, rows)
     for suspect in rows:
         states[suspect.client_id].evaluator.expect(suspect.row.text, [suspect.row.answer])
         states[suspect.client_id].evaluator.expect_answer(suspect.row.text)
-    for place, (suspect, before) in enumerate(zip(rows, own, strict=True)):
+    for place, suspect in enumerate(rows):
         client, draw = states[suspect.client_id], wire.pack_id(_FIRST_DRAW + place)
         if scenario.protocol.wire == "scores_up":
             asked = wire.Candidates(draw, suspect.row.text, (suspect.row.answer,) * copies)
@@ -244,17 +223,10 @@ def _by_asking(
             said = handlers[wire.QuestionOnly].run(client, wire.QuestionOnly(draw, suspect.row.text)).message
             assert isinstance(said, wire.FinalAnswer)
             score = float(cast.data.answers.right(said.answer, suspect.row.answer))
-        raw[suspect.is_member].append(score)
-        calibrated[suspect.is_member].append(score - math.exp(before))
-    source: Source = "rewards"
+        raw.append(score)
+    calibrated = [score - math.exp(own) for score, own in zip(raw, before, strict=True)]
     return [
-        Attack(
-            source,
-            "choosing",
-            "training row",
-            how,
-            membership(scores[True], scores[False], scenario.seed, how),
-        )
+        Attack("rewards", "choosing", "training row", how, _told(rows, scores, scenario.seed, how))
         for how, scores in (("mean reward", raw), ("mean reward, calibrated", calibrated))
     ]
 

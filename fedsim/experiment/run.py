@@ -23,11 +23,12 @@ from fedsim.errors import (
     RunInterrupted,
 )
 from fedsim.experiment.billed import statement
+from fedsim.experiment.build import limits_of
 from fedsim.experiment.checks import refuse_early
 from fedsim.experiment.components import Cast
 from fedsim.experiment.detection import detection_of, short
 from fedsim.experiment.replay.journal import Book
-from fedsim.experiment.simulation import Ending, Play, limits_of
+from fedsim.experiment.simulation import Ending, Play
 from fedsim.privacy import reward_ledger
 from fedsim.progress import Progress, SilentProgress
 from fedsim.protocols.shared.boundary import BOUNDARIES
@@ -64,7 +65,7 @@ def run(
         InputError: the scenario names something that cannot be used, or the folder is taken; no folder is left behind.
         FederationError: the federation cannot do what the protocol asks.
         Deadlock, LimitExceeded, InvariantViolation: see ``fedsim.errors``.
-        RunInterrupted: interrupted; the folder holds what was recorded until then, and `fedsim.experiment.replay.resume` goes
+        RunInterrupted: interrupted; the folder holds what was recorded until then, and `fedsim.experiment.resume` goes
             on with it.
     """
     devices = refuse_early(scenario)
@@ -142,12 +143,12 @@ def _run_in(folder: RunFolder, asked: Undertaking) -> bool:
                     play.federation.close_books(error)
                 play.federation.log_presence(failed_at_s)
                 play.log_faults(failed_at_s)
-                _write_results(folder, log, _summary(log, play, failed_at_s, "error", started_at_wall_s))
+                _write_results(folder, log, summary_of(log, play, failed_at_s, "error", started_at_wall_s))
                 if in_the_world:
                     invariants.check(log, play.federation.carried_bytes, limits=limits_of(scenario.protocol))
                 raise
         invariants.check(log, play.federation.carried_bytes, limits=limits_of(scenario.protocol))
-        summary = _summary(log, play, ending.virtual_s, ending.stopped_by, started_at_wall_s)
+        summary = summary_of(log, play, ending.virtual_s, ending.stopped_by, started_at_wall_s)
         with progress.phase("results", None):
             _write(folder, log, summary, play, cast, accuracy)
     if not ending.interrupted:
@@ -161,14 +162,10 @@ def play_out(play: Play) -> Ending:
     return run_on_virtual_time(play.main, max_virtual_s=limits.virtual, max_events=limits.events)
 
 
-def summary_of(log: RecordLog, play: Play, ending: Ending) -> dict[str, Any]:
-    """The summary of a run that came to its end, without real time."""
-    return _summary(log, play, ending.virtual_s, ending.stopped_by, time.monotonic())
-
-
-def _summary(
+def summary_of(
     log: RecordLog, play: Play, virtual_s: float, stopped_by: str, started_at_wall_s: float
 ) -> dict[str, Any]:
+    """The summary of a run that has ended at this instant of virtual time."""
     detection = detection_of(play.scenario, play.state.artefacts, play.roles)
     return summarise(
         log,

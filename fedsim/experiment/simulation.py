@@ -11,35 +11,31 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fedsim import protocols
-from fedsim.errors import FedsimError, ScenarioError
+from fedsim.errors import FedsimError
 from fedsim.experiment import billed, eligibility
+from fedsim.experiment.build import client_states, edges_of, faults_of, link_of
 from fedsim.experiment.components import Cast
 from fedsim.federation.clients import Federation
 from fedsim.federation.handlers import Handler, Reply
 from fedsim.federation.hostile import Roles, excluded, roles_of, with_hostile
-from fedsim.federation.stragglers.config import StragglerConfig
 from fedsim.federation.world import World
 from fedsim.privacy.rewards import RewardNoise, RewardNoiseConfig
 from fedsim.progress import Phase
 from fedsim.protocols.shared.monitor import ClientAccuracy, Monitor
 from fedsim.protocols.shared.state import ClientState, ServerState
-from fedsim.records import invariants
 from fedsim.records.log import RecordLog
-from fedsim.records.rows import Direction, Fault
+from fedsim.records.rows import Fault
 from fedsim.sim.clock import VirtualLoop
 from fedsim.sim.devices import availability, correlate, population
 from fedsim.sim.devices.cost import NO_WORK, Work
 from fedsim.sim.devices.dropout import Dropout
 from fedsim.sim.devices.profile import DeviceProfile
 from fedsim.sim.devices.slowdown import Slowdowns
-from fedsim.sim.faults.config import REWARD_KINDS, check_server_link
 from fedsim.sim.faults.plan import Faults, WithCrashes
 from fedsim.sim.lazy import Lazily
 from fedsim.sim.network import wire
-from fedsim.sim.network.edges import EdgeTree, edge_tree
-from fedsim.sim.network.link import SharedLink
+from fedsim.sim.network.edges import EdgeTree
 from fedsim.sim.network.transport import Transport
-from fedsim.tasks.matching import AnswerRule
 
 if TYPE_CHECKING:
     from fedsim.scenario.schema import Scenario
@@ -168,8 +164,8 @@ class Play:
             seed=scenario.seed,
             loop=loop,
             log=self._log,
-            downlink=_link(loop, edges, "down", network.server_link.down),
-            uplink=_link(loop, edges, "up", network.server_link.up),
+            downlink=link_of(loop, edges, "down", network.server_link.down),
+            uplink=link_of(loop, edges, "up", network.server_link.up),
             transport=Transport(network),
             availability=eligibility.Without(present, absent) if absent else present,
             dropout=Dropout(scenario.dropout, scenario.seed, scores),
@@ -184,31 +180,8 @@ class Play:
         )
         if faults is not None:
             faults.arm(loop, world.downlink, world.uplink, network.server_link)
-        text_of = {question.question_id: question.text for question in cast.data.pool}
-        model_score = getattr(scenario.protocol, "model_score", "likelihood")
-        noise_config = getattr(scenario.protocol, "reward_noise", None)
-
-        def state_of(client_id: int) -> ClientState:
-            trusted = cast.data.trusted[client_id]
-            runs_own = needed.runs != "server"
-            counting = cast.evaluators[client_id].count_tokens if runs_own else cast.policy.count_tokens
-            return ClientState(
-                client_id=client_id,
-                evaluator=cast.evaluators[client_id],
-                spec=cast.client_spec,
-                trusted={text_of[question_id]: answer for question_id, answer in trusted.items()},
-                answers=cast.data.answers,
-                tokens=billed.counts(lengths, counting),
-                model_score=model_score,
-                rows=cast.data.private[client_id],
-                trainer=cast.trainer,
-                synthesiser=cast.synthesiser,
-                trained_spec=cast.server_spec,
-                noise=noise_of(noise_config, seed, client_id, cast.data.answers),
-            )
-
-        states = Lazily(len(devices), state_of)
-        self.world, self.profiles, self.states = world, profiles, states
+        self.states = states = client_states(scenario, cast, lengths, needed.runs)
+        self.world, self.profiles = world, profiles
         self._log_members(needed, classes)
         server_profile = population.server_profile(scenario.server)
         self.federation = Federation(world, profiles, states, server_profile, classes)
@@ -264,61 +237,3 @@ def raise_plainly(task: asyncio.Task[None]) -> None:
 
 
 _BASE_MODEL = Handler(run=lambda _, message: Reply(wire.Ready(message.num_bytes)), work=lambda *_: NO_WORK)
-
-
-def limits_of(config: Any) -> invariants.Limits:
-    """What a protocol's settings allow at once."""
-    update = getattr(config, "update", None)
-    groups = None if update is None else update.most_asked
-    cohort, policy = getattr(config, "cohort_size", None), getattr(config, "stragglers", None)
-    asked: int | None = cohort
-    if cohort is not None and isinstance(policy, StragglerConfig):
-        pairs = cohort if policy.policy == "hedged" else 0
-        asked = cohort + pairs + (policy.extra or 0) + (policy.replacements or 0)
-    return invariants.Limits(groups=groups, cohort=cohort, asked=asked)
-
-
-def faults_of(scenario: Scenario, devices: population.Population) -> Faults | None:
-    """The faults of a scenario, or None if it has none.
-
-    Raises:
-        ScenarioError: a fault of a client, a class or a reply that there is not, or of a link without a limit.
-    """
-    if not scenario.faults:
-        return None
-    sends_rewards = wire.Candidates in protocols.handlers(scenario.protocol)
-    for place, config in enumerate(scenario.faults):
-        if config.kind in REWARD_KINDS and not sends_rewards:
-            raise ScenarioError(
-                f"faults.{place}.kind is {config.kind!r}, but under these settings no client of protocol "
-                f"{scenario.protocol.name} sends rewards; choose another kind, or protocol fedgrpo with wire scores_up"
-            ).at("faults", place, "kind")
-    check_server_link(scenario.faults, scenario.network.server_link)
-    return Faults(scenario.faults, scenario.seed, devices.classes)
-
-
-def edges_of(scenario: Scenario, devices: population.Population) -> EdgeTree | None:
-    """The edges of a scenario and who stands behind which, or None if it has none.
-
-    Raises:
-        InputError: the edges' file is wrong, or an edge names a client or class that there is not.
-    """
-    if scenario.network.edges is None:
-        return None
-    return edge_tree(scenario.network.edges, scenario.seed, devices.classes, scenario.folder)
-
-
-def _link(loop: VirtualLoop, edges: EdgeTree | None, direction: Direction, bytes_per_s: float) -> SharedLink:
-    """The server's link in one direction, with the edges before it."""
-    return (
-        SharedLink(loop.timeline, bytes_per_s)
-        if edges is None
-        else edges.link(loop.timeline, direction, bytes_per_s)
-    )
-
-
-def noise_of(config: Any, seed: int, client_id: int, rule: AnswerRule) -> RewardNoise | None:
-    """What a client adds to every number that it sends, or None where a protocol has no such settings."""
-    if not isinstance(config, RewardNoiseConfig):
-        return None
-    return RewardNoise(config, seed, client_id, rule)

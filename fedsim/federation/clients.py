@@ -2,7 +2,7 @@
 
     reply = await client.request(message)         sends down, computes there, sends up; every byte is on record
     await federation.server.compute(work, "update")   the server's own work takes virtual time
-    await federation.someone_online()             sleeps until a device is there
+    await federation.any_online(client_ids)       sleeps until one of these devices is there
 
 A protocol does no book-keeping, so it cannot forget a byte. It is ordinary asyncio: on the virtual loop a deadline costs
 nothing, on a real loop it would be a real one.
@@ -11,16 +11,15 @@ nothing, on a real loop it would be a real one.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fedsim.errors import Deadlock, FederationError, FedsimError, RequestError
 from fedsim.federation.handlers import Hurry, Subject
 from fedsim.federation.request import NEVER_ENDS, RUN_FAILED, Exchange
+from fedsim.federation.server import Server
 from fedsim.federation.world import World
-from fedsim.records.rows import SERVER_ID, Compute, Presence
-from fedsim.sim.devices.cost import Work, compute_energy_j, compute_jitter, duration_s
+from fedsim.records.rows import Presence
 from fedsim.sim.devices.device import Device
 from fedsim.sim.devices.profile import DeviceProfile
 from fedsim.sim.lazy import Lazily
@@ -97,81 +96,6 @@ class Client:
             FederationError: it is away and will never come back.
         """
         await self._federation.client_online(self.client_id)
-
-
-class Server:
-    """The server's accelerator: one computation at a time, first come first served, in virtual time."""
-
-    def __init__(self, world: World, profile: DeviceProfile) -> None:
-        self._world = world
-        self._profile = profile
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._busy = False
-
-    async def compute(self, work: Work | Callable[[], Work], kind: str, subject: int = -1) -> None:
-        """Hold the accelerator for as long as the work takes, after those who asked before.
-
-        Work that is only known when the accelerator is free, such as a batch of what waits by then, is given as a function.
-        A job that is cancelled while it waits leaves no trace; one that is cancelled while it runs is on record as cut, with
-        its share of the job's FLOP and bytes, and the next one starts at that instant.
-        """
-        await self._take_turn()
-        if not isinstance(work, Work):
-            work = work()
-        jitter = compute_jitter(self._profile, self._world.seed, (SERVER_ID, kind, subject))
-        start_at_s = self._world.loop.time()
-        length_s = duration_s(self._profile, work, jitter)
-        cut = True
-        try:
-            await asyncio.sleep(length_s)
-            cut = False
-        finally:
-            elapsed_s = self._world.loop.time() - start_at_s
-            share = min(elapsed_s / length_s, 1.0) if cut and length_s else 1.0
-            self._log(work, kind, subject, start_at_s, share, cut=cut)
-            self._hand_over()
-
-    async def _take_turn(self) -> None:
-        if not self._busy:
-            self._busy = True
-            return
-        turn: asyncio.Future[None] = self._world.loop.create_future()
-        self._waiting.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if not turn.cancelled():  # handed the turn and cancelled at the same instant: pass it on
-                self._hand_over()
-            elif turn in self._waiting:  # else whoever handed over at this instant has passed over it
-                self._waiting.remove(turn)
-            raise
-
-    def _log(
-        self, work: Work, kind: str, subject: int, start_at_s: float, share: float, *, cut: bool
-    ) -> None:
-        end_at_s = self._world.loop.time()
-        self._world.log.add(
-            Compute(
-                request_id=subject,
-                client_id=SERVER_ID,
-                kind=kind,
-                start_at_s=start_at_s,
-                end_at_s=end_at_s,
-                flop=work.flop * share,
-                memory_bytes=work.memory_bytes * share,
-                energy_j=compute_energy_j(self._profile, end_at_s - start_at_s),
-                cut=cut,
-            )
-        )
-
-    def _hand_over(self) -> None:
-        """Give the accelerator to the first who waits; it stays busy meanwhile, so that nobody can barge in."""
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._busy = False
 
 
 class Federation:

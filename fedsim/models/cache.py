@@ -25,7 +25,9 @@ from platformdirs import user_cache_path
 from fedsim.records.source import code_fingerprint
 from fedsim.tasks.questions import Question
 
-_DETERMINING_SOURCES = ("real/muon.py", "real/tokenizer.py", "real/training.py", "real/zoo.py")
+_DETERMINING_SOURCES = (
+    "models/real/muon.py", "models/real/tokenizer.py", "models/real/training.py", "models/real/zoo.py",
+)  # fmt: skip
 
 
 def cache_folder(cache_dir: Path | None) -> Path:
@@ -42,7 +44,7 @@ def cache_key(parts: Mapping[str, Any], rows: Sequence[Question], threads: int) 
         "parts": parts,
         "rows": [(row.text, row.answer) for row in rows],
         "platform": {**platform_facts(), "threads": threads},
-        "source": source_hash(),
+        "source": source_hash(_DETERMINING_SOURCES),
     }
     return blake2b(json.dumps(material, sort_keys=True).encode(), digest_size=16).hexdigest()
 
@@ -60,11 +62,12 @@ def platform_facts() -> dict[str, str]:
 
 
 @cache
-def source_hash() -> str:
-    """Hash of the code that trains, without its docstrings, comments and layout."""
+def source_hash(names: Sequence[str]) -> str:
+    """Hash of some files of this package, named as from its root, without their docstrings, comments and layout."""
     state = blake2b(digest_size=16)
-    for name in _DETERMINING_SOURCES:
-        state.update(code_fingerprint((Path(__file__).parent / name).read_text(encoding="utf-8")).encode())
+    for name in names:
+        path = Path(__file__).parents[1] / name
+        state.update(code_fingerprint(path.read_text(encoding="utf-8")).encode())
     return state.hexdigest()
 
 

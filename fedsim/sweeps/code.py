@@ -18,6 +18,8 @@ _WITHOUT_RESULTS = {
     "progress.py",
     "scenario/docs.py",
     "config/validation.py",
+    "experiment/probe_run.py",
+    "experiment/request_times.py",
     "records/story.py",
     "records/source.py",
 }

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsim.errors import InvariantViolation
-from fedsim.experiment.simulation import limits_of
+from fedsim.experiment.build import limits_of
 from fedsim.records.invariants import Limits, check
 from fedsim.records.log import RecordLog
 from fedsim.records.rows import Compute, Fault, Group, Outcome, Presence, Transfer, Update

@@ -1,4 +1,4 @@
-"""What can be told before a run: a rough estimate, what one request takes, how unlike the devices are.
+"""What can be told before a run: a rough estimate, how unlike the devices are, what each of them would take.
 
-In reading order: ``estimate``, ``probe_run``, ``request_times``, ``heterogeneity``, ``device_table``.
+In reading order: ``estimate``, ``heterogeneity``, ``device_table``.
 """

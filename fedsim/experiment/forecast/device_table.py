@@ -15,8 +15,8 @@ import numpy.typing as npt
 from fedsim.config.units import format_bytes
 from fedsim.errors import RunFolderError
 from fedsim.experiment.forecast.heterogeneity import Heterogeneity, expected_reply_s, heterogeneity
-from fedsim.experiment.forecast.probe_run import ProbeRun
-from fedsim.experiment.forecast.request_times import Foresight, RequestTimes
+from fedsim.experiment.probe_run import ProbeRun
+from fedsim.experiment.request_times import Foresight, RequestTimes
 from fedsim.records.run_folder import write_atomically, write_json
 
 if TYPE_CHECKING:

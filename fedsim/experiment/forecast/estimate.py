@@ -11,7 +11,7 @@ import numpy as np
 from fedsim.config.validation import located
 from fedsim.experiment import components
 from fedsim.experiment.checks import refuse_early
-from fedsim.experiment.forecast.probe_run import Glimpse
+from fedsim.experiment.probe_run import Glimpse
 from fedsim.progress import SilentProgress
 from fedsim.protocols.shared.monitor import ClientAccuracy
 from fedsim.records.log import RecordLog

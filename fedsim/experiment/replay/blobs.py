@@ -6,7 +6,6 @@ run has finished: the final policy is in its folder, and the whole run can be co
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -75,10 +74,6 @@ class Blobs:
             raise RunFolderError(f"{path}: weights on the tape are missing: {error.strerror}") from None
         except SafetensorError as error:
             raise RunFolderError(f"{path} is damaged: {error}") from None
-
-    def drop(self) -> None:
-        """Remove all of them."""
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.safetensors"

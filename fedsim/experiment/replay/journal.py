@@ -20,12 +20,9 @@ from fedsim.experiment.replay.checkpoints import CHECKPOINTS, Checkpoints, lates
 from fedsim.experiment.replay.diff import SameRecords, longest_spool
 from fedsim.experiment.replay.recorded_models import Stage, recorded_cast
 from fedsim.experiment.replay.tape import TAPE, Tape
-from fedsim.models.client_training_config import LocalTrainingConfig
-from fedsim.privacy.config import SynthesisConfig
 from fedsim.progress import Progress
 from fedsim.records.log import RecordLog
 from fedsim.records.run_folder import RunFolder
-from fedsim.tasks.questions import TaskData
 
 if TYPE_CHECKING:
     from fedsim.models.real.run_workers import Workers
@@ -91,7 +88,7 @@ class Book:
         stage = Stage(self._tape, Blobs(path / BLOBS), Checkpoints(path / CHECKPOINTS, every_s, start), load)
         if not upto:
             stage.live()  # models are trained before the clock starts, so that a mistake in them shows now
-        return record_cast(stage, scenario, data, self._folder.manifest["model_hashes"])
+        return recorded_cast(stage, scenario, data, self._folder.manifest["model_hashes"])
 
     def seal(self) -> None:
         """The run was interrupted at this very event: what comes now belongs to no continued run.
@@ -136,14 +133,3 @@ class Book:
                 f"{self._folder.path}: the weights of {differing[0]} are not those that the run began with, so it cannot go "
                 "on; run its scenario again"
             )
-
-
-def record_cast(stage: Stage, scenario: Scenario, data: TaskData, hashes: dict[str, str]) -> Cast:
-    """The cast of a scenario over a tape."""
-    return recorded_cast(
-        stage,
-        data,
-        trains=isinstance(scenario.protocol, LocalTrainingConfig),
-        synthesises=isinstance(getattr(scenario.protocol, "synthesis", None), SynthesisConfig),
-        hashes=hashes,
-    )

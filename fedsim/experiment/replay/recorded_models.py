@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -19,6 +19,7 @@ from fedsim.experiment.components import Cast
 from fedsim.experiment.replay.blobs import Blobs
 from fedsim.experiment.replay.checkpoints import Checkpoints, Learner
 from fedsim.experiment.replay.tape import Tape, checksum
+from fedsim.models.client_training_config import LocalTrainingConfig
 from fedsim.models.interfaces import (
     Accuracy,
     Candidate,
@@ -31,8 +32,12 @@ from fedsim.models.interfaces import (
     UpdateStats,
     Weights,
 )
+from fedsim.privacy.config import SynthesisConfig
 from fedsim.sim.devices.cost import ModelSpec
 from fedsim.tasks.questions import Question, TaskData
+
+if TYPE_CHECKING:
+    from fedsim.scenario.schema import Scenario
 
 _MOST_COUNTS = 200_000
 _EMBEDDED_AT_ONCE = 1000  # so that a frame stays small, whatever the model's width
@@ -98,18 +103,9 @@ class Stage:
         return msgspec.convert(server, ModelSpec), msgspec.convert(clients, ModelSpec)
 
 
-def recorded_cast(
-    stage: Stage, data: TaskData, *, trains: bool, synthesises: bool, hashes: dict[str, str]
-) -> Cast:
-    """The cast of a run whose models keep a tape.
-
-    Args:
-        stage: what the models share.
-        data: the questions.
-        trains: whether clients train the server's model.
-        synthesises: whether clients make synthetic rows.
-        hashes: what the models' weights hash to.
-    """
+def recorded_cast(stage: Stage, scenario: Scenario, data: TaskData, hashes: dict[str, str]) -> Cast:
+    """The cast of a run whose models keep a tape; ``hashes`` are what their weights hash to."""
+    settings = scenario.protocol
     server_spec, client_spec = stage.specs()
     policy = RecordedPolicy(stage)
     return Cast(
@@ -121,8 +117,10 @@ def recorded_cast(
         client_spec=client_spec,
         hashes=hashes,
         save=lambda folder: stage.live().save(folder),
-        trainer=RecordedTrainer(stage, policy) if trains else None,
-        synthesiser=RecordedSynthesiser(stage) if synthesises else None,
+        trainer=RecordedTrainer(stage, policy) if isinstance(settings, LocalTrainingConfig) else None,
+        synthesiser=RecordedSynthesiser(stage)
+        if isinstance(getattr(settings, "synthesis", None), SynthesisConfig)
+        else None,
     )
 
 

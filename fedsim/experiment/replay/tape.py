@@ -93,11 +93,6 @@ class Tape:
         """Where the frames end that were read or written so far (bytes)."""
         return self._offset
 
-    @property
-    def exhausted(self) -> bool:
-        """Whether everything on the tape was asked for."""
-        return self._next is None
-
     def seal(self) -> None:
         """Record nothing more."""
         self._sealed = True

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from fedsim.models.cache import cache_folder, cache_key
+from fedsim.models.cache import cache_folder
 from fedsim.models.client_training_config import LocalTrainingConfig
 from fedsim.models.config import LoraConfig, ModelsConfig, PolicyConfig, ScratchModel
 from fedsim.models.real.client_training import PolicyTrainer
-from fedsim.models.real.dp_evaluator import source_hash as dp_sgd_source
+from fedsim.models.real.dp_evaluator import dp_sgd_source
 from fedsim.models.real.evaluation import Matches
 from fedsim.models.real.evaluator import ModelEvaluator, in_company
 from fedsim.models.real.initial_evaluation import FirstLooks
@@ -28,7 +28,7 @@ from fedsim.models.real.run_workers import Workers
 from fedsim.models.real.stacked import can_stack
 from fedsim.models.real.tokenizer import build_tokenizer
 from fedsim.models.real.training import fine_tune
-from fedsim.models.real.training_jobs import Job, JobProgress, run_jobs
+from fedsim.models.real.training_jobs import JobProgress, keyed_job, run_jobs
 from fedsim.models.real.weights import weights_sha256
 from fedsim.models.real.zoo import WithoutAdapters, load_folder, load_source, with_lora
 from fedsim.processes.cores import cores_of_a_run
@@ -196,19 +196,17 @@ def _trained(
         jobs = []
         for name, settings, rows in wanted:
             own_seed = streams.integer(seed, "train", name)
-            parts = {"settings": settings.model_dump(), "seed": own_seed, "tokenizer": vocabulary}
-            key = cache_key(parts, rows, threads)
-            jobs.append(Job(name, key, tuple(rows), settings, own_seed, Path(folder)))
+            jobs.append(
+                keyed_job(name, rows, settings, own_seed, threads, Path(folder), made_with=vocabulary)
+            )
         folders = run_jobs(jobs, root, processes, threads, progress)
     if models.client_privacy is not None:
         folders |= _private_clients(models, data, seed, threads, root, processes, progress, folders)
     if models.start == "dp_tuned" and "server" in folders:
         own_seed = streams.integer(seed, "train", "server-dp")
         base = folders["server"]
-        parts = {"settings": models.dp_tuning.model_dump(), "seed": own_seed, "base": base.name}
-        key = cache_key(parts, data.auxiliary, threads)
-        job = Job("server", key, data.auxiliary, models.dp_tuning, own_seed, base, base)
-        folders |= run_jobs([job], root, 1, threads, progress)
+        tuning = keyed_job("server", data.auxiliary, models.dp_tuning, own_seed, threads, base, base)
+        folders |= run_jobs([tuning], root, 1, threads, progress)
     return folders
 
 
@@ -229,14 +227,8 @@ def _private_clients(
     for client_id, rows in enumerate(data.private):
         if rows:
             own_seed = streams.integer(seed, "train", f"client-{client_id}-private")
-            parts = {
-                "settings": settings.model_dump(),
-                "seed": own_seed,
-                "base": base.name,
-                "source": dp_sgd_source(),
-            }
-            key = cache_key(parts, rows, threads)
-            jobs.append(Job(f"client-{client_id}", key, tuple(rows), settings, own_seed, base, base))
+            name, source = f"client-{client_id}", dp_sgd_source()
+            jobs.append(keyed_job(name, rows, settings, own_seed, threads, base, base, made_with=source))
     without_rows = {f"client-{k}": base for k, rows in enumerate(data.private) if not rows}
     return run_jobs(jobs, root, processes, threads, progress) | without_rows
 

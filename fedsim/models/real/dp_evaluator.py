@@ -12,18 +12,16 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from fedsim.models.cache import source_hash
 from fedsim.models.real.dp_sgd import Protection, tune
 from fedsim.models.real.training import Trained, encode_rows
 from fedsim.privacy.config import EvaluatorPrivacyConfig
-from fedsim.records.source import code_fingerprint
 from fedsim.tasks.questions import Question
 
-_DETERMINING_SOURCES = ("dp_evaluator.py", "dp_sgd.py", "../../privacy/accounting.py")
+_DETERMINING_SOURCES = ("models/real/dp_evaluator.py", "models/real/dp_sgd.py", "privacy/accounting.py")
 
 
 def tuned_privately(
@@ -39,10 +37,6 @@ def tuned_privately(
     return Trained(settings.tuning.steps, float("nan"))
 
 
-@cache
-def source_hash() -> str:
+def dp_sgd_source() -> str:
     """Hash of the code that determines the weights, for the cache's key."""
-    here = Path(__file__).parent
-    return "".join(
-        code_fingerprint((here / name).read_text(encoding="utf-8")) for name in _DETERMINING_SOURCES
-    )
+    return source_hash(_DETERMINING_SOURCES)

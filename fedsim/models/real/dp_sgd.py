@@ -34,11 +34,10 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from fedsim.errors import ModelFileError
-from fedsim.models.real.training import EncodedRow
+from fedsim.models.real.training import IGNORED, EncodedRow, collated
 from fedsim.privacy.config import TuningConfig
 from fedsim.sim import streams
 
-_IGNORED = -100
 _ROWS_AT_ONCE = 128
 
 
@@ -169,7 +168,7 @@ def row_gradients(network: PreTrainedModel, rows: Sequence[EncodedRow]) -> RowGr
         ModelFileError: a weight belongs to no layer of a known kind, or several layers or calls share it; an embedding that is
             also the head is known. Uses outside of a layer (``functional.linear`` on its weight) are not noticed.
     """
-    ids, labels = _padded(rows)
+    ids, labels = collated(rows)
     index = {id(weight): number for number, weight in enumerate(network.parameters())}
     uses: list[tuple[str, int, Tensor, Tensor]] = []
 
@@ -199,8 +198,8 @@ def row_gradients(network: PreTrainedModel, rows: Sequence[EncodedRow]) -> RowGr
         logits = network(input_ids=ids, use_cache=False).logits[:, :-1]
         _refuse_shared_weights(network, [(kind, number) for kind, number, *_ in uses])
         targets = labels[:, 1:]
-        losses = cross_entropy(logits.mT.float(), targets, ignore_index=_IGNORED, reduction="none")
-        loss = (losses.sum(-1) / (targets != _IGNORED).sum(-1).clamp_min(1)).sum()
+        losses = cross_entropy(logits.mT.float(), targets, ignore_index=IGNORED, reduction="none")
+        loss = (losses.sum(-1) / (targets != IGNORED).sum(-1).clamp_min(1)).sum()
         slopes = torch.autograd.grad(loss, [output for *_, output in uses])
     finally:
         for hook in hooks:
@@ -248,14 +247,3 @@ def _kind(module: Any) -> str:
     if isinstance(module, torch.nn.Embedding):
         return "embedding"
     return "norm" if hasattr(module, "variance_epsilon") else ""
-
-
-def _padded(rows: Sequence[EncodedRow]) -> tuple[Tensor, Tensor]:
-    """Ids and labels ``[B, T]``, right-padded; causality hides the padding."""
-    width = max(len(row.ids) for row in rows)
-    ids = [[*row.ids, *([row.ids[-1]] * (width - len(row.ids)))] for row in rows]
-    labels = [
-        [*([_IGNORED] * row.num_prompt), *row.ids[row.num_prompt :], *([_IGNORED] * (width - len(row.ids)))]
-        for row in rows
-    ]
-    return torch.tensor(ids), torch.tensor(labels)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fedsim.models.interfaces import FloatArray
-from fedsim.models.real.language import LanguageModel, by_width, padded_prompts
+from fedsim.models.real.language import Ids, LanguageModel, by_width, padded_prompts
 
 _QUESTIONS_AT_ONCE = 128
 
@@ -38,20 +38,22 @@ class Encoder:
         parts /= np.maximum(np.linalg.norm(parts, axis=-1, keepdims=True), 1e-12)
         return np.asarray(parts.reshape(len(texts), -1) / np.sqrt(parts.shape[1]))
 
-    @torch.no_grad()
     def _pooled(self, texts: Sequence[str]) -> FloatArray:
         """Token means of the first and last hidden states ``[n, 2, d]``, remembered by text."""
         missing = [text for text in dict.fromkeys(texts) if text not in self._states]
         for batch in by_width(self._language, missing, str, _QUESTIONS_AT_ONCE):
             prompts = [self._language.prompt_ids(text) for text in batch]
-            done = 0
-            for inputs, real, count in padded_prompts(self._language, prompts):
-                out = self._language.network(
-                    **inputs, use_cache=False, output_hidden_states=True, logits_to_keep=1
-                )
-                states = torch.stack([out.hidden_states[0], out.hidden_states[-1]], dim=1).double()
-                weights = real[:, None, :, None].double()
-                means = ((states * weights).sum(2) / weights.sum(2)).numpy()
-                self._states.update(zip(batch[done : done + count], means[:count], strict=True))
-                done += count
+            self._states.update(zip(batch, token_means(self._language, prompts), strict=True))
         return np.stack([self._states[text] for text in texts])
+
+
+@torch.no_grad()
+def token_means(language: LanguageModel, prompts: Sequence[Ids], width: int | None = None) -> FloatArray:
+    """Token means of the first and last hidden states of prompts of one canonical width ``[n, 2, d]``."""
+    means = []
+    for inputs, real, count in padded_prompts(language, prompts, width):
+        out = language.network(**inputs, use_cache=False, output_hidden_states=True, logits_to_keep=1)
+        states = torch.stack([out.hidden_states[0], out.hidden_states[-1]], dim=1).double()
+        weights = real[:, None, :, None].double()
+        means.append(((states * weights).sum(2) / weights.sum(2)).numpy()[:count])
+    return np.concatenate(means)

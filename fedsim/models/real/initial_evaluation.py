@@ -9,15 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from fedsim.models.cache import platform_facts
+from fedsim.models.cache import platform_facts, source_hash
 from fedsim.models.interfaces import Accuracy
 from fedsim.records.run_folder import write_atomically
-from fedsim.records.source import code_fingerprint
 from fedsim.tasks.questions import Question
 
 _DETERMINING_SOURCES = (
@@ -59,15 +57,6 @@ class FirstLooks:
             "questions": [(q.question_id, q.domain, q.text, q.answer) for q in questions],
             "samples": num_samples,
             "platform": platform_facts(),
-            "source": _source_hash(),
+            "source": source_hash(_DETERMINING_SOURCES),
         }
         return blake2b(json.dumps(material, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-@cache
-def _source_hash() -> str:
-    state = blake2b(digest_size=16)
-    for name in _DETERMINING_SOURCES:
-        path = Path(__file__).parents[2] / name
-        state.update(code_fingerprint(path.read_text(encoding="utf-8")).encode())
-    return state.hexdigest()

@@ -14,7 +14,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fedsim.models.interfaces import FloatArray
-from fedsim.models.real.language import Ids, LanguageModel, Shapes, padded_prompts, prefill
+from fedsim.models.real.embedding import token_means
+from fedsim.models.real.language import Ids, LanguageModel, Shapes, prefill
 from fedsim.models.real.private_evolution import Row
 from fedsim.models.real.sampling import decode
 from fedsim.models.real.tokenizer import ANSWER
@@ -67,24 +68,15 @@ class TextGenerator:
             prompts.append(ids[: 1 + max(0, kept)])
         return self._continued(prompts, 1, key)
 
-    @torch.no_grad()
     def embed(self, rows: Sequence[Row]) -> FloatArray:
         """Token means of the first and the last hidden states, each l2-normalised, side by side ``[n, 2 d]``."""
         found: list[FloatArray] = [np.zeros(0)] * len(rows)
         prompts = [self._ids(row)[:-1] for row in rows]
         for width, places in self._by_width(prompts).items():
-            done = 0
-            for inputs, real, count in padded_prompts(self._language, [prompts[i] for i in places], width):
-                out = self._language.network(
-                    **inputs, use_cache=False, output_hidden_states=True, logits_to_keep=1
-                )
-                states = torch.stack([out.hidden_states[0], out.hidden_states[-1]], dim=1).double()
-                weights = real[:, None, :, None].double()
-                means = ((states * weights).sum(2) / weights.sum(2)).numpy()[:count]
-                means /= np.maximum(np.linalg.norm(means, axis=-1, keepdims=True), 1e-12)
-                for place, mean in zip(places[done : done + count], means, strict=True):
-                    found[place] = mean.reshape(-1)
-                done += count
+            means = token_means(self._language, [prompts[i] for i in places], width)
+            means /= np.maximum(np.linalg.norm(means, axis=-1, keepdims=True), 1e-12)
+            for place, mean in zip(places, means, strict=True):
+                found[place] = mean.reshape(-1)
         return np.stack(found)
 
     def _ids(self, row: Row) -> Ids:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +18,7 @@ import msgspec
 import torch
 
 from fedsim.errors import ScenarioError
-from fedsim.models.cache import cache_folder, cache_key, cached
+from fedsim.models.cache import cache_folder, cache_key, cached, source_hash
 from fedsim.models.config import PRESETS, ModelSource, ScratchModel
 from fedsim.models.interfaces import Samples, Synthesis
 from fedsim.models.real.dp_sgd import Protection, sampling_rate, tune
@@ -27,19 +26,18 @@ from fedsim.models.real.private_evolution import Row, evolve, well_formed
 from fedsim.models.real.row_generator import TextGenerator, whole_row
 from fedsim.models.real.tokenizer import build_tokenizer
 from fedsim.models.real.training import encode_rows
-from fedsim.models.real.training_jobs import Job, JobProgress, run_jobs
+from fedsim.models.real.training_jobs import JobProgress, keyed_job, run_jobs
 from fedsim.models.real.weights import weights_sha256
 from fedsim.models.real.zoo import load_folder
 from fedsim.privacy.accounting import dp_sgd_noise_multiplier, gaussian_sigma
 from fedsim.privacy.config import SynthesisConfig
 from fedsim.privacy.releases import Release, Releases
-from fedsim.records.source import code_fingerprint
 from fedsim.sim import streams
 from fedsim.tasks.questions import Question, TaskData
 
 _DETERMINING_SOURCES = (
-    "dp_sgd.py", "row_generator.py", "language.py", "private_evolution.py", "sampling.py", "synthesis.py",
-    "../../privacy/accounting.py",
+    "models/real/dp_sgd.py", "models/real/embedding.py", "models/real/row_generator.py", "models/real/language.py",
+    "models/real/private_evolution.py", "models/real/sampling.py", "models/real/synthesis.py", "privacy/accounting.py",
 )  # fmt: skip
 _FILE = "synthesis.json"
 
@@ -112,7 +110,7 @@ class ModelSynthesiser:
             "seed": own_seed,
             "count": count,
             "generator": self._folder.name,
-            "source": _source_hash(),
+            "source": source_hash(_DETERMINING_SOURCES),
         }
 
         def build(folder: Path) -> None:
@@ -202,21 +200,9 @@ def _generator(
     rows = tuple(whole_row(row) for row in data.public)
     tokenizer = build_tokenizer(data.public)
     own_seed = streams.integer(seed, "train", "generator")
-    parts = {
-        "settings": settings.model_dump(),
-        "seed": own_seed,
-        "tokenizer": tokenizer.backend_tokenizer.to_str(),
-    }
+    vocabulary = tokenizer.backend_tokenizer.to_str()
     torch.set_num_threads(threads)
     with TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
-        job = Job("generator", cache_key(parts, rows, threads), rows, settings, own_seed, Path(folder))
-        return run_jobs([job], root, 1, threads, progress)["generator"]
-
-
-@cache
-def _source_hash() -> str:
-    here = Path(__file__).parent
-    return "".join(
-        code_fingerprint((here / name).read_text(encoding="utf-8")) for name in _DETERMINING_SOURCES
-    )
+        made = keyed_job("generator", rows, settings, own_seed, threads, Path(folder), made_with=vocabulary)
+        return run_jobs([made], root, 1, threads, progress)["generator"]

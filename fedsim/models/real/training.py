@@ -25,7 +25,9 @@ from fedsim.tasks.questions import Question
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, smoothed loss in nats per answer token)."""
 
-_IGNORED = -100
+IGNORED = -100
+"""The label of a token that no loss counts."""
+
 _SORTED_BATCHES = 32
 _SMOOTHING = 0.9
 
@@ -72,15 +74,26 @@ def batches(rows: Sequence[EncodedRow], batch_size: int, seed: int) -> Iterator[
             part = sorted(order[start : start + stretch], key=lambda i: len(rows[i].ids))
             whole += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
         for index in draws.permutation(len(whole)).tolist():
-            yield _collate([rows[i] for i in whole[index]])
+            yield collated([rows[i] for i in whole[index]])
         epoch += 1
+
+
+def collated(rows: Sequence[EncodedRow]) -> tuple[Tensor, Tensor]:
+    """Ids and labels ``[B, T]``, right-padded; causality hides the padding."""
+    width = max(len(row.ids) for row in rows)
+    ids = [[*row.ids, *([row.ids[-1]] * (width - len(row.ids)))] for row in rows]
+    labels = [
+        [*([IGNORED] * row.num_prompt), *row.ids[row.num_prompt :], *([IGNORED] * (width - len(row.ids)))]
+        for row in rows
+    ]
+    return torch.tensor(ids), torch.tensor(labels)
 
 
 def answer_loss(network: PreTrainedModel, ids: Tensor, labels: Tensor) -> Tensor:
     """Mean negative log-likelihood per answer token (nats). Rows are right-padded, so causality hides the padding."""
     logits = network(input_ids=ids, use_cache=False).logits[:, :-1]
     targets = labels[:, 1:]
-    wanted = targets != _IGNORED
+    wanted = targets != IGNORED
     return torch.nn.functional.cross_entropy(logits[wanted].float(), targets[wanted])
 
 
@@ -165,19 +178,3 @@ def _muon_and_adamw(network: PreTrainedModel, model: ScratchModel) -> list[torch
         Muon(matrices, lr=model.muon_learning_rate, weight_decay=model.weight_decay),
         torch.optim.AdamW(others, lr=model.adamw_learning_rate, weight_decay=model.weight_decay),
     ]
-
-
-def _collate(rows: Sequence[EncodedRow]) -> tuple[Tensor, Tensor]:
-    width = max(len(row.ids) for row in rows)
-    ids = torch.tensor([[*row.ids, *([row.ids[-1]] * (width - len(row.ids)))] for row in rows])
-    labels = torch.tensor(
-        [
-            [
-                *([_IGNORED] * row.num_prompt),
-                *row.ids[row.num_prompt :],
-                *([_IGNORED] * (width - len(row.ids))),
-            ]
-            for row in rows
-        ]
-    )
-    return ids, labels

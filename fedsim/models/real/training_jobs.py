@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.errors import FedsimError
-from fedsim.models.cache import cached
+from fedsim.models.cache import cache_key, cached
 from fedsim.models.config import DpTuning, ScratchModel
 from fedsim.models.folder import REPORT
 from fedsim.models.real.training import Progress
@@ -49,6 +49,26 @@ class Job:
     seed: int
     tokenizer: Path
     base: Path | None = None
+
+
+def keyed_job(
+    name: str,
+    rows: Sequence[Question],
+    settings: ScratchModel | DpTuning | EvaluatorPrivacyConfig,
+    seed: int,
+    threads: int,
+    tokenizer: Path,
+    base: Path | None = None,
+    made_with: str = "",
+) -> Job:
+    """A job with its key; ``made_with`` is what determines the weights besides, such as the tokenizer's vocabulary."""
+    parts = {
+        "settings": settings.model_dump(),
+        "seed": seed,
+        "base": None if base is None else base.name,
+        "made_with": made_with,
+    }
+    return Job(name, cache_key(parts, rows, threads), tuple(rows), settings, seed, tokenizer, base)
 
 
 def run_jobs(

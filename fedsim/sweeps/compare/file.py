@@ -28,7 +28,7 @@ from fedsim.config.validation import nearest, scenario_error
 from fedsim.config.yaml import Document, Override, assign, read
 from fedsim.config.yaml import Path as KeyPath
 from fedsim.errors import DataFileError, ScenarioError
-from fedsim.experiment.preflight import CheckedFiles
+from fedsim.experiment.checks import CheckedFiles
 from fedsim.models.config import is_config_file
 from fedsim.records.run_folder import FORMAT_VERSION, platform_facts
 from fedsim.scenario.schema import Scenario, find_scenario, read_scenario

@@ -15,7 +15,7 @@ from fedsim import protocols
 from fedsim.errors import ScenarioError
 from fedsim.experiment import run as experiment
 from fedsim.experiment.forecast.estimate import estimate
-from fedsim.experiment.forecast.request_times import RequestTimes, check_deadline, request_times
+from fedsim.experiment.request_times import RequestTimes, check_deadline, request_times
 from fedsim.scenario.schema import Scenario, scenario_from
 
 ROOT = Path(__file__).resolve().parents[3]

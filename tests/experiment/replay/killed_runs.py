@@ -25,7 +25,7 @@ import reasoning_gym  # noqa: F401  (imported here, so that no child has to)
 
 from fedsim.experiment import run as experiment
 from fedsim.experiment.replay import checkpoints, tape
-from fedsim.experiment.replay.resume import resume
+from fedsim.experiment.resume import resume
 from fedsim.models.real import bundle  # noqa: F401  (imported here, so that no child has to)
 from fedsim.records.frames import FrameWriter
 from fedsim.scenario.schema import Scenario, read_scenario, scenario_from

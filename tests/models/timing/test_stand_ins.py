@@ -1,4 +1,4 @@
-"""Stand-ins (standin.py): keyed, shaped like the real thing, and honest about knowing nothing."""
+"""Stand-ins: keyed, shaped like the real thing, and honest about knowing nothing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from fedsim.models.config import PolicyConfig
 from fedsim.models.interfaces import Draw
 from fedsim.models.timing import stand_ins
+from fedsim.models.timing.tasks import task_data
 from fedsim.tasks.config import TasksConfig
 from fedsim.tasks.questions import Question
 
@@ -17,7 +18,7 @@ CONFIG = TasksConfig.model_validate_json(
     '{"domains": ["chain_sum", "gcd"], "sizes": {"private": 400, "auxiliary": 20, "pool": 300}, '
     '"answers": {"coverage": 0.4}}'
 )
-DATA = stand_ins.task_data(CONFIG, 5, seed=1)
+DATA = task_data(CONFIG, 5, seed=1)
 KNOWN = {question.text: question for question in (*DATA.auxiliary, *DATA.pool)}
 
 
@@ -31,58 +32,6 @@ def evaluator(client_id=0, rows=None, seed=1):
 
 def draws(number=200):
     return [Draw(index, question) for index, question in enumerate(DATA.pool[:number])]
-
-
-def test_questions_that_are_kept_are_those_that_were_asked_for():
-    base = CONFIG.model_dump()
-    others = [
-        (base | {"domains": ("gcd", "chain_sum")}, 5, 1),
-        (base | {"sizes": {**base["sizes"], "private": 200}}, 5, 1),
-        (base | {"partition": {**base["partition"], "beta": 9.0}}, 5, 1),
-        (base | {"answers": {**base["answers"], "coverage": 0.9}}, 5, 1),
-        (base, 6, 1),
-        (base, 5, 2),
-    ]
-    for changed, num_clients, seed in others:
-        other = stand_ins.task_data(TasksConfig(**changed), num_clients, seed)
-        again = stand_ins.task_data(CONFIG, 5, seed=1)
-        assert (again.pool, again.private, again.trusted) == (DATA.pool, DATA.private, DATA.trusted)
-        assert (other.private, other.trusted) != (again.private, again.trusted)
-
-
-def test_questions_are_made_once_for_the_same_scenario():
-    first = stand_ins.task_data(CONFIG, 5, seed=1)
-    assert stand_ins.task_data(CONFIG.model_copy(), 5, seed=1) is first
-    with pytest.raises(ValueError, match="read-only"):
-        first.partition[0, 0] = 7
-
-
-def test_splits_have_the_sizes_that_were_asked_for_and_no_question_stands_in_two():
-    assert (len(DATA.auxiliary), len(DATA.pool)) == (20, 300)
-    assert sum(map(len, DATA.private)) == DATA.partition.sum() == 400
-    rows = [*DATA.auxiliary, *DATA.pool, *(row for rows in DATA.private for row in rows)]
-    assert len({row.question_id for row in rows}) == len({row.text for row in rows}) == len(rows)
-
-
-def test_the_partition_table_counts_the_rows_that_each_client_has():
-    for client_id, rows in enumerate(DATA.private):
-        for column, domain in enumerate(DATA.domains):
-            assert DATA.partition[client_id, column] == sum(row.domain == domain for row in rows)
-
-
-def test_covered_questions_have_one_owner_each_who_has_the_truth():
-    owned = [(number, answer) for answers in DATA.trusted for number, answer in answers.items()]
-    assert len({number for number, _ in owned}) == len(owned)
-    assert len(owned) / 300 == pytest.approx(0.4, abs=4 * math.sqrt(0.4 * 0.6 / 300))
-    truth = {question.question_id: question.answer for question in DATA.pool}
-    assert all(truth[number] == answer for number, answer in owned)
-
-
-def test_data_is_a_function_of_the_seed():
-    again, other = stand_ins.task_data(CONFIG, 5, seed=1), stand_ins.task_data(CONFIG, 5, seed=2)
-    assert (again.pool, again.trusted) == (DATA.pool, DATA.trusted)
-    assert np.array_equal(again.partition, DATA.partition)
-    assert other.pool != DATA.pool
 
 
 def test_a_group_is_a_function_of_seed_and_draw_whatever_the_batch_and_the_version():

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from fedsim.errors import DataFileError, ScenarioError
-from fedsim.experiment.simulation import edges_of
+from fedsim.experiment.build import edges_of
 from fedsim.scenario.schema import read_scenario, scenario_from
 from fedsim.sim import streams
 from fedsim.sim.network.config import NetworkConfig

@@ -1,6 +1,6 @@
 """What one request will take on every device, before anything is run; and deadlines that no device could meet.
 
-Messages of the protocol are heard (`fedsim.experiment.forecast.probe_run`) and put to every client's handler: what each costs
+Messages of the protocol are heard (`fedsim.experiment.probe_run`) and put to every client's handler: what each costs
 there, and how long the reply is. For client k, with means over the messages,
 
     down    w + (bytes down) / r + rtt / 2      r: the slowest link on the way, w: what passes before bytes flow
@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from fedsim.config.units import format_seconds
 from fedsim.errors import ScenarioError
-from fedsim.experiment.forecast.probe_run import ProbeRun, listen
+from fedsim.experiment.probe_run import ProbeRun, listen
 from fedsim.models.config import HubModel
 from fedsim.records.rows import Direction, Member
 from fedsim.sim import streams

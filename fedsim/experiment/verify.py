@@ -7,6 +7,7 @@ the same records on any machine, and the results are computed beside it to see h
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,9 +20,8 @@ from fedsim.experiment import components
 from fedsim.experiment.checks import refuse_early
 from fedsim.experiment.components import Cast
 from fedsim.experiment.replay.blobs import BLOBS, Blobs
-from fedsim.experiment.replay.journal import record_cast
 from fedsim.experiment.replay.origin import other_platform, other_program, scenario_of
-from fedsim.experiment.replay.recorded_models import Stage
+from fedsim.experiment.replay.recorded_models import Stage, recorded_cast
 from fedsim.experiment.replay.tape import TAPE, Tape
 from fedsim.experiment.run import play_out, summary_of
 from fedsim.experiment.simulation import Play
@@ -145,7 +145,7 @@ def _replayed(
 
 def _cast(stage: Stage, scenario: Scenario, run: Run) -> Cast:
     data = components.questions(scenario, len(run.members))
-    return record_cast(stage, scenario, data, run.manifest["model_hashes"])
+    return recorded_cast(stage, scenario, data, run.manifest["model_hashes"])
 
 
 def _played(scenario: Scenario, cast: Cast, progress: Progress) -> tuple[RecordLog, dict[str, Any]]:
@@ -155,7 +155,7 @@ def _played(scenario: Scenario, cast: Cast, progress: Progress) -> tuple[RecordL
             scenario, refuse_early(scenario), cast, log, phase, ClientAccuracy(cast.data, cast.evaluators)
         )
         ending = play_out(play)
-    return log, summary_of(log, play, ending)
+    return log, summary_of(log, play, ending.virtual_s, ending.stopped_by, time.monotonic())
 
 
 def _told(run: Run, log: RecordLog, summary: Mapping[str, Any]) -> Iterator[str]:

@@ -17,12 +17,12 @@ import fedsim
 from fedsim.cli import main
 from fedsim.errors import RunFolderError
 from fedsim.experiment.replay.journal import OLD_SPOOL, SPOOL
-from fedsim.experiment.replay.resume import resume
+from fedsim.experiment.resume import resume
 from fedsim.records.run import load
 from fedsim.records.run_folder import RunFolder
 from fedsim.scenario.schema import scenario_from
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 TIMING = {
     "name": "short",
     "fidelity": "timing",

@@ -1,0 +1,124 @@
+"""What a scenario asks for is made of its settings: faults, edges, links, clients, noise, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from fedsim import protocols
+from fedsim.errors import ScenarioError
+from fedsim.experiment import billed, eligibility
+from fedsim.experiment.components import Cast
+from fedsim.federation.stragglers.config import StragglerConfig
+from fedsim.federation.text_lengths import TextLengths
+from fedsim.privacy.rewards import RewardNoise, RewardNoiseConfig
+from fedsim.protocols.shared.state import ClientState
+from fedsim.records import invariants
+from fedsim.records.rows import Direction
+from fedsim.sim.clock import VirtualLoop
+from fedsim.sim.devices import population
+from fedsim.sim.faults.config import REWARD_KINDS, check_server_link
+from fedsim.sim.faults.plan import Faults
+from fedsim.sim.lazy import Lazily
+from fedsim.sim.network import wire
+from fedsim.sim.network.edges import EdgeTree, edge_tree
+from fedsim.sim.network.link import SharedLink
+from fedsim.tasks.matching import AnswerRule
+
+if TYPE_CHECKING:
+    from fedsim.scenario.schema import Scenario
+
+
+def faults_of(scenario: Scenario, devices: population.Population) -> Faults | None:
+    """The faults of a scenario, or None if it has none.
+
+    Raises:
+        ScenarioError: a fault of a client, a class or a reply that there is not, or of a link without a limit.
+    """
+    if not scenario.faults:
+        return None
+    sends_rewards = wire.Candidates in protocols.handlers(scenario.protocol)
+    for place, config in enumerate(scenario.faults):
+        if config.kind in REWARD_KINDS and not sends_rewards:
+            raise ScenarioError(
+                f"faults.{place}.kind is {config.kind!r}, but under these settings no client of protocol "
+                f"{scenario.protocol.name} sends rewards; choose another kind, or protocol fedgrpo with wire scores_up"
+            ).at("faults", place, "kind")
+    check_server_link(scenario.faults, scenario.network.server_link)
+    return Faults(scenario.faults, scenario.seed, devices.classes)
+
+
+def edges_of(scenario: Scenario, devices: population.Population) -> EdgeTree | None:
+    """The edges of a scenario and who stands behind which, or None if it has none.
+
+    Raises:
+        InputError: the edges' file is wrong, or an edge names a client or class that there is not.
+    """
+    if scenario.network.edges is None:
+        return None
+    return edge_tree(scenario.network.edges, scenario.seed, devices.classes, scenario.folder)
+
+
+def link_of(
+    loop: VirtualLoop, edges: EdgeTree | None, direction: Direction, bytes_per_s: float
+) -> SharedLink:
+    """The server's link in one direction, with the edges before it."""
+    return (
+        SharedLink(loop.timeline, bytes_per_s)
+        if edges is None
+        else edges.link(loop.timeline, direction, bytes_per_s)
+    )
+
+
+def client_states(
+    scenario: Scenario, cast: Cast, lengths: TextLengths | None = None, runs: eligibility.Runs = "clients"
+) -> Sequence[ClientState]:
+    """[K] Every client as its handlers know it, made when it is first looked at.
+
+    Args:
+        scenario: whose protocol says what clients do.
+        cast: models and data.
+        lengths: the stated lengths of texts; None counts every text as it is.
+        runs: whose model the clients run, whose tokenizer counts.
+    """
+    data, config = cast.data, getattr(scenario.protocol, "reward_noise", None)
+    text_of = {question.question_id: question.text for question in data.pool}
+
+    def state_of(client_id: int) -> ClientState:
+        evaluator = cast.evaluators[client_id]
+        counting = cast.policy.count_tokens if runs == "server" else evaluator.count_tokens
+        return ClientState(
+            client_id=client_id,
+            evaluator=evaluator,
+            spec=cast.client_spec,
+            trusted={text_of[number]: answer for number, answer in data.trusted[client_id].items()},
+            answers=data.answers,
+            tokens=billed.counts(lengths, counting),
+            model_score=getattr(scenario.protocol, "model_score", "likelihood"),
+            rows=data.private[client_id],
+            trainer=cast.trainer,
+            synthesiser=cast.synthesiser,
+            trained_spec=cast.server_spec,
+            noise=_noise(config, scenario.seed, client_id, data.answers),
+        )
+
+    return Lazily(len(cast.evaluators), state_of)
+
+
+def _noise(config: Any, seed: int, client_id: int, rule: AnswerRule) -> RewardNoise | None:
+    """What a client adds to every number that it sends, or None where a protocol has no such settings."""
+    if not isinstance(config, RewardNoiseConfig):
+        return None
+    return RewardNoise(config, seed, client_id, rule)
+
+
+def limits_of(config: Any) -> invariants.Limits:
+    """What a protocol's settings allow at once."""
+    update = getattr(config, "update", None)
+    groups = None if update is None else update.most_asked
+    cohort, policy = getattr(config, "cohort_size", None), getattr(config, "stragglers", None)
+    asked: int | None = cohort
+    if cohort is not None and isinstance(policy, StragglerConfig):
+        pairs = cohort if policy.policy == "hedged" else 0
+        asked = cohort + pairs + (policy.extra or 0) + (policy.replacements or 0)
+    return invariants.Limits(groups=groups, cohort=cohort, asked=asked)
