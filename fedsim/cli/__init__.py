@@ -79,7 +79,7 @@ def run(
 ) -> None:
     """Run a scenario; the last line printed is the run folder."""
     with gc_policy.unsought():
-        from fedsim.scenario.schema import read_scenario
+        from fedsim.scenario.read import read_scenario
 
         settings = read_scenario(scenario, assignments or (), seed)
         from fedsim.experiment import run as experiment
@@ -294,7 +294,7 @@ def check(scenario: ScenarioArgument, assignments: SetOption = None, seed: SeedO
     Of a comparison or a sweep: validate every run, and say how many there are and what each will take.
     """
     with gc_policy.unsought():
-        from fedsim.scenario.schema import is_comparison, is_sweep, read_scenario
+        from fedsim.scenario.read import is_comparison, is_sweep, read_scenario
 
     if not assignments and seed is None and is_comparison(scenario):
         _print_outlook(scenario, None, None, None)
@@ -344,7 +344,7 @@ def devices(
     figures: Annotated[bool, typer.Option(help="Draw devices.png and devices.svg.")] = True,
 ) -> None:
     """Show a scenario's devices: quantiles per class, what one request takes, how unequal they are; last line: the folder."""
-    from fedsim.scenario.schema import read_scenario
+    from fedsim.scenario.read import read_scenario
 
     settings = read_scenario(scenario, assignments or (), seed)
     from fedsim.experiment.forecast import device_table
@@ -367,12 +367,8 @@ def list_() -> None:
     from fedsim.federation.text_lengths import length_presets
     from fedsim.models.config import PRESETS
     from fedsim.scenario.named_worlds import world_descriptions
-    from fedsim.scenario.schema import (
-        protocol_settings,
-        shipped_comparisons,
-        shipped_scenarios,
-        shipped_sweeps,
-    )
+    from fedsim.scenario.read import shipped_comparisons, shipped_scenarios, shipped_sweeps
+    from fedsim.scenario.schema import protocol_settings
     from fedsim.sim.devices.presets import architectures, device_presets, link_names
 
     protocols = {
