@@ -25,7 +25,7 @@ from fedsim.experiment import components
 from fedsim.progress import SilentProgress
 from fedsim.records.run import load
 from fedsim.records.run_folder import write_json
-from fedsim.scenario.schema import scenario_from
+from fedsim.scenario.read import scenario_from
 from fedsim.sweeps.compare.tables import show
 from fedsim.sweeps.stats import interval
 from fedsim.tasks.config import TasksConfig

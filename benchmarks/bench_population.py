@@ -27,7 +27,8 @@ from fedsim.progress import SilentProgress
 from fedsim.records import invariants
 from fedsim.records.log import RecordLog
 from fedsim.records.rows import Compute, Member, Outcome, Transfer, Update
-from fedsim.scenario.schema import Scenario, read_scenario
+from fedsim.scenario.read import read_scenario
+from fedsim.scenario.schema import Scenario
 from fedsim.sim.devices import population
 from fedsim.sim.devices.config import ClientsConfig
 from fedsim.sim.lazy import Lazily

@@ -37,7 +37,7 @@ TWO_RUNS = """
 import sys, time
 from pathlib import Path
 from fedsim.experiment import run as experiment
-from fedsim.scenario.schema import read_scenario
+from fedsim.scenario.read import read_scenario
 for number in range(2):
     begun_s, begun_cpu_s = time.perf_counter(), time.process_time()
     settings = read_scenario(sys.argv[1], sys.argv[3:])
@@ -53,7 +53,7 @@ IMPORTS = {
     "numpy": "import numpy.random",
     "asyncio, SimPy, PyYAML and msgspec": "import asyncio, simpy, yaml, msgspec",
     "fedsim": "import fedsim.cli, fedsim.experiment.run, fedsim.experiment.request_times, fedsim.protocols.fedgrpo",
-    "the scenario's validators and the presets": "import fedsim.scenario.schema as it; it.read_scenario(sys.argv[1])",
+    "the scenario's validators and the presets": "import fedsim.scenario.read as it; it.read_scenario(sys.argv[1])",
     "polars": "import polars",
 }
 ONE_BY_ONE = """

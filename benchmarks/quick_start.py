@@ -9,7 +9,7 @@ from pathlib import Path
 from fedsim.experiment.components import questions
 from fedsim.models.config import PolicyConfig
 from fedsim.models.real.bundle import Bundle, load_models
-from fedsim.scenario.schema import read_scenario
+from fedsim.scenario.read import read_scenario
 from fedsim.tasks.questions import TaskData
 
 NUM_CLIENTS = 8

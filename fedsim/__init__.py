@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from fedsim.experiment.run import run
     from fedsim.figures.draw import draw
     from fedsim.records.run import Run, load
-    from fedsim.scenario.schema import Scenario, read_scenario, scenario_from
+    from fedsim.scenario.read import read_scenario, scenario_from
+    from fedsim.scenario.schema import Scenario
 
 __version__ = "0.1.0"
 __all__ = [
@@ -39,9 +40,9 @@ _HOMES = {
     "draw": "fedsim.figures.draw",
     "estimate": "fedsim.experiment.forecast.estimate",
     "load": "fedsim.records.run",
-    "read_scenario": "fedsim.scenario.schema",
+    "read_scenario": "fedsim.scenario.read",
     "run": "fedsim.experiment.run",
-    "scenario_from": "fedsim.scenario.schema",
+    "scenario_from": "fedsim.scenario.read",
 }
 
 

@@ -113,7 +113,7 @@ def measure(
         InputError: its scenario names something that cannot be used any more.
     """
     from fedsim.records.run import load
-    from fedsim.scenario.schema import scenario_from
+    from fedsim.scenario.read import scenario_from
 
     run = load(folder)
     if run.manifest["status"] != "finished":

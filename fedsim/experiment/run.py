@@ -56,7 +56,7 @@ def run(
     """Run a scenario and return its results, which also lie in the run folder.
 
     Args:
-        scenario: what to run (`fedsim.scenario.schema.read_scenario`).
+        scenario: what to run (`fedsim.scenario.read.read_scenario`).
         out: exactly the folder to write; default ``runs/<name>-<seed>-<n>``.
         cache_dir: where trained models are kept; default the user's cache folder (``FEDSIM_CACHE``).
         progress: where progress is shown; default nowhere.

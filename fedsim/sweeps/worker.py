@@ -36,7 +36,7 @@ def perform(order: dict[str, Any]) -> dict[str, Any]:
     """
     from fedsim.config.yaml import parse
     from fedsim.experiment import run as experiment
-    from fedsim.scenario.schema import scenario_from
+    from fedsim.scenario.read import scenario_from
 
     started_at_wall_s = time.perf_counter()
     status, reason = "finished", ""

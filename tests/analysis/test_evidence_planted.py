@@ -11,7 +11,7 @@ from analysis import planted
 from analysis.planted import Answer, Split, halves, split
 from fedsim.errors import RunFolderError
 from fedsim.experiment import run as experiment
-from fedsim.scenario.schema import scenario_from
+from fedsim.scenario.read import scenario_from
 from fedsim.tasks.config import TasksConfig
 from fedsim.tasks.mistakes import mistake, undone, wrong_classes
 from fedsim.tasks.questions import Question, TaskData

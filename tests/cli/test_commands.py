@@ -13,7 +13,7 @@ from fedsim.cli import main
 from fedsim.config.yaml import parse
 from fedsim.protocols import names
 from fedsim.records.headline import headline
-from fedsim.scenario.schema import scenario_from
+from fedsim.scenario.read import scenario_from
 
 REPOSITORY = Path(__file__).parents[2]
 HEAVY = (

@@ -10,7 +10,7 @@ from fedsim.cli import main
 from fedsim.errors import DataFileError, ScenarioError
 from fedsim.experiment import run as experiment
 from fedsim.experiment.forecast.estimate import estimate
-from fedsim.scenario.schema import read_scenario, scenario_from
+from fedsim.scenario.read import read_scenario, scenario_from
 from fedsim.sweeps.worker import perform
 
 GOOD = """\

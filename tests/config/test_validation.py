@@ -8,7 +8,8 @@ import pytest
 
 from fedsim import protocols
 from fedsim.errors import ScenarioError
-from fedsim.scenario.schema import Scenario, read_scenario, scenario_from
+from fedsim.scenario.read import read_scenario, scenario_from
+from fedsim.scenario.schema import Scenario
 
 GOOD = """\
 name: tiny

@@ -30,7 +30,8 @@ from fedsim.experiment import run as experiment
 from fedsim.experiment.forecast.estimate import estimate
 from fedsim.records.run import load
 from fedsim.records.run_folder import SUMMARY
-from fedsim.scenario.schema import Scenario, read_scenario
+from fedsim.scenario.read import read_scenario
+from fedsim.scenario.schema import Scenario
 from tests.end_to_end.scenario_strategies import FILES, scenarios, spoiled
 
 WORLD_ERRORS = (Deadlock, FederationError, LimitExceeded)

@@ -32,7 +32,7 @@ from fedsim.models.config import PRESETS, ModelsConfig, ScratchModel
 from fedsim.privacy.rewards import RewardNoiseConfig
 from fedsim.protocols.shared.monitor import EvaluationConfig
 from fedsim.protocols.shared.server_optimizers import AveragingConfig
-from fedsim.scenario.schema import Scenario, _scenario_model
+from fedsim.scenario.schema import Scenario, scenario_model
 from fedsim.sim.devices.config import ClientsConfig, ServerConfig, TraceConfig
 from fedsim.sim.devices.presets import DeviceSettings, architectures, device_presets, link_names
 from fedsim.sim.faults.config import REWARD_KINDS, OnDevices
@@ -401,7 +401,7 @@ _BY_HAND: Mapping[tuple[Any, str], Callable[[], st.SearchStrategy[Any]]] = {
 def scenarios(draw: st.DrawFn, protocol_name: str | None = None) -> Data:
     """A whole scenario of timing fidelity, of one protocol or any: every part of the schema that such a run reads."""
     name = protocol_name or draw(st.sampled_from(protocols.names()))
-    model = _scenario_model(name)
+    model = scenario_model(name)
     section = model.model_fields["protocol"].annotation
     assert isinstance(section, type) and issubclass(section, StrictModel)
     protocol = _smaller(draw, {**draw(settings_of(section)), "name": name})

@@ -10,7 +10,7 @@ from fedsim.errors import InvariantViolation
 from fedsim.experiment import run as experiment
 from fedsim.federation.handlers import Subject
 from fedsim.protocols.shared.rollouts import QuestionStream
-from fedsim.scenario.schema import scenario_from
+from fedsim.scenario.read import scenario_from
 from fedsim.sim import clock, streams
 from fedsim.sim.devices import population
 from fedsim.sim.devices.config import DropoutConfig

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TIMING = """
 import sys
 from fedsim.experiment import run as experiment
-from fedsim.scenario.schema import scenario_from
+from fedsim.scenario.read import scenario_from
 ran = experiment.run(
     scenario_from({
         "name": "again", "seed": 5, "fidelity": "timing", "stop": {"updates": 8},

@@ -9,7 +9,7 @@ from fedsim.errors import Deadlock, ScenarioError
 from fedsim.experiment import run as experiment
 from fedsim.experiment.forecast.estimate import estimate
 from fedsim.records import run as results
-from fedsim.scenario.schema import read_scenario, scenario_from
+from fedsim.scenario.read import read_scenario, scenario_from
 
 SMALL = {
     "name": "small",

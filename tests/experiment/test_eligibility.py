@@ -15,7 +15,7 @@ from fedsim.experiment import run as experiment
 from fedsim.experiment.eligibility import Requirement, Without, member, requirement, too_small, training_steps
 from fedsim.federation.billing import TokenizerCounts
 from fedsim.models.config import ModelsConfig
-from fedsim.scenario.schema import scenario_from
+from fedsim.scenario.read import scenario_from
 from fedsim.sim.devices.availability import AlwaysOn
 from fedsim.sim.devices.cost import NO_WORK, architecture, duration_s, resident_bytes, training_work
 from fedsim.sim.devices.population import Population

@@ -10,7 +10,7 @@ from fedsim.errors import RunFolderError
 from fedsim.experiment import leakage
 from fedsim.experiment import run as experiment
 from fedsim.figures.leakage import read, table
-from fedsim.scenario.schema import scenario_from
+from fedsim.scenario.read import scenario_from
 from tests.samples.real_runs import tiny
 
 NOISE = {"mechanism": "randomised_response", "noise": 0.2}

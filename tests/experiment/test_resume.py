@@ -20,7 +20,7 @@ from fedsim.experiment.replay.journal import OLD_SPOOL, SPOOL
 from fedsim.experiment.resume import resume
 from fedsim.records.run import load
 from fedsim.records.run_folder import RunFolder
-from fedsim.scenario.schema import scenario_from
+from fedsim.scenario.read import scenario_from
 
 ROOT = Path(__file__).parents[2]
 TIMING = {

@@ -18,7 +18,7 @@ from fedsim.experiment import run as experiment
 from fedsim.experiment.forecast.estimate import estimate
 from fedsim.records.rows import RECORD_TYPES
 from fedsim.records.run import load
-from fedsim.scenario.schema import scenario_from
+from fedsim.scenario.read import scenario_from
 
 ROOT = Path(__file__).resolve().parents[2]
 

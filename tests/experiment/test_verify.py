@@ -15,7 +15,7 @@ import pytest
 import fedsim
 from fedsim.cli import main
 from fedsim.experiment.verify import Drift, verify
-from fedsim.scenario.schema import read_scenario, scenario_from
+from fedsim.scenario.read import read_scenario, scenario_from
 from tests.experiment.test_resume import ROOT, TIMING, changed
 from tests.samples.real_runs import tiny
 

@@ -19,7 +19,7 @@ from fedsim.experiment.forecast.estimate import estimate
 from fedsim.federation.billing import AsEncoded, BilledCounts, BilledSizes, TokenizerCounts
 from fedsim.federation.text_lengths import TextConfig, TextLengths
 from fedsim.models.config import ModelsConfig
-from fedsim.scenario.schema import scenario_from
+from fedsim.scenario.read import scenario_from
 from fedsim.sim.devices.cost import architecture, spec_from_file
 from fedsim.sim.network import wire
 from tests.end_to_end.test_determinism import python
@@ -256,7 +256,7 @@ from collections import Counter
 from pathlib import Path
 from tests.samples.real_runs import tiny
 from fedsim.experiment import run as experiment
-from fedsim.scenario.schema import scenario_from
+from fedsim.scenario.read import scenario_from
 keys = tiny(
     fidelity=sys.argv[1], stop={"updates": 2}, text={"question": 50, "rationale": 0, "answer": 5},
     availability={"kind": "always"}, models=json.loads(sys.argv[3]),

@@ -18,7 +18,7 @@ from fedsim.protocols.shared.boundary import refused_rewards
 from fedsim.protocols.shared.monitor import StopConfig
 from fedsim.protocols.shared.state import ClientState
 from fedsim.records.rows import Reward
-from fedsim.scenario.schema import read_scenario
+from fedsim.scenario.read import read_scenario
 from fedsim.sim.devices.cost import NO_WORK
 from fedsim.sim.network import wire
 from fedsim.tasks.matching import AnswerRule

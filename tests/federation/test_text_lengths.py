@@ -25,7 +25,7 @@ from fedsim.federation.text_lengths import (
     UniformLength,
     length_presets,
 )
-from fedsim.scenario.schema import scenario_from
+from fedsim.scenario.read import scenario_from
 
 LENGTH: TypeAdapter[Any] = TypeAdapter(Length)
 SCENARIO = {

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsim.progress import SilentProgress
-from fedsim.scenario.schema import read_scenario
+from fedsim.scenario.read import read_scenario
 from fedsim.sweeps.cores import at_once, environment, fit_a_gpu, num_cores
 from fedsim.sweeps.executors import hiring
 from fedsim.sweeps.workers import Processes, Where, perform_missing

@@ -14,7 +14,7 @@ from fedsim.errors import FederationError, ScenarioError
 from fedsim.protocols import distil
 from fedsim.protocols.shared.monitor import StopConfig
 from fedsim.records.rows import Compute, Reward, Transfer
-from fedsim.scenario.schema import scenario_from
+from fedsim.scenario.read import scenario_from
 from fedsim.sim.devices.config import DropoutConfig
 from fedsim.sim.network import wire
 from tests.samples.fakes import FakeEvaluator, FakePolicy, play, settings, task_data

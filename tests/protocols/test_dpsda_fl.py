@@ -25,7 +25,7 @@ from fedsim.protocols import dpsda_fl, fedpetuning
 from fedsim.protocols.shared.monitor import StopConfig
 from fedsim.protocols.shared.state import ClientState
 from fedsim.records.rows import Compute, Transfer
-from fedsim.scenario.schema import scenario_from
+from fedsim.scenario.read import scenario_from
 from fedsim.sim.devices.cost import embedding_work, generate_work, resident_bytes, training_work
 from fedsim.sim.network import wire
 from fedsim.tasks.matching import AnswerRule

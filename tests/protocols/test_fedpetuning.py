@@ -20,7 +20,7 @@ from fedsim.protocols.fedpetuning import cohort, packed, unpacked
 from fedsim.protocols.shared.monitor import StopConfig
 from fedsim.protocols.shared.state import ClientState
 from fedsim.records.rows import Compute, Transfer, Update
-from fedsim.scenario.schema import scenario_from
+from fedsim.scenario.read import scenario_from
 from fedsim.sim.devices import adapters
 from fedsim.sim.devices.config import DropoutConfig
 from fedsim.sim.devices.cost import architecture, generate_work, training_work

@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "transformers", "reasoning_gym", "peft", "accelerate"}
 TIMING = """
-from fedsim.experiment import run as experiment; from fedsim.scenario import schema as scenario
-settings = scenario.scenario_from({
+from fedsim.experiment import run as experiment; from fedsim.scenario.read import scenario_from
+settings = scenario_from({
     "name": "t", "fidelity": "timing", "stop": {"updates": 2}, "clients": {"phone": 3},
     "protocol": {"name": "fedgrpo", "update": {"groups_per_update": 4, "in_flight": 4}},
     "tasks": {"sizes": {"pool": 20}},
@@ -38,7 +38,7 @@ def modules_after(code: str) -> set[str]:
 @pytest.mark.parametrize(
     "code",
     [
-        "import fedsim.scenario.schema",
+        "import fedsim.scenario.read",
         "from fedsim import protocols\nfor name in protocols.PROTOCOLS: protocols.load(name)",
         "import fedsim.experiment.run, fedsim.sweeps.compare.run, fedsim.cli\n"
         "import fedsim.models.timing.stand_ins, fedsim.protocols.shared.monitor",

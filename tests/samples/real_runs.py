@@ -69,7 +69,7 @@ def perfect(name: str) -> dict[str, Any]:
 def run(scenario: dict[str, Any], out: Path, cache: Path) -> dict[str, Any]:
     """Run it, and load the policy that it left with ``transformers``."""
     from fedsim.experiment import run as experiment
-    from fedsim.scenario.schema import scenario_from
+    from fedsim.scenario.read import scenario_from
 
     ran = experiment.run(scenario_from(scenario), out=out, cache_dir=cache)
     from transformers import AutoModelForCausalLM, AutoTokenizer

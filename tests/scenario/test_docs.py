@@ -11,13 +11,8 @@ from pydantic import BaseModel
 from fedsim import protocols
 from fedsim.config.validation import branches
 from fedsim.scenario.docs import scenario_page, scenario_schema
-from fedsim.scenario.schema import (
-    Scenario,
-    protocol_settings,
-    read_scenario,
-    scenario_from,
-    shipped_scenarios,
-)
+from fedsim.scenario.read import read_scenario, scenario_from, shipped_scenarios
+from fedsim.scenario.schema import Scenario, protocol_settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "scenarios.md"
 

@@ -12,7 +12,8 @@ from fedsim.config.yaml import parse
 from fedsim.errors import ScenarioError
 from fedsim.experiment import run as experiment
 from fedsim.scenario.named_worlds import expand, world_descriptions, world_names, world_settings
-from fedsim.scenario.schema import Scenario, read_scenario, scenario_from
+from fedsim.scenario.read import read_scenario, scenario_from
+from fedsim.scenario.schema import Scenario
 from fedsim.sim.devices.availability import expected_share
 from fedsim.sim.devices.slowdown import Slowdowns
 

@@ -17,8 +17,7 @@ from fedsim.config.strict import StrictModel
 from fedsim.config.yaml import parse
 from fedsim.errors import ScenarioError
 from fedsim.protocols import zero_shot
-from fedsim.scenario.schema import (
-    Scenario,
+from fedsim.scenario.read import (
     find_scenario,
     is_comparison,
     read_scenario,
@@ -26,6 +25,7 @@ from fedsim.scenario.schema import (
     shipped_comparisons,
     shipped_scenarios,
 )
+from fedsim.scenario.schema import Scenario
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -259,7 +259,7 @@ def test_an_installed_package_can_bring_its_own_protocol(tmp_path: Path) -> None
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[fedsim.protocols]\ntheirs = theirs\n")
     code = (
-        "from fedsim.scenario.schema import read_scenario\n"
+        "from fedsim.scenario.read import read_scenario\n"
         "s = read_scenario('quickstart', ['protocol={name: theirs, knob: 5}'])\n"
         "print(s.protocol.name, s.protocol.knob, s.resolved()['protocol'])\n"
     )

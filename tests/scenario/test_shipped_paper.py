@@ -8,7 +8,7 @@ import pytest
 
 from fedsim.experiment import run as experiment
 from fedsim.records.run import Run
-from fedsim.scenario.schema import shipped_comparisons
+from fedsim.scenario.read import shipped_comparisons
 from fedsim.sweeps.compare.file import read_comparison
 
 MIB = 2**20

@@ -32,7 +32,7 @@ from fedsim.errors import FedsimError, InputError
 from fedsim.processes.ray_cluster import Cluster
 from fedsim.progress import SilentProgress
 from fedsim.records.archive import packed, unpack
-from fedsim.scenario.schema import read_scenario
+from fedsim.scenario.read import read_scenario
 from fedsim.sweeps import ray_workers
 from fedsim.sweeps.workers import Where
 from tests.samples.real_runs import tiny

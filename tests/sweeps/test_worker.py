@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fedsim.experiment import run as experiment
-from fedsim.scenario.schema import read_scenario
+from fedsim.scenario.read import read_scenario
 
 ROOT = Path(__file__).resolve().parents[2]
 

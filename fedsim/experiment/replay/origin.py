@@ -26,7 +26,7 @@ def scenario_of(manifest: Mapping[str, Any], folder: Path) -> Scenario:
         RunFolderError: the run ended before its scenario was written, or this version cannot read it.
     """
     from fedsim.errors import ScenarioError
-    from fedsim.scenario.schema import scenario_from
+    from fedsim.scenario.read import scenario_from
 
     if manifest.get("scenario") is None:
         raise RunFolderError(f"{folder}: the run ended before it began; run its scenario again")

@@ -31,7 +31,8 @@ from fedsim.errors import DataFileError, ScenarioError
 from fedsim.experiment.checks import CheckedFiles
 from fedsim.models.config import is_config_file
 from fedsim.records.run_folder import FORMAT_VERSION, platform_facts
-from fedsim.scenario.schema import Scenario, find_scenario, read_scenario
+from fedsim.scenario.read import find_scenario, read_scenario
+from fedsim.scenario.schema import Scenario
 from fedsim.sweeps.code import this_code
 from fedsim.sweeps.compare.target import TargetConfig
 

@@ -36,7 +36,8 @@ from fedsim.config.yaml import Document, Override, read
 from fedsim.config.yaml import Path as KeyPath
 from fedsim.errors import ScenarioError
 from fedsim.experiment.checks import CheckedFiles
-from fedsim.scenario.schema import Scenario, find_scenario, read_scenario
+from fedsim.scenario.read import find_scenario, read_scenario
+from fedsim.scenario.schema import Scenario
 from fedsim.sim import streams
 from fedsim.sweeps.compare.file import base_of, run_key, validated
 

@@ -25,7 +25,8 @@ from fedsim.experiment.forecast.device_table import (
     write_population,
 )
 from fedsim.figures.devices.figure import MOST_DOTS, _round_numbers, population_figure, write_figure
-from fedsim.scenario.schema import Scenario, read_scenario, scenario_from
+from fedsim.scenario.read import read_scenario, scenario_from
+from fedsim.scenario.schema import Scenario
 
 
 def scenario(**keys: Any) -> Scenario:

@@ -16,7 +16,8 @@ from fedsim.errors import ScenarioError
 from fedsim.experiment import run as experiment
 from fedsim.experiment.forecast.estimate import estimate
 from fedsim.experiment.request_times import RequestTimes, check_deadline, request_times
-from fedsim.scenario.schema import Scenario, scenario_from
+from fedsim.scenario.read import scenario_from
+from fedsim.scenario.schema import Scenario
 
 ROOT = Path(__file__).resolve().parents[3]
 CALM = {"compute_jitter": 0.0, "rtt_jitter": 0.0, "up_jitter": 0.0, "down_jitter": 0.0}
@@ -212,7 +213,7 @@ def test_without_a_deadline_nothing_is_played() -> None:
 
 def test_foreseeing_imports_neither_torch_nor_scipy_nor_matplotlib() -> None:
     code = (
-        "import sys; from fedsim.scenario.schema import read_scenario; "
+        "import sys; from fedsim.scenario.read import read_scenario; "
         "from fedsim.experiment.forecast import device_table as p; "
         "t = p.population_table(read_scenario('quickstart')); list(p.lines(t)); "
         "print([m for m in ('torch', 'transformers', 'scipy', 'matplotlib', 'polars') if m in sys.modules])"

@@ -28,7 +28,8 @@ from fedsim.experiment.replay import checkpoints, tape
 from fedsim.experiment.resume import resume
 from fedsim.models.real import bundle  # noqa: F401  (imported here, so that no child has to)
 from fedsim.records.frames import FrameWriter
-from fedsim.scenario.schema import Scenario, read_scenario, scenario_from
+from fedsim.scenario.read import read_scenario, scenario_from
+from fedsim.scenario.schema import Scenario
 from tests.samples.real_runs import tiny
 
 SMALL = {"max_new_tokens": 4, "learning_rate": 1e-3, "warmup_updates": 1}

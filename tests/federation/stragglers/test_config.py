@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from fedsim.errors import ScenarioError
 from fedsim.experiment import checks
 from fedsim.federation.stragglers.config import StragglerConfig, refuse_shortage
-from fedsim.scenario.schema import protocol_settings, scenario_from
+from fedsim.scenario.read import scenario_from
+from fedsim.scenario.schema import protocol_settings
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from fedsim.models.interfaces import Candidate, Draw, Group
 from fedsim.protocols.fedgrpo import judged
 from fedsim.protocols.shared.competence import Experts
 from fedsim.protocols.shared.monitor import StopConfig
-from fedsim.scenario.schema import scenario_from
+from fedsim.scenario.read import scenario_from
 from fedsim.sim.devices.config import DropoutConfig
 from fedsim.sim.network import wire
 from fedsim.tasks.matching import AnswerRule

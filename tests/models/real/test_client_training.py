@@ -26,7 +26,7 @@ from fedsim.models.real.zoo import WithoutAdapters, scratch_network, with_lora
 from fedsim.models.timing.stand_ins import StandInPolicy
 from fedsim.models.timing.training import StandInTrainer
 from fedsim.protocols.shared.monitor import StopConfig
-from fedsim.scenario.schema import scenario_from
+from fedsim.scenario.read import scenario_from
 from fedsim.sim import streams
 from fedsim.sim.devices.adapters import lora_shapes
 from fedsim.sim.devices.cost import spec_from_config

@@ -18,7 +18,7 @@ from fedsim.models.real.placement import PlacedEvaluator, Placement
 from fedsim.models.real.ray_scoring import scoring
 from fedsim.processes.ray_cluster import ON_RAY
 from fedsim.progress import SilentProgress
-from fedsim.scenario.schema import scenario_from
+from fedsim.scenario.read import scenario_from
 from tests.samples.real_runs import tiny
 from tests.samples.tiny_models import language, questions
 

@@ -33,7 +33,7 @@ from fedsim.models.real.zoo import scratch_network
 from fedsim.progress import SilentProgress
 from fedsim.protocols.shared.monitor import ClientAccuracy
 from fedsim.records.log import RecordLog
-from fedsim.scenario.schema import read_scenario, scenario_from
+from fedsim.scenario.read import read_scenario, scenario_from
 from fedsim.sweeps.compare.file import run_key
 from fedsim.sweeps.cores import threads_of
 from tests.samples.real_runs import tiny

@@ -16,7 +16,7 @@ from fedsim.models.client_training_config import num_steps
 from fedsim.protocols.shared.async_averaging import next_in_line
 from fedsim.protocols.shared.monitor import StopConfig
 from fedsim.protocols.shared.server_optimizers import AveragingConfig, Moments, adaptive_step
-from fedsim.scenario.schema import scenario_from
+from fedsim.scenario.read import scenario_from
 from fedsim.sim import streams
 from fedsim.sim.devices.config import DropoutConfig
 from tests.protocols.test_fedpetuning import rounds, value

@@ -17,7 +17,7 @@ from fedsim.protocols.shared.monitor import StopConfig
 from fedsim.protocols.shared.rollouts import FIRST_AGAIN
 from fedsim.protocols.shared.update_schedules import ScheduleConfig
 from fedsim.records.rows import Group
-from fedsim.scenario.schema import scenario_from
+from fedsim.scenario.read import scenario_from
 from fedsim.sim.clock import run as run_on_virtual_time
 from fedsim.sim.devices.config import DropoutConfig
 from tests.samples.fakes import FakeEvaluator, FakePolicy, device, play, settings, task_data

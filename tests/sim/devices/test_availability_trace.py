@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fedsim.errors import DataFileError
 from fedsim.experiment import checks
-from fedsim.scenario.schema import scenario_from
+from fedsim.scenario.read import scenario_from
 from fedsim.sim.devices.availability import availability, expected_share
 from fedsim.sim.devices.availability_trace import Trace, read_trace
 from fedsim.sim.devices.config import TraceConfig

@@ -15,7 +15,7 @@ from fedsim.experiment.simulation import Play
 from fedsim.progress import SilentProgress
 from fedsim.protocols.shared.monitor import ClientAccuracy
 from fedsim.records.log import RecordLog
-from fedsim.scenario.schema import scenario_from
+from fedsim.scenario.read import scenario_from
 from fedsim.sim.clock import run
 from fedsim.sim.devices import population
 from fedsim.sim.devices.availability import availability

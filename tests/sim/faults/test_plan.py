@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedsim.errors import Deadlock, ScenarioError
 from fedsim.scenario.docs import scenario_page
-from fedsim.scenario.schema import scenario_from
+from fedsim.scenario.read import scenario_from
 from fedsim.sim import clock
 from fedsim.sim.devices.availability import AlwaysOn, Sessions, availability
 from fedsim.sim.devices.config import AvailabilityConfig

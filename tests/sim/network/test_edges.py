@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from fedsim.errors import DataFileError, ScenarioError
 from fedsim.experiment.build import edges_of
-from fedsim.scenario.schema import read_scenario, scenario_from
+from fedsim.scenario.read import read_scenario, scenario_from
 from fedsim.sim import streams
 from fedsim.sim.network.config import NetworkConfig
 from fedsim.sim.network.edges import EdgesConfig, edge_tree, edges_from_graph

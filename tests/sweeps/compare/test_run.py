@@ -17,7 +17,7 @@ from filelock import FileLock
 from fedsim.cli import main
 from fedsim.errors import DataFileError, RunFolderError, ScenarioError
 from fedsim.processes.children import end_children
-from fedsim.scenario.schema import read_scenario
+from fedsim.scenario.read import read_scenario
 from fedsim.sweeps.code import _WITHOUT_RESULTS, result_code_hash
 from fedsim.sweeps.compare import run as sweep
 from fedsim.sweeps.compare.file import read_comparison, run_key
@@ -450,7 +450,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
 
 
 def test_the_shipped_comparisons_are_valid():
-    from fedsim.scenario.schema import shipped_comparisons
+    from fedsim.scenario.read import shipped_comparisons
 
     for path in shipped_comparisons().values():
         try:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fedsim.cli import main
 from fedsim.errors import FedsimError, ScenarioError
-from fedsim.scenario.schema import scenario_from
+from fedsim.scenario.read import scenario_from
 from fedsim.sweeps.compare.file import open_comparison, read_comparison
 from fedsim.sweeps.compare.tuning import Trial, best, choose, write_tuning
 from tests.samples.real_runs import tiny

@@ -8,7 +8,7 @@ import pytest
 
 from fedsim.cli import main
 from fedsim.errors import ScenarioError
-from fedsim.scenario.schema import is_sweep, shipped_comparisons, shipped_scenarios, shipped_sweeps
+from fedsim.scenario.read import is_sweep, shipped_comparisons, shipped_scenarios, shipped_sweeps
 from fedsim.sweeps.stress.file import open_stress, points
 
 BASE = """\

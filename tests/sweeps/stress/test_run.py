@@ -17,7 +17,7 @@ import pytest
 from filelock import FileLock
 
 from fedsim.cli import main
-from fedsim.scenario.schema import read_scenario
+from fedsim.scenario.read import read_scenario
 from fedsim.sweeps.compare.run import LOCK
 from fedsim.sweeps.stress.file import open_stress, points
 from fedsim.sweeps.worker import perform

@@ -1,1 +1,0 @@
-"""Scenarios that come with fedsim: ``fedsim run quickstart``. One file per question a user asks."""
