@@ -419,7 +419,7 @@ def show(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from fedsim.records.run_folder import versions
+        from fedsim.records.provenance import versions
 
         print(f"fedsim {versions()['fedsim']}")
         raise typer.Exit
@@ -558,10 +558,10 @@ def _draw(folder: Path, progress: Progress) -> None:
 
 
 def _print_run(finished: Run) -> None:
-    from fedsim.records.headline import headline
+    from fedsim.records.summary import summary_lines
 
-    for line in headline(finished.summary):
-        print(line)
+    for label, text in summary_lines(finished.summary):
+        print(f"{label}: {text}")
     print(finished.folder)
 
 

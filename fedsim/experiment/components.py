@@ -21,7 +21,7 @@ from fedsim.privacy.config import SynthesisConfig
 from fedsim.processes import gc_policy
 from fedsim.processes.cores import cores_of_a_run
 from fedsim.progress import Phase, Progress
-from fedsim.sim.devices.cost import ModelSpec
+from fedsim.sim.devices.architecture import ModelSpec
 from fedsim.sim.lazy import Lazily
 from fedsim.tasks.questions import TaskData
 

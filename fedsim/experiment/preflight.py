@@ -14,7 +14,7 @@ from fedsim.errors import ModelFileError
 from fedsim.models.config import FolderModel, is_config_file
 from fedsim.models.folder import check_folder
 from fedsim.sim.devices import availability, population
-from fedsim.sim.devices.cost import spec_from_file
+from fedsim.sim.devices.architecture import spec_from_file
 from fedsim.sim.network.edges import read_edges
 from fedsim.tasks.config import TasksConfig
 from fedsim.tasks.files import read_questions

@@ -34,7 +34,8 @@ from fedsim.protocols.shared.boundary import BOUNDARIES
 from fedsim.protocols.shared.monitor import ClientAccuracy
 from fedsim.records import invariants
 from fedsim.records.log import RecordLog
-from fedsim.records.run_folder import CONFIDENCE_GRAPH, DETECTION, RunFolder, source_hash
+from fedsim.records.provenance import source_hash
+from fedsim.records.run_folder import CONFIDENCE_GRAPH, DETECTION, RunFolder
 from fedsim.records.summary import SummaryContext, summarise
 from fedsim.sim.clock import run as run_on_virtual_time
 from fedsim.sim.devices import population

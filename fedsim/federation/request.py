@@ -36,7 +36,7 @@ from fedsim.federation.world import World
 from fedsim.records.rows import FATE_OF_STATUS, Direction, Fate, Fault, Outcome, Phase, Reward, Status
 from fedsim.sim import streams
 from fedsim.sim.devices.device import Device
-from fedsim.sim.devices.hazard import Hazard
+from fedsim.sim.devices.dropout import Hazard
 from fedsim.sim.network import wire
 
 if TYPE_CHECKING:

@@ -114,13 +114,13 @@ def statement(
     else:
         why = f"{says}; no noise, so epsilon is inf and nothing is promised" if is_private else says
         nothing = {"mechanism": "none", "noise": None, "epsilon": "inf", "delta": None, "is_vacuous": True}
-        return said | nothing | {"in_words": f"privacy: {wire} is {why}"}
+        return said | nothing | {"in_words": f"{wire} is {why}"}
     vacuous = " (VACUOUS)" if whole.is_vacuous else ""
     return said | {
         "epsilon": _number(whole.epsilon),
         "delta": whole.delta,
         "is_vacuous": whole.is_vacuous,
-        "in_words": f"privacy: {wire} {how}: epsilon {whole.epsilon:.4g}{vacuous} at delta {whole.delta:g} for one record of "
+        "in_words": f"{wire} {how}: epsilon {whole.epsilon:.4g}{vacuous} at delta {whole.delta:g} for one record of "
         "one client over the whole run",
     }
 

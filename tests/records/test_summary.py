@@ -8,7 +8,7 @@ from scipy.stats import mannwhitneyu
 
 from fedsim.records.log import RecordLog
 from fedsim.records.rows import FATES, PURPOSES, STATUSES, Outcome, Reward, Transfer, Update
-from fedsim.records.summary import SummaryContext, leaves, summarise, within_group_auc
+from fedsim.records.summary import SummaryContext, leaves, summarise, summary_lines, within_group_auc
 from fedsim.records.totals import LEAVES
 from tests.samples.run import carried_bytes, sample_log
 
@@ -175,3 +175,29 @@ def test_requests_that_the_protocols_end_overtook_are_told_apart_from_lost_ones(
 def test_the_summary_is_a_pure_function():
     log = sample_log(num_updates=3)
     assert summarise(log, CONTEXT) == summarise(log, CONTEXT) == summarise(sample_log(num_updates=3), CONTEXT)
+
+
+def test_the_lines_for_people_tell_accuracy_bytes_requests_and_time():
+    accuracy = {"initial": 0.25, "final": 0.5}
+    summary = {
+        "accuracy": {"greedy": accuracy, "pass_at_1": accuracy, "pass_at_8": accuracy, "num_questions": 40},
+        "bytes": {"wire": {"uplink": 2048, "downlink": 4096}, "paper": {"uplink": 1024}},
+        "requests": {"ok": 7, "late": 2, "cut": 1, "total": 10},
+        "requests_under_way": 0,
+        "updates": 3,
+        "virtual_s": 90.0,
+        "wall_s": 2.0,
+        "stopped_by": "updates",
+    }
+    assert summary_lines(summary) == [
+        ("greedy accuracy", "0.250 -> 0.500 on 40 test questions"),
+        ("pass@1", "0.250 -> 0.500 on 40 test questions"),
+        ("pass@8", "0.250 -> 0.500 on 40 test questions"),
+        ("bytes on the wire", "2.0 KiB up, 4.0 KiB down (paper account: 1.0 KiB up)"),
+        ("requests", "7 ok, 3 without a usable reply"),
+        ("updates", "3 in 1 min 30 s of virtual time and 2.0 s of real time (stopped by: updates)"),
+    ]
+    assert (
+        "requests",
+        "7 ok, 1 without a usable reply, 2 still under way when the run stopped",
+    ) in summary_lines(summary | {"requests_under_way": 2})

@@ -31,7 +31,7 @@ from fedsim.models.interfaces import (
     UpdateStats,
     Weights,
 )
-from fedsim.sim.devices.cost import ModelSpec
+from fedsim.sim.devices.architecture import ModelSpec
 from fedsim.tasks.questions import Question, TaskData
 
 _MOST_COUNTS = 200_000

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from fedsim.models.real.dp_sgd import Protection, tune
 from fedsim.models.real.training import Trained, encode_rows
 from fedsim.privacy.config import EvaluatorPrivacyConfig
-from fedsim.records.source import code_fingerprint
+from fedsim.records.provenance import code_fingerprint
 from fedsim.tasks.questions import Question
 
 _DETERMINING_SOURCES = ("dp_evaluator.py", "dp_sgd.py", "../../privacy/accounting.py")

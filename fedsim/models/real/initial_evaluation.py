@@ -16,8 +16,8 @@ from typing import Any
 
 from fedsim.models.cache import platform_facts
 from fedsim.models.interfaces import Accuracy
+from fedsim.records.provenance import code_fingerprint
 from fedsim.records.run_folder import write_atomically
-from fedsim.records.source import code_fingerprint
 from fedsim.tasks.questions import Question
 
 _DETERMINING_SOURCES = (

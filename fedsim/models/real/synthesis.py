@@ -33,7 +33,7 @@ from fedsim.models.real.zoo import load_folder
 from fedsim.privacy.accounting import dp_sgd_noise_multiplier, gaussian_sigma
 from fedsim.privacy.config import SynthesisConfig
 from fedsim.privacy.releases import Release, Releases
-from fedsim.records.source import code_fingerprint
+from fedsim.records.provenance import code_fingerprint
 from fedsim.sim import streams
 from fedsim.tasks.questions import Question, TaskData
 
