@@ -34,7 +34,7 @@ from fedsim.sim.devices.profile import DeviceProfile
 from fedsim.sim.devices.slowdown import Slowdowns
 from fedsim.sim.faults.config import REWARD_KINDS, check_server_link
 from fedsim.sim.faults.plan import Faults, WithCrashes
-from fedsim.sim.lazy import Lazily
+from fedsim.sim.lazy import LazySequence
 from fedsim.sim.network import wire
 from fedsim.sim.network.edges import EdgeTree, edge_tree
 from fedsim.sim.network.link import SharedLink
@@ -146,7 +146,7 @@ class Play:
         scenario, cast, devices = self.scenario, self.cast, self._devices
         network = scenario.network
         lengths = billed.stated_lengths(scenario)
-        profiles: Sequence[DeviceProfile] = Lazily(len(devices), devices.profile)
+        profiles: Sequence[DeviceProfile] = LazySequence(len(devices), devices.profile)
         self.edges = edges = edges_of(scenario, devices)
         if edges is not None:
             profiles = edges.behind(profiles)
@@ -207,7 +207,7 @@ class Play:
                 noise=noise_of(noise_config, seed, client_id, cast.data.answers),
             )
 
-        states = Lazily(len(devices), state_of)
+        states = LazySequence(len(devices), state_of)
         self.world, self.profiles, self.states = world, profiles, states
         self._log_members(needed, classes)
         server_profile = population.server_profile(scenario.server)

@@ -363,9 +363,7 @@ class Exchange:
         if self._phase != "done" or self._reply is None:
             return
         message = self._reply.message
-        if isinstance(message, (wire.Rewards, wire.PartialRewards)) and (
-            status == "ok" or self._refusal() is None
-        ):
+        if isinstance(message, wire.Rewards) and (status == "ok" or self._refusal() is None):
             self._world.log.add(
                 Reward(
                     request_id=self.request_id,

@@ -287,8 +287,8 @@ def _read_row(path: Path, line: int, row: dict[str, Any]) -> tuple[str, DeviceSe
     try:
         return name, ClassSettings.model_validate({"count": 1, **keys})
     except ValidationError as error:
-        told = scenario_error(error, Document(keys, {}, f"{path}:{line}"), ClassSettings)
-        raise DataFileError(str(told)) from None
+        wrong = scenario_error(error, Document(keys, {}, f"{path}:{line}"), ClassSettings)
+        raise DataFileError(str(wrong)) from None
 
 
 _PLAIN_NUMBERS = frozenset(

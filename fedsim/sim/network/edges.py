@@ -36,7 +36,7 @@ from fedsim.errors import DataFileError, ScenarioError
 from fedsim.records.rows import Direction
 from fedsim.sim import streams
 from fedsim.sim.devices.profile import DeviceProfile
-from fedsim.sim.lazy import Lazily
+from fedsim.sim.lazy import LazySequence
 from fedsim.sim.network.tree import TreeEdge, TreeLink
 from fedsim.sim.timeline import Timeline
 
@@ -159,7 +159,7 @@ class EdgeTree:
             profile = profiles[client_id]
             return replace(profile, rtt_s=profile.rtt_s + self.extra_rtt_s(client_id))
 
-        return Lazily(len(profiles), profile_of)
+        return LazySequence(len(profiles), profile_of)
 
 
 def edge_tree(
