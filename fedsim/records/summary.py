@@ -28,7 +28,7 @@ from fedsim.records.rows import (
     Update,
 )
 from fedsim.records.run_folder import plain
-from fedsim.records.totals import Auc, Clients, Load, Scores, Steps, Traffic, pairs_won
+from fedsim.records.totals import Clients, Load, Scores, Steps, Traffic
 
 _SCORED: tuple[GroupFate, ...] = ("trained", "too_stale")
 
@@ -204,25 +204,6 @@ def leaves(rows: Iterable[Transfer]) -> list[str]:
     traffic = Traffic()
     traffic.add([*rows])
     return traffic.leaves()
-
-
-def within_group_auc(
-    rewards: Iterable[Reward], candidate_correct: Mapping[int, Sequence[bool]]
-) -> float | None:
-    """Probability that a right candidate is scored above a wrong one of the same group; ties count one half.
-
-    AUC = sum over groups, right i and wrong j of (1[r_i > r_j] + 1/2 1[r_i = r_j]) / number of such pairs.
-    Each pair weighs the same. Scores that are NaN, and draws without known correctness, are left out.
-
-    Returns:
-        The AUC in [0, 1], or None if no group holds both a right and a wrong candidate.
-    """
-    auc = Auc()
-    for row in rewards:
-        known = candidate_correct.get(row.draw)
-        if known is not None:
-            auc.add(*pairs_won(row, known))
-    return auc.value()
 
 
 def _accuracy(evaluations: list[Evaluation], split: str) -> dict[str, Any]:

@@ -142,7 +142,11 @@ class Steps:
 
 @dataclass(slots=True)
 class Auc:
-    """Pairs of a right and a wrong candidate, and how many of them the right one won (a tie is half of one)."""
+    """Probability that a right candidate is scored above a wrong one of the same group; ties count one half.
+
+    AUC = sum over groups, right i and wrong j of (1[r_i > r_j] + 1/2 1[r_i = r_j]) / number of such pairs. Each pair weighs
+    the same. Scores that are NaN, and draws without known correctness, are left out.
+    """
 
     won: float = 0.0
     pairs: int = 0

@@ -132,11 +132,6 @@ class Device:
             self._crashes.cause(self.client_id, self._timeline.now_s) if self._crashes is not None else None
         )
 
-    @property
-    def num_active(self) -> int:
-        """How many tasks are under way on the device."""
-        return len(self._active)
-
     def enter(self, key: Hashable, task: Task) -> None:
         """A task begins; from now on the device's leaving cuts it."""
         self._active[key] = task

@@ -123,12 +123,6 @@ def device_presets() -> dict[str, DeviceSettings]:
     }
 
 
-@cache
-def device_sources() -> dict[str, str]:
-    """Where the absolute rates of each device preset come from."""
-    return {name: keys["source"] for name, keys in _devices_file().items()}
-
-
 def device_preset(name: str) -> DeviceSettings:
     """The device preset of this name.
 

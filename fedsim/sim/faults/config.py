@@ -188,9 +188,6 @@ class WrongLengthConfig(OnReplies):
         return by
 
 
-ReplyFaultConfig = (
-    DuplicateReplyConfig | LateReplyConfig | CorruptRewardConfig | NonFiniteRewardConfig | WrongLengthConfig
-)
 FaultConfig = Annotated[
     CrashConfig
     | HangConfig

@@ -172,11 +172,6 @@ class Faults:
 
     # Replies.
 
-    @property
-    def has_reply_faults(self) -> bool:
-        """Whether any reply can be struck."""
-        return bool(self._replies)
-
     def reply(
         self, client_id: int, at_s: float, *key: streams.Part, message: wire.Message | None = None
     ) -> ReplyFault | None:

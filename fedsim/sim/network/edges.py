@@ -204,15 +204,6 @@ def edge_tree(
     return EdgeTree(edges, homes)
 
 
-def edges_from_graph(graph: nx.Graph[Any]) -> EdgesConfig:
-    """The edges of a networkx graph whose arcs lead towards the node ``server`` (see the module's docstring).
-
-    Raises:
-        ValueError: the graph is undirected, has no server, or is no tree towards it; or settings are wrong.
-    """
-    return EdgesConfig.model_validate_json(json.dumps(_settings_in(graph)))
-
-
 def _settings_in(graph: nx.Graph[Any]) -> dict[str, dict[str, Any]]:
     """What a graph says of each edge, as a scenario would write it."""
     if not graph.is_directed() or graph.is_multigraph():
