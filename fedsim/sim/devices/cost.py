@@ -43,34 +43,14 @@ NO_WORK = Work(0.0, 0.0)
 _JITTER = streams.joined("compute-jitter")
 
 
-def prefill_work(spec: ModelSpec, tokens: int) -> Work:
-    """Reading a prompt of ``tokens`` tokens, with logits at its last position and its cache written."""
-    if not tokens:
-        return NO_WORK
-    return Work(_forward_flop(spec, tokens, 0, 1), spec.weight_bytes + tokens * spec.kv_bytes_per_token)
-
-
-def decode_work(spec: ModelSpec, prompt_tokens: int, new_tokens: int, rows: int = 1) -> Work:
-    """Generating ``new_tokens`` tokens in each of ``rows`` answers to one prompt, after its prefill.
-
-    The prefill's logits give the first token, so there are ``new_tokens - 1`` steps. Step j reads all weights
-    once and, in each row, the cache of ``prompt_tokens + j`` tokens (its own token's write is counted there).
-    ``generate_work`` is prefill and decoding together, for many prompts and answers of different lengths.
-    """
-    steps = max(new_tokens - 1, 0)
-    cache = rows * spec.kv_bytes_per_token * (steps * prompt_tokens + steps * (steps + 1) // 2)
-    return Work(
-        rows * _forward_flop(spec, steps, prompt_tokens, steps),
-        steps * spec.weight_bytes * bool(rows) + cache,
-    )
-
-
 def generate_work(
     spec: ModelSpec, prompt_tokens: Sequence[int], answer_tokens: Sequence[Sequence[int]]
 ) -> Work:
     """Answering a batch: every prompt is read once, then all rows are decoded side by side to the longest.
 
-    With one prompt and G answers of n tokens this is ``prefill_work(p) + decode_work(p, n, G)``.
+    A prompt's pass has logits at its last position, which give the first token of each of its answers: one of n tokens takes
+    n - 1 steps. Step j reads all weights once and, in each row, the cache of ``prompt + j`` tokens (its own token's write is
+    counted there).
 
     Args:
         spec: the model.

@@ -226,8 +226,7 @@ def _standard_normal(draws: FloatArray) -> FloatArray:
     return np.array([streams.standard_normal(draw) for draw in np.maximum(draws, 2.0**-54).tolist()])
 
 
-# ------------------------------------------------------------------------------------------------ device
-# files
+# Device files.
 
 
 def _draw_rows(rows: list[tuple[str, DeviceSettings]], seed: int) -> Population:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple
@@ -19,6 +18,7 @@ from pydantic import Field, TypeAdapter
 
 from fedsim.config.strict import StrictModel
 from fedsim.config.units import Bytes, BytesPerS, FlopPerS, JoulesPerByte, Seconds, Watts
+from fedsim.config.validation import nearest
 from fedsim.errors import ScenarioError
 
 
@@ -189,9 +189,7 @@ def architectures() -> dict[str, dict[str, Any]]:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """The message for a name that no table has: what is wrong, the nearest valid one, what is allowed."""
     names = list(known)
-    nearest = get_close_matches(name, names, n=1)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    return f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})"
+    return f"unknown {kind} {name!r}{nearest(name, names)} (known: {', '.join(names)})"
 
 
 _RATE: TypeAdapter[float] = TypeAdapter(BytesPerS)

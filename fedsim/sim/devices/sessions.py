@@ -135,10 +135,9 @@ class Sessions(Renewal):
     def __init__(self, config: SessionsConfig, seed: int, scores: Sequence[float] | None = None) -> None:
         share = config.mean_on / (config.mean_on + config.mean_off)
         law = lengths(config.distribution, config.shape)
-        means = _alike(config.mean_on, config.mean_off)
-        if config.spread:
-            means = _spread_gaps(config.mean_on, share, config.spread, seed, scores)
-        super().__init__(seed, "availability", means, law, law)
+        alike = (config.mean_on, config.mean_off)
+        spread = _spread_gaps(config.mean_on, share, config.spread, seed, scores) if config.spread else None
+        super().__init__(seed, "availability", spread or (lambda _: alike), law, law)
 
 
 class Daily(Renewal):
@@ -162,10 +161,6 @@ def lengths(distribution: str, shape: float | None) -> Lengths:
 def mean_gap_s(mean_on_s: float, share: float) -> float:
     """The mean gap that leaves a share f of the time for sessions: ``mean_on (1 - f) / f``; infinite for f = 0."""
     return mean_on_s * (1 - share) / share if share else math.inf
-
-
-def _alike(mean_on_s: float, mean_off_s: float) -> Callable[[int], tuple[float, float]]:
-    return lambda client_id: (mean_on_s, mean_off_s)
 
 
 def _spread_gaps(
