@@ -30,6 +30,7 @@ from fedsim.sim.clock import VirtualLoop
 from fedsim.sim.devices import availability, correlate, population
 from fedsim.sim.devices.cost import NO_WORK, Work
 from fedsim.sim.devices.dropout import Dropout
+from fedsim.sim.devices.presence import Availability, StatedAvailability
 from fedsim.sim.devices.profile import DeviceProfile
 from fedsim.sim.devices.slowdown import Slowdowns
 from fedsim.sim.faults.config import REWARD_KINDS, check_server_link
@@ -76,7 +77,7 @@ class Play:
         self._log = log
         self._phase = phase
         self._accuracy = accuracy
-        self.stated: availability.StatedAvailability
+        self.stated: StatedAvailability
         self.edges: EdgeTree | None
         self.world: World
         self.faults: Faults | None
@@ -158,7 +159,7 @@ class Play:
         self.stated = availability.availability(
             scenario.availability, seed, scenario.folder, scores, scenario.limits.virtual
         )
-        present: availability.Availability = self.stated
+        present: Availability = self.stated
         self.faults = faults = faults_of(scenario, self._devices)
         if faults is not None and faults.has_crashes:
             present = WithCrashes(present, faults)

@@ -33,7 +33,8 @@ from fedsim.privacy.rewards import RewardNoiseConfig
 from fedsim.protocols.shared.monitor import EvaluationConfig
 from fedsim.protocols.shared.server_optimizers import AveragingConfig
 from fedsim.scenario.schema import Scenario, _scenario_model
-from fedsim.sim.devices.config import ClientsConfig, ServerConfig, TraceConfig
+from fedsim.sim.devices.availability_config import TraceConfig
+from fedsim.sim.devices.config import ClientsConfig, ServerConfig
 from fedsim.sim.devices.presets import DeviceSettings, architectures, device_presets, link_names
 from fedsim.sim.faults.config import REWARD_KINDS, OnDevices
 from fedsim.sim.network.config import NetworkConfig

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
-from fedsim.sim.devices.availability import Availability
+from fedsim.sim.devices.presence import Availability
 from fedsim.sim.devices.profile import DeviceProfile
 from fedsim.sim.timeline import Timeline
 

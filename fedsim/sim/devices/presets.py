@@ -146,7 +146,7 @@ def wifi_links() -> tuple[AccessLink, ...]:
             up_jitter=float(row["up_jitter"]),
             down_jitter=float(row["down_jitter"]),
         )
-        for row in _rows("wifi_links.csv")
+        for row in table("wifi_links.csv")
     )
 
 
@@ -161,7 +161,7 @@ def link_profiles() -> dict[str, AccessLink]:
             up_jitter=0.0,
             down_jitter=0.0,
         )
-        for row in _rows("link_profiles.csv")
+        for row in table("link_profiles.csv")
     }
 
 
@@ -175,7 +175,7 @@ def phone_models() -> tuple[PhoneModel, ...]:
     """Speed and memory of the phone models of one year, slowest first."""
     return tuple(
         PhoneModel(float(row["relative_speed"]), _MEMORY.validate_python(row["memory"]))
-        for row in _rows("phone_models.csv")
+        for row in table("phone_models.csv")
     )
 
 
@@ -210,5 +210,6 @@ def _text(name: str) -> str:
     return (files("fedsim.sim.presets") / name).read_text(encoding="utf-8")
 
 
-def _rows(name: str) -> Iterator[dict[str, str]]:
+def table(name: str) -> Iterator[dict[str, str]]:
+    """The rows of one of the presets' CSV files, as text by column."""
     return csv.DictReader(line for line in _text(name).splitlines() if not line.startswith("#"))

@@ -10,14 +10,14 @@ from fedsim.sim import streams
 from fedsim.sim.devices.availability_config import DailyConfig, SessionsConfig
 from fedsim.sim.devices.cycles import Cycle, SkewedCosine
 from fedsim.sim.devices.odds import Odds
-from fedsim.sim.devices.presence import spans
+from fedsim.sim.devices.presence import StatedAvailability
 from fedsim.sim.devices.session_lengths import Exponential, Lengths, Weibull
 
 MAX_SHARE = 0.999
 """A spread makes no device's gaps shorter than a thousandth of its sessions: there would be no end of changes."""
 
 
-class Renewal:
+class Renewal(StatedAvailability):
     """Sessions and gaps of independent lengths, stationary from time 0 on, perhaps thinned by a daily cycle.
 
     A client starts in a session with probability ``mean_on / (mean_on + mean_off)``, and its first interval has the equilibrium
@@ -73,10 +73,6 @@ class Renewal:
             if self._holds(client_id, n) != state:
                 return changes[n - 1]
         return math.inf
-
-    def intervals(self, client_id: int, start_at_s: float, end_at_s: float) -> list[tuple[float, float]]:
-        """The client's sessions, cut to the span."""
-        return spans(self, client_id, start_at_s, end_at_s)
 
     def share_of(self, client_id: int) -> float:
         """``mean_on / (mean_on + mean_off)``, times the cycle's mean."""

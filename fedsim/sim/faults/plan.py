@@ -30,7 +30,7 @@ from typing import Protocol
 from fedsim.records.rows import SERVER_ID, Direction
 from fedsim.sim import streams
 from fedsim.sim.clock import VirtualLoop
-from fedsim.sim.devices.availability import Availability
+from fedsim.sim.devices.presence import Availability
 from fedsim.sim.faults.config import (
     REWARD_KINDS,
     CorruptRewardConfig,
@@ -49,8 +49,6 @@ from fedsim.sim.faults.replies import ReplyFault
 from fedsim.sim.faults.windows import MOST_CHANGES, AnyOf, Schedule, targets_of
 from fedsim.sim.network import wire
 from fedsim.sim.network.config import ServerLinkConfig
-
-__all__ = ["CapacityLink", "Faults", "ReplyFault", "Window", "WithCrashes"]
 
 
 class CapacityLink(Protocol):

@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable
 
 from fedsim.sim.clock import VirtualLoop
-from fedsim.sim.devices.availability import AlwaysOn, Availability
 from fedsim.sim.devices.device import Device
+from fedsim.sim.devices.presence import AlwaysOn, Availability
 from tests.samples.worlds import ROUND, Timetable
 
 
