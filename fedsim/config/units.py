@@ -88,7 +88,7 @@ def write_quantity(amount: float, units: Mapping[str, float]) -> str:
 
 
 @dataclass(frozen=True, eq=False)  # hashed by identity, since a union of settings is a set
-class _Quantity(GroupedMetadata):
+class Quantity(GroupedMetadata):
     """How a quantity is read, shown in a schema, and written so that a resolved scenario is a scenario again.
 
     Attributes:
@@ -128,19 +128,19 @@ class _Quantity(GroupedMetadata):
 _IN_S = "s us ms min h d"
 _IN_BYTES_PER_S = "B/s bit/s kbit/s Mbit/s Gbit/s"
 
-Seconds = Annotated[float, _Quantity(_SECONDS, "30 s", _IN_S)]
-PositiveSeconds = Annotated[float, _Quantity(_SECONDS, "30 s", _IN_S, zero=False)]
-Bytes = Annotated[float, _Quantity(_BYTES, "1.5 MiB", "B kB MB GB KiB MiB GiB")]
-BytesPerS = Annotated[float, _Quantity(_BYTES_PER_S, "20 Mbit/s", _IN_BYTES_PER_S, zero=False)]
-FlopPerS = Annotated[float, _Quantity(_FLOP_PER_S, "2 TFLOP/s", "FLOP/s MFLOP/s GFLOP/s TFLOP/s", zero=False)]
-Watts = Annotated[float, _Quantity(_WATTS, "5 W", "W mW kW")]
-JoulesPerByte = Annotated[float, _Quantity(_J_PER_BYTE, "2.3 uJ/byte", "J/byte mJ/byte uJ/byte nJ/byte")]
-PerSecond = Annotated[float, _Quantity(_PER_S, "1 /h", "/s /min /h /day")]
+Seconds = Annotated[float, Quantity(_SECONDS, "30 s", _IN_S)]
+PositiveSeconds = Annotated[float, Quantity(_SECONDS, "30 s", _IN_S, zero=False)]
+Bytes = Annotated[float, Quantity(_BYTES, "1.5 MiB", "B kB MB GB KiB MiB GiB")]
+BytesPerS = Annotated[float, Quantity(_BYTES_PER_S, "20 Mbit/s", _IN_BYTES_PER_S, zero=False)]
+FlopPerS = Annotated[float, Quantity(_FLOP_PER_S, "2 TFLOP/s", "FLOP/s MFLOP/s GFLOP/s TFLOP/s", zero=False)]
+Watts = Annotated[float, Quantity(_WATTS, "5 W", "W mW kW")]
+JoulesPerByte = Annotated[float, Quantity(_J_PER_BYTE, "2.3 uJ/byte", "J/byte mJ/byte uJ/byte nJ/byte")]
+PerSecond = Annotated[float, Quantity(_PER_S, "1 /h", "/s /min /h /day")]
 # A link without a limit is infinity inside and the word "unlimited" in every file, which JSON can carry.
 LinkRate = Annotated[
     float,
     Field(allow_inf_nan=True),
-    _Quantity(_BYTES_PER_S, "1 Gbit/s", _IN_BYTES_PER_S, zero=False, unlimited=True),
+    Quantity(_BYTES_PER_S, "1 Gbit/s", _IN_BYTES_PER_S, zero=False, unlimited=True),
 ]
 
 
