@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from fedsim.errors import RunFolderError
-from fedsim.records.run_folder import MANIFEST, SOURCE, SUMMARY, git
+from fedsim.records.provenance import SOURCE, git
+from fedsim.records.run_folder import MANIFEST, SUMMARY
 
 LEARNING_CODE = ("models", "rl", "protocols", "selection", "tasks", "privacy")
 """Packages that decide what is learnt, wherever in ``fedsim/`` they stand."""

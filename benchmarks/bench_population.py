@@ -31,7 +31,7 @@ from fedsim.scenario.read import read_scenario
 from fedsim.scenario.schema import Scenario
 from fedsim.sim.devices import population
 from fedsim.sim.devices.config import ClientsConfig
-from fedsim.sim.lazy import Lazily
+from fedsim.sim.lazy import LazySequence
 
 NUM_DEVICES = 1_000_000
 NUM_ASKED = 131_072
@@ -83,7 +83,7 @@ def _round(num_clients: int, num_asked: int, protocol: str) -> dict[str, float]:
     assert len(log.of(Transfer)) == 2 * num_asked
     assert sum(row.client_id >= 0 for row in log.of(Compute)) == num_asked
     profiles, states = play.profiles, play.states
-    assert isinstance(profiles, Lazily) and isinstance(states, Lazily)
+    assert isinstance(profiles, LazySequence) and isinstance(states, LazySequence)
     assert len(profiles.made()) == len(states.made()) == num_asked
     invariants.check(log, play.federation.carried_bytes)
     return {"seconds": took_s}

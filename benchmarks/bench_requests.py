@@ -35,10 +35,10 @@ from fedsim.records.rows import Compute, Outcome, Reward, Transfer
 from fedsim.sim import clock
 from fedsim.sim.clock import VirtualLoop
 from fedsim.sim.devices import population
-from fedsim.sim.devices.availability import AlwaysOn
 from fedsim.sim.devices.config import ClientsConfig, DropoutConfig, ServerConfig
 from fedsim.sim.devices.cost import Work
 from fedsim.sim.devices.dropout import Dropout
+from fedsim.sim.devices.presence import AlwaysOn
 from fedsim.sim.devices.profile import DeviceProfile
 from fedsim.sim.network import wire
 from fedsim.sim.network.config import NetworkConfig

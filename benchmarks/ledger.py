@@ -23,7 +23,7 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from fedsim.records.run_folder import platform_facts, versions
+from fedsim.records.provenance import platform_facts, versions
 
 KEPT = Path(__file__).resolve().parent.parent / ".bench"
 

@@ -53,7 +53,7 @@ for _name, _command in _COMMANDS.items():
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from fedsim.records.run_folder import versions
+        from fedsim.records.provenance import versions
 
         print(f"fedsim {versions()['fedsim']}")
         raise typer.Exit

@@ -63,8 +63,8 @@ def draw_figures(folder: Path, progress: Progress) -> None:
 
 def print_run(finished: Run) -> None:
     """The few figures that a run is about, then its folder."""
-    from fedsim.records.headline import headline
+    from fedsim.records.summary import summary_lines
 
-    for line in headline(finished.summary):
-        print(line)
+    for label, text in summary_lines(finished.summary):
+        print(f"{label}: {text}")
     print(finished.folder)

@@ -20,8 +20,6 @@ MAX_DATA_BYTES = 256 * 2**20
 """Questions (JSON lines), devices and traces (CSV)."""
 MAX_LINE_CHARS = 100_000
 """Characters of one line of a question file."""
-MAX_CELL_CHARS = 131_072
-"""Characters of one cell of a CSV file (the ``csv`` module's own limit)."""
 MAX_GRAPH_BYTES = 16 * 2**20
 """A GraphML file; one with a document type declaration (entities) is not read at all."""
 MAX_JSON_BYTES = 64 * 2**20

@@ -36,6 +36,13 @@ def key_path(key: str) -> str:
     return key
 
 
+def _client_ids(ids: tuple[int, ...]) -> tuple[int, ...]:
+    if not ids or min(ids) < 0 or len(set(ids)) < len(ids):
+        raise ValueError("must be a list of different client ids, 0 or more each, e.g. [0, 3]")
+    return ids
+
+
+ClientIds = Annotated[tuple[int, ...], AfterValidator(_client_ids)]
 PlainName = Annotated[str, AfterValidator(plain_name)]
 KeyPath = Annotated[str, AfterValidator(key_path)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
+from annotated_types import GroupedMetadata
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+(?:_\d+)*(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(\S.*?)?\s*", re.ASCII)
@@ -59,23 +61,6 @@ def parse_quantity(value: object, units: Mapping[str, float], example: str) -> f
     return amount
 
 
-def _reader(
-    units: Mapping[str, float], example: str, *, zero: bool, unlimited: bool = False
-) -> Callable[[Any], float]:
-    def read(value: Any) -> float:
-        # Resolved scenarios are floats already: only our own validated values may pass without a unit.
-        if isinstance(value, _Resolved):
-            return float(value)
-        if unlimited and value == "unlimited":
-            return math.inf
-        amount = parse_quantity(value, units, example)
-        if amount < 0 or (amount == 0 and not zero):
-            raise ValueError(f"{value!r} must be {'zero or more' if zero else 'greater than zero'}")
-        return amount
-
-    return read
-
-
 class _Resolved(float):
     """A float that already is in its base unit (used by code that builds settings, never by YAML)."""
 
@@ -83,10 +68,6 @@ class _Resolved(float):
 def resolved(amount: float) -> Any:
     """Mark ``amount`` as already in the base unit, for settings built in code: ``X(rtt=resolved(0.05))``."""
     return _Resolved(amount)
-
-
-def _quantity(example: str) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "examples": [example]})
 
 
 def write_quantity(amount: float, units: Mapping[str, float]) -> str:
@@ -106,58 +87,60 @@ def write_quantity(amount: float, units: Mapping[str, float]) -> str:
     return f"{number} {unit}"
 
 
-def _write(*names: str, units: Mapping[str, float]) -> PlainSerializer:
-    """The serializer for JSON and YAML, so that a resolved scenario is a scenario again."""
-    preferred = {name: units[name] for name in names}
-    return PlainSerializer(
-        lambda amount: write_quantity(amount, preferred), return_type=str, when_used="json"
-    )
+@dataclass(frozen=True, eq=False)  # hashed by identity, since a union of settings is a set
+class Quantity(GroupedMetadata):
+    """How a quantity is read, shown in a schema, and written so that a resolved scenario is a scenario again.
+
+    Attributes:
+        units: every unit that is understood, with its size in the base unit.
+        example: a quantity for messages and the schema.
+        written: the units that it is written in, the base unit first.
+        zero: whether it may be zero.
+        unlimited: whether the word ``unlimited`` stands for infinity.
+    """
+
+    units: Mapping[str, float]
+    example: str
+    written: str
+    zero: bool = True
+    unlimited: bool = False
+
+    def __iter__(self) -> Iterator[object]:
+        preferred = {name: self.units[name] for name in self.written.split()}
+        yield BeforeValidator(self._read)
+        yield PlainSerializer(
+            lambda amount: write_quantity(amount, preferred), return_type=str, when_used="json"
+        )
+        yield WithJsonSchema({"type": "string", "examples": [self.example]})
+
+    def _read(self, value: Any) -> float:
+        # Resolved scenarios are floats already: only our own validated values may pass without a unit.
+        if isinstance(value, _Resolved):
+            return float(value)
+        if self.unlimited and value == "unlimited":
+            return math.inf
+        amount = parse_quantity(value, self.units, self.example)
+        if amount < 0 or (amount == 0 and not self.zero):
+            raise ValueError(f"{value!r} must be {'zero or more' if self.zero else 'greater than zero'}")
+        return amount
 
 
-_write_s = _write("s", "us", "ms", "min", "h", "d", units=_SECONDS)
-_write_bytes = _write("B", "kB", "MB", "GB", "KiB", "MiB", "GiB", units=_BYTES)
-_write_bytes_per_s = _write("B/s", "bit/s", "kbit/s", "Mbit/s", "Gbit/s", units=_BYTES_PER_S)
-_write_flop_per_s = _write("FLOP/s", "MFLOP/s", "GFLOP/s", "TFLOP/s", units=_FLOP_PER_S)
-_write_w = _write("W", "mW", "kW", units=_WATTS)
-_write_j_per_byte = _write("J/byte", "mJ/byte", "uJ/byte", "nJ/byte", units=_J_PER_BYTE)
-_write_per_s = _write("/s", "/min", "/h", "/day", units=_PER_S)
+_IN_S = "s us ms min h d"
+_IN_BYTES_PER_S = "B/s bit/s kbit/s Mbit/s Gbit/s"
 
-Seconds = Annotated[float, BeforeValidator(_reader(_SECONDS, "30 s", zero=True)), _write_s, _quantity("30 s")]
-PositiveSeconds = Annotated[
-    float, BeforeValidator(_reader(_SECONDS, "30 s", zero=False)), _write_s, _quantity("30 s")
-]
-Bytes = Annotated[
-    float, BeforeValidator(_reader(_BYTES, "1.5 MiB", zero=True)), _write_bytes, _quantity("1.5 MiB")
-]
-BytesPerS = Annotated[
-    float,
-    BeforeValidator(_reader(_BYTES_PER_S, "20 Mbit/s", zero=False)),
-    _write_bytes_per_s,
-    _quantity("20 Mbit/s"),
-]
-FlopPerS = Annotated[
-    float,
-    BeforeValidator(_reader(_FLOP_PER_S, "2 TFLOP/s", zero=False)),
-    _write_flop_per_s,
-    _quantity("2 TFLOP/s"),
-]
-Watts = Annotated[float, BeforeValidator(_reader(_WATTS, "5 W", zero=True)), _write_w, _quantity("5 W")]
-JoulesPerByte = Annotated[
-    float,
-    BeforeValidator(_reader(_J_PER_BYTE, "2.3 uJ/byte", zero=True)),
-    _write_j_per_byte,
-    _quantity("2.3 uJ/byte"),
-]
-PerSecond = Annotated[
-    float, BeforeValidator(_reader(_PER_S, "1 /h", zero=True)), _write_per_s, _quantity("1 /h")
-]
+Seconds = Annotated[float, Quantity(_SECONDS, "30 s", _IN_S)]
+PositiveSeconds = Annotated[float, Quantity(_SECONDS, "30 s", _IN_S, zero=False)]
+Bytes = Annotated[float, Quantity(_BYTES, "1.5 MiB", "B kB MB GB KiB MiB GiB")]
+BytesPerS = Annotated[float, Quantity(_BYTES_PER_S, "20 Mbit/s", _IN_BYTES_PER_S, zero=False)]
+FlopPerS = Annotated[float, Quantity(_FLOP_PER_S, "2 TFLOP/s", "FLOP/s MFLOP/s GFLOP/s TFLOP/s", zero=False)]
+Watts = Annotated[float, Quantity(_WATTS, "5 W", "W mW kW")]
+JoulesPerByte = Annotated[float, Quantity(_J_PER_BYTE, "2.3 uJ/byte", "J/byte mJ/byte uJ/byte nJ/byte")]
+PerSecond = Annotated[float, Quantity(_PER_S, "1 /h", "/s /min /h /day")]
 # A link without a limit is infinity inside and the word "unlimited" in every file, which JSON can carry.
 LinkRate = Annotated[
     float,
     Field(allow_inf_nan=True),
-    BeforeValidator(_reader(_BYTES_PER_S, "1 Gbit/s", zero=False, unlimited=True)),
-    _write_bytes_per_s,
-    _quantity("1 Gbit/s"),
+    Quantity(_BYTES_PER_S, "1 Gbit/s", _IN_BYTES_PER_S, zero=False, unlimited=True),
 ]
 
 

@@ -23,7 +23,7 @@ from fedsim.federation.text_lengths import TextConfig, TextLengths
 from fedsim.models.config import FolderModel, ModelsConfig, ModelSource, ScratchModel, is_config_file
 from fedsim.models.timing import stand_ins
 from fedsim.sim.devices import population
-from fedsim.sim.devices.cost import ModelSpec, architecture, spec_from_config, spec_from_file
+from fedsim.sim.devices.architecture import ModelSpec, architecture, spec_from_config, spec_from_file
 
 if TYPE_CHECKING:
     from fedsim.scenario.schema import Scenario

@@ -19,7 +19,7 @@ from fedsim.sim.clock import VirtualLoop
 from fedsim.sim.devices import population
 from fedsim.sim.faults.config import REWARD_KINDS, check_server_link
 from fedsim.sim.faults.plan import Faults
-from fedsim.sim.lazy import Lazily
+from fedsim.sim.lazy import LazySequence
 from fedsim.sim.network import wire
 from fedsim.sim.network.edges import EdgeTree, edge_tree
 from fedsim.sim.network.link import SharedLink
@@ -102,7 +102,7 @@ def client_states(
             noise=_noise(config, scenario.seed, client_id, data.answers),
         )
 
-    return Lazily(len(cast.evaluators), state_of)
+    return LazySequence(len(cast.evaluators), state_of)
 
 
 def _noise(config: Any, seed: int, client_id: int, rule: AnswerRule) -> RewardNoise | None:

@@ -22,7 +22,7 @@ from fedsim.models.config import FolderModel, is_config_file
 from fedsim.models.folder import check_folder
 from fedsim.processes import gc_policy
 from fedsim.sim.devices import availability, correlate, population
-from fedsim.sim.devices.cost import spec_from_file
+from fedsim.sim.devices.architecture import spec_from_file
 from fedsim.sim.network.edges import read_edges
 from fedsim.tasks import domains
 from fedsim.tasks.files import read_questions

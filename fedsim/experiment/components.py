@@ -22,8 +22,8 @@ from fedsim.privacy.config import SynthesisConfig
 from fedsim.processes import gc_policy
 from fedsim.processes.cores import cores_of_a_run
 from fedsim.progress import Phase, Progress
-from fedsim.sim.devices.cost import ModelSpec
-from fedsim.sim.lazy import Lazily
+from fedsim.sim.devices.architecture import ModelSpec
+from fedsim.sim.lazy import LazySequence
 from fedsim.tasks.questions import TaskData
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def stand_ins(scenario: Scenario, num_clients: int) -> Cast:
         data=data,
         policy=policy,
         frozen=StandInEvaluator(-1, {}, known, scenario.seed),
-        evaluators=Lazily(num_clients, evaluator_of),
+        evaluators=LazySequence(num_clients, evaluator_of),
         server_spec=server_spec,
         client_spec=billed.spec_without_weights(scenario, "clients"),
         hashes={},

@@ -30,17 +30,10 @@ from fedsim.errors import FederationError
 from fedsim.federation.billing import TokenCounts
 from fedsim.models.config import ModelsConfig, ScratchModel
 from fedsim.records.rows import Member
-from fedsim.sim.devices.availability import Availability
-from fedsim.sim.devices.cost import (
-    NO_WORK,
-    ModelSpec,
-    Work,
-    compute_energy_j,
-    duration_s,
-    resident_bytes,
-    training_work,
-)
+from fedsim.sim.devices.architecture import ModelSpec, resident_bytes
+from fedsim.sim.devices.cost import NO_WORK, Work, compute_energy_j, duration_s, training_work
 from fedsim.sim.devices.population import Population
+from fedsim.sim.devices.presence import Availability
 from fedsim.sim.devices.profile import DeviceProfile
 from fedsim.tasks.questions import Question
 

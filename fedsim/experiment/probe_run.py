@@ -26,7 +26,8 @@ from fedsim.records.log import RecordLog
 from fedsim.sim.clock import VirtualLoop
 from fedsim.sim.clock import run as run_on_virtual_time
 from fedsim.sim.devices import population
-from fedsim.sim.devices.config import AlwaysConfig, DropoutConfig
+from fedsim.sim.devices.availability_config import AlwaysConfig
+from fedsim.sim.devices.config import DropoutConfig
 from fedsim.sim.devices.cost import Work
 from fedsim.sim.network import wire
 

@@ -35,7 +35,8 @@ from fedsim.protocols.shared.boundary import BOUNDARIES
 from fedsim.protocols.shared.monitor import ClientAccuracy
 from fedsim.records import invariants
 from fedsim.records.log import RecordLog
-from fedsim.records.run_folder import CONFIDENCE_GRAPH, DETECTION, RunFolder, source_hash
+from fedsim.records.provenance import source_hash
+from fedsim.records.run_folder import CONFIDENCE_GRAPH, DETECTION, RunFolder
 from fedsim.records.summary import SummaryContext, summarise
 from fedsim.sim.clock import run as run_on_virtual_time
 from fedsim.sim.devices import population
@@ -194,7 +195,7 @@ def privacy_of(play: Play) -> dict[str, Any] | None:
     return reward_ledger.statement(
         boundary.variant,
         boundary.is_private,
-        boundary.says,
+        boundary.description,
         play.noises(),
         evaluator_promise(play.scenario),
         any(play.cast.data.trusted),

@@ -29,10 +29,11 @@ from fedsim.sim.clock import VirtualLoop
 from fedsim.sim.devices import availability, correlate, population
 from fedsim.sim.devices.cost import NO_WORK, Work
 from fedsim.sim.devices.dropout import Dropout
+from fedsim.sim.devices.presence import Availability, StatedAvailability
 from fedsim.sim.devices.profile import DeviceProfile
 from fedsim.sim.devices.slowdown import Slowdowns
 from fedsim.sim.faults.plan import Faults, WithCrashes
-from fedsim.sim.lazy import Lazily
+from fedsim.sim.lazy import LazySequence
 from fedsim.sim.network import wire
 from fedsim.sim.network.edges import EdgeTree
 from fedsim.sim.network.transport import Transport
@@ -72,7 +73,7 @@ class Play:
         self._log = log
         self._phase = phase
         self._accuracy = accuracy
-        self.stated: availability.StatedAvailability
+        self.stated: StatedAvailability
         self.edges: EdgeTree | None
         self.world: World
         self.faults: Faults | None
@@ -142,7 +143,7 @@ class Play:
         scenario, cast, devices = self.scenario, self.cast, self._devices
         network = scenario.network
         lengths = billed.stated_lengths(scenario)
-        profiles: Sequence[DeviceProfile] = Lazily(len(devices), devices.profile)
+        profiles: Sequence[DeviceProfile] = LazySequence(len(devices), devices.profile)
         self.edges = edges = edges_of(scenario, devices)
         if edges is not None:
             profiles = edges.behind(profiles)
@@ -154,7 +155,7 @@ class Play:
         self.stated = availability.availability(
             scenario.availability, seed, scenario.folder, scores, scenario.limits.virtual
         )
-        present: availability.Availability = self.stated
+        present: Availability = self.stated
         self.faults = faults = faults_of(scenario, self._devices)
         if faults is not None and faults.has_crashes:
             present = WithCrashes(present, faults)

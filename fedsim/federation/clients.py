@@ -22,7 +22,7 @@ from fedsim.federation.world import World
 from fedsim.records.rows import Presence
 from fedsim.sim.devices.device import Device
 from fedsim.sim.devices.profile import DeviceProfile
-from fedsim.sim.lazy import Lazily
+from fedsim.sim.lazy import LazySequence
 from fedsim.sim.network import wire
 
 Answer = wire.Message | RequestError
@@ -131,14 +131,16 @@ class Federation:
             raise ValueError(f"{len(profiles)} profiles and {len(states)} states; must be equally many")
         self._world = world
         links = (world.access["down"], world.access["up"]) if world.on_cut == "suspend" else None
-        self._devices = Lazily(
+        self._devices = LazySequence(
             len(profiles),
             lambda id_: Device(
                 id_, profiles[id_], states[id_], world.timeline, world.availability, links, world.faults
             ),
         )
-        self.device_classes = classes or Lazily(len(profiles), lambda id_: profiles[id_].device_class)
-        self.clients: Sequence[Client] = Lazily(len(profiles), lambda id_: Client(self._devices[id_], self))
+        self.device_classes = classes or LazySequence(len(profiles), lambda id_: profiles[id_].device_class)
+        self.clients: Sequence[Client] = LazySequence(
+            len(profiles), lambda id_: Client(self._devices[id_], self)
+        )
         self.server = Server(world, server_profile)
         self._num_requests = 0
         self._closed = False

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from fedsim.config.strict import StrictModel
+from fedsim.config.strict import ClientIds, StrictModel
 from fedsim.config.units import PositiveSeconds
 
 
@@ -24,18 +24,11 @@ class OnExperts(StrictModel):
     """Which clients are of this kind: by id, or so many of them, or a share of them."""
 
     kind: str = Field(description="What they do.")
-    clients: tuple[int, ...] | None = Field(None, description="Ids of the clients.")
+    clients: ClientIds | None = Field(None, description="Ids of the clients.")
     count: int | None = Field(None, ge=0, description="How many clients, chosen by the seed (0: none).")
     share: float | None = Field(
         None, gt=0, le=1, description="Share of all clients, chosen by the seed, rounded up."
     )
-
-    @field_validator("clients")
-    @classmethod
-    def _ids(cls, clients: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if clients is not None and (not clients or min(clients) < 0 or len(set(clients)) < len(clients)):
-            raise ValueError("must be a list of different client ids, 0 or more each, e.g. [0, 3]")
-        return clients
 
     @model_validator(mode="after")
     def _whom(self) -> OnExperts:

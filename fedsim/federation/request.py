@@ -36,7 +36,7 @@ from fedsim.federation.world import World
 from fedsim.records.rows import FATE_OF_STATUS, Direction, Fate, Fault, Outcome, Phase, Reward, Status
 from fedsim.sim import streams
 from fedsim.sim.devices.device import Device
-from fedsim.sim.devices.hazard import Hazard
+from fedsim.sim.devices.dropout import Hazard
 from fedsim.sim.network import wire
 
 if TYPE_CHECKING:
@@ -363,9 +363,7 @@ class Exchange:
         if self._phase != "done" or self._reply is None:
             return
         message = self._reply.message
-        if isinstance(message, (wire.Rewards, wire.PartialRewards)) and (
-            status == "ok" or self._refusal() is None
-        ):
+        if isinstance(message, wire.Rewards) and (status == "ok" or self._refusal() is None):
             self._world.log.add(
                 Reward(
                     request_id=self.request_id,

@@ -13,8 +13,8 @@ from fedsim.records.log import RecordLog
 from fedsim.records.rows import Direction, Outcome
 from fedsim.sim import streams
 from fedsim.sim.clock import VirtualLoop
-from fedsim.sim.devices.availability import Availability
 from fedsim.sim.devices.dropout import Dropout
+from fedsim.sim.devices.presence import Availability
 from fedsim.sim.network import wire
 from fedsim.sim.network.link import SharedLink
 from fedsim.sim.network.rates import AccessLinks, AccessRates, LinkFactors

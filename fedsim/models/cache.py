@@ -22,7 +22,7 @@ from typing import Any
 from filelock import FileLock
 from platformdirs import user_cache_path
 
-from fedsim.records.source import code_fingerprint
+from fedsim.records.provenance import code_fingerprint
 from fedsim.tasks.questions import Question
 
 _DETERMINING_SOURCES = (

@@ -15,7 +15,7 @@ from fedsim.config.limits import MAX_BATCH
 from fedsim.models.config import LoraConfig, PolicyConfig
 from fedsim.sim import streams
 from fedsim.sim.devices.adapters import LINEAR_LAYERS, Shape, full_shapes, lora_shapes
-from fedsim.sim.devices.cost import ModelSpec
+from fedsim.sim.devices.architecture import ModelSpec
 from fedsim.tasks.questions import Question
 
 

@@ -86,7 +86,7 @@ def run_promise(noises: Sequence[RewardNoise], evaluator: Promise | None = None)
 def statement(
     wire: str,
     is_private: bool,
-    says: str,
+    description: str,
     noises: Sequence[RewardNoise],
     evaluator: Promise | None = None,
     has_answers: bool = True,
@@ -98,12 +98,12 @@ def statement(
     Args:
         wire: the variant's name.
         is_private: whether it lets out registered scalars alone.
-        says: the same for people.
+        description: the same for people.
         noises: every client's noise; empty without.
         evaluator: what DP-SGD promises for every client's model; None if they were trained plainly.
         has_answers: whether some client owns a trusted answer, which a model's training does not protect.
     """
-    said: dict[str, Any] = {"wire": wire, "is_private": is_private, "leaves": says}
+    said: dict[str, Any] = {"wire": wire, "is_private": is_private, "leaves": description}
     if noises:
         whole, by = run_promise(noises, evaluator), noises[0].config.mechanism
         how = f"with {by} {noises[0].config.noise:g}" + (" and DP-SGD models" if evaluator else "")
@@ -112,15 +112,19 @@ def statement(
         whole, how = evaluator, "with DP-SGD models, whose rewards are post-processing"
         said |= {"mechanism": "dp_sgd", "noise": None}
     else:
-        why = f"{says}; no noise, so epsilon is inf and nothing is promised" if is_private else says
+        why = (
+            f"{description}; no noise, so epsilon is inf and nothing is promised"
+            if is_private
+            else description
+        )
         nothing = {"mechanism": "none", "noise": None, "epsilon": "inf", "delta": None, "is_vacuous": True}
-        return said | nothing | {"in_words": f"privacy: {wire} is {why}"}
+        return said | nothing | {"in_words": f"{wire} is {why}"}
     vacuous = " (VACUOUS)" if whole.is_vacuous else ""
     return said | {
         "epsilon": _number(whole.epsilon),
         "delta": whole.delta,
         "is_vacuous": whole.is_vacuous,
-        "in_words": f"privacy: {wire} {how}: epsilon {whole.epsilon:.4g}{vacuous} at delta {whole.delta:g} for one record of "
+        "in_words": f"{wire} {how}: epsilon {whole.epsilon:.4g}{vacuous} at delta {whole.delta:g} for one record of "
         "one client over the whole run",
     }
 

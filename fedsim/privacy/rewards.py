@@ -127,7 +127,7 @@ class RewardNoise:
         Raises:
             TypeError: a reply of a kind whose numbers cannot be protected one by one.
         """
-        if isinstance(message, wire.Candidates) and isinstance(said, wire.Rewards):
+        if isinstance(message, wire.Candidates) and type(said) is wire.Rewards:
             self._count_rewards(message, evaluator)
             about = (message.draw, message.question)
             keys = [(*about, place, text) for place, text in enumerate(message.candidates)]

@@ -49,15 +49,8 @@ from fedsim.protocols.shared.one_shot import GatheringConfig, gather
 from fedsim.protocols.shared.state import ClientState, ServerState
 from fedsim.protocols.shared.supervised import Objective, learn_from_rows
 from fedsim.sim.devices.adapters import local_training_bytes
-from fedsim.sim.devices.cost import (
-    NO_WORK,
-    ModelSpec,
-    Work,
-    embedding_work,
-    generate_work,
-    resident_bytes,
-    training_work,
-)
+from fedsim.sim.devices.architecture import ModelSpec, resident_bytes
+from fedsim.sim.devices.cost import NO_WORK, Work, embedding_work, generate_work, training_work
 from fedsim.sim.network import wire
 
 CLIENT_RUNS = "clients"

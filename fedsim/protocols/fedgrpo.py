@@ -192,7 +192,7 @@ def judged(
     rewards = np.full((len(seats), len(group.candidates)), np.nan)
     for row, client_id in enumerate(seats):
         reply = replies.get(client_id)
-        if isinstance(reply, wire.Rewards | wire.PartialRewards):
+        if isinstance(reply, wire.Rewards):
             rewards[row, : len(reply.rewards)] = reply.rewards
         elif isinstance(reply, wire.FinalAnswer):
             rewards[row] = agreement(rule, reply.answer, group.texts)

@@ -69,7 +69,8 @@ from fedsim.protocols.shared.state import ClientState, ServerState
 from fedsim.protocols.shared.weights_on_the_wire import distance, packed, received, unpacked
 from fedsim.sim import streams
 from fedsim.sim.devices import adapters
-from fedsim.sim.devices.cost import NO_WORK, ModelSpec, Work, generate_work, training_work
+from fedsim.sim.devices.architecture import ModelSpec
+from fedsim.sim.devices.cost import NO_WORK, Work, generate_work, training_work
 from fedsim.sim.network import wire
 
 CLIENT_RUNS = "server"

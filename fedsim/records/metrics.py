@@ -21,14 +21,6 @@ METRIC_COLUMNS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def metrics_frame(log: RecordLog) -> pl.DataFrame:
-    """Metrics over virtual time, see ``Metrics``."""
-    metrics = Metrics(log)
-    for chunk in log.chunks(Transfer, Outcome):
-        metrics.add(chunk)
-    return metrics.frame()
-
-
 class Metrics:
     """One row per optimiser step (``update``) and per ``evaluation``, in order; counted from rows that come in pieces.
 

@@ -38,7 +38,7 @@ class Run:
         folder: where it lies.
         manifest: ``manifest.json``.
         summary: ``summary.json``.
-        metrics: one row per update and per evaluation, over virtual time (see ``metrics_frame``).
+        metrics: one row per update and per evaluation, over virtual time (see ``Metrics``).
         records: one frame per kind of record, read when it is first used: ``transfers``, ``computes``, ``outcomes``,
             ``rewards``, ``groups``, ``updates``, ``evaluations``, ``presence``, ``members``, ``faults``, ``ratios``; their
             columns are the fields in ``fedsim.records.rows``.

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedsim.config.units import format_bytes, format_seconds
 from fedsim.records.log import Chunk, RecordLog
 from fedsim.records.rows import (
     GROUP_FATES,
@@ -27,7 +28,7 @@ from fedsim.records.rows import (
     Update,
 )
 from fedsim.records.run_folder import plain
-from fedsim.records.totals import Auc, Clients, Load, Scores, Steps, Traffic, pairs_won
+from fedsim.records.totals import Clients, Load, Scores, Steps, Traffic
 
 _SCORED: tuple[GroupFate, ...] = ("trained", "too_stale")
 
@@ -169,6 +170,32 @@ class Summary:
         }
 
 
+def summary_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A summary in a few lines for people, as label and text; what was not measured or stated has none."""
+    accuracy, sizes, requests = summary["accuracy"], summary["bytes"], summary["requests"]
+    lines = []
+    for name, label in (("greedy", "greedy accuracy"), ("pass_at_1", "pass@1"), ("pass_at_8", "pass@8")):
+        before, after = accuracy[name]["initial"], accuracy[name]["final"]
+        if before is not None and after is not None:
+            change = f"{before:.3f} -> {after:.3f} on {accuracy['num_questions']} test questions"
+            lines.append((label, change))
+    up, down = sizes["wire"]["uplink"], sizes["wire"]["downlink"]
+    paper = format_bytes(sizes["paper"]["uplink"])
+    lines.append(
+        ("bytes on the wire", f"{format_bytes(up)} up, {format_bytes(down)} down (paper account: {paper} up)")
+    )
+    under_way = summary["requests_under_way"]
+    lost = sum(count for status, count in requests.items() if status not in ("ok", "total")) - under_way
+    still = f", {under_way} still under way when the run stopped" if under_way else ""
+    lines.append(("requests", f"{requests['ok']} ok, {lost} without a usable reply{still}"))
+    virtual, real = format_seconds(summary["virtual_s"]), format_seconds(summary["wall_s"])
+    took = f"{virtual} of virtual time and {real} of real time (stopped by: {summary['stopped_by']})"
+    lines.append(("updates", f"{summary['updates']} in {took}"))
+    if privacy := summary.get("privacy"):
+        lines.append(("privacy", privacy["in_words"]))
+    return lines
+
+
 def leaves(rows: Iterable[Transfer]) -> list[str]:
     """What has left the clients: ``scalars``, ``answers``, ``weights``, ``synthetic rows``, ``private rows``; in that order.
 
@@ -177,25 +204,6 @@ def leaves(rows: Iterable[Transfer]) -> list[str]:
     traffic = Traffic()
     traffic.add([*rows])
     return traffic.leaves()
-
-
-def within_group_auc(
-    rewards: Iterable[Reward], candidate_correct: Mapping[int, Sequence[bool]]
-) -> float | None:
-    """Probability that a right candidate is scored above a wrong one of the same group; ties count one half.
-
-    AUC = sum over groups, right i and wrong j of (1[r_i > r_j] + 1/2 1[r_i = r_j]) / number of such pairs.
-    Each pair weighs the same. Scores that are NaN, and draws without known correctness, are left out.
-
-    Returns:
-        The AUC in [0, 1], or None if no group holds both a right and a wrong candidate.
-    """
-    auc = Auc()
-    for row in rewards:
-        known = candidate_correct.get(row.draw)
-        if known is not None:
-            auc.add(*pairs_won(row, known))
-    return auc.value()
 
 
 def _accuracy(evaluations: list[Evaluation], split: str) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedsim.records.exact_sum import ExactSum
 from fedsim.records.log import Chunk
 from fedsim.records.rows import (
     FATES,
@@ -36,6 +35,35 @@ LEAVES: Mapping[Purpose, str] = {
     "data": "private rows",
 }
 """What a message that goes up says about its sender, by purpose, from the least to the most; the others carry nothing."""
+
+_MOST_PARTS = 256
+
+
+class ExactSum:
+    """The correctly rounded sum of everything that was added, as ``math.fsum`` over all of it at once would give.
+
+    What was added is kept as a short list of floats with exactly the same sum: of each piece its rounded sum, the rounded sum
+    of what that leaves, and so on until nothing is left (an error-free transformation; Shewchuk, 1997).
+    """
+
+    __slots__ = ("_parts",)
+
+    def __init__(self) -> None:
+        self._parts: list[float] = []
+
+    def add(self, values: Iterable[float]) -> None:
+        """Add a piece."""
+        self._parts += _expansion([*values])
+        if len(self._parts) > _MOST_PARTS:
+            self._parts = _expansion(self._parts)
+
+    def join(self, other: ExactSum) -> None:
+        """Add everything that was added to another sum."""
+        self.add(other._parts)
+
+    def value(self) -> float:
+        """The sum so far; 0.0 of nothing."""
+        return math.fsum(self._parts)
 
 
 @dataclass(slots=True)
@@ -114,7 +142,11 @@ class Steps:
 
 @dataclass(slots=True)
 class Auc:
-    """Pairs of a right and a wrong candidate, and how many of them the right one won (a tie is half of one)."""
+    """Probability that a right candidate is scored above a wrong one of the same group; ties count one half.
+
+    AUC = sum over groups, right i and wrong j of (1[r_i > r_j] + 1/2 1[r_i = r_j]) / number of such pairs. Each pair weighs
+    the same. Scores that are NaN, and draws without known correctness, are left out.
+    """
 
     won: float = 0.0
     pairs: int = 0
@@ -258,3 +290,17 @@ class Clients:
             "flop": self._flop.value(),
             "energy_j": self._energy_j.value(),
         }
+
+
+def _expansion(values: list[float]) -> list[float]:
+    """A few floats whose exact sum is that of ``values``."""
+    if len(values) < 2:
+        return values
+    parts: list[float] = []
+    rest = values
+    while (part := math.fsum(rest)) != 0.0:
+        parts.append(part)
+        if not math.isfinite(part):
+            break
+        rest = [*rest, -part]
+    return parts

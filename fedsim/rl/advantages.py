@@ -138,11 +138,6 @@ def discriminative_labels(
     return np.where(labels == 0, np.nan, labels)
 
 
-def has_spread(values: FloatArray) -> bool:
-    """Whether a group can teach anything: some advantage is neither missing nor zero."""
-    return bool(np.any(np.nan_to_num(values) != 0.0))
-
-
 def _standardised(scores: FloatArray, epsilon: float, divide: bool, at_least: int = 2) -> FloatArray:
     """(s - mean) / (std + epsilon) over the entries that are there; all NaN with fewer than ``at_least``."""
     there = scores[~np.isnan(scores)]

@@ -210,8 +210,3 @@ def _running_sum(terms: Iterable[float]) -> float:
     for term in terms:
         total += term
     return total
-
-
-def answer_cross_entropy(log_probs: Tensor, mask: Tensor) -> Tensor:
-    """Mean negative log-likelihood per answer token, ``-sum(log p mask) / sum(mask)`` in nats: ``[]``."""
-    return -(log_probs * mask).sum() / mask.sum()

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, Field, TypeAdapter, WithJsonSchema, create_model
+from pydantic import BaseModel, Field, TypeAdapter, create_model
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import SchemaSerializer, core_schema
 
+from fedsim.config.units import Quantity
 from fedsim.config.validation import branches, extra_type
 from fedsim.records.run_folder import write_atomically
 from fedsim.scenario.schema import Scenario, protocol_settings
@@ -120,22 +121,18 @@ def _tag(model: type[BaseModel]) -> str:
 
 
 def _kind(info: FieldInfo) -> str:
-    for extra in info.metadata:
-        if isinstance(extra, WithJsonSchema):
-            return _quantity(extra)
-    return _escaped(_type_text(info.annotation))
+    return _escaped(_type_text(_annotation(info)))
 
 
-def _quantity(schema: WithJsonSchema) -> str:
-    examples = (schema.json_schema or {}).get("examples", ["text"])
-    return f"quantity, like `{examples[0]}`"
+def _annotation(info: FieldInfo) -> Any:
+    return Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
 
 
 def _type_text(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        quantity = next((extra for extra in arguments[1:] if isinstance(extra, WithJsonSchema)), None)
-        return _quantity(quantity) if quantity is not None else _type_text(arguments[0])
+        quantity = next((extra for extra in arguments[1:] if isinstance(extra, Quantity)), None)
+        return _type_text(arguments[0]) if quantity is None else f"quantity, like `{quantity.example}`"
     if origin in (Union, types.UnionType):
         texts = [_type_text(part) for part in arguments if part is not type(None)]
         return " or ".join(dict.fromkeys(texts))
@@ -155,8 +152,7 @@ def _default(info: FieldInfo) -> str:
         return "none"
     if isinstance(value, BaseModel):
         return "see its keys"
-    kind: Any = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
-    plain = TypeAdapter(kind).dump_python(value, mode="json")
+    plain = TypeAdapter(_annotation(info)).dump_python(value, mode="json")
     shown = f"[{', '.join(map(str, plain))}]" if isinstance(plain, list) else str(plain)
     return f"`{shown}`" if not isinstance(plain, bool) else f"`{shown.lower()}`"
 

@@ -33,13 +33,8 @@ from fedsim.federation.text_lengths import TextConfig
 from fedsim.models.config import BillAs, ModelsConfig, is_config_file
 from fedsim.processes.config import ComputeConfig
 from fedsim.protocols.shared.monitor import EvaluationConfig, StopConfig
-from fedsim.sim.devices.config import (
-    AlwaysConfig,
-    AvailabilityConfig,
-    ClientsConfig,
-    DropoutConfig,
-    ServerConfig,
-)
+from fedsim.sim.devices.availability_config import AlwaysConfig, AvailabilityConfig
+from fedsim.sim.devices.config import ClientsConfig, DropoutConfig, ServerConfig
 from fedsim.sim.devices.correlate import CorrelateConfig, refuse_nothing_to_order
 from fedsim.sim.devices.slowdown_config import SlowdownConfig
 from fedsim.sim.faults.config import FaultConfig

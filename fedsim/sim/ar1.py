@@ -61,7 +61,7 @@ class _Track:
         self.draws = array("d")
 
 
-class Levels:
+class AR1:
     """Levels of many keys with one memory a in [0, 1); 0 means independent from slot to slot."""
 
     def __init__(self, memory: float) -> None:

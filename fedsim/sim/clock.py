@@ -36,7 +36,7 @@ import simpy
 from fedsim.config.units import format_seconds
 from fedsim.errors import Deadlock, LimitExceeded
 from fedsim.sim.deadlock import describe_waits, summarise_waits
-from fedsim.sim.forbidden import refuse, refuse_as_completed, refuse_real_time
+from fedsim.sim.forbidden import forbid, forbid_as_completed, forbid_real_time
 from fedsim.sim.handles import RUN_TIMER, NumberedFuture, NumberedTask, Ready, Timer
 from fedsim.sim.timeline import TIMER, Callback, Scheduled, Timeline
 
@@ -51,7 +51,7 @@ _MIN_SWEPT_TASKS = 1024
 _CLEANUP_STEPS = 10**6
 
 
-@refuse_real_time
+@forbid_real_time
 class VirtualLoop(asyncio.BaseEventLoop):
     """An asyncio event loop whose time is the clock of a SimPy environment.
 
@@ -131,7 +131,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             RuntimeError: the caller is in another thread, whose progress virtual time knows nothing of.
         """
         if threading.get_ident() != (self._thread_id or self._owner_thread):
-            refuse("call_soon_threadsafe from another thread")
+            forbid("call_soon_threadsafe from another thread")
         return self.call_soon(callback, *args, context=context)
 
     def call_later(  # type: ignore[override]
@@ -201,7 +201,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             RuntimeError: ``asyncio.as_completed`` was given bare coroutines, whose order nobody can repeat.
         """
         self._check_closed()
-        refuse_as_completed(sys._getframe(1))
+        forbid_as_completed(sys._getframe(1))
         if context is not None:
             options["context"] = context
         if self.get_task_factory() is not None:

@@ -1,4 +1,4 @@
-"""What the virtual-time loop refuses: whatever happens in real time, or in an order nobody can repeat."""
+"""What the virtual-time loop forbids: whatever happens in real time, or in an order nobody can repeat."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ENSURE_FUTURE = ("ensure_future", "_ensure_future")
 _AS_COMPLETED = ("as_completed", "as_completed.<locals>.<setcomp>", "_AsCompletedIterator.__init__")
 
 
-def refuse(name: str) -> NoReturn:
+def forbid(name: str) -> NoReturn:
     """Raise the error that says why ``name`` cannot be used in virtual time.
 
     Raises:
@@ -32,24 +32,24 @@ def refuse(name: str) -> NoReturn:
     )
 
 
-def refuse_real_time(loop_class: L) -> L:
+def forbid_real_time(loop_class: L) -> L:
     """Class decorator: replace the methods of a loop that use threads, sockets, processes or signals."""
     for name in _REAL_TIME_METHODS.split():
-        setattr(loop_class, name, _refused(name))
+        setattr(loop_class, name, _forbidden(name))
     return loop_class
 
 
-def _refused(name: str) -> Callable[..., NoReturn]:
+def _forbidden(name: str) -> Callable[..., NoReturn]:
     def method(self: object, *args: object, **kwargs: object) -> NoReturn:
-        refuse(f"loop.{name}")
+        forbid(f"loop.{name}")
 
     method.__name__ = name
-    method.__doc__ = "Refused: it happens in real time."
+    method.__doc__ = "Forbidden: it happens in real time."
     return method
 
 
-def refuse_as_completed(caller: FrameType | None) -> None:
-    """Refuse a task that ``asyncio.as_completed`` makes of a bare coroutine; ``caller`` creates the task.
+def forbid_as_completed(caller: FrameType | None) -> None:
+    """Forbid a task that ``asyncio.as_completed`` makes of a bare coroutine; ``caller`` creates the task.
 
     Raises:
         RuntimeError: the coroutines are iterated as a set, hence in the order of their memory addresses.

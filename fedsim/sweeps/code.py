@@ -9,8 +9,8 @@ from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 
-from fedsim.records.run_folder import source_hash, write_atomically
-from fedsim.records.source import code_fingerprint
+from fedsim.records.provenance import code_fingerprint, source_hash
+from fedsim.records.run_folder import write_atomically
 
 _HASH = re.compile("[0-9a-f]{32}")
 _WITHOUT_RESULTS = {
@@ -21,7 +21,7 @@ _WITHOUT_RESULTS = {
     "experiment/probe_run.py",
     "experiment/request_times.py",
     "records/story.py",
-    "records/source.py",
+    "records/provenance.py",
 }
 _ROOMS_WITHOUT_RESULTS = ("cli/", "experiment/forecast/", "figures/", "sweeps/")
 

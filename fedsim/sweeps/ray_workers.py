@@ -23,7 +23,8 @@ from typing import Any
 from fedsim.errors import FedsimError
 from fedsim.processes.ray_cluster import ON_RAY, Cluster, first_line
 from fedsim.records.archive import Archive, packed, unpack
-from fedsim.records.run_folder import platform_facts, versions, write_atomically
+from fedsim.records.provenance import platform_facts, versions
+from fedsim.records.run_folder import write_atomically
 from fedsim.sweeps import cores
 from fedsim.sweeps.code import this_code
 from fedsim.sweeps.workers import Planned, Report, Where, broken, unfinished

@@ -29,8 +29,8 @@ import msgspec
 from pydantic import JsonValue
 
 from fedsim.errors import ScenarioError
+from fedsim.records.provenance import code_fingerprint
 from fedsim.records.run_folder import write_atomically
-from fedsim.records.source import code_fingerprint
 from fedsim.sim import streams
 
 EASY_OPTIONS: Mapping[str, Mapping[str, JsonValue]] = {

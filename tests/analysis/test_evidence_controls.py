@@ -11,7 +11,7 @@ import pytest
 
 from analysis import controls, finished
 from fedsim.errors import RunFolderError
-from fedsim.records.run_folder import git
+from fedsim.records.provenance import git
 from fedsim.sweeps.compare.tables import write_comparison
 
 # Final greedy accuracy by method and seed; every method starts from 0.20.

@@ -12,7 +12,6 @@ import pytest
 from fedsim.cli import main
 from fedsim.config.yaml import parse
 from fedsim.protocols import names
-from fedsim.records.headline import headline
 from fedsim.scenario.read import scenario_from
 
 REPOSITORY = Path(__file__).parents[2]
@@ -246,31 +245,6 @@ def test_show_prints_the_summary_or_one_entitys_story(
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("fedsim 0.")
-
-
-def test_the_headline_tells_accuracy_bytes_requests_and_time() -> None:
-    accuracy = {"initial": 0.25, "final": 0.5}
-    summary = {
-        "accuracy": {"greedy": accuracy, "pass_at_1": accuracy, "pass_at_8": accuracy, "num_questions": 40},
-        "bytes": {"wire": {"uplink": 2048, "downlink": 4096}, "paper": {"uplink": 1024}},
-        "requests": {"ok": 7, "late": 2, "cut": 1, "total": 10},
-        "requests_under_way": 0,
-        "updates": 3,
-        "virtual_s": 90.0,
-        "wall_s": 2.0,
-        "stopped_by": "updates",
-    }
-    assert headline(summary) == [
-        "greedy accuracy: 0.250 -> 0.500 on 40 test questions",
-        "pass@1: 0.250 -> 0.500 on 40 test questions",
-        "pass@8: 0.250 -> 0.500 on 40 test questions",
-        "bytes on the wire: 2.0 KiB up, 4.0 KiB down (paper account: 1.0 KiB up)",
-        "requests: 7 ok, 3 without a usable reply",
-        "3 updates in 1 min 30 s of virtual time and 2.0 s of real time (stopped by: updates)",
-    ]
-    assert "requests: 7 ok, 1 without a usable reply, 2 still under way when the run stopped" in headline(
-        summary | {"requests_under_way": 2}
-    )
 
 
 def test_help_imports_nothing_that_takes_time() -> None:

@@ -17,13 +17,13 @@ from itertools import combinations
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from hypothesis import strategies as st
-from pydantic import BaseModel, ValidationError, WithJsonSchema
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from fedsim import protocols
-from fedsim.config import units
 from fedsim.config.strict import StrictModel
+from fedsim.config.units import Quantity, Seconds
 from fedsim.config.validation import branches
 from fedsim.federation.hostile_config import OnExperts
 from fedsim.federation.stragglers.config import StragglerConfig
@@ -33,7 +33,8 @@ from fedsim.privacy.rewards import RewardNoiseConfig
 from fedsim.protocols.shared.monitor import EvaluationConfig
 from fedsim.protocols.shared.server_optimizers import AveragingConfig
 from fedsim.scenario.schema import Scenario, scenario_model
-from fedsim.sim.devices.config import ClientsConfig, ServerConfig, TraceConfig
+from fedsim.sim.devices.availability_config import TraceConfig
+from fedsim.sim.devices.config import ClientsConfig, ServerConfig
 from fedsim.sim.devices.presets import DeviceSettings, architectures, device_presets, link_names
 from fedsim.sim.faults.config import REWARD_KINDS, OnDevices
 from fedsim.sim.network.config import NetworkConfig
@@ -69,17 +70,6 @@ STEPS = 10_000
 """Step budget of a run: it ends within so many steps, or with `LimitExceeded`."""
 
 _MOST_TRIED = 120
-_UNITS: Mapping[str, Mapping[str, float]] = {
-    "30 s": units._SECONDS,
-    "1.5 MiB": units._BYTES,
-    "20 Mbit/s": units._BYTES_PER_S,
-    "1 Gbit/s": units._BYTES_PER_S,
-    "2 TFLOP/s": units._FLOP_PER_S,
-    "5 W": units._WATTS,
-    "2.3 uJ/byte": units._J_PER_BYTE,
-    "1 /h": units._PER_S,
-}
-"""The units of a quantity, by the example that its schema gives."""
 _COMMON = {
     "30 s": ("s", "s", "s", "ms", "min", "h"),
     "1.5 MiB": ("GB", "MB", "kB"),
@@ -88,6 +78,7 @@ _COMMON = {
     "2 TFLOP/s": ("TFLOP/s", "GFLOP/s"),
     "1 /h": ("/h", "/min", "/s"),
 }
+"""Common units of a quantity, by its example."""
 
 
 # ------------------------------------------------------------------------------------------------------- one value
@@ -108,17 +99,17 @@ def _mostly(draw: st.DrawFn, common: st.SearchStrategy[Any], rare: st.SearchStra
     return draw(rare) if draw(st.integers(0, 7)) == 7 else draw(common)
 
 
-def quantities(example: str) -> st.SearchStrategy[str]:
-    """Quantities of the kind of an example: ``35 ms``; mostly ordinary ones."""
-    common = st.sampled_from(_COMMON.get(example, list(_UNITS[example])))
+def quantities(quantity: Quantity) -> st.SearchStrategy[str]:
+    """Quantities of a kind, e.g. ``35 ms``; mostly ordinary ones."""
+    common = st.sampled_from(_COMMON.get(quantity.example, list(quantity.units)))
     numbers = st.one_of(st.integers(1, 600), st.floats(1e-3, 1e3), st.integers(1, 30))
     ordinary = st.builds(lambda number, unit: f"{number!r} {unit}", numbers, common)
     odd = st.builds(
         lambda number, unit: f"{number!r} {unit}",
         st.sampled_from([0, 1, 1e-9, 1e9, 0.333]),
-        st.sampled_from(sorted(_UNITS[example])),
+        st.sampled_from(sorted(quantity.units)),
     )
-    words = [st.just("unlimited")] if example == "1 Gbit/s" else []
+    words = [st.just("unlimited")] if quantity.unlimited else []
     return _mostly(ordinary, st.one_of(odd, *words))
 
 
@@ -146,10 +137,10 @@ def values(annotation: Any, metadata: list[Any]) -> st.SearchStrategy[Any]:
         for one in metadata
         if getattr(one, "json_schema_input_type", PydanticUndefined) is not PydanticUndefined
     ]
-    example = next((one.json_schema["examples"][0] for one in metadata if _is_quantity(one)), None)
+    quantity = next((one for one in metadata if isinstance(one, Quantity)), None)
     low, high = _bounds(metadata)
-    if example is not None:
-        plain: st.SearchStrategy[Any] = quantities(example)
+    if quantity is not None:
+        plain: st.SearchStrategy[Any] = quantities(quantity)
     elif origin is Literal:
         plain = st.sampled_from(arguments)
     elif origin in (Union, type(int | str)):
@@ -176,10 +167,6 @@ def values(annotation: Any, metadata: list[Any]) -> st.SearchStrategy[Any]:
     else:
         plain = st.sampled_from([1, True, "x", 0.5])
     return st.one_of(plain, *shorter)
-
-
-def _is_quantity(one: Any) -> bool:
-    return isinstance(one, WithJsonSchema) and (one.json_schema or {}).get("examples", [""])[0] in _UNITS
 
 
 # ----------------------------------------------------------------------------------------------------- one section
@@ -343,7 +330,7 @@ def _stop(draw: st.DrawFn) -> Data:
     if draw(st.integers(0, 9)) < 9:
         stop["updates"] = draw(st.integers(1, 4))
     if draw(st.integers(0, 3)) == 3:
-        stop["virtual"] = draw(quantities("30 s").filter(lambda text: not text.startswith("0 ")))
+        stop["virtual"] = draw(values(Seconds, []).filter(lambda text: not text.startswith("0 ")))
     if draw(st.integers(0, 5)) == 5:
         stop["wire_bytes"] = draw(st.sampled_from(["0 B", "1 B", "10 kB", "3 MB", "1 GB"]))
     if draw(st.integers(0, 5)) == 5:

@@ -16,9 +16,10 @@ from fedsim.experiment.eligibility import Requirement, Without, member, requirem
 from fedsim.federation.billing import TokenizerCounts
 from fedsim.models.config import ModelsConfig
 from fedsim.scenario.read import scenario_from
-from fedsim.sim.devices.availability import AlwaysOn
-from fedsim.sim.devices.cost import NO_WORK, architecture, duration_s, resident_bytes, training_work
+from fedsim.sim.devices.architecture import architecture, resident_bytes
+from fedsim.sim.devices.cost import NO_WORK, duration_s, training_work
 from fedsim.sim.devices.population import Population
+from fedsim.sim.devices.presence import AlwaysOn
 from fedsim.tasks.questions import Question
 from tests.federation.test_billing import scenario
 from tests.samples.worlds import ROUND

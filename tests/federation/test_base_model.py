@@ -17,8 +17,9 @@ from fedsim.experiment import run as experiment
 from fedsim.experiment.forecast.estimate import estimate
 from fedsim.federation.billing import AsEncoded
 from fedsim.federation.handlers import Handler, Reply, Subject
-from fedsim.sim.devices.availability import Availability
-from fedsim.sim.devices.cost import NO_WORK, architecture
+from fedsim.sim.devices.architecture import architecture
+from fedsim.sim.devices.cost import NO_WORK
+from fedsim.sim.devices.presence import Availability
 from fedsim.sim.network import wire
 from tests.federation.test_billing import scenario
 from tests.samples.worlds import HANDLERS, ROUND, SmallWorld, Timetable, ask, leaves, small_world

@@ -20,7 +20,7 @@ from fedsim.federation.billing import AsEncoded, BilledCounts, BilledSizes, Toke
 from fedsim.federation.text_lengths import TextConfig, TextLengths
 from fedsim.models.config import ModelsConfig
 from fedsim.scenario.read import scenario_from
-from fedsim.sim.devices.cost import architecture, spec_from_file
+from fedsim.sim.devices.architecture import architecture, spec_from_file
 from fedsim.sim.network import wire
 from tests.end_to_end.test_determinism import python
 from tests.sim.network.test_wire import messages

@@ -25,8 +25,10 @@ from fedsim.federation.stragglers.policies import StragglerConfig, Stragglers
 from fedsim.protocols.shared.boundary import first_scored, refused_rewards
 from fedsim.records.rows import Fault, Outcome, Presence
 from fedsim.sim import clock
-from fedsim.sim.devices.availability import AlwaysOn, Availability, Sessions
-from fedsim.sim.devices.config import DropoutConfig, SessionsConfig
+from fedsim.sim.devices.availability_config import SessionsConfig
+from fedsim.sim.devices.config import DropoutConfig
+from fedsim.sim.devices.presence import AlwaysOn, Availability
+from fedsim.sim.devices.sessions import Sessions
 from fedsim.sim.faults.config import FaultConfig
 from fedsim.sim.network import wire
 from fedsim.sim.network.config import NetworkConfig

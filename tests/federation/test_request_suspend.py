@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from fedsim.errors import ClientDropped, ClientOffline, Deadlock, TransferCut
 from fedsim.federation.handlers import Subject
 from fedsim.sim import clock
-from fedsim.sim.devices.availability import Sessions
-from fedsim.sim.devices.config import DropoutConfig, SessionsConfig
+from fedsim.sim.devices.availability_config import SessionsConfig
+from fedsim.sim.devices.config import DropoutConfig
 from fedsim.sim.devices.dropout import Dropout
+from fedsim.sim.devices.sessions import Sessions
 from fedsim.sim.faults.config import HangConfig
 from fedsim.sim.streams import Part
 from tests.samples.worlds import ROUND, SmallWorld, Timetable, ask, leaves, small_world

@@ -240,9 +240,7 @@ def test_a_run_says_what_it_promises_and_calls_vacuous_what_is():
     assert "VACUOUS" in says([spent(model_rewards=500)])["in_words"]
     assert says([], evaluator=Promise(8.0, 1e-5), has_answers=False)["epsilon"] == 8.0
     assert says([], evaluator=Promise(8.0, 1e-5), has_answers=True)["epsilon"] == "inf"
-    assert (
-        statement("answers_up", False, "NOT private", [])["in_words"] == "privacy: answers_up is NOT private"
-    )
+    assert statement("answers_up", False, "NOT private", [])["in_words"] == "answers_up is NOT private"
 
 
 # ------------------------------------------------------------------------------------------------------ the protocol

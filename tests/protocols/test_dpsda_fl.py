@@ -26,7 +26,8 @@ from fedsim.protocols.shared.monitor import StopConfig
 from fedsim.protocols.shared.state import ClientState
 from fedsim.records.rows import Compute, Transfer
 from fedsim.scenario.read import scenario_from
-from fedsim.sim.devices.cost import embedding_work, generate_work, resident_bytes, training_work
+from fedsim.sim.devices.architecture import resident_bytes
+from fedsim.sim.devices.cost import embedding_work, generate_work, training_work
 from fedsim.sim.network import wire
 from fedsim.tasks.matching import AnswerRule
 from tests.protocols.test_central_pooled import ROWS, owners

@@ -22,8 +22,9 @@ from fedsim.protocols.shared.state import ClientState
 from fedsim.records.rows import Compute, Transfer, Update
 from fedsim.scenario.read import scenario_from
 from fedsim.sim.devices import adapters
+from fedsim.sim.devices.architecture import architecture
 from fedsim.sim.devices.config import DropoutConfig
-from fedsim.sim.devices.cost import architecture, generate_work, training_work
+from fedsim.sim.devices.cost import generate_work, training_work
 from fedsim.sim.network import wire
 from fedsim.tasks.matching import AnswerRule
 from tests.samples.fakes import (

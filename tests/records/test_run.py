@@ -8,7 +8,7 @@ import pytest
 
 from fedsim.errors import RunFolderError
 from fedsim.records.log import RecordLog
-from fedsim.records.metrics import metrics_frame
+from fedsim.records.metrics import Metrics
 from fedsim.records.parquet import frame
 from fedsim.records.rows import RECORD_TYPES, Evaluation, Outcome, Ratio, Transfer, Update
 from fedsim.records.run import load, write_results
@@ -178,7 +178,11 @@ def small_log():
 
 
 def test_metrics_count_what_had_ended_by_each_instant():
-    table = metrics_frame(small_log())
+    log = small_log()
+    metrics = Metrics(log)
+    for chunk in log.chunks():
+        metrics.add(chunk)
+    table = metrics.frame()
     assert table["at_s"].to_list() == [0.0, 4.0, 4.0, 6.0]
     assert table["event"].to_list() == ["evaluation", "update", "evaluation", "evaluation"]
     assert table["wire_down_bytes"].to_list() == [0, 100, 100, 200]

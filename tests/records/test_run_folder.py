@@ -7,14 +7,8 @@ from pathlib import Path
 import pytest
 
 from fedsim.errors import RunFolderError
-from fedsim.records.run_folder import (
-    FORMAT_VERSION,
-    RunFolder,
-    git_commit,
-    plain,
-    read_manifest,
-    write_atomically,
-)
+from fedsim.records.provenance import git_commit
+from fedsim.records.run_folder import FORMAT_VERSION, RunFolder, plain, read_manifest, write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,8 +8,8 @@ from scipy.stats import mannwhitneyu
 
 from fedsim.records.log import RecordLog
 from fedsim.records.rows import FATES, PURPOSES, STATUSES, Outcome, Reward, Transfer, Update
-from fedsim.records.summary import SummaryContext, leaves, summarise, within_group_auc
-from fedsim.records.totals import LEAVES
+from fedsim.records.summary import SummaryContext, leaves, summarise, summary_lines
+from fedsim.records.totals import LEAVES, Scores
 from tests.samples.run import carried_bytes, sample_log
 
 CONTEXT = SummaryContext("fedgrpo", 0, 10.0, 1.0, "updates")
@@ -27,34 +27,40 @@ def reward(draw, *rewards, client_id=0):
     )
 
 
+def auc_of(rows, candidate_correct):
+    scores = Scores(candidate_correct)
+    scores.add(rows)
+    return scores.by_client[rows[0].client_id].value()
+
+
 def test_auc_of_a_hand_worked_pair_of_groups():
     # Group 0: right .9 .4, wrong .5: one pair won, one lost. Group 1: right .2, wrong .2: a tie. 1.5 of 3.
     rows = [reward(0, 0.9, 0.4, 0.5), reward(1, 0.2, 0.2)]
-    assert within_group_auc(rows, {0: [True, True, False], 1: [True, False]}) == pytest.approx(0.5)
+    assert auc_of(rows, {0: [True, True, False], 1: [True, False]}) == pytest.approx(0.5)
 
 
 def test_auc_compares_within_groups_only():
     # Pooled, the right answer of group 1 would lose to the wrong one of group 0.
     rows = [reward(0, 0.9, 0.8), reward(1, 0.2, 0.1)]
-    assert within_group_auc(rows, {0: [True, False], 1: [True, False]}) == 1.0
+    assert auc_of(rows, {0: [True, False], 1: [True, False]}) == 1.0
 
 
 def test_auc_is_undefined_without_a_right_and_a_wrong_candidate_or_without_truth():
-    assert within_group_auc([reward(0, 0.9, 0.8)], {0: [True, True]}) is None
-    assert within_group_auc([reward(0, 0.9, 0.8)], {}) is None
-    assert within_group_auc([reward(0, math.nan, 0.8)], {0: [True, False]}) is None
+    assert auc_of([reward(0, 0.9, 0.8)], {0: [True, True]}) is None
+    assert auc_of([reward(0, 0.9, 0.8)], {}) is None
+    assert auc_of([reward(0, math.nan, 0.8)], {0: [True, False]}) is None
 
 
 def test_correctness_of_another_number_of_candidates_is_a_bug_not_a_number():
     with pytest.raises(ValueError, match="zip"):
-        within_group_auc([reward(0, 0.9, 0.8)], {0: [True]})
+        auc_of([reward(0, 0.9, 0.8)], {0: [True]})
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=20))
 def test_auc_of_one_group_is_the_mann_whitney_statistic(scored):
     right = [score for score, is_right in scored if is_right]
     wrong = [score for score, is_right in scored if not is_right]
-    auc = within_group_auc([reward(0, *(float(s) for s, _ in scored))], {0: [r for _, r in scored]})
+    auc = auc_of([reward(0, *(float(s) for s, _ in scored))], {0: [r for _, r in scored]})
     if right and wrong:
         expected = mannwhitneyu(right, wrong, method="asymptotic").statistic / (len(right) * len(wrong))
         assert auc == pytest.approx(expected)
@@ -175,3 +181,29 @@ def test_requests_that_the_protocols_end_overtook_are_told_apart_from_lost_ones(
 def test_the_summary_is_a_pure_function():
     log = sample_log(num_updates=3)
     assert summarise(log, CONTEXT) == summarise(log, CONTEXT) == summarise(sample_log(num_updates=3), CONTEXT)
+
+
+def test_the_lines_for_people_tell_accuracy_bytes_requests_and_time():
+    accuracy = {"initial": 0.25, "final": 0.5}
+    summary = {
+        "accuracy": {"greedy": accuracy, "pass_at_1": accuracy, "pass_at_8": accuracy, "num_questions": 40},
+        "bytes": {"wire": {"uplink": 2048, "downlink": 4096}, "paper": {"uplink": 1024}},
+        "requests": {"ok": 7, "late": 2, "cut": 1, "total": 10},
+        "requests_under_way": 0,
+        "updates": 3,
+        "virtual_s": 90.0,
+        "wall_s": 2.0,
+        "stopped_by": "updates",
+    }
+    assert summary_lines(summary) == [
+        ("greedy accuracy", "0.250 -> 0.500 on 40 test questions"),
+        ("pass@1", "0.250 -> 0.500 on 40 test questions"),
+        ("pass@8", "0.250 -> 0.500 on 40 test questions"),
+        ("bytes on the wire", "2.0 KiB up, 4.0 KiB down (paper account: 1.0 KiB up)"),
+        ("requests", "7 ok, 3 without a usable reply"),
+        ("updates", "3 in 1 min 30 s of virtual time and 2.0 s of real time (stopped by: updates)"),
+    ]
+    assert (
+        "requests",
+        "7 ok, 1 without a usable reply, 2 still under way when the run stopped",
+    ) in summary_lines(summary | {"requests_under_way": 2})

@@ -19,7 +19,6 @@ WIDE = {
     "fedsim/models/real": 31,
     "fedsim/sim/devices": 22,
     "fedsim/protocols/shared": 20,
-    "fedsim/records": 18,
 }
 SOURCES = re.compile("_DETERMINING_SOURCES|_(ROOMS_)?WITHOUT_RESULTS")
 

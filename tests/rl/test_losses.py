@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from fedsim.rl.advantages import advantages
 from fedsim.rl.losses import (
-    answer_cross_entropy,
     clipped_surrogate,
     is_clipped,
     k3_kl,
@@ -105,12 +104,6 @@ def test_entropy_of_a_uniform_distribution_is_the_log_of_its_size():
 def test_masked_mean_divides_by_the_given_count():
     values, mask = torch.tensor([[1.0, 2.0], [4.0, 8.0]]), torch.tensor([[1.0, 1.0], [1.0, 0.0]])
     assert float(masked_mean(values, mask, 4.0)) == pytest.approx(7 / 4)
-
-
-def test_cross_entropy_is_the_mean_over_real_tokens():
-    log_probs = torch.log(torch.tensor([[0.5, 0.25], [0.5, 1.0]]))
-    mask = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
-    assert float(answer_cross_entropy(log_probs, mask)) == pytest.approx((2 * math.log(2) + math.log(4)) / 3)
 
 
 def test_literal_grouping_has_no_gradient_where_candidates_has_one():

@@ -41,10 +41,10 @@ from fedsim.records.rows import Group as GroupRow
 from fedsim.records.rows import Outcome, Transfer, Update
 from fedsim.sim import streams
 from fedsim.sim.clock import VirtualLoop
-from fedsim.sim.devices.availability import AlwaysOn, Availability
+from fedsim.sim.devices.architecture import ModelSpec
 from fedsim.sim.devices.config import DropoutConfig
-from fedsim.sim.devices.cost import ModelSpec
 from fedsim.sim.devices.dropout import Dropout
+from fedsim.sim.devices.presence import AlwaysOn, Availability
 from fedsim.sim.devices.profile import DeviceProfile
 from fedsim.sim.network import wire
 from fedsim.sim.network.link import SharedLink

@@ -23,10 +23,10 @@ from fedsim.records.log import RecordLog
 from fedsim.records.rows import Compute, Outcome, Reward, Transfer
 from fedsim.sim.clock import VirtualLoop
 from fedsim.sim.devices import slowdown as laws
-from fedsim.sim.devices.availability import AlwaysOn, Availability
 from fedsim.sim.devices.config import DropoutConfig
 from fedsim.sim.devices.cost import Work
 from fedsim.sim.devices.dropout import Dropout
+from fedsim.sim.devices.presence import AlwaysOn, Availability
 from fedsim.sim.devices.profile import DeviceProfile
 from fedsim.sim.faults.config import FaultConfig
 from fedsim.sim.faults.plan import Faults, WithCrashes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fedsim.sim.clock import run
-from fedsim.sim.lazy import Lazily
+from fedsim.sim.lazy import LazySequence
 from tests.samples.worlds import ROUND, ask, small_world
 
 
@@ -16,7 +16,7 @@ def test_an_item_is_made_once_and_only_when_it_is_asked_for() -> None:
         asked.append(index)
         return [index]
 
-    items = Lazily(1_000_000, make)
+    items = LazySequence(1_000_000, make)
     assert len(items) == 1_000_000 and not asked and items.made() == []
     assert items[7] is items[7] and items[-1] == [999_999]
     assert asked == [7, 999_999] and items.made() == [[7], [999_999]]
@@ -24,16 +24,19 @@ def test_an_item_is_made_once_and_only_when_it_is_asked_for() -> None:
 
 
 def test_it_reads_like_a_list() -> None:
-    items = Lazily(5, lambda index: index * index)
+    items = LazySequence(5, lambda index: index * index)
     assert list(items) == [0, 1, 4, 9, 16] and items[1:3] == [1, 4] and next(reversed(items)) == 16
-    assert 9 in items and items and not Lazily(0, int)
+    assert 9 in items and items and not LazySequence(0, int)
     for index in (5, -6):
         with pytest.raises(IndexError, match=f"{index} is not one of the 5 items"):
             items[index]
 
 
 def test_of_a_thousand_clients_only_those_that_are_asked_come_to_be() -> None:
-    profiles, states = Lazily(1000, lambda _: ROUND), Lazily(1000, lambda client_id: f"state {client_id}")
+    profiles, states = (
+        LazySequence(1000, lambda _: ROUND),
+        LazySequence(1000, lambda client_id: f"state {client_id}"),
+    )
 
     async def main() -> list[int]:
         world = small_world(profiles, states=states)

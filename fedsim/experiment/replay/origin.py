@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import RunFolderError
-from fedsim.records.run_folder import platform_facts, source_hash, versions
+from fedsim.records.provenance import platform_facts, source_hash, versions
 
 if TYPE_CHECKING:
     from fedsim.scenario.schema import Scenario

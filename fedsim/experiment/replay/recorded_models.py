@@ -33,7 +33,7 @@ from fedsim.models.interfaces import (
     Weights,
 )
 from fedsim.privacy.config import SynthesisConfig
-from fedsim.sim.devices.cost import ModelSpec
+from fedsim.sim.devices.architecture import ModelSpec
 from fedsim.tasks.questions import Question, TaskData
 
 if TYPE_CHECKING:

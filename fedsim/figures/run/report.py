@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from fedsim.config.units import format_bytes, format_seconds
 from fedsim.figures.page import FIGURES_FOLDER, FigureSpec, draw_figures
 from fedsim.figures.run.confidence import confidence_graph, write_graphml
 from fedsim.figures.run.learning import learning
@@ -16,6 +13,7 @@ from fedsim.figures.run.timeline import device_timeline
 from fedsim.figures.run.traffic import traffic
 from fedsim.records.run import Run, load
 from fedsim.records.run_folder import write_atomically
+from fedsim.records.summary import summary_lines
 
 FIGURES: tuple[FigureSpec[Run], ...] = (
     FigureSpec(
@@ -69,39 +67,13 @@ def write_report(folder: Path | str) -> list[Path]:
 
 def _page(run: Run, sections: list[str]) -> str:
     title = html.escape(f"{run.manifest.get('name', run.folder.name)}, seed {run.manifest.get('seed')}")
+    what = [("protocol", run.summary["protocol"]), ("billed", run.summary.get("billed") or "as it is")]
     rows = "".join(
         f"<tr><td>{html.escape(label)}</td><td>{html.escape(value)}</td></tr>"
-        for label, value in headline(run.summary)
+        for label, value in [*what, *summary_lines(run.summary)]
     )
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>\n'
         '<body style="max-width:60em;margin:auto;font-family:sans-serif">\n'
         f"<h1>{title}</h1>\n<table>{rows}</table>\n" + "\n".join(sections) + "\n</body></html>\n"
     )
-
-
-def headline(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The main numbers of a summary, as label and text."""
-    accuracy, wire = summary["accuracy"], summary["bytes"]["wire"]
-    requests = summary["requests"]
-    return [
-        ("protocol", str(summary["protocol"])),
-        ("billed", str(summary.get("billed") or "as it is")),
-        ("greedy accuracy", _change(accuracy["greedy"])),
-        ("pass@1", _change(accuracy["pass_at_1"])),
-        ("pass@8", _change(accuracy["pass_at_8"])),
-        ("virtual time", format_seconds(summary["virtual_s"])),
-        ("wire, uplink", format_bytes(wire["uplink"])),
-        ("wire, downlink", format_bytes(wire["downlink"])),
-        ("paper's account, uplink", format_bytes(summary["bytes"]["paper"]["uplink"])),
-        ("requests", f"{requests['ok']} ok of {requests['total']}"),
-        ("updates", str(summary["updates"])),
-        ("stopped by", str(summary["stopped_by"])),
-    ]
-
-
-def _change(pair: Mapping[str, float | None]) -> str:
-    initial, final = pair["initial"], pair["final"]
-    if initial is None or final is None:
-        return "not measured"
-    return f"{initial:.3f} to {final:.3f} ({final - initial:+.3f})"

@@ -11,7 +11,7 @@ from fedsim.models.interfaces import Draw, Exercise, LocalUpdate, Policy, Weight
 from fedsim.models.timing.stand_ins import StandInPolicy
 from fedsim.sim import streams
 from fedsim.sim.devices.adapters import Shape
-from fedsim.sim.devices.cost import ModelSpec
+from fedsim.sim.devices.architecture import ModelSpec
 from fedsim.tasks.questions import Question
 
 

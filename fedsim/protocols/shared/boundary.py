@@ -35,13 +35,13 @@ class Boundary:
         variant: its name.
         replies: the kinds of message that may go up, for each kind that came down.
         is_private: whether every one of them carries registered scalars and nothing else.
-        says: the same for people.
+        description: the same for people.
     """
 
     variant: WireVariant
     replies: Mapping[type[wire.Message], tuple[type[wire.Message], ...]]
     is_private: bool
-    says: str
+    description: str
 
 
 _PROBES: Mapping[type[wire.Message], tuple[type[wire.Message], ...]] = {
@@ -104,7 +104,7 @@ def escaped(boundary: Boundary, message: Any, reply: Any) -> str | None:
     """
     if type(reply) not in boundary.replies.get(type(message), ()):
         return f"{_another_kind(reply)} in reply to a {type(message).__name__}"
-    if isinstance(reply, wire.Rewards) and len(reply.rewards) != len(message.candidates):
+    if type(reply) is wire.Rewards and len(reply.rewards) != len(message.candidates):
         return f"{len(reply.rewards)} rewards for {len(message.candidates)} candidates"
     if isinstance(reply, wire.ProbeBits) and len(reply.bits) != -(-len(message.questions) // 8):
         return f"{len(reply.bits)} bytes of bits for {len(message.questions)} exemplars"
@@ -113,7 +113,7 @@ def escaped(boundary: Boundary, message: Any, reply: Any) -> str | None:
 
 def refused_rewards(message: wire.Candidates, reply: wire.Message) -> str | None:
     """Why these are no rewards of these candidates: one for each, or (partial) for the first of them, all in [0, 1]."""
-    if not isinstance(reply, wire.Rewards | wire.PartialRewards):
+    if not isinstance(reply, wire.Rewards):
         return _another_kind(reply)
     asked, came = len(message.candidates), len(reply.rewards)
     if isinstance(reply, wire.PartialRewards):

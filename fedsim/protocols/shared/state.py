@@ -10,7 +10,7 @@ from fedsim.federation.billing import TokenCounts
 from fedsim.models.interfaces import Evaluator, FloatArray, LocalTrainer, Policy, Synthesiser
 from fedsim.privacy.rewards import RewardNoise
 from fedsim.protocols.shared.monitor import Monitor
-from fedsim.sim.devices.cost import ModelSpec
+from fedsim.sim.devices.architecture import ModelSpec
 from fedsim.tasks.matching import AnswerRule
 from fedsim.tasks.questions import Question, TaskData
 

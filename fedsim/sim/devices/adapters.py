@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import prod
 
-from fedsim.sim.devices.cost import ModelSpec, Work, training_work
+from fedsim.sim.devices.architecture import ModelSpec
+from fedsim.sim.devices.cost import Work, training_work
 
 Shape = tuple[int, ...]
 

@@ -25,19 +25,8 @@ from fedsim.sim.devices.availability_config import (
 from fedsim.sim.devices.availability_trace import Trace
 from fedsim.sim.devices.outages import Membership, Outages
 from fedsim.sim.devices.phones import Phones, shares
-from fedsim.sim.devices.presence import AllOf, AlwaysOn, Availability, StatedAvailability, next_on
+from fedsim.sim.devices.presence import AllOf, AlwaysOn, StatedAvailability
 from fedsim.sim.devices.sessions import Daily, Sessions
-
-__all__ = [
-    "AlwaysOn",
-    "Availability",
-    "Sessions",
-    "StatedAvailability",
-    "availability",
-    "differs",
-    "expected_share",
-    "next_on",
-]
 
 
 def availability(

@@ -25,14 +25,14 @@ from fedsim.config.limits import MAX_DATA_BYTES
 from fedsim.config.strict import SHORTEST_CYCLE_S
 from fedsim.errors import DataFileError
 from fedsim.sim.devices.availability_config import TraceConfig
-from fedsim.sim.devices.presence import spans
+from fedsim.sim.devices.presence import StatedAvailability
 
 COLUMNS = ("client", "start", "end")
 
 Span = tuple[float, float]
 
 
-class Trace:
+class Trace(StatedAvailability):
     """The sessions of a trace file, lived by the devices of a run.
 
     Args:
@@ -75,10 +75,6 @@ class Trace:
         if not changes or (not self._repeats and n == len(changes)):
             return math.inf
         return self._instant(changes, n)
-
-    def intervals(self, client_id: int, start_at_s: float, end_at_s: float) -> list[tuple[float, float]]:
-        """The sessions, cut to the span."""
-        return spans(self, client_id, start_at_s, end_at_s)
 
     def share_of(self, client_id: int) -> float:
         """The share of the trace that is sessions."""

@@ -18,30 +18,8 @@ from pydantic import (
 from fedsim.config.limits import MAX_CLIENTS
 from fedsim.config.strict import StrictModel
 from fedsim.config.units import PerSecond, resolved
-from fedsim.sim.devices.availability_config import (
-    MAX_SPREAD,
-    AlwaysConfig,
-    AvailabilityConfig,
-    DailyConfig,
-    PhonesConfig,
-    SessionsConfig,
-    TraceConfig,
-)
+from fedsim.sim.devices.availability_config import MAX_SPREAD
 from fedsim.sim.devices.presets import DeviceSettings, device_presets, link_names, unknown_name
-
-__all__ = [
-    "AlwaysConfig",
-    "AvailabilityConfig",
-    "ClassSettings",
-    "ClientsConfig",
-    "DailyConfig",
-    "DropoutConfig",
-    "PhaseHazards",
-    "PhonesConfig",
-    "ServerConfig",
-    "SessionsConfig",
-    "TraceConfig",
-]
 
 
 class _NamedLink(DeviceSettings):

@@ -112,9 +112,8 @@ def owned_rows(
 
 def ranks(owned: npt.NDArray[np.int64], seed: int) -> list[int]:
     """The rank of each client by what it owns, 0 for the least [K]; equals are ordered by a keyed draw."""
-    order = sorted(
-        range(len(owned)), key=lambda client_id: (int(owned[client_id]), _tie(seed, client_id), client_id)
-    )
+    ties = [streams.uniform(seed, "correlate", client_id) for client_id in range(len(owned))]
+    order = sorted(range(len(owned)), key=lambda client_id: (int(owned[client_id]), ties[client_id]))
     ranked = [0] * len(order)
     for rank, client_id in enumerate(order):
         ranked[client_id] = rank
@@ -171,7 +170,3 @@ def presence_scores(
     if config is None or config.availability is None:
         return None
     return normal_scores(ranks(owned_rows(config.availability, partition, domains, config.of), seed))
-
-
-def _tie(seed: int, client_id: int) -> float:
-    return streams.uniform(seed, "correlate", client_id)

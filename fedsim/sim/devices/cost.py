@@ -19,83 +19,13 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
-from fedsim.config.files import read_json
-from fedsim.errors import ModelFileError, ScenarioError
 from fedsim.sim import streams
-from fedsim.sim.devices.presets import architectures, unknown_name
+from fedsim.sim.devices.architecture import ModelSpec
 from fedsim.sim.devices.profile import DeviceProfile
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """Architecture of a decoder with rotary positions, RMS norms, grouped-query attention and a gated MLP.
-
-    ``tied`` means that input embedding and output head are one matrix. ``qkv_bias`` and ``output_bias`` say
-    which attention projections carry a bias, ``mlp_bias`` whether the three MLP projections do.
-    """
-
-    num_layers: int
-    hidden: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    ffn: int
-    vocab: int
-    tied: bool
-    qkv_bias: bool = False
-    output_bias: bool = False
-    mlp_bias: bool = False
-    bytes_per_parameter: float = 2.0
-
-    @property
-    def num_parameters(self) -> int:
-        """All parameters, a tied matrix counted once."""
-        head = 0 if self.tied else self.vocab * self.hidden
-        return self.num_layers * self._layer_parameters + self.hidden + self.vocab * self.hidden + head
-
-    @property
-    def block_parameters(self) -> int:
-        """Parameters between embedding and head: layers and the final norm."""
-        return self.num_layers * self._layer_parameters + self.hidden
-
-    @property
-    def head_parameters(self) -> int:
-        """Parameters of the output head, V h."""
-        return self.vocab * self.hidden
-
-    @property
-    def weight_bytes(self) -> float:
-        """Bytes read by one forward pass with logits: all weights but a separate input embedding's table."""
-        return self.bytes_per_parameter * (self.block_parameters + self.head_parameters)
-
-    @property
-    def kv_bytes_per_token(self) -> float:
-        """Key-value cache of one token: ``2 L H_kv d`` numbers of ``bytes_per_parameter`` each."""
-        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * self.bytes_per_parameter
-
-    @property
-    def attention_flop_per_pair(self) -> int:
-        """FLOP of one new token looking at one visible token: ``4 L H d`` (scores and weighted values)."""
-        return 4 * self.num_layers * self.num_heads * self.head_dim
-
-    @property
-    def flop_per_token(self) -> int:
-        """Linear FLOP of one token's forward pass with logits, without attention: ``2 (N)``."""
-        return 2 * (self.block_parameters + self.head_parameters)
-
-    @property
-    def _layer_parameters(self) -> int:
-        query, key_value = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        attention = self.hidden * (2 * query + 2 * key_value)
-        biases = (query + 2 * key_value) * self.qkv_bias + self.hidden * self.output_bias
-        mlp = 3 * self.hidden * self.ffn + (2 * self.ffn + self.hidden) * self.mlp_bias
-        return attention + biases + mlp + 2 * self.hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,34 +43,14 @@ NO_WORK = Work(0.0, 0.0)
 _JITTER = streams.joined("compute-jitter")
 
 
-def prefill_work(spec: ModelSpec, tokens: int) -> Work:
-    """Reading a prompt of ``tokens`` tokens, with logits at its last position and its cache written."""
-    if not tokens:
-        return NO_WORK
-    return Work(_forward_flop(spec, tokens, 0, 1), spec.weight_bytes + tokens * spec.kv_bytes_per_token)
-
-
-def decode_work(spec: ModelSpec, prompt_tokens: int, new_tokens: int, rows: int = 1) -> Work:
-    """Generating ``new_tokens`` tokens in each of ``rows`` answers to one prompt, after its prefill.
-
-    The prefill's logits give the first token, so there are ``new_tokens - 1`` steps. Step j reads all weights
-    once and, in each row, the cache of ``prompt_tokens + j`` tokens (its own token's write is counted there).
-    ``generate_work`` is prefill and decoding together, for many prompts and answers of different lengths.
-    """
-    steps = max(new_tokens - 1, 0)
-    cache = rows * spec.kv_bytes_per_token * (steps * prompt_tokens + steps * (steps + 1) // 2)
-    return Work(
-        rows * _forward_flop(spec, steps, prompt_tokens, steps),
-        steps * spec.weight_bytes * bool(rows) + cache,
-    )
-
-
 def generate_work(
     spec: ModelSpec, prompt_tokens: Sequence[int], answer_tokens: Sequence[Sequence[int]]
 ) -> Work:
     """Answering a batch: every prompt is read once, then all rows are decoded side by side to the longest.
 
-    With one prompt and G answers of n tokens this is ``prefill_work(p) + decode_work(p, n, G)``.
+    A prompt's pass has logits at its last position, which give the first token of each of its answers: one of n tokens takes
+    n - 1 steps. Step j reads all weights once and, in each row, the cache of ``prompt + j`` tokens (its own token's write is
+    counted there).
 
     Args:
         spec: the model.
@@ -233,78 +143,6 @@ def compute_energy_j(profile: DeviceProfile, busy_s: float) -> float:
 def radio_energy_j(profile: DeviceProfile, up_bytes: float, down_bytes: float) -> float:
     """Energy of the device's radio for bytes on the wire, either way."""
     return profile.radio_up_j_per_byte * up_bytes + profile.radio_down_j_per_byte * down_bytes
-
-
-def resident_bytes(spec: ModelSpec, cached_tokens: int = 0) -> float:
-    """Memory a device needs to run the model: all parameters and the cache of ``cached_tokens`` tokens."""
-    return spec.num_parameters * spec.bytes_per_parameter + cached_tokens * spec.kv_bytes_per_token
-
-
-def architecture(name: str) -> ModelSpec:
-    """The architecture preset of this name, e.g. ``Qwen2.5-Math-7B`` (real architectures, numbers only).
-
-    Raises:
-        ScenarioError: there is none; names the nearest one.
-    """
-    table = architectures()
-    if name not in table:
-        raise ScenarioError(unknown_name("architecture", name, table))
-    return spec_from_config(table[name])
-
-
-def spec_from_file(path: Path) -> ModelSpec:
-    """The spec of the model whose transformers ``config.json`` this is.
-
-    Raises:
-        ModelFileError: the file cannot be read or is not such a configuration.
-    """
-    config = read_json(path, ModelFileError)
-    if not isinstance(config, dict):
-        raise ModelFileError(f"{path}: must be a JSON object with a model's configuration")
-    try:
-        return spec_from_config(config)
-    except ModelFileError as error:
-        raise ModelFileError(f"{path}: {error}") from None
-
-
-def spec_from_config(config: Mapping[str, Any], bytes_per_parameter: float = 2.0) -> ModelSpec:
-    """The spec of a model from the dictionary of its transformers ``config.json`` (``llama`` or ``qwen2``).
-
-    Raises:
-        ModelFileError: another ``model_type``; a key is missing, or is not a whole number of a sensible size.
-    """
-    kind = config.get("model_type")
-    if kind not in ("llama", "qwen2"):
-        raise ModelFileError(f"model_type is {kind!r}; the cost model knows 'llama' and 'qwen2'")
-    hidden, num_heads = _size(config, "hidden_size"), _size(config, "num_attention_heads")
-    return ModelSpec(
-        num_layers=_size(config, "num_hidden_layers"),
-        hidden=hidden,
-        num_heads=num_heads,
-        num_kv_heads=_size(config, "num_key_value_heads", num_heads),
-        head_dim=_size(config, "head_dim", hidden // num_heads),
-        ffn=_size(config, "intermediate_size"),
-        vocab=_size(config, "vocab_size"),
-        tied=bool(config.get("tie_word_embeddings", False)),
-        qkv_bias=kind == "qwen2" or bool(config.get("attention_bias", False)),
-        output_bias=kind == "llama" and bool(config.get("attention_bias", False)),
-        mlp_bias=bool(config.get("mlp_bias", False)),
-        bytes_per_parameter=bytes_per_parameter,
-    )
-
-
-_LARGEST_SIZE = 10_000_000
-
-
-def _size(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
-    value = config.get(key)
-    if value is None:
-        value = default
-    if value is None:
-        raise ModelFileError(f"the model's config has no {key!r}")
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _LARGEST_SIZE:
-        raise ModelFileError(f"{key} is {str(value)[:60]}; must be a whole number from 1 to {_LARGEST_SIZE}")
-    return value
 
 
 def _forward_flop(spec: ModelSpec, tokens: int, past: int, positions: int) -> int:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
-from fedsim.sim.devices.availability import Availability
+from fedsim.sim.devices.presence import Availability
 from fedsim.sim.devices.profile import DeviceProfile
 from fedsim.sim.timeline import Timeline
 
@@ -131,11 +131,6 @@ class Device:
         return (
             self._crashes.cause(self.client_id, self._timeline.now_s) if self._crashes is not None else None
         )
-
-    @property
-    def num_active(self) -> int:
-        """How many tasks are under way on the device."""
-        return len(self._active)
 
     def enter(self, key: Hashable, task: Task) -> None:
         """A task begins; from now on the device's leaving cuts it."""

@@ -18,11 +18,12 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fedsim.sim import streams
 from fedsim.sim.devices.config import DropoutConfig
 from fedsim.sim.devices.odds import Odds
+from fedsim.sim.timeline import Scheduled, Timeline
 
 
 class Dropout:
@@ -78,3 +79,28 @@ class Dropout:
     def hazard_per_s(self, phase: str) -> float:
         """Failures per second while a request is in this phase; a queue counts as computation, a finished request has none."""
         return self._hazard_of[phase]
+
+
+class Hazard:
+    """One request's endurance, spent at the rate of the phase it is in: ``fail`` is called when nothing is left of it."""
+
+    __slots__ = ("_at", "_endurance", "_fail", "_rate_per_s", "_since_s", "_timeline")
+
+    def __init__(self, timeline: Timeline, endurance: float, fail: Callable[[], None]) -> None:
+        self._timeline = timeline
+        self._endurance = endurance
+        self._fail = fail
+        self._rate_per_s = 0.0
+        self._since_s = timeline.now_s
+        self._at: Scheduled | None = None
+
+    def set_rate(self, rate_per_s: float) -> None:
+        """From now on it is spent at this rate; 0: not at all."""
+        if rate_per_s == self._rate_per_s:
+            return
+        now_s = self._timeline.now_s
+        self._endurance = max(self._endurance - self._rate_per_s * (now_s - self._since_s), 0.0)
+        self._rate_per_s, self._since_s = rate_per_s, now_s
+        if self._at is not None:
+            self._at.cancel()
+        self._at = self._timeline.at(now_s + self._endurance / rate_per_s, self._fail) if rate_per_s else None

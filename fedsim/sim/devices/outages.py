@@ -6,12 +6,12 @@ import math
 
 from fedsim.sim import streams
 from fedsim.sim.devices.availability_config import JoinConfig, OutageConfig
-from fedsim.sim.devices.presence import spans
+from fedsim.sim.devices.presence import StatedAvailability
 from fedsim.sim.devices.session_lengths import Exponential
 from fedsim.sim.devices.sessions import Renewal
 
 
-class Outages:
+class Outages(StatedAvailability):
     """Regions that fail as a whole: every device of a region is away together.
 
     A device belongs to one of R regions by a keyed uniform draw. A region is up for exponential times of mean ``mean_between``
@@ -37,16 +37,12 @@ class Outages:
         """When the client's region next fails or comes back."""
         return self._regions.next_change(self.region_of(client_id), at_s)
 
-    def intervals(self, client_id: int, start_at_s: float, end_at_s: float) -> list[tuple[float, float]]:
-        """The times in which the client's region is up, cut to the span."""
-        return self._regions.intervals(self.region_of(client_id), start_at_s, end_at_s)
-
     def share_of(self, client_id: int) -> float:
         """``mean_between / (mean_between + mean_length)``."""
         return self._regions.share_of(0)
 
 
-class Membership:
+class Membership(StatedAvailability):
     """One stay per client: from when it joins until it leaves for good.
 
     A share of the clients joins late, at uniform instants up to ``time``; a stay is exponential with mean ``mean_stay``, so the
@@ -73,10 +69,6 @@ class Membership:
     def next_change(self, client_id: int, at_s: float) -> float:
         """When it joins, or then when it leaves; infinity afterwards."""
         return next((instant for instant in self.stay(client_id) if instant > at_s), math.inf)
-
-    def intervals(self, client_id: int, start_at_s: float, end_at_s: float) -> list[tuple[float, float]]:
-        """The stay, cut to the span."""
-        return spans(self, client_id, start_at_s, end_at_s)
 
     def share_of(self, client_id: int) -> float:
         """1: shares are those of the time in which a client takes part."""

@@ -19,15 +19,14 @@ References:
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from functools import cache
-from importlib.resources import files
 from statistics import NormalDist
 
 from fedsim.sim import streams
 from fedsim.sim.devices.availability_config import PhonesConfig
 from fedsim.sim.devices.cycles import Hourly
+from fedsim.sim.devices.presets import table
 from fedsim.sim.devices.session_lengths import Tabulated
 from fedsim.sim.devices.sessions import Renewal, mean_gap_s
 
@@ -77,7 +76,7 @@ def gap_lengths() -> Tabulated:
 @cache
 def hourly_shares() -> tuple[float, ...]:
     """Mean availability by hour of the trace's clock [24]."""
-    return tuple(float(row["available_fraction"]) for row in _rows("availability_by_hour.csv"))
+    return tuple(float(row["available_fraction"]) for row in table("availability_by_hour.csv"))
 
 
 def _with_tail(points: list[tuple[float, float]], mean: float) -> list[tuple[float, float]]:
@@ -97,10 +96,5 @@ def _with_tail(points: list[tuple[float, float]], mean: float) -> list[tuple[flo
 
 def _quantiles(column: str, at_least: float = 0.0) -> list[tuple[float, float]]:
     return [
-        (float(row["p"]), max(float(row[column]), at_least)) for row in _rows("availability_quantiles.csv")
+        (float(row["p"]), max(float(row[column]), at_least)) for row in table("availability_quantiles.csv")
     ]
-
-
-def _rows(name: str) -> list[dict[str, str]]:
-    text = (files("fedsim.sim.presets") / name).read_text(encoding="utf-8")
-    return list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))

@@ -226,8 +226,7 @@ def _standard_normal(draws: FloatArray) -> FloatArray:
     return np.array([streams.standard_normal(draw) for draw in np.maximum(draws, 2.0**-54).tolist()])
 
 
-# ------------------------------------------------------------------------------------------------ device
-# files
+# Device files.
 
 
 def _draw_rows(rows: list[tuple[str, DeviceSettings]], seed: int) -> Population:
@@ -287,8 +286,8 @@ def _read_row(path: Path, line: int, row: dict[str, Any]) -> tuple[str, DeviceSe
     try:
         return name, ClassSettings.model_validate({"count": 1, **keys})
     except ValidationError as error:
-        told = scenario_error(error, Document(keys, {}, f"{path}:{line}"), ClassSettings)
-        raise DataFileError(str(told)) from None
+        wrong = scenario_error(error, Document(keys, {}, f"{path}:{line}"), ClassSettings)
+        raise DataFileError(str(wrong)) from None
 
 
 _PLAIN_NUMBERS = frozenset(

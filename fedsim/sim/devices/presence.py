@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Availability(Protocol):
-    """When each client is there."""
+    """When each client is there; who inherits gets ``intervals`` from the other two answers."""
 
     def is_on(self, client_id: int, at_s: float) -> bool:
         """Whether the client is there at this instant."""
@@ -18,6 +18,13 @@ class Availability(Protocol):
 
     def intervals(self, client_id: int, start_at_s: float, end_at_s: float) -> list[tuple[float, float]]:
         """The intervals in which the client is there, cut to the span; empty list if none."""
+        found = []
+        at_s = next_on(self, client_id, start_at_s) if start_at_s < end_at_s else math.inf
+        while at_s < end_at_s:
+            gone_at_s = self.next_change(client_id, at_s)
+            found.append((at_s, min(gone_at_s, end_at_s)))
+            at_s = next_on(self, client_id, gone_at_s) if gone_at_s < end_at_s else math.inf
+        return found
 
 
 class StatedAvailability(Availability, Protocol):
@@ -32,20 +39,7 @@ def next_on(source: Availability, client_id: int, at_s: float) -> float:
     return at_s if source.is_on(client_id, at_s) else source.next_change(client_id, at_s)
 
 
-def spans(
-    source: Availability, client_id: int, start_at_s: float, end_at_s: float
-) -> list[tuple[float, float]]:
-    """``intervals`` of a source, from its other two answers."""
-    found = []
-    at_s = next_on(source, client_id, start_at_s) if start_at_s < end_at_s else math.inf
-    while at_s < end_at_s:
-        gone_at_s = source.next_change(client_id, at_s)
-        found.append((at_s, min(gone_at_s, end_at_s)))
-        at_s = next_on(source, client_id, gone_at_s) if gone_at_s < end_at_s else math.inf
-    return found
-
-
-class AlwaysOn:
+class AlwaysOn(StatedAvailability):
     """Every client is there all the time."""
 
     def is_on(self, client_id: int, at_s: float) -> bool:
@@ -56,16 +50,12 @@ class AlwaysOn:
         """Infinity."""
         return math.inf
 
-    def intervals(self, client_id: int, start_at_s: float, end_at_s: float) -> list[tuple[float, float]]:
-        """The whole span, if it is not empty."""
-        return [(start_at_s, end_at_s)] if start_at_s < end_at_s else []
-
     def share_of(self, client_id: int) -> float:
         """1."""
         return 1.0
 
 
-class AllOf:
+class AllOf(StatedAvailability):
     """There when every one of several sources says so, e.g. not yet gone, in a region without outage, and in a session.
 
     Sources are asked in order; what is cheap, or can end a client's presence for good, stands first. They are independent, so
@@ -103,10 +93,6 @@ class AllOf:
                 if at_s < math.inf and not source.is_on(client_id, earliest_at_s):
                     at_s = max(at_s, source.next_change(client_id, earliest_at_s))
         return at_s
-
-    def intervals(self, client_id: int, start_at_s: float, end_at_s: float) -> list[tuple[float, float]]:
-        """The intervals in which all sources say that the client is there, cut to the span."""
-        return spans(self, client_id, start_at_s, end_at_s)
 
     def share_of(self, client_id: int) -> float:
         """The product of the sources' shares."""

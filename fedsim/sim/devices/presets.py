@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple
@@ -19,6 +18,7 @@ from pydantic import Field, TypeAdapter
 
 from fedsim.config.strict import StrictModel
 from fedsim.config.units import Bytes, BytesPerS, FlopPerS, JoulesPerByte, Seconds, Watts
+from fedsim.config.validation import nearest
 from fedsim.errors import ScenarioError
 
 
@@ -123,12 +123,6 @@ def device_presets() -> dict[str, DeviceSettings]:
     }
 
 
-@cache
-def device_sources() -> dict[str, str]:
-    """Where the absolute rates of each device preset come from."""
-    return {name: keys["source"] for name, keys in _devices_file().items()}
-
-
 def device_preset(name: str) -> DeviceSettings:
     """The device preset of this name.
 
@@ -152,7 +146,7 @@ def wifi_links() -> tuple[AccessLink, ...]:
             up_jitter=float(row["up_jitter"]),
             down_jitter=float(row["down_jitter"]),
         )
-        for row in _rows("wifi_links.csv")
+        for row in table("wifi_links.csv")
     )
 
 
@@ -167,7 +161,7 @@ def link_profiles() -> dict[str, AccessLink]:
             up_jitter=0.0,
             down_jitter=0.0,
         )
-        for row in _rows("link_profiles.csv")
+        for row in table("link_profiles.csv")
     }
 
 
@@ -181,7 +175,7 @@ def phone_models() -> tuple[PhoneModel, ...]:
     """Speed and memory of the phone models of one year, slowest first."""
     return tuple(
         PhoneModel(float(row["relative_speed"]), _MEMORY.validate_python(row["memory"]))
-        for row in _rows("phone_models.csv")
+        for row in table("phone_models.csv")
     )
 
 
@@ -195,9 +189,7 @@ def architectures() -> dict[str, dict[str, Any]]:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """The message for a name that no table has: what is wrong, the nearest valid one, what is allowed."""
     names = list(known)
-    nearest = get_close_matches(name, names, n=1)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    return f"unknown {kind} {name!r}{hint} (known: {', '.join(names)})"
+    return f"unknown {kind} {name!r}{nearest(name, names)} (known: {', '.join(names)})"
 
 
 _RATE: TypeAdapter[float] = TypeAdapter(BytesPerS)
@@ -218,5 +210,6 @@ def _text(name: str) -> str:
     return (files("fedsim.sim.presets") / name).read_text(encoding="utf-8")
 
 
-def _rows(name: str) -> Iterator[dict[str, str]]:
+def table(name: str) -> Iterator[dict[str, str]]:
+    """The rows of one of the presets' CSV files, as text by column."""
     return csv.DictReader(line for line in _text(name).splitlines() if not line.startswith("#"))

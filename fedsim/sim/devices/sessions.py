@@ -10,14 +10,14 @@ from fedsim.sim import streams
 from fedsim.sim.devices.availability_config import DailyConfig, SessionsConfig
 from fedsim.sim.devices.cycles import Cycle, SkewedCosine
 from fedsim.sim.devices.odds import Odds
-from fedsim.sim.devices.presence import spans
+from fedsim.sim.devices.presence import StatedAvailability
 from fedsim.sim.devices.session_lengths import Exponential, Lengths, Weibull
 
 MAX_SHARE = 0.999
 """A spread makes no device's gaps shorter than a thousandth of its sessions: there would be no end of changes."""
 
 
-class Renewal:
+class Renewal(StatedAvailability):
     """Sessions and gaps of independent lengths, stationary from time 0 on, perhaps thinned by a daily cycle.
 
     A client starts in a session with probability ``mean_on / (mean_on + mean_off)``, and its first interval has the equilibrium
@@ -73,10 +73,6 @@ class Renewal:
             if self._holds(client_id, n) != state:
                 return changes[n - 1]
         return math.inf
-
-    def intervals(self, client_id: int, start_at_s: float, end_at_s: float) -> list[tuple[float, float]]:
-        """The client's sessions, cut to the span."""
-        return spans(self, client_id, start_at_s, end_at_s)
 
     def share_of(self, client_id: int) -> float:
         """``mean_on / (mean_on + mean_off)``, times the cycle's mean."""
@@ -135,10 +131,9 @@ class Sessions(Renewal):
     def __init__(self, config: SessionsConfig, seed: int, scores: Sequence[float] | None = None) -> None:
         share = config.mean_on / (config.mean_on + config.mean_off)
         law = lengths(config.distribution, config.shape)
-        means = _alike(config.mean_on, config.mean_off)
-        if config.spread:
-            means = _spread_gaps(config.mean_on, share, config.spread, seed, scores)
-        super().__init__(seed, "availability", means, law, law)
+        alike = (config.mean_on, config.mean_off)
+        spread = _spread_gaps(config.mean_on, share, config.spread, seed, scores) if config.spread else None
+        super().__init__(seed, "availability", spread or (lambda _: alike), law, law)
 
 
 class Daily(Renewal):
@@ -162,10 +157,6 @@ def lengths(distribution: str, shape: float | None) -> Lengths:
 def mean_gap_s(mean_on_s: float, share: float) -> float:
     """The mean gap that leaves a share f of the time for sessions: ``mean_on (1 - f) / f``; infinite for f = 0."""
     return mean_on_s * (1 - share) / share if share else math.inf
-
-
-def _alike(mean_on_s: float, mean_off_s: float) -> Callable[[int], tuple[float, float]]:
-    return lambda client_id: (mean_on_s, mean_off_s)
 
 
 def _spread_gaps(

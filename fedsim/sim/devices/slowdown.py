@@ -38,7 +38,7 @@ from typing import Protocol
 
 from fedsim.errors import ScenarioError
 from fedsim.sim import streams
-from fedsim.sim.ar1 import Levels, slot_at
+from fedsim.sim.ar1 import AR1, slot_at
 from fedsim.sim.devices.session_lengths import Exponential
 from fedsim.sim.devices.sessions import Renewal
 from fedsim.sim.devices.slowdown_config import (
@@ -299,7 +299,7 @@ class _Background:
         self._period_s = config.period
         self._exponent = config.mean_load / (1 - config.mean_load)
         self._key = key
-        self._levels = Levels(config.memory)
+        self._levels = AR1(config.memory)
         self.mean = 1 - config.mean_load
 
     def speed(self, client_id: int, at_s: float) -> float:

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from fedsim.config.strict import StrictModel, refuse_flicker
+from fedsim.config.strict import ClientIds, StrictModel, refuse_flicker
 from fedsim.config.units import PerSecond, PositiveSeconds, Seconds
 from fedsim.errors import ScenarioError
 from fedsim.sim.network.config import ServerLinkConfig
@@ -41,7 +41,7 @@ class OnDevices(StrictModel):
         alias="for",
         description="How long it lasts, seconds; none: to the end of the run (only with at).",
     )
-    clients: tuple[int, ...] | None = Field(None, description="Ids of the clients that it strikes.")
+    clients: ClientIds | None = Field(None, description="Ids of the clients that it strikes.")
     classes: tuple[str, ...] | None = Field(None, description="Device classes that it strikes.")
     share: float | None = Field(
         None,
@@ -49,13 +49,6 @@ class OnDevices(StrictModel):
         le=1,
         description="Share of the devices (of the classes, if given) that it strikes, chosen by the seed, rounded up.",
     )
-
-    @field_validator("clients")
-    @classmethod
-    def _ids(cls, clients: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if clients is not None and (not clients or min(clients) < 0 or len(set(clients)) < len(clients)):
-            raise ValueError("must be a list of different client ids, 0 or more each, e.g. [0, 3]")
-        return clients
 
     @field_validator("classes")
     @classmethod
@@ -188,9 +181,6 @@ class WrongLengthConfig(OnReplies):
         return by
 
 
-ReplyFaultConfig = (
-    DuplicateReplyConfig | LateReplyConfig | CorruptRewardConfig | NonFiniteRewardConfig | WrongLengthConfig
-)
 FaultConfig = Annotated[
     CrashConfig
     | HangConfig

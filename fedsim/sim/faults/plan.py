@@ -30,7 +30,7 @@ from typing import Protocol
 from fedsim.records.rows import SERVER_ID, Direction
 from fedsim.sim import streams
 from fedsim.sim.clock import VirtualLoop
-from fedsim.sim.devices.availability import Availability
+from fedsim.sim.devices.presence import Availability
 from fedsim.sim.faults.config import (
     REWARD_KINDS,
     CorruptRewardConfig,
@@ -49,8 +49,6 @@ from fedsim.sim.faults.replies import ReplyFault
 from fedsim.sim.faults.windows import MOST_CHANGES, AnyOf, Schedule, targets_of
 from fedsim.sim.network import wire
 from fedsim.sim.network.config import ServerLinkConfig
-
-__all__ = ["CapacityLink", "Faults", "ReplyFault", "Window", "WithCrashes"]
 
 
 class CapacityLink(Protocol):
@@ -171,11 +169,6 @@ class Faults:
                 loop.at(max(one.config.start_at_s, loop.time()), _nothing)
 
     # Replies.
-
-    @property
-    def has_reply_faults(self) -> bool:
-        """Whether any reply can be struck."""
-        return bool(self._replies)
 
     def reply(
         self, client_id: int, at_s: float, *key: streams.Part, message: wire.Message | None = None

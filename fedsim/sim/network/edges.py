@@ -36,7 +36,7 @@ from fedsim.errors import DataFileError, ScenarioError
 from fedsim.records.rows import Direction
 from fedsim.sim import streams
 from fedsim.sim.devices.profile import DeviceProfile
-from fedsim.sim.lazy import Lazily
+from fedsim.sim.lazy import LazySequence
 from fedsim.sim.network.tree import TreeEdge, TreeLink
 from fedsim.sim.timeline import Timeline
 
@@ -159,7 +159,7 @@ class EdgeTree:
             profile = profiles[client_id]
             return replace(profile, rtt_s=profile.rtt_s + self.extra_rtt_s(client_id))
 
-        return Lazily(len(profiles), profile_of)
+        return LazySequence(len(profiles), profile_of)
 
 
 def edge_tree(
@@ -202,15 +202,6 @@ def edge_tree(
                     homes[client_id] = name
                     break
     return EdgeTree(edges, homes)
-
-
-def edges_from_graph(graph: nx.Graph[Any]) -> EdgesConfig:
-    """The edges of a networkx graph whose arcs lead towards the node ``server`` (see the module's docstring).
-
-    Raises:
-        ValueError: the graph is undirected, has no server, or is no tree towards it; or settings are wrong.
-    """
-    return EdgesConfig.model_validate_json(json.dumps(_settings_in(graph)))
 
 
 def _settings_in(graph: nx.Graph[Any]) -> dict[str, dict[str, Any]]:

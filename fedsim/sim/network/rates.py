@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from fedsim.records.rows import Direction
-from fedsim.sim.ar1 import Levels, slot_at
+from fedsim.sim.ar1 import AR1, slot_at
 from fedsim.sim.devices.profile import DeviceProfile
 from fedsim.sim.network import tcp
 from fedsim.sim.network.config import NetworkConfig
@@ -55,7 +55,7 @@ class AccessRates:
         self._extra_rtt_s = config.extra_rtt
         self._period_s = config.rate_period
         self._seed = seed
-        self._levels = Levels(config.rate_memory)
+        self._levels = AR1(config.rate_memory)
 
     def slot(self, at_s: float) -> int:
         """The slot n with ``n T <= at_s < (n + 1) T``, in floating point."""

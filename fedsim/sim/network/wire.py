@@ -57,8 +57,11 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unk
     texts: ClassVar[Mapping[str, TextKind]] = {}
 
     def paper_bytes(self) -> int:
-        """The paper's account of this message: numbers at their declared width and text as UTF-8; no framing."""
-        raise NotImplementedError  # every concrete message says what counts
+        """The paper's account of this message: its texts as UTF-8 and, in messages that carry some, numbers; no framing.
+
+        Requests without a text, set-up and control are not in it.
+        """
+        return sum(_utf8_bytes(getattr(self, name)) for name in self.texts)
 
 
 class ProbeExemplars(Message, frozen=True, array_like=True, tag="P"):
@@ -70,10 +73,6 @@ class ProbeExemplars(Message, frozen=True, array_like=True, tag="P"):
     draw: Id
     questions: tuple[str, ...]
     answers: tuple[str, ...]
-
-    def paper_bytes(self) -> int:
-        """Text of questions and answers."""
-        return _text_bytes(self.questions) + _text_bytes(self.answers)
 
 
 class ProbeBits(Message, frozen=True, array_like=True, tag="B"):
@@ -122,10 +121,6 @@ class Candidates(Message, frozen=True, array_like=True, tag="C"):
     question: str
     candidates: tuple[str, ...]
 
-    def paper_bytes(self) -> int:
-        """Text of the question and the candidates."""
-        return len(self.question.encode()) + _text_bytes(self.candidates)
-
 
 class Rewards(Message, frozen=True, array_like=True, tag="R"):
     """Up: one scalar per candidate."""
@@ -139,32 +134,15 @@ class Rewards(Message, frozen=True, array_like=True, tag="R"):
     def __post_init__(self) -> None:
         """Refuse a number that would travel in another width."""
         for reward in self.rewards:
-            if type(reward) is not float:
-                _check_float(reward)
+            _check_float(reward)
 
     def paper_bytes(self) -> int:
         """One number per candidate."""
         return NUMBER_BYTES * len(self.rewards)
 
 
-class PartialRewards(Message, frozen=True, array_like=True, tag="T"):
+class PartialRewards(Rewards, frozen=True, array_like=True, tag="T"):
     """Up, after a ``Hurry``: one scalar for each of the first candidates, as many as were scored by then."""
-
-    purpose: ClassVar[Purpose] = "reward"
-    scalars_only: ClassVar[bool] = True
-
-    draw: Id
-    rewards: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        """Refuse a number that would travel in another width."""
-        for reward in self.rewards:
-            if type(reward) is not float:
-                _check_float(reward)
-
-    def paper_bytes(self) -> int:
-        """One number per candidate that was scored."""
-        return NUMBER_BYTES * len(self.rewards)
 
 
 class QuestionOnly(Message, frozen=True, array_like=True, tag="Q"):
@@ -176,10 +154,6 @@ class QuestionOnly(Message, frozen=True, array_like=True, tag="Q"):
     draw: Id
     question: str
 
-    def paper_bytes(self) -> int:
-        """Text of the question."""
-        return len(self.question.encode())
-
 
 class Answer(Message, frozen=True, array_like=True, tag="A"):
     """Up: the client's own answer as text, with its rationale if it has one; not scalar-only."""
@@ -189,10 +163,6 @@ class Answer(Message, frozen=True, array_like=True, tag="A"):
 
     draw: Id
     answer: str
-
-    def paper_bytes(self) -> int:
-        """Text of the answer."""
-        return len(self.answer.encode())
 
 
 class FinalAnswer(Answer, frozen=True, array_like=True, tag="F"):
@@ -245,10 +215,6 @@ class RowsRequest(Message, frozen=True, array_like=True, tag="O"):
 
     draw: Id
 
-    def paper_bytes(self) -> int:
-        """Control traffic is not in the paper's account."""
-        return 0
-
 
 class Rows(Message, frozen=True, array_like=True, tag="W"):
     """Up: (question, answer) rows as text; not scalar-only."""
@@ -259,10 +225,6 @@ class Rows(Message, frozen=True, array_like=True, tag="W"):
     draw: Id
     questions: tuple[str, ...]
     answers: tuple[str, ...]
-
-    def paper_bytes(self) -> int:
-        """Text of questions and answers."""
-        return _text_bytes(self.questions) + _text_bytes(self.answers)
 
 
 class SyntheticRequest(RowsRequest, frozen=True, array_like=True, tag="S"):
@@ -286,10 +248,6 @@ class BaseModel(Message, frozen=True, array_like=True, tag="M"):
 
     num_bytes: Id
 
-    def paper_bytes(self) -> int:
-        """Set-up is not in the paper's account."""
-        return 0
-
 
 class Ready(Message, frozen=True, array_like=True, tag="G"):
     """Up: the base model is there."""
@@ -299,10 +257,6 @@ class Ready(Message, frozen=True, array_like=True, tag="G"):
 
     num_bytes: Id
 
-    def paper_bytes(self) -> int:
-        """Set-up is not in the paper's account."""
-        return 0
-
 
 class Cancel(Message, frozen=True, array_like=True, tag="X"):
     """Down: stop working on a request."""
@@ -311,10 +265,6 @@ class Cancel(Message, frozen=True, array_like=True, tag="X"):
 
     draw: Id
 
-    def paper_bytes(self) -> int:
-        """Control traffic is not in the paper's account."""
-        return 0
-
 
 class Hurry(Message, frozen=True, array_like=True, tag="H"):
     """Down: stop working on a request and send what there is of its reply."""
@@ -322,10 +272,6 @@ class Hurry(Message, frozen=True, array_like=True, tag="H"):
     purpose: ClassVar[Purpose] = "control"
 
     draw: Id
-
-    def paper_bytes(self) -> int:
-        """Control traffic is not in the paper's account."""
-        return 0
 
 
 AnyMessage = (
@@ -381,5 +327,5 @@ def _check_float(number: object) -> None:
         )
 
 
-def _text_bytes(texts: tuple[str, ...]) -> int:
-    return sum(len(text.encode()) for text in texts)
+def _utf8_bytes(text: str | tuple[str, ...]) -> int:
+    return len(text.encode()) if isinstance(text, str) else sum(len(one.encode()) for one in text)

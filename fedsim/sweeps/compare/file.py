@@ -30,7 +30,8 @@ from fedsim.config.yaml import Path as KeyPath
 from fedsim.errors import DataFileError, ScenarioError
 from fedsim.experiment.checks import CheckedFiles
 from fedsim.models.config import is_config_file
-from fedsim.records.run_folder import FORMAT_VERSION, platform_facts
+from fedsim.records.provenance import platform_facts
+from fedsim.records.run_folder import FORMAT_VERSION
 from fedsim.scenario.read import find_scenario, read_scenario
 from fedsim.scenario.schema import Scenario
 from fedsim.sweeps.code import this_code

@@ -46,7 +46,7 @@ async def collect(
     replies = await Stragglers(how, world.loop.time).collect(
         lambda k, _: world.federation.clients[k].request(question(seconds[k])), chosen, spares
     )
-    assert all(isinstance(reply, wire.Rewards) for reply in replies.values())
+    assert all(type(reply) is wire.Rewards for reply in replies.values())
     return list(replies)
 
 

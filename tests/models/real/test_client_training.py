@@ -29,7 +29,7 @@ from fedsim.protocols.shared.monitor import StopConfig
 from fedsim.scenario.read import scenario_from
 from fedsim.sim import streams
 from fedsim.sim.devices.adapters import lora_shapes
-from fedsim.sim.devices.cost import spec_from_config
+from fedsim.sim.devices.architecture import spec_from_config
 from fedsim.sim.network import wire
 from tests.samples.fakes import FakeEvaluator, play, settings, task_data
 from tests.samples.tiny_models import TINY, language, questions, tokenizer, trained_network

@@ -29,7 +29,7 @@ from fedsim.models.real.bundle import load_models
 from fedsim.models.real.training_jobs import Job, run_jobs
 from fedsim.models.real.weights import save_model, weights_sha256
 from fedsim.models.real.zoo import load_folder, load_source, with_lora
-from fedsim.records.source import code_fingerprint
+from fedsim.records.provenance import code_fingerprint
 from fedsim.rl.advantages import advantages
 from fedsim.tasks.questions import TaskData
 from tests.samples.tiny_models import TINY, questions, tokenizer, trained_network

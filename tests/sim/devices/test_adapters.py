@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fedsim.sim.devices import adapters
-from fedsim.sim.devices.cost import ModelSpec, architecture, training_work
+from fedsim.sim.devices.architecture import ModelSpec, architecture
+from fedsim.sim.devices.cost import training_work
 
 SMALL = ModelSpec(
     num_layers=2, hidden=8, num_heads=4, num_kv_heads=2, head_dim=2, ffn=12, vocab=20, tied=True

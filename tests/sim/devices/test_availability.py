@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from fedsim.sim.devices.availability import AlwaysOn, Sessions, availability, expected_share, next_on
-from fedsim.sim.devices.config import AvailabilityConfig
+from fedsim.sim.devices.availability import availability, expected_share
+from fedsim.sim.devices.availability_config import AvailabilityConfig
+from fedsim.sim.devices.presence import AlwaysOn, next_on
+from fedsim.sim.devices.sessions import Sessions
 
 SETTINGS = TypeAdapter(AvailabilityConfig)
 EXPONENTIAL = {"kind": "sessions", "mean_on": "20 min", "mean_off": "10 min"}

@@ -10,8 +10,8 @@ from fedsim.errors import DataFileError
 from fedsim.experiment import checks
 from fedsim.scenario.read import scenario_from
 from fedsim.sim.devices.availability import availability, expected_share
+from fedsim.sim.devices.availability_config import TraceConfig
 from fedsim.sim.devices.availability_trace import Trace, read_trace
-from fedsim.sim.devices.config import TraceConfig
 
 ROWS = "client,start,end\n0,0,10\n0,20,30\n1,,\n2,5,100\n"
 

@@ -1,31 +1,23 @@
-"""Work, roofline time and energy against digits worked by hand and published parameter counts."""
+"""Work, roofline time and energy against digits worked by hand."""
 
 import dataclasses
 import math
 import statistics
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from fedsim.errors import ModelFileError, ScenarioError
+from fedsim.sim.devices.architecture import ModelSpec, architecture
 from fedsim.sim.devices.config import ServerConfig
 from fedsim.sim.devices.cost import (
     NO_WORK,
-    ModelSpec,
     Work,
-    architecture,
     compute_energy_j,
     compute_jitter,
-    decode_work,
     duration_s,
     embedding_work,
     generate_work,
-    prefill_work,
     radio_energy_j,
-    resident_bytes,
     score_work,
-    spec_from_config,
     training_work,
 )
 from fedsim.sim.devices.population import server_profile
@@ -44,68 +36,18 @@ PROFILE = dataclasses.replace(
 )
 
 
-def test_parameters_of_a_tiny_model_counted_by_hand():
-    assert TINY.num_parameters == 208
-    assert TINY.block_parameters == 188
-    assert dataclasses.replace(TINY, tied=False).num_parameters == 228
-    assert dataclasses.replace(TINY, qkv_bias=True).num_parameters == 208 + 2 * (4 + 2 + 2)
-    assert TINY.kv_bytes_per_token == 2 * 2 * 1 * 2 * 2
-    assert TINY.attention_flop_per_pair == 4 * 2 * 2 * 2
-
-
-@pytest.mark.parametrize(
-    ("name", "num_parameters"),
-    [
-        ("Qwen2.5-0.5B", 494_032_768),
-        ("Qwen2.5-1.5B", 1_543_714_304),
-        ("Qwen2.5-3B", 3_085_938_688),
-        ("Qwen2.5-7B", 7_615_616_512),
-        ("Qwen2.5-Math-1.5B", 1_543_714_304),
-        ("Qwen2.5-Math-7B", 7_615_616_512),
-        ("TinyLlama-1.1B", 1_100_048_384),
-        ("Llama-3.2-1B", 1_235_814_400),
-    ],
-)
-def test_architecture_presets_have_the_published_number_of_parameters(name, num_parameters):
-    assert architecture(name).num_parameters == num_parameters
-
-
-def test_unknown_architecture_names_the_nearest_one():
-    with pytest.raises(ScenarioError, match=r"did you mean 'Qwen2.5-Math-7B'"):
-        architecture("Qwen2.5-Maths-7B")
-
-
-def test_config_of_another_family_or_without_a_key_is_refused():
-    with pytest.raises(ModelFileError, match="'gpt2'"):
-        spec_from_config({"model_type": "gpt2"})
-    with pytest.raises(ModelFileError, match="num_hidden_layers"):
-        spec_from_config({"model_type": "llama", "hidden_size": 8, "num_attention_heads": 2})
-
-
-def test_missing_key_value_heads_mean_one_per_head():
-    config = {
-        "model_type": "llama", "hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1,
-        "intermediate_size": 16, "vocab_size": 10,
-    }  # fmt: skip
-    spec = spec_from_config(config)
-    assert (spec.num_kv_heads, spec.head_dim, spec.tied, spec.qkv_bias) == (2, 4, False, False)
-    assert (
-        spec_from_config(config | {"attention_bias": True}).num_parameters == spec.num_parameters + 3 * 8 + 8
-    )
-
-
-def test_prefill_by_hand():
+def test_reading_a_prompt_by_hand():
     # 3 tokens: 2*188*3 linear, 2*20 logits at one position, 32 * (1 + 2 + 3) attention; 2*208 weights, 3*16
-    # cache.
-    assert prefill_work(TINY, 3) == Work(1128 + 40 + 192, 416 + 48)
-    assert prefill_work(TINY, 0) == NO_WORK
+    # cache. The prompt's pass gives the first token.
+    assert generate_work(TINY, [3], [[1] * 5]) == Work(1128 + 40 + 192, 416 + 48)
+    assert generate_work(TINY, [0], [[]]) == NO_WORK
 
 
-def test_decode_by_hand():
+def test_decoding_by_hand():
     # 3 new tokens after 4: two steps with contexts 5 and 6; per row 2*(376 + 40) + 32*11, cache 16*11.
-    assert decode_work(TINY, 4, 3) == Work(832 + 352, 2 * 416 + 176)
-    assert decode_work(TINY, 4, 3, rows=5) == Work(5 * (832 + 352), 2 * 416 + 5 * 176)
-    assert decode_work(TINY, 4, 1, rows=5) == NO_WORK  # the prefill gave the only token
+    prompt = generate_work(TINY, [4], [[1]])
+    assert generate_work(TINY, [4], [[3]]) == prompt + Work(832 + 352, 2 * 416 + 176)
+    assert generate_work(TINY, [4], [[3] * 5]) == prompt + Work(5 * (832 + 352), 2 * 416 + 5 * 176)
 
 
 def test_scoring_by_hand():
@@ -133,12 +75,6 @@ def test_texts_that_are_embedded_together_do_not_see_each_other():
     assert both == Work(2 * alone.flop, alone.memory_bytes)  # the weights are read once
 
 
-@given(st.integers(1, 50), st.integers(1, 50), st.integers(1, 9))
-def test_one_prompt_with_equal_answers_is_prefill_plus_decoding(prompt, new, rows):
-    total = prefill_work(TINY, prompt) + decode_work(TINY, prompt, new, rows)
-    assert generate_work(TINY, [prompt], [[new] * rows]) == total
-
-
 def test_a_batch_reads_the_weights_once_per_step_of_its_longest_row():
     apart = generate_work(TINY, [4], [[3, 7]]) + generate_work(TINY, [6], [[5]])
     together = generate_work(TINY, [4, 6], [[3, 7], [5]])
@@ -155,10 +91,13 @@ def test_roofline_takes_the_slower_of_arithmetic_and_memory():
 def test_decoding_is_bound_by_memory_and_a_long_prefill_by_arithmetic():
     spec, gpu = architecture("Qwen2.5-7B"), server_profile(ServerConfig())
     # 16 GB of weights at 0.8 * 2039 GB/s: near 9 ms a token, the figure one sees on such a device.
-    decoding_s = duration_s(gpu, decode_work(spec, 100, 101)) - gpu.overhead_s
-    assert decoding_s / 100 == pytest.approx(spec.weight_bytes / (0.8 * 2039e9), rel=0.02)
-    reading_s = duration_s(gpu, prefill_work(spec, 4000)) - gpu.overhead_s
-    assert reading_s == pytest.approx(prefill_work(spec, 4000).flop / (0.4 * 312e12))
+    read, answered = generate_work(spec, [100], [[1]]), generate_work(spec, [100], [[101]])
+    decoding = Work(answered.flop - read.flop, answered.memory_bytes - read.memory_bytes)
+    assert (duration_s(gpu, decoding) - gpu.overhead_s) / 100 == pytest.approx(
+        spec.weight_bytes / (0.8 * 2039e9), rel=0.02
+    )
+    reading = generate_work(spec, [4000], [[1]])
+    assert duration_s(gpu, reading) - gpu.overhead_s == pytest.approx(reading.flop / (0.4 * 312e12))
 
 
 def test_compute_jitter_is_keyed_and_has_mean_one():
@@ -175,7 +114,3 @@ def test_energy_is_power_times_time_and_radio_per_byte():
     )
     assert compute_energy_j(phone, 3.0) == 15.0
     assert radio_energy_j(phone, 1e6, 5e5) == pytest.approx(2.5)
-
-
-def test_resident_memory_is_weights_and_cache():
-    assert resident_bytes(TINY, 10) == 416 + 160

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from fedsim.sim.devices.availability import availability, expected_share
-from fedsim.sim.devices.config import AvailabilityConfig
+from fedsim.sim.devices.availability_config import AvailabilityConfig
 from fedsim.sim.devices.cycles import Hourly, SkewedCosine
 from fedsim.sim.devices.sessions import Daily
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsim.sim.devices.availability import availability, expected_share
-from fedsim.sim.devices.config import PhonesConfig
+from fedsim.sim.devices.availability_config import PhonesConfig
 from fedsim.sim.devices.phones import (
     MEAN_GAP_S,
     MEAN_SESSION_S,

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from fedsim.sim.devices.availability import AlwaysOn, availability, expected_share
-from fedsim.sim.devices.config import AvailabilityConfig
+from fedsim.sim.devices.availability import availability, expected_share
+from fedsim.sim.devices.availability_config import AvailabilityConfig
 from fedsim.sim.devices.outages import Membership, Outages
-from fedsim.sim.devices.presence import AllOf, spans
+from fedsim.sim.devices.presence import AllOf, AlwaysOn
 from tests.samples.worlds import Timetable
 
 SETTINGS = TypeAdapter(AvailabilityConfig)
@@ -159,4 +159,4 @@ def test_a_stay_begins_when_the_device_joins():
 
 
 def test_spans_of_an_empty_stretch_are_none():
-    assert spans(AlwaysOn(), 0, 5.0, 5.0) == []
+    assert AlwaysOn().intervals(0, 5.0, 5.0) == []

@@ -15,8 +15,10 @@ from fedsim.errors import Deadlock, ScenarioError
 from fedsim.scenario.docs import scenario_page
 from fedsim.scenario.read import scenario_from
 from fedsim.sim import clock
-from fedsim.sim.devices.availability import AlwaysOn, Sessions, availability
-from fedsim.sim.devices.config import AvailabilityConfig
+from fedsim.sim.devices.availability import availability
+from fedsim.sim.devices.availability_config import AvailabilityConfig
+from fedsim.sim.devices.presence import AlwaysOn
+from fedsim.sim.devices.sessions import Sessions
 from fedsim.sim.faults.config import FaultConfig
 from fedsim.sim.faults.plan import Faults, Window, WithCrashes
 from fedsim.sim.faults.windows import AnyOf

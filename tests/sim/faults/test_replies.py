@@ -8,7 +8,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from fedsim.sim.faults.config import FaultConfig
-from fedsim.sim.faults.plan import Faults, ReplyFault
+from fedsim.sim.faults.plan import Faults
+from fedsim.sim.faults.replies import ReplyFault
 from fedsim.sim.network import wire
 
 SETTINGS = TypeAdapter(list[FaultConfig])

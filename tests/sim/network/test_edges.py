@@ -14,7 +14,7 @@ from fedsim.experiment.build import edges_of
 from fedsim.scenario.read import read_scenario, scenario_from
 from fedsim.sim import streams
 from fedsim.sim.network.config import NetworkConfig
-from fedsim.sim.network.edges import EdgesConfig, edge_tree, edges_from_graph
+from fedsim.sim.network.edges import EdgesConfig, edge_tree
 from tests.samples.worlds import ROUND
 
 LINK = {"up": "8 Mbit/s", "down": "16 Mbit/s"}
@@ -115,20 +115,16 @@ def graph():
     return drawn
 
 
-def test_a_graph_of_networkx_is_the_tree_that_its_arcs_draw():
+def test_a_graphml_file_beside_its_scenario_is_the_tree_that_its_arcs_draw(tmp_path):
     expected = config(
         west={**LINK, "rtt": "20 ms", "classes": ["phone", "laptop"], "parent": "core"},
         office={**LINK, "clients": [1, 3], "share": 0.25},
         core={"up": "1 Gbit/s", "down": "unlimited"},
     )
-    assert edges_from_graph(graph()).edges == expected.edges
-
-
-def test_a_graphml_file_lies_beside_its_scenario(tmp_path):
     nx.write_graphml(graph(), tmp_path / "tree.graphml")
     classes = ["phone", "phone", "laptop", "phone"]
     from_file = edge_tree(config(file="tree.graphml"), 0, classes, tmp_path)
-    assert from_file.edges == edges_from_graph(graph()).edges
+    assert from_file.edges == expected.edges
     assert from_file.homes[1] == from_file.homes[3] == "office"
     (tmp_path / "run.yaml").write_text(
         "name: x\nstop: {updates: 1}\nprotocol: fedgrpo\nclients: {phone: 3, laptop: 1}\n"

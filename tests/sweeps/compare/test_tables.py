@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsim.errors import RunFolderError
-from fedsim.records.source import code_fingerprint
+from fedsim.records.provenance import code_fingerprint
 from fedsim.sweeps.compare.tables import aggregate, gain, show, table, wasted_share, write_comparison
 from fedsim.sweeps.stats import interval, paired
 

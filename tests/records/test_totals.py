@@ -3,7 +3,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.records.exact_sum import ExactSum
+from fedsim.records.totals import ExactSum
 
 FLOATS = st.floats(-1e200, 1e200) | st.floats(-1.0, 1.0)
 
