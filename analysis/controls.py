@@ -23,8 +23,7 @@ from fedsim.config.units import format_bytes, format_seconds
 from fedsim.errors import RunFolderError
 from fedsim.records.run_folder import MANIFEST, write_atomically
 from fedsim.sweeps.compare.tables import gain, show
-from fedsim.sweeps.quantiles import QUANTILES, show_quantiles
-from fedsim.sweeps.stats import Interval, interval, paired
+from fedsim.sweeps.stats import QUANTILES, Interval, interval, paired, show_quantiles
 
 Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 """Summaries by variant, in the order of the seeds."""

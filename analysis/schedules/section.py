@@ -143,10 +143,10 @@ def _times(family: Family) -> Iterator[str]:
         "mean over the seeds in which both came there, 95% Student-t on logarithms. A seed in which only one came there is a "
         "bound (`<`: the reference never did, `>`: this one never did)."
     )
-    yield from ["", *schedule_tables.ratio_table(family, "at_s"), ""]
+    yield from ["", *schedule_tables.ratio_table(family, "virtual_s"), ""]
     yield from head("variant", *(f"seed {run.seed}, full gain" for run in reference))
     for name in schedule_tables.compared_with_reference(family):
-        found = ratios(family.runs[name], reference, 1.0, "at_s")
+        found = ratios(family.runs[name], reference, 1.0, "virtual_s")
         yield row([name, *("no gain" if one is None else str(one) for one in found)])
 
 
@@ -179,7 +179,7 @@ def _verdict(family: Family) -> Iterator[str]:
 
 def _judged(ours: Sequence[ScheduleRun], theirs: Sequence[ScheduleRun]) -> str:
     """Whether it is half of the time: in the mean of at least `ENOUGH_SEEDS` seeds, with an interval below 1."""
-    found = [one for one in ratios(ours, theirs, 1.0, "at_s") if one is not None]
+    found = [one for one in ratios(ours, theirs, 1.0, "virtual_s") if one is not None]
     if not found:
         return "no seed can be judged, so NOT met."
     exact, whole = geometric(found), passages.bound(found)
@@ -224,7 +224,7 @@ def _made_of(family: Family, name: str) -> str:
     """The ratio's two factors at the largest share that every seed of both reached."""
     ours, theirs = family.runs[name], family.runs[family.reference]
     for share in reversed(SHARES):
-        times, works = (ratios(ours, theirs, share, amount) for amount in ("at_s", "trained"))
+        times, works = (ratios(ours, theirs, share, amount) for amount in ("virtual_s", "trained"))
         known = [one for one in times if one is not None]
         if known and all(one.sense == "=" for one in known):
             each = passages.s_per_trained_ratios(ours, theirs, share)
