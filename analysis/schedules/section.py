@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from analysis import provenance
-from analysis.finished import Compared, head, listed, mean, read, row
+from analysis.finished import Compared, format_list, head, mean, read, row
 from analysis.schedules import passages
 from analysis.schedules import tables as schedule_tables
 from analysis.schedules.passages import SHARES, geometric, ratios, shown
@@ -156,9 +156,9 @@ def _left_out(seeds: Sequence[int], total: int) -> str:
     which = (
         "every seed"
         if len(seeds) == total
-        else f"seed {listed(seeds)}"
+        else f"seed {format_list(seeds)}"
         if len(seeds) == 1
-        else f"seeds {listed(seeds)}"
+        else f"seeds {format_list(seeds)}"
     )
     return f"Left out: {which}, where that is less than {passages.NOISE_FACTOR:g} standard errors of a look, so noise."
 

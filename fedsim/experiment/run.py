@@ -197,7 +197,7 @@ def privacy_of(play: Play) -> dict[str, Any] | None:
     return reward_ledger.statement(
         boundary.variant,
         boundary.is_private,
-        boundary.says,
+        boundary.description,
         play.noises(),
         evaluator_promise(play.scenario),
         any(play.cast.data.trusted),

@@ -35,13 +35,13 @@ class Boundary:
         variant: its name.
         replies: the kinds of message that may go up, for each kind that came down.
         is_private: whether every one of them carries registered scalars and nothing else.
-        says: the same for people.
+        description: the same for people.
     """
 
     variant: WireVariant
     replies: Mapping[type[wire.Message], tuple[type[wire.Message], ...]]
     is_private: bool
-    says: str
+    description: str
 
 
 _PROBES: Mapping[type[wire.Message], tuple[type[wire.Message], ...]] = {
