@@ -18,13 +18,12 @@ import numpy as np
 
 from analysis import overhead as overhead_page
 from analysis import planted
-from analysis.finished import Compared, head, listed, named, provenance, read, row
+from analysis.finished import Compared, format_list, head, named, provenance, read, row
 from fedsim.config.units import format_bytes, format_seconds
 from fedsim.errors import RunFolderError
 from fedsim.records.run_folder import MANIFEST, write_atomically
-from fedsim.sweeps.compare.tables import gain, show
-from fedsim.sweeps.quantiles import QUANTILES, show_quantiles
-from fedsim.sweeps.stats import Interval, interval, paired
+from fedsim.sweeps.compare.tables import gain, show, wasted_share
+from fedsim.sweeps.stats import QUANTILES, Interval, interval, paired, show_quantiles
 
 Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 """Summaries by variant, in the order of the seeds."""
@@ -71,7 +70,7 @@ def _page(compared: Compared, clients: Mapping[str, Any], manifest: Mapping[str,
         "Schedules, losses, hostile experts, privacy and leakage: [learning_evidence.md](learning_evidence.md).",
         "",
         "Written by `make evidence` from finished runs; no number here is typed by hand. "
-        f"{len(seeds)} seeds ({listed(seeds)}); a seed redraws partition, model training and sampling. "
+        f"{len(seeds)} seeds ({format_list(seeds)}); a seed redraws partition, model training and sampling. "
         f"Accuracies are on {first['accuracy']['num_questions']} test questions that no setting was chosen on. "
         "Intervals are 95% Student-t over seeds; differences are paired by seed.",
         "",
@@ -252,10 +251,9 @@ CLAIMS: tuple[Claim, ...] = (
 
 def _methods(runs: Runs, names: Sequence[str]) -> list[str]:
     reference = "fedgrpo-tuned" if names and names[0].endswith("-tuned") else "fedgrpo"
-    lines = [
-        "| method | greedy, start | greedy, end | gain | minus FedGRPO (floored) | pass@1, end | pass@8, end |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    lines = head(
+        "method", "greedy, start", "greedy, end", "gain", "minus FedGRPO (floored)", "pass@1, end", "pass@8, end"
+    )  # fmt: skip
     for name in names:
         accuracy = [run["accuracy"] for run in runs[name]]
         against = (
@@ -272,21 +270,18 @@ def _methods(runs: Runs, names: Sequence[str]) -> list[str]:
             show(interval([one["pass_at_1"]["final"] for one in accuracy])),
             show(interval([one["pass_at_8"]["final"] for one in accuracy])),
         ]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append(row(cells))
     return lines
 
 
 def _costs(runs: Runs, names: Sequence[str]) -> list[str]:
-    lines = [
-        "| method | uplink, paper's account | wire, up | wire, down | of it wasted | requests ok / all | virtual time | "
-        "staleness | reward AUC |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    lines = head(
+        "method", "uplink, paper's account", "wire, up", "wire, down", "of it wasted", "requests ok / all", "virtual time",
+        "staleness", "reward AUC",
+    )  # fmt: skip
     for name in names:
         found = runs[name]
-        wire = [run["bytes"]["wire"]["uplink"] + run["bytes"]["wire"]["downlink"] for run in found]
-        useful = [run["bytes"]["by_fate"]["useful"] for run in found]
-        wasted = [1 - good / all_ if all_ else None for good, all_ in zip(useful, wire, strict=True)]
+        wasted = [wasted_share(run) for run in found]
         aucs = [
             value
             for run in found
@@ -308,7 +303,7 @@ def _costs(runs: Runs, names: Sequence[str]) -> list[str]:
             else f"{np.mean([r['staleness']['mean'] for r in found]):.2f}",
             f"{np.mean(aucs):.3f}" if aucs else "",
         ]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append(row(cells))
     return lines
 
 

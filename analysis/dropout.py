@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.finished import Compared, listed, mean, provenance, read
+from analysis.finished import Compared, format_list, head, mean, provenance, read, row
 from fedsim.errors import RunFolderError
 from fedsim.records.run import load
 from fedsim.records.run_folder import write_atomically
@@ -36,14 +36,14 @@ def _page(policies: Compared, dropout: Compared) -> list[str]:
         "",
         "## The policy, chosen on validation questions",
         "",
-        f"`fedsim compare {policies.name}`, seeds {listed(policies.seeds)}, code of {policies.made_by}. These runs never look "
-        "at a test question.",
+        f"`fedsim compare {policies.name}`, seeds {format_list(policies.seeds)}, code of {policies.made_by}. These runs never "
+        "look at a test question.",
         "",
         *_policies(policies),
         "",
         "## What is lost",
         "",
-        f"`fedsim compare {dropout.name}`, seeds {listed(dropout.seeds)}, code of {dropout.made_by}. Greedy accuracy on "
+        f"`fedsim compare {dropout.name}`, seeds {format_list(dropout.seeds)}, code of {dropout.made_by}. Greedy accuracy on "
         f"{_first(dropout)['accuracy']['num_questions']} test questions.",
         "",
         *_losses(dropout),
@@ -60,36 +60,32 @@ def _page(policies: Compared, dropout: Compared) -> list[str]:
     ]
 
 
+_LOSSES = ("updates", "rewards that came", "groups lost", "wasted bytes")
+
+
 def _policies(compared: Compared) -> Iterator[str]:
-    yield "| policy | validation, end | updates | rewards that came | groups lost | wasted bytes |"
-    yield "|---|---|---|---|---|---|"
+    yield from head("policy", "validation, end", *_LOSSES)
     for name, runs in compared.summaries.items():
-        cells = [
-            name,
-            show(interval([run["validation"]["greedy"]["final"] for run in runs])),
-            f"{mean([run['updates'] for run in runs]):.0f}",
-            f"{mean([_came(run) for run in runs]):.1%}",
-            f"{mean([_groups_lost(run) for run in runs]):.1%}",
-            f"{mean([wasted_share(run) or 0.0 for run in runs]):.1%}",
-        ]
-        yield "| " + " | ".join(cells) + " |"
+        end = interval([run["validation"]["greedy"]["final"] for run in runs])
+        yield row([name, show(end), *_loss_cells(runs)])
 
 
 def _losses(compared: Compared) -> Iterator[str]:
     reference = next(iter(compared.summaries.values()))
-    yield "| variant | greedy, end | minus first | updates | rewards that came | groups lost | wasted bytes |"
-    yield "|---|---|---|---|---|---|---|"
+    yield from head("variant", "greedy, end", "minus first", *_LOSSES)
     for name, runs in compared.summaries.items():
-        cells = [
-            name,
-            show(interval(_greedy(runs))),
-            "" if runs is reference else show(paired(_greedy(runs), _greedy(reference)), signed=True),
-            f"{mean([run['updates'] for run in runs]):.0f}",
-            f"{mean([_came(run) for run in runs]):.1%}",
-            f"{mean([_groups_lost(run) for run in runs]):.1%}",
-            f"{mean([wasted_share(run) or 0.0 for run in runs]):.1%}",
-        ]
-        yield "| " + " | ".join(cells) + " |"
+        minus = "" if runs is reference else show(paired(_greedy(runs), _greedy(reference)), signed=True)
+        yield row([name, show(interval(_greedy(runs))), minus, *_loss_cells(runs)])
+
+
+def _loss_cells(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of ``_LOSSES``, means over the runs."""
+    return [
+        f"{mean([run['updates'] for run in runs]):.0f}",
+        f"{mean([_came(run) for run in runs]):.1%}",
+        f"{mean([_groups_lost(run) for run in runs]):.1%}",
+        f"{mean([wasted_share(run) or 0.0 for run in runs]):.1%}",
+    ]
 
 
 def _verdict(compared: Compared) -> Iterator[str]:
@@ -130,8 +126,7 @@ def _share_of_gain(compared: Compared) -> Iterator[str]:
 def _by_domain(compared: Compared) -> Iterator[str]:
     names = list(compared.summaries)
     domains = list(_first(compared)["accuracy"]["by_domain"])
-    yield "| domain | " + " | ".join(f"{name}: accuracy, lost" for name in names) + " |"
-    yield "|---" * (len(names) + 1) + "|"
+    yield from head("domain", *(f"{name}: accuracy, lost" for name in names))
     lost = {name: _lost_by_domain(compared.folders[name]) for name in names}
     for domain in domains:
         reference = _final(compared.summaries[names[0]], domain)
@@ -139,7 +134,7 @@ def _by_domain(compared: Compared) -> Iterator[str]:
         for name in names[1:]:
             change: Interval = paired(_final(compared.summaries[name], domain), reference)
             cells.append(f"{show(change, signed=True)}, {lost[name].get(domain, 0.0):.1%}")
-        yield f"| {domain} | " + " | ".join(cells) + " |"
+        yield row([domain, *cells])
 
 
 def _lost_by_domain(folders: Sequence[Path]) -> dict[str, float]:

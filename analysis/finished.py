@@ -120,7 +120,7 @@ def mean(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
 
 
-def listed(seeds: Sequence[int]) -> str:
+def format_list(seeds: Sequence[int]) -> str:
     """Seeds for people: ``0, 1, 2``."""
     return ", ".join(map(str, seeds))
 

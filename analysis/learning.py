@@ -141,8 +141,8 @@ def _parser() -> _Parser:
     parser = _Parser(prog="python -m analysis.learning", description="Write a page from finished runs.")
     add = parser.add_argument
 
-    def add_many(option: str, dest: str, says: str) -> None:
-        add(option, dest=dest, nargs="+", type=Path, default=[], metavar="FOLDER", help=says)
+    def add_many(option: str, dest: str, description: str) -> None:
+        add(option, dest=dest, nargs="+", type=Path, default=[], metavar="FOLDER", help=description)
 
     add_many("--async", "schedules", "comparisons of schedules")
     add_many("--async-tune", "tuning", "where their settings were chosen")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.finished import commit
+from analysis.finished import commit, format_list, head, row
 from fedsim.config.units import format_bytes, format_seconds
 from fedsim.records.run_folder import MANIFEST
 from fedsim.sweeps.compare.tables import MEDIAN, PRIVACY
@@ -32,7 +32,7 @@ def lines(folder: Path) -> list[str]:
     return [
         "## Communication compared",
         "",
-        f"`fedsim compare {comparison['name']}`, seeds {', '.join(map(str, comparison['seeds']))}, "
+        f"`fedsim compare {comparison['name']}`, seeds {format_list(comparison['seeds'])}, "
         f"code of {commit(manifest)}. All variants meet the same devices, presence, links and questions.",
         "",
         f"What was tuned: {_tuned(folder, comparison)}",
@@ -64,8 +64,7 @@ def _to_target(folder: Path, comparison: Mapping[str, Any]) -> Iterator[str]:
         return
     yield f"Validation greedy accuracy {target:.3f} ({comparison['target_origin']}). {MEDIAN}"
     yield ""
-    yield "| method | reached | wire, both ways | virtual time | updates |"
-    yield "|---|---|---|---|---|"
+    yield from head("method", "reached", "wire, both ways", "virtual time", "updates")
     for variant in comparison["variants"]:
         runs = [run for run in comparison["runs"] if run["variant"] == variant["name"]]
         ways = [way for run in runs if (way := way_to(folder / run["folder"], target)) is not None]
@@ -81,7 +80,7 @@ def _to_target(folder: Path, comparison: Mapping[str, Any]) -> Iterator[str]:
             "" if duration_s is None else format_seconds(duration_s),
             "" if updates is None else f"{updates:.0f}",
         ]
-        yield "| " + " | ".join(cells) + " |"
+        yield row(cells)
 
 
 def _client_training(comparison: Mapping[str, Any]) -> Iterator[str]:
@@ -102,10 +101,8 @@ def _client_training(comparison: Mapping[str, Any]) -> Iterator[str]:
         "the clients. Variants that are not listed train none."
     )
     yield ""
-    yield "| method | slowest client | device seconds | energy |"
-    yield "|---|---|---|---|"
-    for cells in rows:
-        yield "| " + " | ".join(cells) + " |"
+    yield from head("method", "slowest client", "device seconds", "energy")
+    yield from map(row, rows)
 
 
 def _energy(amount_j: float) -> str:
@@ -126,11 +123,10 @@ def _privacy(folder: Path, comparison: Mapping[str, Any]) -> Iterator[str]:
         "The noise is the largest and smallest over clients and seeds."
     )
     yield ""
-    yield "| method | mechanism | epsilon | delta | noise | releases | malformed rows |"
-    yield "|---|---|---|---|---|---|---|"
+    yield from head("method", "mechanism", "epsilon", "delta", "noise", "releases", "malformed rows")
     for variant, entries in releases.items():
         cells = _ledger_cells(entries) if entries else ["no client made rows", *[""] * 5]
-        yield "| " + " | ".join([variant, *cells]) + " |"
+        yield row([variant, *cells])
 
 
 def _ledger_cells(entries: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -166,10 +162,8 @@ def _values(folder: Path, comparison: Mapping[str, Any]) -> Iterator[str]:
         return
     yield "The grid was not run for this page; these are the file's own values."
     yield ""
-    yield "| method | key | value |"
-    yield "|---|---|---|"
+    yield from head("method", "key", "value")
     for variant in comparison["variants"]:
         tuned = variant["tuned"]
-        yield f"| {variant['name']} | " + (
-            "not tuned | |" if tuned is None else f"{tuned['key']} | {tuned['value']:g} |"
-        )
+        cells = ["not tuned", ""] if tuned is None else [tuned["key"], f"{tuned['value']:g}"]
+        yield row([variant["name"], *cells])

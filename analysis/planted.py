@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.finished import head, listed, read, row
+from analysis.finished import format_list, head, read, row
 from fedsim.errors import InputError, RunFolderError
 from fedsim.experiment import components
 from fedsim.progress import SilentProgress
@@ -205,7 +205,7 @@ def lines(folder: Path, made_by: str) -> Iterator[str]:
         "Half of each domain's operand classes are mostly wrong in the public corpus on purpose, always in the same way. "
         f"{_span(some, 'num_corrupted')} of the {total} test questions are of these classes (the corrupted half), the others "
         f"are the clean half. Greedy accuracy; `fedsim compare {document['name']}`, code of {document['made_by']}, seeds "
-        f"{listed(document['seeds'])}, and by seed in this order."
+        f"{format_list(document['seeds'])}, and by seed in this order."
     )
     if document["made_by"] != made_by:
         yield f"These are other runs than those of the tables above ({made_by}), whose accuracies differ from theirs."

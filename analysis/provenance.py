@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from analysis.finished import Compared, listed
+from analysis.finished import Compared, format_list
 
 ENOUGH_SEEDS = 3
 """With fewer, a Student-t interval is so wide (12.7 standard errors for two seeds) that hardly anything is told apart."""
@@ -14,7 +14,7 @@ ENOUGH_SEEDS = 3
 def made(compared: Compared) -> str:
     """The runs of a comparison, in one sentence or two."""
     return (
-        f"`fedsim compare {compared.name}`, seeds {listed(compared.seeds)}, code of {compared.made_by}. "
+        f"`fedsim compare {compared.name}`, seeds {format_list(compared.seeds)}, code of {compared.made_by}. "
         + settings(compared.tuned)
     ).strip()
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.ledger import Claim, Paired, report, wall_s
-from fedsim.sweeps.cores import num_cores
+from fedsim.processes.cores import num_cores
 
 ROUNDS = 2
 BOUND = 1.7

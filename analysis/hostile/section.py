@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from analysis import provenance
-from analysis.finished import head, listed, row
+from analysis.finished import format_list, head, row
 from analysis.hostile.detection import detection_lines
 from analysis.hostile.noise import noise_lines
 from analysis.hostile.runs import MEASURES, NOISE_FACTOR, PLAIN, HostileGrid, Level, retained
@@ -39,7 +39,7 @@ def _made(grid: HostileGrid) -> Iterator[str]:
     cells = Counter(len(grid.seeds_of(rule, level)) for rule in grid.rules for level in grid.levels)
     counted = ", ".join(f"{cells[size]} with {size}" for size in sorted(cells, reverse=True))
     yield (
-        f"`fedsim stress {', '.join(dict.fromkeys(grid.names))}`, seeds {listed(grid.seeds)}, code of {grid.made_by}; "
+        f"`fedsim stress {', '.join(dict.fromkeys(grid.names))}`, seeds {format_list(grid.seeds)}, code of {grid.made_by}; "
         f"{grid.num_clients} clients. Cells of {len(grid.rules)} rules x {len(grid.levels)} levels by their number of seeds: "
         f"{counted}."
     )

@@ -13,8 +13,7 @@ from analysis.finished import Compared, head, mean, row
 from fedsim.config.units import format_seconds
 from fedsim.records.run import load
 from fedsim.sweeps.compare.tables import show
-from fedsim.sweeps.quantiles import QUANTILES, show_quantiles
-from fedsim.sweeps.stats import Interval, interval, paired
+from fedsim.sweeps.stats import QUANTILES, Interval, interval, paired, show_quantiles
 
 WANTED_SEEDS = 3
 RATIOS = ("effective_share", "clip_fraction", "divergence", "truncated_share", "mean_ratio")

@@ -9,16 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.provenance import ENOUGH_SEEDS
-from analysis.schedules.runs import Family, Look, ScheduleRun, at_most
+from analysis.schedules.runs import Family, ScheduleRun, at_most
 from fedsim.figures.labels import figure_with_footer, method_style
 from fedsim.figures.style import byte_scale, light_grid, styled, time_scale
+from fedsim.sweeps.compare.target import Look
 from fedsim.sweeps.stats import Interval, interval
 
 _POINTS = 80  # of a curve's grid
 _ROW_IN = 2.5
 
 _COSTS: tuple[tuple[str, Callable[[Look], float], Callable[[float], tuple[float, str]]], ...] = (
-    ("virtual time", lambda look: look.at_s, time_scale),
+    ("virtual time", lambda look: look.virtual_s, time_scale),
     ("wire, both ways", lambda look: look.wire_bytes, byte_scale),
 )
 

@@ -20,25 +20,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from analysis.schedules.runs import Look, ScheduleRun
+from analysis.schedules.runs import ScheduleRun
 from fedsim.sweeps.compare.tables import show
+from fedsim.sweeps.compare.target import Way, way_along
 from fedsim.sweeps.stats import Interval, interval
 
-Amount = Literal["at_s", "wire_bytes", "trained"]
+Amount = Literal["virtual_s", "wire_bytes", "trained"]
 Sense = Literal["=", "<", ">"]
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 
 NOISE_FACTOR = 2.0
 """How many standard errors of a look the reference has to gain."""
-
-
-@dataclass(frozen=True, slots=True)
-class Passage:
-    """The first look at or above a target; the last look where there is none."""
-
-    reached: bool
-    look: Look
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +69,12 @@ def climbs(run: ScheduleRun) -> bool:
     return whole is not None and whole > max(0.0, NOISE_FACTOR * noise(run))
 
 
-def passage(run: ScheduleRun, climb: float) -> Passage | None:
+def passage(run: ScheduleRun, climb: float) -> Way | None:
     """When a run first stands ``climb`` above its start; None for one that was never looked at."""
-    if not run.looks:
-        return None
-    target = run.looks[0].greedy + climb
-    found = next((look for look in run.looks if look.greedy >= target - 1e-12), None)
-    return Passage(found is not None, found or run.looks[-1])
+    return way_along(run.looks, run.looks[0].greedy + climb - 1e-12) if run.looks else None
 
 
-def ratio(ours: Passage | None, theirs: Passage | None, amount: Amount) -> Ratio | None:
+def ratio(ours: Way | None, theirs: Way | None, amount: Amount) -> Ratio | None:
     """Ours over theirs; None if neither came there, or if one is nothing."""
     if ours is None or theirs is None or not (ours.reached or theirs.reached):
         return None
@@ -114,7 +103,7 @@ def s_per_trained_ratios(
     ours: Sequence[ScheduleRun], theirs: Sequence[ScheduleRun], share: float
 ) -> list[Ratio | None]:
     """Ratios of the seconds that a trained question took on the way to the target, where both came there."""
-    times, works = (ratios(ours, theirs, share, amount) for amount in ("at_s", "trained"))
+    times, works = (ratios(ours, theirs, share, amount) for amount in ("virtual_s", "trained"))
     return [
         Ratio(time.value / work.value, "=") if time and work and time.sense == work.sense == "=" else None
         for time, work in zip(times, works, strict=True)

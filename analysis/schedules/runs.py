@@ -18,22 +18,10 @@ from analysis.finished import Compared
 from fedsim.records.rows import SERVER_ID
 from fedsim.records.run import Run, load
 from fedsim.sweeps.compare.tables import wasted_share
+from fedsim.sweeps.compare.target import Look, looks_of
 from fedsim.sweeps.stats import interval
 
 _BESIDE = ("setup", "probe", "cancel", "control")  # requests that ask for nothing to learn from
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """One look at the validation questions, and what had been spent by then.
-
-    ``trained`` counts the questions (of averaging: the modules) in all steps so far; ``wire_bytes`` are both ways.
-    """
-
-    at_s: float
-    wire_bytes: float
-    trained: float
-    greedy: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +174,7 @@ def reduced(run: Run, seed: int) -> ScheduleRun:
     return ScheduleRun(
         seed=seed,
         summary=run.summary,
-        looks=_looks(run),
+        looks=looks_of(run.metrics, run.updates["num_groups"].to_list()),
         server_idle=1 - _busy(run.computes.filter(pl.col("client_id") == SERVER_ID), end_s) / end_s
         if end_s
         else 0.0,
@@ -195,24 +183,6 @@ def reduced(run: Run, seed: int) -> ScheduleRun:
         under_way_s=_under_way_s(run),
         stale_share=_stale_share(run),
         trained=int(run.updates["num_groups"].sum()),
-    )
-
-
-def _looks(run: Run) -> tuple[Look, ...]:
-    sizes = zip(run.updates["policy_version"].to_list(), run.updates["num_groups"].to_list(), strict=True)
-    trained, so_far = {0: 0}, 0
-    for version, size in sizes:
-        so_far += size
-        trained[version] = so_far
-    found = run.metrics.filter((pl.col("event") == "evaluation") & (pl.col("split") == "validation"))
-    return tuple(
-        Look(
-            at_s=row["at_s"],
-            wire_bytes=row["wire_up_bytes"] + row["wire_down_bytes"],
-            trained=trained[row["policy_version"]],
-            greedy=row["greedy"],
-        )
-        for row in found.fill_nan(None).drop_nulls("greedy").iter_rows(named=True)
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from analysis import provenance
-from analysis.finished import Compared, head, listed, mean, read, row
+from analysis.finished import Compared, format_list, head, mean, read, row
 from analysis.schedules import passages
 from analysis.schedules import tables as schedule_tables
 from analysis.schedules.passages import SHARES, geometric, ratios, shown
@@ -143,10 +143,10 @@ def _times(family: Family) -> Iterator[str]:
         "mean over the seeds in which both came there, 95% Student-t on logarithms. A seed in which only one came there is a "
         "bound (`<`: the reference never did, `>`: this one never did)."
     )
-    yield from ["", *schedule_tables.ratio_table(family, "at_s"), ""]
+    yield from ["", *schedule_tables.ratio_table(family, "virtual_s"), ""]
     yield from head("variant", *(f"seed {run.seed}, full gain" for run in reference))
     for name in schedule_tables.compared_with_reference(family):
-        found = ratios(family.runs[name], reference, 1.0, "at_s")
+        found = ratios(family.runs[name], reference, 1.0, "virtual_s")
         yield row([name, *("no gain" if one is None else str(one) for one in found)])
 
 
@@ -156,9 +156,9 @@ def _left_out(seeds: Sequence[int], total: int) -> str:
     which = (
         "every seed"
         if len(seeds) == total
-        else f"seed {listed(seeds)}"
+        else f"seed {format_list(seeds)}"
         if len(seeds) == 1
-        else f"seeds {listed(seeds)}"
+        else f"seeds {format_list(seeds)}"
     )
     return f"Left out: {which}, where that is less than {passages.NOISE_FACTOR:g} standard errors of a look, so noise."
 
@@ -179,7 +179,7 @@ def _verdict(family: Family) -> Iterator[str]:
 
 def _judged(ours: Sequence[ScheduleRun], theirs: Sequence[ScheduleRun]) -> str:
     """Whether it is half of the time: in the mean of at least `ENOUGH_SEEDS` seeds, with an interval below 1."""
-    found = [one for one in ratios(ours, theirs, 1.0, "at_s") if one is not None]
+    found = [one for one in ratios(ours, theirs, 1.0, "virtual_s") if one is not None]
     if not found:
         return "no seed can be judged, so NOT met."
     exact, whole = geometric(found), passages.bound(found)
@@ -224,7 +224,7 @@ def _made_of(family: Family, name: str) -> str:
     """The ratio's two factors at the largest share that every seed of both reached."""
     ours, theirs = family.runs[name], family.runs[family.reference]
     for share in reversed(SHARES):
-        times, works = (ratios(ours, theirs, share, amount) for amount in ("at_s", "trained"))
+        times, works = (ratios(ours, theirs, share, amount) for amount in ("virtual_s", "trained"))
         known = [one for one in times if one is not None]
         if known and all(one.sense == "=" for one in known):
             each = passages.s_per_trained_ratios(ours, theirs, share)

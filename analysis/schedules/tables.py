@@ -9,8 +9,7 @@ from analysis.schedules.passages import SHARES, Amount, climbs, ratios, shown
 from analysis.schedules.runs import Family, ScheduleRun, at_most
 from fedsim.config.units import format_bytes
 from fedsim.sweeps.compare.tables import show
-from fedsim.sweeps.quantiles import QUANTILES, show_quantiles
-from fedsim.sweeps.stats import interval, paired
+from fedsim.sweeps.stats import QUANTILES, interval, paired, show_quantiles
 
 
 def ends(family: Family) -> Iterator[str]:
@@ -72,7 +71,7 @@ def ratio_table(family: Family, amount: Amount) -> Iterator[str]:
     if not any(climbs(run) for run in family.runs[family.reference]):
         return
     reference = family.runs[family.reference]
-    what = "virtual time" if amount == "at_s" else "bytes on the wire"
+    what = "virtual time" if amount == "virtual_s" else "bytes on the wire"
     yield from head(f"{what}, over `{family.reference}`", *(f"{share:g} of the gain" for share in SHARES))
     for name in compared_with_reference(family):
         yield row([name, *(shown(ratios(family.runs[name], reference, share, amount)) for share in SHARES)])
@@ -130,7 +129,7 @@ def read_off(family: Family) -> Iterator[str]:
                 ""
                 if name == family.reference
                 else show(paired(greedy[name], greedy[family.reference]), signed=True),
-                _seconds([None if look is None else look.at_s for look in looks]),
+                _seconds([None if look is None else look.virtual_s for look in looks]),
             ]
         )
 
@@ -149,7 +148,7 @@ def _staleness(runs: Sequence[ScheduleRun]) -> str:
 
 
 def _grain_s(run: ScheduleRun) -> float | None:
-    return run.looks[-1].at_s / (len(run.looks) - 1) if len(run.looks) > 1 else None
+    return run.looks[-1].virtual_s / (len(run.looks) - 1) if len(run.looks) > 1 else None
 
 
 def _percent(values: Sequence[float | None]) -> str:

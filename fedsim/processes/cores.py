@@ -1,8 +1,11 @@
-"""The processor cores that this process may use, by itself or beside other runs."""
+"""The processor cores that this process may use, and how many runs fit them: processes times threads never exceed them."""
 
 from __future__ import annotations
 
 import os
+
+BLAS = {"OPENBLAS_NUM_THREADS": "1"}
+"""numpy's products have one thread in every process of fedsim, since their bits depend on the number of threads."""
 
 
 def num_cores() -> int:
@@ -18,3 +21,13 @@ def cores_of_a_run() -> int:
     Whoever performs several states the share as ``FEDSIM_PROCESSES``.
     """
     return int(os.environ.get("FEDSIM_PROCESSES") or num_cores())
+
+
+def runs_at_once(asked: int | None, threads: int, cores: int) -> int:
+    """Runs at a time: as many as fit the cores, fewer where fewer are asked for, and at least one.
+
+    >>> runs_at_once(None, 1, cores=4), runs_at_once(3, 2, cores=4), runs_at_once(None, 8, cores=4)
+    (4, 2, 1)
+    """
+    fitting = max(1, cores // threads)
+    return fitting if asked is None else max(1, min(asked, fitting))

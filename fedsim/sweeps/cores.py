@@ -1,15 +1,13 @@
-"""How many runs at a time, and with how many threads each: processes times threads never exceed the cores."""
+"""What runs ask of the cores and of a GPU, and what their processes find of it in their environment."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fedsim.processes.cores import num_cores as num_cores
+from fedsim.processes.cores import BLAS
 from fedsim.scenario.schema import Scenario
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
-BLAS = {"OPENBLAS_NUM_THREADS": "1"}
-"""numpy's products have one thread in every process of fedsim, since their bits depend on the number of threads."""
 
 
 def threads_of(scenarios: Iterable[Scenario]) -> int:
@@ -24,16 +22,6 @@ def fit_a_gpu(scenarios: Iterable[Scenario]) -> int | None:
     """Runs that one GPU has room for; None where no run asks for one."""
     shares = [scenario.compute.gpu_share for scenario in scenarios if scenario.compute.device != "cpu"]
     return max(1, int(1 / max(shares))) if shares else None
-
-
-def at_once(asked: int | None, threads: int, cores: int) -> int:
-    """Runs at a time: as many as fit the cores, fewer where fewer are asked for, and at least one.
-
-    >>> at_once(None, threads=1, cores=4), at_once(3, threads=2, cores=4), at_once(None, threads=8, cores=4)
-    (4, 2, 1)
-    """
-    fitting = max(1, cores // threads)
-    return fitting if asked is None else max(1, min(asked, fitting))
 
 
 def environment(threads: int, share: int) -> dict[str, str]:

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from fedsim.processes.cores import num_cores, runs_at_once
 from fedsim.progress import Progress
 from fedsim.sweeps import cores
 from fedsim.sweeps.workers import Hire, Planned, Processes, Where
@@ -19,15 +20,14 @@ def hiring(where: Where, planned: Sequence[Planned], progress: Progress) -> Iter
         InputError: Ray is not installed, or there is no cluster at the address.
     """
     threads = cores.threads_of(run.scenario for run in planned)
-    num_cores = cores.num_cores()
-    at_once = cores.at_once(where.processes, threads, num_cores)
+    at_once = runs_at_once(where.processes, threads, num_cores())
     if where.ray is None:
         on_gpu = cores.fit_a_gpu(run.scenario for run in planned)
         at_once = at_once if on_gpu is None else min(at_once, on_gpu)
         if where.processes is not None and where.processes > at_once:
             progress.note(
                 f"{at_once} at a time, not {where.processes}: processes times threads ({threads}) never exceed the "
-                f"{num_cores} cores, nor shares of a GPU the GPU"
+                f"{num_cores()} cores, nor shares of a GPU the GPU"
             )
         yield lambda store: Processes(store, at_once, where.cache_dir)
         return

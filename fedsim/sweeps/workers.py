@@ -21,11 +21,12 @@ from typing import Any, Protocol, TypeVar
 
 from fedsim.errors import FedsimError
 from fedsim.processes.children import asked_to_end, end_children
+from fedsim.processes.cores import num_cores
 from fedsim.progress import Progress
 from fedsim.records.run_folder import write_atomically
 from fedsim.scenario.schema import Scenario
-from fedsim.sweeps import cores
 from fedsim.sweeps.code import remember_code
+from fedsim.sweeps.cores import environment
 
 _LOOK_S = 0.2  # how often a signal to end is looked for while nothing happens
 _LAST_WORDS_S = 10.0  # how long a process that closed its pipe may take to write its traceback
@@ -47,10 +48,6 @@ class Where:
     processes: int | None = None
     cache_dir: Path | None = None
     ray: str | None = None
-
-    def is_parallel(self) -> bool:
-        """Whether this machine may do two things at a time."""
-        return self.processes != 1 and cores.num_cores() > 1
 
 
 class Planned(Protocol):
@@ -201,8 +198,8 @@ class Processes:
             return self._idle[threads].pop()
         log = f"worker-{self._num_lasting}.log" if lasting else f"{run.key}.log"
         self._num_lasting += lasting
-        environment = os.environ | cores.environment(threads, cores.num_cores() // self._at_once)
-        process = _Process(self._store / log, environment, threads, lasting=lasting)
+        variables = os.environ | environment(threads, num_cores() // self._at_once)
+        process = _Process(self._store / log, variables, threads, lasting=lasting)
         self._selector.register(process.stdout, selectors.EVENT_READ, process)
         return process
 

@@ -21,7 +21,7 @@ from fedsim.figures.compare.bytes import FATE_COLOURS, OFFSETS, compare_bytes
 from fedsim.figures.compare.curves import compare_curves_bytes, compare_curves_time, curve
 from fedsim.figures.compare.front import compare_front, efficient
 from fedsim.figures.compare.report import COMPARISON_FIGURES, write_comparison_report
-from fedsim.figures.compare.runs import Look, SeedRun, billing_text, bounds, censored_median, reach, read
+from fedsim.figures.compare.runs import billing_text, bounds, read
 from fedsim.figures.compare.target import compare_target
 from fedsim.figures.labels import method_style, short_names, spread
 from fedsim.figures.style import save
@@ -40,14 +40,6 @@ def texts_of(figure):
 
 def drawn(folder):
     return [path.stem for path in write_comparison_report(folder) if path.suffix == ".png"]
-
-
-def a_look(greedy, spent):
-    return Look(policy_version=spent, greedy=greedy, wire_bytes=10 * spent, paper_bytes=spent, at_s=spent / 2)
-
-
-def a_run(*looks):
-    return SeedRun(seed=0, looks=looks, sent_bytes={}, gain=None, summary={})
 
 
 @pytest.fixture(scope="module")
@@ -224,29 +216,9 @@ def test_methods_that_cost_nothing_are_lines_at_their_final_accuracy(three):
 # ------------------------------------------------------------------------------------- the target
 
 
-def test_the_target_is_reached_at_the_first_look_at_or_above_it():
-    run = a_run(a_look(0.30, 0), a_look(0.39, 10), a_look(0.40, 20), a_look(0.38, 30))
-    found = reach(run, 0.40)
-    assert (found.reached, found.wire_bytes, found.paper_bytes, found.at_s) == (True, 200, 20, 10.0)
-    censored = reach(run, 0.41)
-    assert (censored.reached, censored.wire_bytes, censored.at_s) == (False, 300, 15.0)
-    assert reach(run, 0.30).wire_bytes == 0
-    with pytest.raises(ValueError, match="no validation accuracy"):
-        reach(a_run(), 0.4)
-
-
-def test_a_median_counts_runs_that_never_reached_the_target_as_more_than_any_other():
-    assert censored_median([5, 1, 9], [True, True, True]) == 5
-    # The censored run spent less than the others, and still needs more.
-    assert censored_median([5, 1, 9], [True, False, True]) == 9
-    assert censored_median([5, 1, 9], [True, False, False]) is None
-    assert censored_median([4, 2], [True, False]) == 4
-    assert censored_median([], []) is None
-
-
 def test_a_target_that_nobody_stated_is_four_fifths_of_the_best_gain_and_the_figure_says_so(tmp_path):
     comparison = read(write(tmp_path, [Fake("slow", (0.3, 0.35)), Fake("best", (0.2, 0.3, 0.6))], seeds=(0,)))
-    assert comparison.target.greedy == pytest.approx(0.2 + 0.8 * 0.4)
+    assert comparison.target.validation_greedy == pytest.approx(0.2 + 0.8 * 0.4)
     footer = " ".join(texts_of(compare_target(comparison))).replace("\n", " ")
     assert "Target: 0.520" in footer and "80% of the validation gain of best" in footer
     assert "reached 0 of 1" in footer and "reached 1 of 1" in footer
@@ -254,7 +226,7 @@ def test_a_target_that_nobody_stated_is_four_fifths_of_the_best_gain_and_the_fig
 
 def test_a_stated_target_is_taken_with_its_origin_and_a_comparison_without_one_has_no_such_figure(tmp_path):
     stated = write(tmp_path / "stated", [Fake("fedgrpo")], target=0.37, target_origin="half of the gain")
-    assert (read(stated).target.greedy, read(stated).target.origin) == (0.37, "half of the gain")
+    assert (read(stated).target.validation_greedy, read(stated).target.origin) == (0.37, "half of the gain")
     none = write(tmp_path / "none", [Fake("fedgrpo")], target=None)
     assert drawn(none) == [name for name in ALL_FIVE if name != "compare_target"]
     assert "there is no target" in (none / "figures" / "index.html").read_text()
@@ -288,7 +260,7 @@ def test_unreached_runs_are_open_dots_with_an_arrow_at_what_they_spent(tmp_path)
     fakes = [Fake("good", (0.3, 0.5)), Fake("bad", (0.3, 0.31))]
     comparison = read(write(tmp_path, fakes, seeds=(0,), target=0.45))
     left, right = compare_target(comparison).axes
-    for axes, attribute, per_unit in ((left, "wire_bytes", 2**20), (right, "at_s", 1)):
+    for axes, attribute, per_unit in ((left, "wire_bytes", 2**20), (right, "virtual_s", 1)):
         dots = {label: [] for label in ("reached", "censored")}
         for line in axes.lines:
             if line.get_label() in dots:

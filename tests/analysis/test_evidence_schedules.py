@@ -41,8 +41,8 @@ def test_a_target_is_a_share_of_the_references_gain_above_the_seeds_own_start(tm
     """The reference climbs .1 in 20 s, half of it in 10 s; ours stands there after 5 s in both cases."""
     found = family(tmp_path, barrier=[Made(CLIMB)], group=[Made(FAST, scenario=GROUP)])
     ours, theirs = found.runs["group"], found.runs["barrier"]
-    assert ratios(ours, theirs, 1.0, "at_s") == [Ratio(0.25, "=")]
-    assert ratios(ours, theirs, 0.5, "at_s") == [Ratio(0.5, "=")]
+    assert ratios(ours, theirs, 1.0, "virtual_s") == [Ratio(0.25, "=")]
+    assert ratios(ours, theirs, 0.5, "virtual_s") == [Ratio(0.5, "=")]
     # One step of 1,000 bytes against two, then against one.
     assert ratios(ours, theirs, 1.0, "wire_bytes") == [Ratio(0.5, "=")]
     assert ratios(ours, theirs, 0.5, "wire_bytes") == [Ratio(1.0, "=")]
@@ -50,14 +50,14 @@ def test_a_target_is_a_share_of_the_references_gain_above_the_seeds_own_start(tm
 
 def test_a_run_that_never_comes_there_bounds_the_ratio_from_below(tmp_path):
     found = family(tmp_path, barrier=[Made(CLIMB)], group=[Made(SLOW, scenario=GROUP)])
-    assert ratios(found.runs["group"], found.runs["barrier"], 1.0, "at_s") == [Ratio(1.0, ">")]
-    assert ratios(found.runs["group"], found.runs["barrier"], 0.5, "at_s") == [Ratio(1.0, "=")]
+    assert ratios(found.runs["group"], found.runs["barrier"], 1.0, "virtual_s") == [Ratio(1.0, ">")]
+    assert ratios(found.runs["group"], found.runs["barrier"], 0.5, "virtual_s") == [Ratio(1.0, "=")]
 
 
 def test_a_reference_that_gained_nothing_says_nothing(tmp_path):
     flat = ((0.0, 0.3), (20.0, 0.3))
     found = family(tmp_path, barrier=[Made(flat)], group=[Made(FAST, scenario=GROUP)])
-    assert ratios(found.runs["group"], found.runs["barrier"], 0.5, "at_s") == [None]
+    assert ratios(found.runs["group"], found.runs["barrier"], 0.5, "virtual_s") == [None]
     text = page(tmp_path / "p", barrier=[Made(flat)], group=[Made(FAST, scenario=GROUP)])
     assert "Left out: every seed, where that is less than 2 standard errors of a look" in text
     assert "**group**: no seed can be judged, so NOT met." in text
@@ -76,8 +76,8 @@ def test_censored_on_the_references_side_bounds_from_above(tmp_path):
     ours = passages.passage(found.runs["group"][0], 0.12)
     theirs = passages.passage(found.runs["barrier"][0], 0.12)
     assert (ours.reached, theirs.reached) == (True, False)
-    assert passages.ratio(ours, theirs, "at_s") == Ratio(1.0, "<")
-    assert passages.ratio(theirs, theirs, "at_s") is None
+    assert passages.ratio(ours, theirs, "virtual_s") == Ratio(1.0, "<")
+    assert passages.ratio(theirs, theirs, "virtual_s") is None
 
 
 def test_means_of_ratios_are_geometric_and_bounds_stay_bounds():
@@ -278,7 +278,7 @@ def test_runs_without_looks_are_said_to_be_unmeasured(tmp_path):
 
 def test_a_curve_holds_the_last_look_above_the_start_and_its_interval(tmp_path):
     found = family(tmp_path, barrier=[Made(CLIMB), Made(FAST)], group=[Made(FAST, scenario=GROUP)] * 2)
-    steps = stepped(found.runs["barrier"], lambda look: look.at_s, [0.0, 7.0, 12.0])
+    steps = stepped(found.runs["barrier"], lambda look: look.virtual_s, [0.0, 7.0, 12.0])
     # At 7 s: 0 and .1; at 12 s: .05 and .1.
     assert [one["mean"] for one in steps] == pytest.approx([0.0, 0.05, 0.075])
     figure = schedule_curves([found])

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedsim.processes.cores import num_cores, runs_at_once
 from fedsim.progress import SilentProgress
 from fedsim.scenario.read import read_scenario
-from fedsim.sweeps.cores import at_once, environment, fit_a_gpu, num_cores
+from fedsim.sweeps.cores import environment, fit_a_gpu
 from fedsim.sweeps.executors import hiring
 from fedsim.sweeps.workers import Processes, Where, perform_missing
 
@@ -24,7 +25,7 @@ COUNTS = st.integers(1, 300)
 
 @given(asked=st.none() | COUNTS, threads=COUNTS, cores=COUNTS)
 def test_processes_times_threads_never_exceed_the_cores_and_one_run_is_always_possible(asked, threads, cores):
-    found = at_once(asked, threads, cores)
+    found = runs_at_once(asked, threads, cores)
     assert found == 1 or found * threads <= cores
     assert found >= 1 and (asked is None or found <= asked)
     if asked is None:
@@ -127,7 +128,7 @@ def test_no_more_runs_are_given_at_a_time_than_fit(tmp_path, asked, threads):
     with hiring(Where(processes=asked), planned, progress) as hire:
         perform_missing(planned, tmp_path, counted(hire), Nothing(), progress)
     (crew,) = crews
-    assert crew.most == at_once(asked, threads, num_cores())
+    assert crew.most == runs_at_once(asked, threads, num_cores())
     assert crew.most == 1 or crew.most * threads <= num_cores()
     assert len(progress.notes) == (asked is not None and asked > crew.most)
 

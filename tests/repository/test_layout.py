@@ -18,7 +18,7 @@ MOST_FILES = 15
 WIDE = {
     "fedsim/models/real": 31,
     "fedsim/sim/devices": 22,
-    "fedsim/protocols/shared": 20,
+    "fedsim/protocols/shared": 17,
 }
 SOURCES = re.compile("_DETERMINING_SOURCES|_(ROOMS_)?WITHOUT_RESULTS")
 

@@ -14,6 +14,7 @@ from fedsim.records.run import write_results
 from fedsim.records.run_folder import RunFolder
 from fedsim.records.summary import SummaryContext, summarise
 from fedsim.sim import streams
+from fedsim.sweeps.compare.file import Comparison, PlannedRun, open_comparison
 
 
 @dataclass(frozen=True)
@@ -113,3 +114,12 @@ def many(count: int) -> list[Fake]:
             )
         )
     return fakes
+
+
+def read_comparison(
+    source: Path | str, seeds: Sequence[int] | None = None
+) -> tuple[Comparison, list[PlannedRun]]:
+    """A comparison file and every run in it, resolved; those of its grid too."""
+    opened = open_comparison(source, seeds)
+    opened.grid()
+    return opened.comparison, opened.runs()

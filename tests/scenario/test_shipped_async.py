@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.sweeps.compare.file import read_comparison
+from tests.samples.comparison import read_comparison
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 

@@ -9,7 +9,7 @@ import pytest
 from fedsim.experiment import run as experiment
 from fedsim.records.run import Run
 from fedsim.scenario.read import shipped_comparisons
-from fedsim.sweeps.compare.file import read_comparison
+from tests.samples.comparison import read_comparison
 
 MIB = 2**20
 FEDPETUNING_MIB = {"1.5b": 665.6, "3b": 2249.6, "7b": 6160.2}

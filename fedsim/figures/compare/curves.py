@@ -21,7 +21,7 @@ MOST_BANDS = 5
 _COSTS = {
     "wire_bytes": ("bytes", "wire, both ways"),
     "paper_bytes": ("bytes", "paper, uplink"),
-    "at_s": ("time", "virtual time"),
+    "virtual_s": ("time", "virtual time"),
 }
 
 
@@ -40,7 +40,7 @@ def compare_curves_bytes(comparison: ComparisonRuns) -> Figure | None:
 
 def compare_curves_time(comparison: ComparisonRuns) -> Figure | None:
     """Accuracy against virtual time; None if no method has an accuracy."""
-    return _curves(comparison, ("at_s",))
+    return _curves(comparison, ("virtual_s",))
 
 
 def curve(method: Method, cost: str) -> Curve:
@@ -162,7 +162,7 @@ def _how(comparison: ComparisonRuns, with_bands: bool, is_cut: bool, costs: Sequ
     cut = " Intervals that leave the axis are longer than it shows." if is_cut else ""
     bands = "bands: 95% intervals of the accuracy; " if with_bands else ""
     interval_there = ", with its 95% interval" if len(comparison.seeds) > 1 else ""
-    free = "sends nothing" if costs[0] != "at_s" else "takes no virtual time"
+    free = "sends nothing" if costs[0] != "virtual_s" else "takes no virtual time"
     return [
         "Curves: means over seeds of accuracy and of cost at the same policy version, joined by straight lines; "
         f"{bands}marker: the end of the runs, in the narrow panel too{interval_there}. "

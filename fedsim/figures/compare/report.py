@@ -18,8 +18,7 @@ from fedsim.figures.compare.target import compare_target
 from fedsim.figures.page import FIGURES_FOLDER, FigureSpec, draw_figures
 from fedsim.records.run_folder import write_atomically
 from fedsim.sweeps.compare.tables import show
-from fedsim.sweeps.quantiles import QUANTILES, show_quantiles
-from fedsim.sweeps.stats import interval
+from fedsim.sweeps.stats import QUANTILES, interval, show_quantiles
 
 COMPARISON_FIGURES: tuple[FigureSpec[ComparisonRuns], ...] = (
     FigureSpec(
@@ -86,7 +85,8 @@ def _page(comparison: ComparisonRuns, sections: list[str]) -> str:
     notes = [*said_of_all(comparison), f"Virtual time: {QUANTILES}"]
     if comparison.target is not None:
         notes.append(
-            f"Target: {comparison.target.greedy:.3f} greedy accuracy on validation questions ({comparison.target.origin})."
+            f"Target: {comparison.target.validation_greedy:.3f} greedy accuracy on validation questions "
+            f"({comparison.target.origin})."
         )
     rows = "\n".join(_row(_cells(method), "td") for method in comparison.methods)
     return (

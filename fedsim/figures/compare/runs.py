@@ -18,24 +18,13 @@ from fedsim.errors import RunFolderError
 from fedsim.figures.labels import short_names
 from fedsim.records.run import Run, load
 from fedsim.sweeps.compare.tables import gain
-from fedsim.sweeps.compare.target import censored_median as censored_median
+from fedsim.sweeps.compare.target import Look, Target, looks_of
 from fedsim.sweeps.stats import Interval, interval
 
 TARGET_SHARE = 0.8
 """Share of the best method's validation gain that is the target where the comparison states none."""
 
 ACCOUNTS: Mapping[str, str] = {"wire": "wire_bytes", "paper": "paper_bytes"}
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """One look at the validation questions: greedy accuracy, and what had been spent by then."""
-
-    policy_version: int
-    greedy: float
-    wire_bytes: float
-    paper_bytes: float
-    at_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +50,6 @@ class SeedRun:
             for (which, way, _), amount in self.sent_bytes.items()
             if which == account and direction in (None, way)
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """When a run first showed the target on the validation questions, or (censored) where it ended without."""
-
-    reached: bool
-    wire_bytes: float
-    paper_bytes: float
-    at_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +91,6 @@ class Method:
     def final(self) -> Interval:
         """Validation accuracy at the end over the seeds."""
         return interval([run.looks[-1].greedy if run.looks else None for run in self.runs])
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A validation accuracy to reach, and where it comes from."""
-
-    greedy: float
-    origin: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,23 +183,12 @@ def _method(
 
 def reduced(run: Run, seed: int) -> SeedRun:
     """What the figures need of one run."""
-    looks = run.metrics.filter((pl.col("event") == "evaluation") & (pl.col("split") == "validation"))
-    looks = looks.fill_nan(None).drop_nulls("greedy")
     sums = run.transfers.group_by("direction", "fate").agg(
         pl.col("wire_bytes").sum(), pl.col("paper_bytes").sum()
     )
     return SeedRun(
         seed=seed,
-        looks=tuple(
-            Look(
-                policy_version=row["policy_version"],
-                greedy=row["greedy"],
-                wire_bytes=row["wire_up_bytes"] + row["wire_down_bytes"],
-                paper_bytes=row["paper_up_bytes"],
-                at_s=row["at_s"],
-            )
-            for row in looks.iter_rows(named=True)
-        ),
+        looks=looks_of(run.metrics),
         sent_bytes={
             (account, row["direction"], row["fate"]): int(row[column])
             for row in sums.sort("direction", "fate").iter_rows(named=True)
@@ -276,16 +236,3 @@ def derived_target(methods: Sequence[Method]) -> Target | None:
         round(start + TARGET_SHARE * (end - start), 3),
         f"{TARGET_SHARE:.0%} of the validation gain of {best.label}, the best at the end; chosen after the runs",
     )
-
-
-def reach(run: SeedRun, target: float) -> Reach:
-    """The first look at or above the target; else the last look, censored.
-
-    Raises:
-        ValueError: the run has no look at the validation questions.
-    """
-    if not run.looks:
-        raise ValueError(f"seed {run.seed} has no validation accuracy; leave it out")
-    found = next((look for look in run.looks if look.greedy >= target), None)
-    look = found or run.looks[-1]
-    return Reach(found is not None, look.wire_bytes, look.paper_bytes, look.at_s)

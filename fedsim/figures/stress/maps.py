@@ -1,7 +1,7 @@
 """Heat maps of a stress sweep: one measure over two axes, a panel for every level of the third; darker is always worse.
 
 A cell of what a run costs (time, bytes) is the median over the seeds, the 90th percentile in brackets under it; a run that did
-not finish counts as more than any other (`fedsim.sweeps.quantiles`). Any other cell is a mean. A cell that some seeds did not
+not finish counts as more than any other (`fedsim.sweeps.stats`). Any other cell is a mean. A cell that some seeds did not
 finish says how many did; one without a number is hatched and says how it ended. Bold is the best of all panels at the same
 place. A random sweep is drawn as points instead.
 """
@@ -23,7 +23,7 @@ from matplotlib.patches import Rectangle
 from fedsim.figures.labels import figure_with_footer
 from fedsim.figures.stress.runs import Sweep
 from fedsim.figures.style import BLACK, GREY, PALE, byte_scale, styled, time_scale
-from fedsim.sweeps.quantiles import NOT_REACHED, percentile
+from fedsim.sweeps.stats import NOT_REACHED, percentile
 from fedsim.sweeps.stress.losses import counted
 from fedsim.sweeps.stress.pages import named_seeds
 from fedsim.sweeps.stress.pairs import COSTS

@@ -28,7 +28,13 @@ from fedsim.federation.stragglers.policies import StragglerConfig, Stragglers, r
 from fedsim.models.interfaces import Draw, FloatArray
 from fedsim.protocols.shared.boundary import refused_bits, refused_competence
 from fedsim.protocols.shared.confidence_graph import ConfidenceGraph, mean_correct
-from fedsim.protocols.shared.ranking import all_experts, best_experts, competent_enough, random_experts
+from fedsim.protocols.shared.ranking import (
+    all_experts,
+    best_experts,
+    competent_enough,
+    oracle_experts,
+    random_experts,
+)
 from fedsim.protocols.shared.state import ClientState, ServerState
 from fedsim.sim.devices.cost import Work, generate_work
 from fedsim.sim.network import wire
@@ -213,8 +219,8 @@ class Experts:
         if config.experts == "random":
             return random_experts(question.question_id, num_experts, eligible, seed)
         if config.experts == "oracle":
-            scores = self._state.client_accuracy()[:, self._state.data.domains.index(question.domain)]
-            return best_experts(scores, question.question_id, num_experts, eligible, seed)
+            accuracy, domain = self._state.client_accuracy(), self._state.data.domains.index(question.domain)
+            return oracle_experts(accuracy, domain, question.question_id, num_experts, eligible, seed)
         return self._best(draw, self._competence(draw), eligible, num_experts)
 
     def _competence(self, draw: Draw) -> FloatArray:

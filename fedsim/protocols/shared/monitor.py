@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
@@ -17,10 +18,11 @@ from fedsim.config.units import Bytes, PositiveSeconds
 from fedsim.models.interfaces import Accuracy, Evaluator, FloatArray, Policy, UpdateStats
 from fedsim.models.interfaces import Group as Candidates
 from fedsim.progress import Phase
-from fedsim.protocols.shared.correct_candidates import CorrectCandidates
 from fedsim.records.log import RecordLog
 from fedsim.records.rows import Evaluation, Group, GroupFate, Outcome, Ratio, Update
 from fedsim.tasks.questions import TaskData
+
+_PAGE_DRAWS = 1024
 
 
 class StopConfig(StrictModel):
@@ -45,6 +47,52 @@ class EvaluationConfig(StrictModel):
     )
     samples: int = Field(8, ge=8, le=64, description="answers sampled per question for pass@1 and pass@8")
     test: bool = Field(True, description="evaluate the test questions at the start and at the end")
+
+
+class CorrectCandidates(Mapping[int, Sequence[bool]]):
+    """Which candidates of every draw are right: a mark per candidate ``[G]``, in about one byte; all groups have one size.
+
+    A page holds 1,024 draws that follow one another, each as a 1 (it is there) and its G marks.
+
+    Raises:
+        ValueError: a group of another size than the first.
+    """
+
+    __slots__ = ("_num", "_pages", "_size")
+
+    def __init__(self) -> None:
+        self._num = 0
+        self._size = 0
+        self._pages: dict[int, bytearray] = defaultdict(self._page)
+
+    def put(self, draw: int, marks: Sequence[bool]) -> None:
+        """Set the marks of a draw."""
+        self._size = self._size or len(marks)
+        if len(marks) != self._size:
+            raise ValueError(f"a group of {len(marks)} candidates among groups of {self._size}")
+        page, start = self._pages[draw // _PAGE_DRAWS], self._start(draw)
+        self._num += not page[start]
+        page[start : start + self._size + 1] = bytes([1, *marks])
+
+    def __getitem__(self, draw: int) -> Sequence[bool]:
+        page, start = self._pages.get(draw // _PAGE_DRAWS), self._start(draw)
+        if page is None or not page[start]:
+            raise KeyError(draw)
+        return [bool(mark) for mark in page[start + 1 : start + 1 + self._size]]
+
+    def __iter__(self) -> Iterator[int]:
+        for number, page in self._pages.items():
+            places = range(0, len(page), self._size + 1)
+            yield from (number * _PAGE_DRAWS + place for place, start in enumerate(places) if page[start])
+
+    def __len__(self) -> int:
+        return self._num
+
+    def _start(self, draw: int) -> int:
+        return draw % _PAGE_DRAWS * (self._size + 1)
+
+    def _page(self) -> bytearray:
+        return bytearray(_PAGE_DRAWS * (self._size + 1))
 
 
 @dataclass(slots=True)

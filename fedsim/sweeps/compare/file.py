@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from fedsim import protocols
 from fedsim.config.limits import MAX_COMPARED_RUNS
@@ -40,6 +40,16 @@ from fedsim.sweeps.compare.target import TargetConfig
 M = TypeVar("M", bound=StrictModel)
 
 _WITH_FILE = ("tasks", "clients", "availability")  # sections that may name a file, by the key `file`
+
+
+def _counted_once(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) != len(seeds):
+        raise ValueError("a seed stands twice; one run is one observation")
+    return seeds
+
+
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_counted_once)]
+"""The seeds of a comparison or a sweep."""
 
 
 class Variant(StrictModel):
@@ -81,9 +91,7 @@ class Comparison(StrictModel):
     base: str = Field(
         description="scenario that every variant starts from: a path beside this file, or a shipped name"
     )
-    seeds: tuple[Seed, ...] = Field(
-        min_length=1, description="seeds; each redraws partition, training and sampling"
-    )
+    seeds: Seeds = Field(description="seeds; each redraws partition, training and sampling")
     variants: tuple[Variant, ...] = Field(
         min_length=1, description="what is compared; the first is the reference"
     )
@@ -99,13 +107,6 @@ class Comparison(StrictModel):
         if len(set(names)) != len(names):
             raise ValueError("two variants have the same name")
         return variants
-
-    @field_validator("seeds")
-    @classmethod
-    def _counted_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(seeds)) != len(seeds):
-            raise ValueError("a seed stands twice; one run is one observation")
-        return seeds
 
     @model_validator(mode="after")
     def _few_enough(self) -> Comparison:
@@ -280,20 +281,6 @@ def base_of(document: Document, path: Path, base: str) -> Path:
         )  # unlike a Path's, this never raises
     except ScenarioError as error:
         raise ScenarioError(f"{document.origin(('base',))}: base: {error}") from None
-
-
-def read_comparison(
-    source: Path | str, seeds: Sequence[int] | None = None
-) -> tuple[Comparison, list[PlannedRun]]:
-    """Read a comparison file and resolve every run in it, so that nothing starts unless all of it is valid.
-
-    Raises:
-        ScenarioError: the file or one of the scenarios it makes (those of its grid too) is wrong; one line says where.
-        DataFileError: a file that a scenario names cannot be read.
-    """
-    opened = open_comparison(source, seeds)
-    opened.grid()
-    return opened.comparison, opened.runs()
 
 
 def _other_protocol(base: Path, name: str, named_at: str) -> str:

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from fedsim.errors import FedsimError
 from fedsim.experiment.forecast.estimate import Estimate, estimate
+from fedsim.processes.cores import num_cores, runs_at_once
 from fedsim.records.run_folder import SUMMARY
-from fedsim.sweeps import cores
 from fedsim.sweeps.compare.file import PlannedRun, open_comparison
 from fedsim.sweeps.compare.run import RUNS, is_finished
+from fedsim.sweeps.cores import threads_of
 
 BUDGET_S = 60.0
 """Real seconds for all estimates together; a variant whose turn comes later is not estimated."""
@@ -143,7 +144,7 @@ def _estimate(run: PlannedRun, until_s: float) -> tuple[Estimate | None, str]:
 
 
 def _at_once(processes: int | None, planned: Sequence[PlannedRun]) -> int:
-    return cores.at_once(processes, cores.threads_of(run.scenario for run in planned), cores.num_cores())
+    return runs_at_once(processes, threads_of(run.scenario for run in planned), num_cores())
 
 
 def _wall_s(folder: Path, keys: set[str], kept: set[str], processes: int) -> float | None:

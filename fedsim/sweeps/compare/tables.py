@@ -2,7 +2,7 @@
 
 Intervals are Student-t over seeds (n = seeds): one run is one observation, whatever it averaged inside. Differences are
 paired by seed, because a seed fixes partition, models and devices for every variant. Virtual times are heavy-tailed, so tables
-show their median and 90th percentile (`fedsim.sweeps.quantiles`), never a mean.
+show their median and 90th percentile (`fedsim.sweeps.stats`), never a mean.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,16 @@ from fedsim.config.units import format_seconds
 from fedsim.errors import RunFolderError
 from fedsim.records.run_folder import write_atomically, write_json
 from fedsim.sweeps.compare.target import Target, TargetConfig, Way, describe, median_way, resolve, way_to
-from fedsim.sweeps.quantiles import QUANTILES, percentile, quantiles, show_quantiles
-from fedsim.sweeps.stats import LEVEL, Interval, interval, paired
+from fedsim.sweeps.stats import (
+    LEVEL,
+    QUANTILES,
+    Interval,
+    interval,
+    paired,
+    percentile,
+    quantiles,
+    show_quantiles,
+)
 
 Summaries = Mapping[str, Sequence[Mapping[str, Any]]]
 Ways = Mapping[str, Sequence[Way | None]]
@@ -324,7 +331,7 @@ def _csv(summaries: Summaries, ways: Ways) -> str:
     rows = [
         {"variant": variant}
         | _flat(summary)
-        | ({} if way is None else {f"to_target.{name}": value for name, value in asdict(way).items()})
+        | ({} if way is None else _flat({"reached": way.reached} | way.amounts(), "to_target."))
         for variant, runs in summaries.items()
         for summary, way in zip(runs, ways[variant], strict=True)
     ]

@@ -9,17 +9,20 @@ than those of its last look. What tables show is the median with such a run coun
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
 from fedsim.config.strict import StrictModel
 from fedsim.errors import RunFolderError
 from fedsim.records.run_folder import METRICS
-from fedsim.sweeps.quantiles import percentile
-from fedsim.sweeps.stats import interval
+from fedsim.sweeps.stats import interval, percentile
+
+if TYPE_CHECKING:
+    import polars as pl
 
 AMOUNTS = ("wire_bytes", "paper_bytes", "virtual_s", "updates")
 
@@ -53,22 +56,36 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """One run's way to the target.
+class Look:
+    """One look at the validation questions: greedy accuracy, and what had been spent by then.
 
     Attributes:
-        reached: whether some look at the validation questions found it.
-        wire_bytes: bytes on the wire, both ways, until the first such look (until the last look if there is none).
-        paper_bytes: the paper's account until then.
-        virtual_s: virtual time of that look.
-        updates: optimiser steps until then.
+        wire_bytes: bytes on the wire, both ways.
+        paper_bytes: the paper's account.
+        virtual_s: virtual time of the look.
+        updates: optimiser steps.
+        trained: questions (of averaging: modules) in all those steps; 0 where the steps' sizes were not given.
     """
 
-    reached: bool
+    policy_version: int
+    greedy: float
     wire_bytes: int
     paper_bytes: int
     virtual_s: float
     updates: int
+    trained: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One run's way to a target: the first look at or above it (``reached``), or the last one, which censors the run."""
+
+    reached: bool
+    look: Look
+
+    def amounts(self) -> dict[str, float]:
+        """``AMOUNTS`` until that look."""
+        return {name: getattr(self.look, name) for name in AMOUNTS}
 
 
 def resolve(config: TargetConfig, first_name: str, first: Sequence[Mapping[str, Any]]) -> Target | None:
@@ -90,6 +107,41 @@ def resolve(config: TargetConfig, first_name: str, first: Sequence[Mapping[str, 
     return Target(initial + share * gain, f"{share:g} of the gain of {first_name}") if gain > 0 else None
 
 
+def looks_of(metrics: pl.DataFrame, step_sizes: Sequence[int] = ()) -> tuple[Look, ...]:
+    """The looks at the validation questions in a run's metrics, in order; none in timing fidelity.
+
+    Args:
+        metrics: the run's ``metrics.parquet``.
+        step_sizes: questions in each optimiser step.
+    """
+    import polars as pl
+
+    trained = [0, *accumulate(step_sizes)]
+    looks = metrics.with_columns(updates=(pl.col("event") == "update").cum_sum()).filter(
+        pl.col("event") == "evaluation", pl.col("split") == "validation", pl.col("greedy").is_not_null()
+    )
+    return tuple(
+        Look(
+            policy_version=row["policy_version"],
+            greedy=row["greedy"],
+            wire_bytes=row["wire_up_bytes"] + row["wire_down_bytes"],
+            paper_bytes=row["paper_up_bytes"],
+            virtual_s=row["at_s"],
+            updates=row["updates"],
+            trained=trained[row["updates"]] if step_sizes else 0,
+        )
+        for row in looks.iter_rows(named=True)
+    )
+
+
+def way_along(looks: Sequence[Look], target: float) -> Way | None:
+    """The way to a validation accuracy along a run's looks; None if there are none."""
+    if not looks:
+        return None
+    found = next((look for look in looks if look.greedy >= target), None)
+    return Way(found is not None, found or looks[-1])
+
+
 def way_to(folder: Path, target: float) -> Way | None:
     """One run's way to a validation accuracy, from its ``metrics.parquet``; None if none was ever measured.
 
@@ -98,25 +150,11 @@ def way_to(folder: Path, target: float) -> Way | None:
     """
     import polars as pl
 
-    columns = ["event", "split", "greedy", "at_s", "wire_up_bytes", "wire_down_bytes", "paper_up_bytes"]
     try:
-        metrics = pl.read_parquet(folder / METRICS, columns=columns)
+        metrics = pl.read_parquet(folder / METRICS)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise RunFolderError(f"{folder / METRICS} cannot be read ({error}); run it again") from None
-    looks = metrics.with_columns(updates=(pl.col("event") == "update").cum_sum()).filter(
-        pl.col("split") == "validation", pl.col("greedy").is_not_null()
-    )
-    if looks.is_empty():
-        return None
-    arrived = looks.filter(pl.col("greedy") >= target)
-    row = looks.row(-1, named=True) if arrived.is_empty() else arrived.row(0, named=True)
-    return Way(
-        reached=not arrived.is_empty(),
-        wire_bytes=row["wire_up_bytes"] + row["wire_down_bytes"],
-        paper_bytes=row["paper_up_bytes"],
-        virtual_s=row["at_s"],
-        updates=row["updates"],
-    )
+    return way_along(looks_of(metrics), target)
 
 
 def censored_median(amounts: Sequence[float], reached: Sequence[bool]) -> float | None:
@@ -133,7 +171,7 @@ def censored_median(amounts: Sequence[float], reached: Sequence[bool]) -> float 
 def median_way(ways: Sequence[Way | None], amount: str) -> float | None:
     """`censored_median` of one of ``AMOUNTS`` over the ways that were measured."""
     known = [way for way in ways if way is not None]
-    return censored_median([getattr(way, amount) for way in known], [way.reached for way in known])
+    return censored_median([way.amounts()[amount] for way in known], [way.reached for way in known])
 
 
 def describe(seeds: Sequence[int], ways: Sequence[Way | None]) -> dict[str, Any] | None:
@@ -150,11 +188,7 @@ def describe(seeds: Sequence[int], ways: Sequence[Way | None]) -> dict[str, Any]
     return {
         "reached": len(reached),
         "n": len(known),
-        **{amount: interval([getattr(way, amount) for way in reached]) for amount in AMOUNTS},
+        **{amount: interval([way.amounts()[amount] for way in reached]) for amount in AMOUNTS},
         "censored_median": {amount: median_way(ways, amount) for amount in AMOUNTS},
-        "censored": [
-            {"seed": seed} | {name: value for name, value in asdict(way).items() if name != "reached"}
-            for seed, way in known
-            if not way.reached
-        ],
+        "censored": [{"seed": seed} | way.amounts() for seed, way in known if not way.reached],
     }

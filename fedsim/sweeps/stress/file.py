@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from fedsim.config.limits import MAX_SWEPT_RUNS
 from fedsim.config.strict import KeyPath as KeyText
@@ -39,7 +39,7 @@ from fedsim.experiment.checks import CheckedFiles
 from fedsim.scenario.read import find_scenario, read_scenario
 from fedsim.scenario.schema import Scenario
 from fedsim.sim import streams
-from fedsim.sweeps.compare.file import base_of, run_key, validated
+from fedsim.sweeps.compare.file import Seeds, base_of, run_key, validated
 
 _AXIS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_. -]{0,63}")
 _DIGITS = 6  # significant digits of a drawn value: enough to tell points apart, few enough to read
@@ -132,7 +132,7 @@ class Stress(StrictModel):
     base: str = Field(
         description="scenario that every run starts from: a path beside this file, or a shipped name"
     )
-    seeds: tuple[Seed, ...] = Field(min_length=1, description="seeds; each redraws devices, data and luck")
+    seeds: Seeds = Field(description="seeds; each redraws devices, data and luck")
     set: dict[KeyText, Any] = Field(
         default_factory=dict, description="overrides for every run, before the axes' own"
     )
@@ -141,13 +141,6 @@ class Stress(StrictModel):
         description="what is varied, in order; figures have the first across, the second up, the third as panels",
     )
     random: RandomConfig | None = Field(None, description="draw points at random instead of a grid")
-
-    @field_validator("seeds")
-    @classmethod
-    def _counted_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(seeds)) != len(seeds):
-            raise ValueError("a seed stands twice; one run is one observation")
-        return seeds
 
     @model_validator(mode="after")
     def _can_be_swept(self) -> Stress:
@@ -232,9 +225,9 @@ class StressFile:
                 yield StressRun(point, levels, seed, scenario, run_key(scenario))
 
     def _override(self, setting: Setting) -> Override:
-        return Override(setting.assignment, self._told(setting.place), self._told(setting.key_place))
+        return Override(setting.assignment, self._origin(setting.place), self._origin(setting.key_place))
 
-    def _told(self, place: KeyPath) -> str:
+    def _origin(self, place: KeyPath) -> str:
         return f"{self.document.origin(place)}: {'.'.join(map(str, place))}"
 
 

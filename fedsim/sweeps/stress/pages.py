@@ -5,7 +5,7 @@
     stress.md    what each setting pays, where it breaks      why.md   why rewards were lost
 
 What a run costs (time, time per usable reward, bytes, energy) is heavy-tailed, so it stands as median and 90th percentile over
-seeds, a run that did not finish counting as more than any other (`fedsim.sweeps.quantiles` has the definition). Shares,
+seeds, a run that did not finish counting as more than any other (`fedsim.sweeps.stats` has the definition). Shares,
 accuracies and the like are means over seeds with 95% Student-t intervals (n = seeds: a run is one observation). A level *wins*
 at a point and seed if no other level of its axis costs less there (`fedsim.sweeps.stress.pairs.wins`).
 """
@@ -26,8 +26,7 @@ from fedsim.config.units import format_bytes, format_seconds
 from fedsim.records.run_folder import write_atomically, write_json
 from fedsim.sweeps.compare.run import RUNS
 from fedsim.sweeps.compare.tables import show
-from fedsim.sweeps.quantiles import NOT_REACHED, QUANTILES, quantiles, show_quantiles
-from fedsim.sweeps.stats import Interval, interval
+from fedsim.sweeps.stats import NOT_REACHED, QUANTILES, Interval, interval, quantiles, show_quantiles
 from fedsim.sweeps.stress.file import Stress, StressRun
 from fedsim.sweeps.stress.losses import counted, line, losses, why_lines
 from fedsim.sweeps.stress.pairs import COSTS, MEANS, WON, Runs, measure, ratio, share_won, wins

@@ -1,7 +1,7 @@
 """What is measured of a sweep's runs, and levels of one axis held against each other at the same point and seed.
 
 ``MEANS`` are averaged over runs. ``COSTS`` of a run are what it took to finish; they are heavy-tailed (one seed in three may
-take twenty times as long), so they are shown as quantiles (`fedsim.sweeps.quantiles`), in which a run that did not finish
+take twenty times as long), so they are shown as quantiles (`fedsim.sweeps.stats`), in which a run that did not finish
 counts as more than any other.
 """
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from fedsim.models.interfaces import Candidate, Draw, RatioStats, UpdateStats
 from fedsim.models.interfaces import Group as Candidates
 from fedsim.protocols.shared import monitor
-from fedsim.protocols.shared.monitor import EvaluationConfig, Monitor, StopConfig
+from fedsim.protocols.shared.monitor import CorrectCandidates, EvaluationConfig, Monitor, StopConfig
 from fedsim.records.log import RecordLog
 from fedsim.records.rows import Evaluation, Group, Outcome, Ratio, Transfer, Update
 from tests.samples.fakes import FakePolicy, question, task_data
@@ -294,3 +294,21 @@ def test_mean_and_spread_have_the_bits_of_numpys_functions_that_look_for_nan(exp
 
 def test_where_no_reward_came_mean_and_spread_are_zero():
     assert monitor._mean_and_spread(np.empty((0, 8))) == (0.0, 0.0)
+
+
+@given(st.dictionaries(st.integers(0, 5000), st.lists(st.booleans(), min_size=3, max_size=3)))
+def test_marks_are_a_mapping_from_draws(expected):
+    marks = CorrectCandidates()
+    for draw, right in expected.items():
+        marks.put(draw, [not one for one in right])
+        marks.put(draw, right)
+    assert marks == expected
+    assert len(marks) == len(expected)
+    assert marks.get(6000) is None
+
+
+def test_groups_of_two_sizes_are_refused():
+    marks = CorrectCandidates()
+    marks.put(0, [True, False])
+    with pytest.raises(ValueError, match="a group of 3 candidates among groups of 2"):
+        marks.put(1, [True, False, True])

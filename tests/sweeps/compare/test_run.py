@@ -20,8 +20,9 @@ from fedsim.processes.children import end_children
 from fedsim.scenario.read import read_scenario
 from fedsim.sweeps.code import _WITHOUT_RESULTS, result_code_hash
 from fedsim.sweeps.compare import run as sweep
-from fedsim.sweeps.compare.file import read_comparison, run_key
+from fedsim.sweeps.compare.file import run_key
 from fedsim.sweeps.compare.outlook import lines, outlook
+from tests.samples.comparison import read_comparison
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -14,16 +14,23 @@ from fedsim.records.metrics import METRIC_COLUMNS
 from fedsim.sweeps.compare.tables import write_comparison
 from fedsim.sweeps.compare.target import (
     AMOUNTS,
+    Look,
     Target,
     TargetConfig,
     Way,
     censored_median,
     describe,
+    looks_of,
     resolve,
+    way_along,
     way_to,
 )
 
 HALF = TargetConfig(share_of_gain=0.5)
+
+
+def way(reached, wire_bytes, paper_bytes, virtual_s, updates, greedy=0.0):
+    return Way(reached, Look(updates, greedy, wire_bytes, paper_bytes, virtual_s, updates))
 
 
 def run_folder(folder, looks, split="validation"):
@@ -61,16 +68,24 @@ def summary(seed, initial, final):
 
 def test_the_way_ends_at_the_first_look_that_finds_the_target_also_if_accuracy_falls_later(tmp_path):
     folder = run_folder(tmp_path, [0.2, 0.3, 0.5, 0.4])
-    assert way_to(folder, 0.5) == Way(True, wire_bytes=440, paper_bytes=4, virtual_s=4.0, updates=4)
-    assert way_to(folder, 0.25) == Way(True, 220, 2, 2.0, 2)
+    assert way_to(folder, 0.5) == way(
+        True, wire_bytes=440, paper_bytes=4, virtual_s=4.0, updates=4, greedy=0.5
+    )
+    assert way_to(folder, 0.25) == way(True, 220, 2, 2.0, 2, greedy=0.3)
 
 
 def test_who_starts_there_needs_nothing(tmp_path):
-    assert way_to(run_folder(tmp_path, [0.2, 0.3]), 0.2) == Way(True, 0, 0, 0.0, 0)
+    assert way_to(run_folder(tmp_path, [0.2, 0.3]), 0.2) == way(True, 0, 0, 0.0, 0, greedy=0.2)
 
 
 def test_a_run_that_never_gets_there_is_censored_at_its_last_look(tmp_path):
-    assert way_to(run_folder(tmp_path, [0.2, 0.3, 0.5, 0.4]), 0.6) == Way(False, 660, 6, 6.0, 6)
+    assert way_to(run_folder(tmp_path, [0.2, 0.3, 0.5, 0.4]), 0.6) == way(False, 660, 6, 6.0, 6, greedy=0.4)
+
+
+def test_what_was_trained_until_a_look_is_the_sum_of_its_steps(tmp_path):
+    metrics = pl.read_parquet(run_folder(tmp_path, [0.2, 0.3, 0.5]) / "metrics.parquet")
+    assert [look.trained for look in looks_of(metrics, [8, 7, 6, 5])] == [0, 15, 26]
+    assert way_along(looks_of(metrics), 0.3).look.trained == 0 and way_along((), 0.3) is None
 
 
 def test_test_questions_and_runs_without_accuracy_have_no_way(tmp_path):
@@ -91,7 +106,7 @@ def test_a_higher_target_is_never_reached_sooner(tmp_path_factory, looks, one, o
     folder = run_folder(tmp_path_factory.mktemp("run"), looks)
     low, high = (way_to(folder, target) for target in sorted((one, other)))
     assert low.reached >= high.reached
-    assert all(getattr(low, amount) <= getattr(high, amount) for amount in AMOUNTS)
+    assert all(low.amounts()[amount] <= high.amounts()[amount] for amount in AMOUNTS)
 
 
 def test_the_default_target_is_half_of_the_first_variants_mean_gain():
@@ -111,7 +126,7 @@ def test_a_first_variant_that_gains_nothing_gives_no_target(final):
 
 
 def test_means_are_over_the_runs_that_got_there_and_the_others_are_listed():
-    ways = [Way(True, 100, 1, 10.0, 2), Way(False, 900, 9, 90.0, 9), Way(True, 300, 3, 30.0, 4), None]
+    ways = [way(True, 100, 1, 10.0, 2), way(False, 900, 9, 90.0, 9), way(True, 300, 3, 30.0, 4), None]
     found = describe([5, 6, 7, 8], ways)
     assert (found["reached"], found["n"]) == (2, 3)
     assert (found["wire_bytes"]["mean"], found["wire_bytes"]["n"]) == (200, 2)
@@ -124,13 +139,22 @@ def test_means_are_over_the_runs_that_got_there_and_the_others_are_listed():
 
 
 def test_the_median_counts_a_run_that_never_got_there_as_more_than_any_other_whatever_it_had_spent():
-    cheap_but_lost = Way(False, 1, 0, 1.0, 1)
-    ways = [Way(True, 100, 1, 10.0, 2), cheap_but_lost, Way(True, 300, 3, 30.0, 4), None]
+    cheap_but_lost = way(False, 1, 0, 1.0, 1)
+    ways = [way(True, 100, 1, 10.0, 2), cheap_but_lost, way(True, 300, 3, 30.0, 4), None]
     assert describe([5, 6, 7, 8], ways)["censored_median"] == {
         "wire_bytes": 300, "paper_bytes": 3, "virtual_s": 30.0, "updates": 4,
     }  # fmt: skip
     lost = describe([5, 6, 7], [ways[0], cheap_but_lost, cheap_but_lost])
     assert lost["censored_median"] == dict.fromkeys(AMOUNTS) and lost["wire_bytes"]["mean"] == 100
+
+
+def test_a_median_is_one_of_the_amounts_that_arrived():
+    assert censored_median([5, 1, 9], [True, True, True]) == 5
+    # The censored run spent less than the others, and still needs more.
+    assert censored_median([5, 1, 9], [True, False, True]) == 9
+    assert censored_median([5, 1, 9], [True, False, False]) is None
+    assert censored_median([4, 2], [True, False]) == 4
+    assert censored_median([], []) is None
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=7), st.data())

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from fedsim.cli import main
 from fedsim.errors import FedsimError, ScenarioError
 from fedsim.scenario.read import scenario_from
-from fedsim.sweeps.compare.file import open_comparison, read_comparison
+from fedsim.sweeps.compare.file import open_comparison
 from fedsim.sweeps.compare.tuning import Trial, best, choose, write_tuning
+from tests.samples.comparison import read_comparison
 from tests.samples.real_runs import tiny
 
 HEAD = "name: tuned\nbase: base.yaml\nseeds: [0]\n"

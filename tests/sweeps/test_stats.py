@@ -1,10 +1,10 @@
-"""Quantiles of few heavy-tailed numbers (fedsim/sweeps/quantiles.py): order statistics, censored values last."""
+"""Quantiles of few heavy-tailed numbers (fedsim/sweeps/stats.py): order statistics, censored values last."""
 
 from __future__ import annotations
 
 import pytest
 
-from fedsim.sweeps.quantiles import percentile, quantiles, show_quantiles
+from fedsim.sweeps.stats import percentile, quantiles, show_quantiles
 
 DEADLINE, QUORUM = [7.4, 171.0, 8.5], [15.0, 16.0, 14.0]  # minutes
 
