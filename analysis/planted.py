@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.finished import format_list, head, read, row
 from fedsim.errors import InputError, RunFolderError
-from fedsim.experiment import components
+from fedsim.experiment.components import real_models
 from fedsim.progress import SilentProgress
 from fedsim.records.run import load
 from fedsim.records.run_folder import write_json
@@ -107,16 +107,16 @@ def split(folder: Path, cache_dir: Path | None = None) -> Split:
         raise RunFolderError(
             f"{folder}: no mistake by operand class that can be undone was put into its corpus"
         )
-    cast: Any = components.real_models(scenario, len(run.members), cache_dir, SilentProgress())
-    if cast.hashes["server"] != run.manifest["model_hashes"]["server"]:
+    components: Any = real_models(scenario, len(run.members), cache_dir, SilentProgress())
+    if components.hashes["server"] != run.manifest["model_hashes"]["server"]:
         raise RunFolderError(f"{folder}: its start policy cannot be made again here; run it on this machine")
     from fedsim.models.real.language import LanguageModel
     from fedsim.models.real.zoo import load_folder
 
-    language = cast.policy.language
+    language = components.policy.language
     end = LanguageModel(*load_folder(folder / "policy"), language.shapes)
-    started, ended = (answers(one, cast.data.test, scenario.protocol) for one in (language, end))
-    found = halves(scenario.tasks, cast.data, scenario.seed, started, ended)
+    started, ended = (answers(one, components.data.test, scenario.protocol) for one in (language, end))
+    found = halves(scenario.tasks, components.data, scenario.seed, started, ended)
     wanted = run.summary["accuracy"]["greedy"]
     if (found.start, found.end) != (wanted["initial"], wanted["final"]):
         raise RunFolderError(

@@ -47,7 +47,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, TrainerCallback
 
 from benchmarks.ledger import Claim, Paired, report, wall_s
 from benchmarks.quick_start import quick_start
-from fedsim.models.interfaces import Draw, Group
+from fedsim.models.interfaces import CandidateGroup, Draw
 from fedsim.models.real.language import Ids, LanguageModel
 from fedsim.models.real.policy import LanguagePolicy
 from fedsim.rl.advantages import advantages
@@ -104,7 +104,7 @@ class Ours:
         self.note(groups)
         self.policy.update(groups, gains)
 
-    def note(self, groups: Sequence[Group]) -> None:
+    def note(self, groups: Sequence[CandidateGroup]) -> None:
         kept = [self.policy.sampled_ids(group.draw.index) for group in groups]
         self.sampled.append([ids for group in kept for ids in group])
         self.trained.append(
@@ -119,7 +119,7 @@ def draws(round_index: int) -> list[Draw]:
     return [Draw(first + i, question) for i, question in enumerate(pool[first : first + QUESTIONS])]
 
 
-def as_ended(group: Group) -> Group:
+def as_ended(group: CandidateGroup) -> CandidateGroup:
     return replace(group, candidates=tuple(replace(c, truncated=False) for c in group.candidates))
 
 

@@ -20,10 +20,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.ledger import Claim, report
-from fedsim.experiment import checks, components
+from fedsim.experiment import checks
 from fedsim.experiment import run as experiment
-from fedsim.experiment.simulation import Play
+from fedsim.experiment.components import stand_ins
+from fedsim.experiment.simulation import Simulation
 from fedsim.progress import SilentProgress
+from fedsim.protocols.shared.monitor import ClientAccuracy
 from fedsim.records import invariants
 from fedsim.records.log import RecordLog
 from fedsim.records.rows import Compute, Member, Outcome, Transfer, Update
@@ -70,11 +72,12 @@ def _round(num_clients: int, num_asked: int, protocol: str) -> dict[str, float]:
     scenario = _scenario(num_clients, protocol)
     begun = time.perf_counter()
     drawn = checks.refuse_early(scenario)
-    cast = components.stand_ins(scenario, len(drawn))
+    components = stand_ins(scenario, len(drawn))
     log = RecordLog()
     with SilentProgress().phase("federation") as phase:
-        play = Play(scenario, drawn, cast, log, phase, components.ClientAccuracy(cast))
-        ending = experiment.play_out(play)
+        accuracy = ClientAccuracy(components.data, components.evaluators)
+        simulation = Simulation(scenario, drawn, components, log, phase, accuracy)
+        ending = experiment.simulate(simulation)
     took_s = time.perf_counter() - begun
     statuses = Counter(row.status for row in log.of(Outcome))
     assert statuses == {"ok": num_asked}, statuses
@@ -82,10 +85,10 @@ def _round(num_clients: int, num_asked: int, protocol: str) -> dict[str, float]:
     assert len(log.of(Member)) == num_clients
     assert len(log.of(Transfer)) == 2 * num_asked
     assert sum(row.client_id >= 0 for row in log.of(Compute)) == num_asked
-    profiles, states = play.profiles, play.states
+    profiles, states = simulation.profiles, simulation.states
     assert isinstance(profiles, LazySequence) and isinstance(states, LazySequence)
     assert len(profiles.made()) == len(states.made()) == num_asked
-    invariants.check(log, play.federation.carried_bytes)
+    invariants.check(log, simulation.federation.carried_bytes)
     return {"seconds": took_s}
 
 

@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks.ledger import Claim, Paired, report
 from fedsim.errors import RequestError
 from fedsim.federation.clients import Federation
-from fedsim.federation.handlers import Handler, Reply, Subject
+from fedsim.federation.handlers import Handler, HandlerResult, Subject
 from fedsim.federation.world import World
 from fedsim.processes import gc_policy
 from fedsim.records import invariants
@@ -61,9 +61,9 @@ class Load:
     rounds: int
 
 
-def score(state: Any, message: wire.Candidates) -> Reply:
+def score(state: Any, message: wire.Candidates) -> HandlerResult:
     """Eight fixed scores."""
-    return Reply(wire.Rewards(message.draw, SCORES), evaluator="fixed")
+    return HandlerResult(wire.Rewards(message.draw, SCORES), evaluator="fixed")
 
 
 def work(state: Any, message: wire.Candidates) -> Work:

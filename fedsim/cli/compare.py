@@ -51,9 +51,9 @@ def compare(
         return
     with gc_policy.unsought():
         from fedsim.sweeps.compare import run as comparing
-        from fedsim.sweeps.workers import Where
+        from fedsim.sweeps.workers import ExecutionConfig
 
-    where = Where(processes, cache_dir, ray)
+    where = ExecutionConfig(processes, cache_dir, ray)
     with shown(quiet) as progress:
         folder = comparing.compare(comparison, out, where=where, progress=progress, seeds=chosen, tune=tune)
         if figures:

@@ -40,13 +40,13 @@ def stress(
     chosen = seeds_in(seeds)
     with gc_policy.unsought():
         from fedsim.sweeps.stress import run as stressing
-        from fedsim.sweeps.workers import Where
+        from fedsim.sweeps.workers import ExecutionConfig
 
     if check_only:
         for line in stressing.outlook_lines(sweep, out, processes=processes, seeds=chosen):
             print(line)
         return
-    where = Where(processes, cache_dir, ray)
+    where = ExecutionConfig(processes, cache_dir, ray)
     with shown(quiet) as progress:
         folder = stressing.stress(sweep, out, where=where, progress=progress, seeds=chosen)
         if figures:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fedsim import protocols
 from fedsim.errors import ScenarioError
 from fedsim.experiment import billed, eligibility
-from fedsim.experiment.components import Cast
+from fedsim.experiment.components import Components
 from fedsim.federation.stragglers.config import StragglerConfig
 from fedsim.federation.text_lengths import TextLengths
 from fedsim.privacy.rewards import RewardNoise, RewardNoiseConfig
@@ -71,38 +71,41 @@ def link_of(
 
 
 def client_states(
-    scenario: Scenario, cast: Cast, lengths: TextLengths | None = None, runs: eligibility.Runs = "clients"
+    scenario: Scenario,
+    components: Components,
+    lengths: TextLengths | None = None,
+    runs: eligibility.Runs = "clients",
 ) -> Sequence[ClientState]:
     """[K] Every client as its handlers know it, made when it is first looked at.
 
     Args:
         scenario: whose protocol says what clients do.
-        cast: models and data.
+        components: models and data.
         lengths: the stated lengths of texts; None counts every text as it is.
         runs: whose model the clients run, whose tokenizer counts.
     """
-    data, config = cast.data, getattr(scenario.protocol, "reward_noise", None)
+    data, config = components.data, getattr(scenario.protocol, "reward_noise", None)
     text_of = {question.question_id: question.text for question in data.pool}
 
     def state_of(client_id: int) -> ClientState:
-        evaluator = cast.evaluators[client_id]
-        counting = cast.policy.count_tokens if runs == "server" else evaluator.count_tokens
+        evaluator = components.evaluators[client_id]
+        counting = components.policy.count_tokens if runs == "server" else evaluator.count_tokens
         return ClientState(
             client_id=client_id,
             evaluator=evaluator,
-            spec=cast.client_spec,
+            spec=components.client_spec,
             trusted={text_of[number]: answer for number, answer in data.trusted[client_id].items()},
             answers=data.answers,
             tokens=billed.counts(lengths, counting),
             model_score=getattr(scenario.protocol, "model_score", "likelihood"),
             rows=data.private[client_id],
-            trainer=cast.trainer,
-            synthesiser=cast.synthesiser,
-            trained_spec=cast.server_spec,
+            trainer=components.trainer,
+            synthesiser=components.synthesiser,
+            trained_spec=components.server_spec,
             noise=_noise(config, scenario.seed, client_id, data.answers),
         )
 
-    return LazySequence(len(cast.evaluators), state_of)
+    return LazySequence(len(components.evaluators), state_of)
 
 
 def _noise(config: Any, seed: int, client_id: int, rule: AnswerRule) -> RewardNoise | None:

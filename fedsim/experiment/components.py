@@ -35,7 +35,7 @@ _WORTH_A_WORKER = 10  # updates
 
 
 @dataclass(frozen=True)
-class Cast:
+class Components:
     """The models and the data of one run, real or stand-in.
 
     Attributes:
@@ -57,7 +57,7 @@ class Cast:
     synthesiser: Synthesiser | None = None
 
 
-def stand_ins(scenario: Scenario, num_clients: int) -> Cast:
+def stand_ins(scenario: Scenario, num_clients: int) -> Components:
     """The cast of a run with ``fidelity: timing``: token counts instead of models."""
     data = task_data(scenario.tasks, num_clients, scenario.seed)
     known = {question.text: question for question in (*data.auxiliary, *data.pool)}
@@ -68,7 +68,7 @@ def stand_ins(scenario: Scenario, num_clients: int) -> Cast:
 
     policy = StandInPolicy(scenario.protocol, scenario.seed)
     server_spec = billed.spec_without_weights(scenario, "server")
-    return Cast(
+    return Components(
         data=data,
         policy=policy,
         frozen=StandInEvaluator(-1, {}, known, scenario.seed),
@@ -102,7 +102,7 @@ def real_models(
     progress: Progress,
     data: TaskData | None = None,
     workers: Workers | None = None,
-) -> Cast:
+) -> Components:
     """The cast of a run with real models: trains what the cache lacks, with a progress phase for each.
 
     ``data`` are the run's questions, where they have been made already; ``workers`` take a share of what models compute.
@@ -132,7 +132,7 @@ def real_models(
     finally:
         training.close()
     client_spec = billed.spec_of(scenario, "clients", loaded.evaluators[0].language.network)
-    return Cast(
+    return Components(
         data=data,
         policy=loaded.policy,
         frozen=loaded.reference,

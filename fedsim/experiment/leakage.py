@@ -29,11 +29,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fedsim import protocols
 from fedsim.errors import RunFolderError, ScenarioError
-from fedsim.experiment import components
 from fedsim.experiment.build import client_states
 from fedsim.experiment.checks import check_files
-from fedsim.experiment.components import Cast
-from fedsim.models.interfaces import Draw, Evaluator, Group
+from fedsim.experiment.components import Components, real_models
+from fedsim.models.interfaces import CandidateGroup, Draw, Evaluator
 from fedsim.privacy.membership import (
     Estimate,
     Membership,
@@ -126,9 +125,9 @@ def measure(
         raise RunFolderError(f"{folder} ran on token counts (fidelity timing): there is nothing to attack")
     check_files(scenario)
     shown = progress or SilentProgress()
-    cast = components.real_models(scenario, len(run.members), cache_dir, shown)
-    rows = list(suspects(cast, scenario.seed, rows_per_client))
-    attacks, disclosures = _attacks(run, scenario, cast, rows)
+    components = real_models(scenario, len(run.members), cache_dir, shown)
+    rows = list(suspects(components, scenario.seed, rows_per_client))
+    attacks, disclosures = _attacks(run, scenario, components, rows)
     if not attacks:
         raise RunFolderError(
             f"{folder} is of protocol {scenario.protocol.name}, whose clients send nothing that is attacked here"
@@ -144,12 +143,12 @@ def measure(
     return report
 
 
-def suspects(cast: Cast, seed: int, rows_per_client: int) -> Iterator[Suspect]:
+def suspects(components: Components, seed: int, rows_per_client: int) -> Iterator[Suspect]:
     """Rows of every client, and as many questions of the same domains on which nobody trained."""
-    unseen = [*cast.data.validation, *cast.data.test]
-    for client_id, own in enumerate(cast.data.private):
+    unseen = [*components.data.validation, *components.data.test]
+    for client_id, own in enumerate(components.data.private):
         taken = _sample(own, rows_per_client, seed, "members", client_id)
-        for domain in cast.data.domains:
+        for domain in components.data.domains:
             members = [row for row in taken if row.domain == domain]
             strangers = [row for row in unseen if row.domain == domain]
             others = _sample(strangers, len(members), seed, "others", client_id, domain)
@@ -159,40 +158,40 @@ def suspects(cast: Cast, seed: int, rows_per_client: int) -> Iterator[Suspect]:
 
 
 def _attacks(
-    run: Run, scenario: Scenario, cast: Cast, rows: Sequence[Suspect]
+    run: Run, scenario: Scenario, components: Components, rows: Sequence[Suspect]
 ) -> tuple[list[Attack], list[Disclosure]]:
     settings, seed = scenario.protocol, scenario.seed
     attacks: list[Attack] = []
     disclosures: list[Disclosure] = []
     if settings.name == "fedgrpo":
-        states = client_states(scenario, cast)  # with fresh noise
+        states = client_states(scenario, components)  # with fresh noise
         if settings.wire == "scores_up":
-            attacks += _by_recorded_rewards(run, cast, seed)
-        attacks += _by_asking(scenario, cast, states, rows)
-        disclosures += _disclosed(run, scenario, cast, states)
+            attacks += _by_recorded_rewards(run, components, seed)
+        attacks += _by_asking(scenario, components, states, rows)
+        disclosures += _disclosed(run, scenario, components, states)
     if settings.name == "fedpetuning":
-        attacks.append(_by_adapters(scenario, cast, rows))
+        attacks.append(_by_adapters(scenario, components, rows))
     if settings.name == "dpsda_fl":
-        attacks.append(_by_synthetic_rows(scenario, cast, rows))
+        attacks.append(_by_synthetic_rows(scenario, components, rows))
     if attacks and settings.name != "fedpetuning":
-        attacks.append(_by_final_policy(run, cast, rows, seed))
+        attacks.append(_by_final_policy(run, components, rows, seed))
     return attacks, disclosures
 
 
 # ------------------------------------------------------------------------------------------------------- rewards
 
 
-def _by_recorded_rewards(run: Run, cast: Cast, seed: int) -> list[Attack]:
+def _by_recorded_rewards(run: Run, components: Components, seed: int) -> list[Attack]:
     """Whether a client owns a trusted answer, from the rewards that the run brought."""
     hidden: dict[bool, list[float]] = {True: [], False: []}
     shown: dict[bool, list[float]] = {True: [], False: []}
     seen: set[tuple[int, int]] = set()
     for row in run.rewards.iter_rows(named=True):
         pair = (row["client_id"], row["question_id"])
-        if pair in seen or not 0 <= pair[0] < len(cast.data.trusted):
+        if pair in seen or not 0 <= pair[0] < len(components.data.trusted):
             continue
         seen.add(pair)
-        owns = pair[1] in cast.data.trusted[pair[0]]
+        owns = pair[1] in components.data.trusted[pair[0]]
         hidden[owns].append(answer_likeness(row["rewards"]))
         shown[owns].append(float(row["evaluator"] == "AE"))
     return [
@@ -202,13 +201,13 @@ def _by_recorded_rewards(run: Run, cast: Cast, seed: int) -> list[Attack]:
 
 
 def _by_asking(
-    scenario: Scenario, cast: Cast, states: Sequence[ClientState], rows: Sequence[Suspect]
+    scenario: Scenario, components: Components, states: Sequence[ClientState], rows: Sequence[Suspect]
 ) -> list[Attack]:
     """Whether a row was trained on, by sending its question with its true answer."""
     raw: list[float] = []
     handlers = protocols.handlers(scenario.protocol)
     copies = scenario.protocol.group_size
-    before = _log_likelihoods(cast.frozen, rows)
+    before = _log_likelihoods(components.frozen, rows)
     for suspect in rows:
         states[suspect.client_id].evaluator.expect(suspect.row.text, [suspect.row.answer])
         states[suspect.client_id].evaluator.expect_answer(suspect.row.text)
@@ -222,7 +221,7 @@ def _by_asking(
         else:
             said = handlers[wire.QuestionOnly].run(client, wire.QuestionOnly(draw, suspect.row.text)).message
             assert isinstance(said, wire.FinalAnswer)
-            score = float(cast.data.answers.right(said.answer, suspect.row.answer))
+            score = float(components.data.answers.right(said.answer, suspect.row.answer))
         raw.append(score)
     calibrated = [score - math.exp(own) for score, own in zip(raw, before, strict=True)]
     return [
@@ -231,18 +230,18 @@ def _by_asking(
     ]
 
 
-def _by_final_policy(run: Run, cast: Cast, rows: Sequence[Suspect], seed: int) -> Attack:
+def _by_final_policy(run: Run, components: Components, rows: Sequence[Suspect], seed: int) -> Attack:
     """Whether a row was trained on, from how much likelier the run made it."""
     from fedsim.models.real.evaluator import ModelEvaluator
     from fedsim.models.real.language import LanguageModel
     from fedsim.models.real.zoo import load_folder
 
     network, tokenizer = load_folder(run.folder / "policy")
-    live: Any = cast.policy
+    live: Any = components.policy
     final = ModelEvaluator(
         LanguageModel(network, tokenizer, live.language.shapes), live.config.max_new_tokens
     )
-    gained = _gains(_log_likelihoods(final, rows), _log_likelihoods(cast.frozen, rows))
+    gained = _gains(_log_likelihoods(final, rows), _log_likelihoods(components.frozen, rows))
     how = "final policy against the initial one"
     return Attack("policy", "honest", "training row", how, _told(rows, gained, seed, how))
 
@@ -250,17 +249,17 @@ def _by_final_policy(run: Run, cast: Cast, rows: Sequence[Suspect], seed: int) -
 # --------------------------------------------------------------------------------------- adapters, synthetic rows
 
 
-def _by_adapters(scenario: Scenario, cast: Cast, rows: Sequence[Suspect]) -> Attack:
+def _by_adapters(scenario: Scenario, components: Components, rows: Sequence[Suspect]) -> Attack:
     """Whether a row was trained on, from the client's first upload."""
     from fedsim.models.real.evaluator import ModelEvaluator
 
-    trainer, live, settings = cast.trainer, cast.policy, scenario.protocol
+    trainer, live, settings = components.trainer, components.policy, scenario.protocol
     assert trainer is not None
     as_sent = packed(trainer.start(), settings.number_type)
     start = unpacked(as_sent, settings.number_type)
 
     def gains(client_id: int, own: Sequence[Suspect]) -> list[float]:
-        update = trainer.tune(client_id, 0, start, cast.data.private[client_id])
+        update = trainer.tune(client_id, 0, start, components.data.private[client_id])
         language: Any = live
         after = []
         for weights in (update.weights, start):
@@ -279,12 +278,12 @@ def _by_adapters(scenario: Scenario, cast: Cast, rows: Sequence[Suspect]) -> Att
     return Attack("adapters", "honest", "training row", how, _told(ordered, gained, scenario.seed, how))
 
 
-def _by_synthetic_rows(scenario: Scenario, cast: Cast, rows: Sequence[Suspect]) -> Attack:
+def _by_synthetic_rows(scenario: Scenario, components: Components, rows: Sequence[Suspect]) -> Attack:
     """Whether a row stood behind the client's synthetic rows."""
-    synthesiser, settings = cast.synthesiser, scenario.protocol.synthesis
+    synthesiser, settings = components.synthesiser, scenario.protocol.synthesis
     assert synthesiser is not None
     made: dict[int, tuple[tuple[str, str], ...]] = {}
-    for client_id, own in enumerate(cast.data.private):
+    for client_id, own in enumerate(components.data.private):
         count = settings.num_rows(len(own))
         made[client_id] = synthesiser.synthesise(client_id, own, count).rows if count else ()
     alike = [
@@ -298,9 +297,11 @@ def _by_synthetic_rows(scenario: Scenario, cast: Cast, rows: Sequence[Suspect]) 
 # ------------------------------------------------------------------------------------------------ private answers
 
 
-def _disclosed(run: Run, scenario: Scenario, cast: Cast, states: Sequence[ClientState]) -> list[Disclosure]:
+def _disclosed(
+    run: Run, scenario: Scenario, components: Components, states: Sequence[ClientState]
+) -> list[Disclosure]:
     """The share of trusted answers that a server knows."""
-    owned = [(k, number) for k, answers in enumerate(cast.data.trusted) for number in answers]
+    owned = [(k, number) for k, answers in enumerate(components.data.trusted) for number in answers]
     if not owned:
         return []
     by_text, noise = scenario.protocol.wire == "answers_up", getattr(scenario.protocol, "reward_noise", None)
@@ -320,14 +321,14 @@ def _disclosed(run: Run, scenario: Scenario, cast: Cast, states: Sequence[Client
         }
         told = share([pair in ones for pair in owned], seed, "told")
         found.append(Disclosure("honest", "a candidate with reward 1 in the run", len(owned), told, None))
-    question_of = {question.question_id: question for question in cast.data.pool}
+    question_of = {question.question_id: question for question in components.data.pool}
     draws = [Draw(_FIRST_DRAW + place, question_of[number]) for place, (_, number) in enumerate(owned)]
-    groups = cast.policy.sample(draws)
-    cast.policy.forget([draw.index for draw in draws])
-    handlers, rule = protocols.handlers(scenario.protocol), cast.data.answers
+    groups = components.policy.sample(draws)
+    components.policy.forget([draw.index for draw in draws])
+    handlers, rule = protocols.handlers(scenario.protocol), components.data.answers
     knows, knew = [], []
     for (client_id, number), group in zip(owned, groups, strict=True):
-        truth, client = cast.data.trusted[client_id][number], states[client_id]
+        truth, client = components.data.trusted[client_id][number], states[client_id]
         kind = wire.QuestionOnly if by_text else wire.Candidates
         said = handlers[kind].run(client, _message(group, by_text)).message
         if isinstance(said, wire.FinalAnswer):
@@ -355,7 +356,7 @@ def best_candidate(texts: Sequence[str], rewards: Sequence[float]) -> str:
     return max(of, key=lambda text: (sum(of[text]) / len(of[text]), len(of[text])))
 
 
-def _message(group: Group, by_text: bool) -> wire.Message:
+def _message(group: CandidateGroup, by_text: bool) -> wire.Message:
     draw, question = wire.pack_id(group.draw.index), group.draw.question.text
     return (
         wire.QuestionOnly(draw, question) if by_text else wire.Candidates(draw, question, tuple(group.texts))

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from fedsim import protocols
 from fedsim.config.validation import located
 from fedsim.errors import FedsimError, InputError
-from fedsim.experiment import components
-from fedsim.experiment.simulation import Play
+from fedsim.experiment.components import Components, stand_ins
+from fedsim.experiment.simulation import Simulation
 from fedsim.federation.handlers import Handler
 from fedsim.progress import SilentProgress
 from fedsim.protocols.shared.monitor import ClientAccuracy
@@ -38,14 +38,14 @@ _MOST_EVENTS = 500_000
 _OCCASIONAL = ("probe", "setup", "cancel")
 
 
-class Glimpse(Play):
+class ShortSimulation(Simulation):
     """A look ahead, in which nobody asks what the one-off training of the clients' models takes: it reads all of their rows."""
 
     def _training(self, client_id: int) -> None:
         return None
 
 
-class ProbeRun(Glimpse):
+class ProbeRun(ShortSimulation):
     """A run that ends as soon as enough of its typical messages to clients have been heard.
 
     Attributes:
@@ -55,7 +55,11 @@ class ProbeRun(Glimpse):
     """
 
     def __init__(
-        self, scenario: Scenario, devices: population.Population, cast: components.Cast, num_messages: int
+        self,
+        scenario: Scenario,
+        devices: population.Population,
+        components: Components,
+        num_messages: int,
     ) -> None:
         self.log = RecordLog()
         self.heard: list[wire.Message] = []
@@ -63,7 +67,14 @@ class ProbeRun(Glimpse):
         self._handlers = protocols.handlers(scenario.protocol)
         self.repeated = frozenset(kind for kind in self._handlers if kind.purpose not in _OCCASIONAL)
         phase = SilentProgress().phase("listening")
-        super().__init__(scenario, devices, cast, self.log, phase, ClientAccuracy(cast.data, cast.evaluators))
+        super().__init__(
+            scenario,
+            devices,
+            components,
+            self.log,
+            phase,
+            ClientAccuracy(components.data, components.evaluators),
+        )
 
     def handler(self, message: wire.Message) -> Handler:
         """The client's half for a message."""
@@ -75,14 +86,14 @@ class ProbeRun(Glimpse):
         if not self.repeated:
             return
         protocol = protocols.load(self.scenario.protocol.name)
-        playing = asyncio.create_task(protocol.run(self.federation, self.scenario.protocol, self.state))
+        running = asyncio.create_task(protocol.run(self.federation, self.scenario.protocol, self.state))
         stopping = asyncio.create_task(self.monitor.stopped.wait())
         try:
-            await asyncio.wait({playing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (playing, stopping):
+            for task in (running, stopping):
                 task.cancel()
-            await asyncio.gather(playing, stopping, return_exceptions=True)
+            await asyncio.gather(running, stopping, return_exceptions=True)
 
     def _overheard(self, handler: Handler) -> Handler:
         return replace(handler, work=partial(self._hear, handler.work))
@@ -105,29 +116,29 @@ def listen(scenario: Scenario, num_messages: int) -> ProbeRun:
         FederationError: no device can hold the model.
     """
     honest = {key: _default(scenario, key) for key in ("faults", "hostile")}
-    play = _play(_with(scenario, **honest), num_messages)
-    if play.repeated and not play.heard:
+    simulation = _probed(_with(scenario, **honest), num_messages)
+    if simulation.repeated and not simulation.heard:
         neutral = {key: _default(scenario, key) for key in ("faults", "hostile", "slowdowns", "correlate")}
         easy = _with(scenario, availability=AlwaysConfig(), dropout=DropoutConfig(), **neutral)
-        play.heard = _play(easy, num_messages).heard
-    return play
+        simulation.heard = _probed(easy, num_messages).heard
+    return simulation
 
 
-def _play(scenario: Scenario, num_messages: int) -> ProbeRun:
+def _probed(scenario: Scenario, num_messages: int) -> ProbeRun:
     """Play until enough was heard, the first update is done, or the federation turns out to be hopeless."""
     devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
-    play = ProbeRun(scenario, devices, components.stand_ins(scenario, len(devices)), num_messages)
+    simulation = ProbeRun(scenario, devices, stand_ins(scenario, len(devices)), num_messages)
     try:
         limits = scenario.limits
         run_on_virtual_time(
-            play.listen, max_virtual_s=limits.virtual, max_events=min(limits.events, _MOST_EVENTS)
+            simulation.listen, max_virtual_s=limits.virtual, max_events=min(limits.events, _MOST_EVENTS)
         )
     except InputError:
         raise
     except FedsimError:
-        if not hasattr(play, "world"):  # there is no such world at all
+        if not hasattr(simulation, "world"):  # there is no such world at all
             raise
-    return play
+    return simulation
 
 
 def _with(scenario: Scenario, **settings: Any) -> Scenario:

@@ -105,7 +105,7 @@ def check_deadline(scenario: Scenario) -> None:
     foresight = Foresight(scenario, _MESSAGES_FOR_A_DEADLINE)
     quickest: list[Nominal] = []
     for client_id in foresight.takes_part:
-        for index in range(len(foresight.play.heard)):
+        for index in range(len(foresight.simulation.heard)):
             quickest.append(foresight.quickest(client_id, index))
             if quickest[-1].total_s <= deadline_s:
                 return
@@ -114,7 +114,7 @@ def check_deadline(scenario: Scenario) -> None:
         return
     if quickest:
         fastest = min(quickest, key=lambda one: one.total_s)
-        device_class = foresight.play.profiles[fastest.client_id].device_class
+        device_class = foresight.simulation.profiles[fastest.client_id].device_class
         raise ScenarioError(
             f"protocol.stragglers.deadline is {format_seconds(deadline_s)}, but no client can answer by then: the fastest, "
             f"client {fastest.client_id} ({device_class}), takes about {format_seconds(fastest.total_s)} (down "
@@ -154,8 +154,8 @@ class Foresight:
     """
 
     def __init__(self, scenario: Scenario, num_messages: int = _MOST_MESSAGES) -> None:
-        self.play: ProbeRun = listen(scenario, num_messages)
-        self.takes_part = [row.client_id for row in self.play.log.of(Member) if row.takes_part]
+        self.simulation: ProbeRun = listen(scenario, num_messages)
+        self.takes_part = [row.client_id for row in self.simulation.log.of(Member) if row.takes_part]
 
     @property
     def num_draws(self) -> int:
@@ -164,10 +164,10 @@ class Foresight:
 
     def request_times(self) -> RequestTimes | None:
         """See the function of this name."""
-        if not self.play.heard:
+        if not self.simulation.heard:
             return None
         num_clients = len(self.takes_part)
-        num_messages = min(len(self.play.heard), max(1, _EVALUATIONS // num_clients))
+        num_messages = min(len(self.simulation.heard), max(1, _EVALUATIONS // num_clients))
         rows = [[self.nominal(id_, index) for index in range(num_messages)] for id_ in self.takes_part]
         drawn = [[self.drawn_s(row[n % num_messages], n) for n in range(self.num_draws)] for row in rows]
         figures = np.array(
@@ -176,7 +176,7 @@ class Foresight:
         ).mean(axis=1)
         down_s, compute_s, up_s, down_bytes, up_bytes = figures.T
         return RequestTimes(
-            purpose=self.play.heard[0].purpose,
+            purpose=self.simulation.heard[0].purpose,
             client_ids=np.array(self.takes_part, dtype=np.int64),
             down_s=down_s,
             compute_s=compute_s,
@@ -189,10 +189,10 @@ class Foresight:
 
     def nominal(self, client_id: int, index: int) -> Nominal:
         """The message heard at this place on a device, without luck."""
-        message, world = self.play.heard[index], self.play.world
-        state, handler = self.play.states[client_id], self.play.handler(message)
+        message, world = self.simulation.heard[index], self.simulation.world
+        state, handler = self.simulation.states[client_id], self.simulation.handler(message)
         work = handler.work(state, message)
-        calm = replace(self.play.profiles[client_id], down_jitter=0.0, up_jitter=0.0, rtt_jitter=0.0)
+        calm = replace(self.simulation.profiles[client_id], down_jitter=0.0, up_jitter=0.0, rtt_jitter=0.0)
         down_bytes = world.sizes.message_bytes(message)
         up_bytes = world.sizes.message_bytes(handler.run(state, message).message)
         return Nominal(
@@ -208,15 +208,15 @@ class Foresight:
     def quickest(self, client_id: int, index: int) -> Nominal:
         """The same; a client that owns trusted answers may answer without its model."""
         nominal = self.nominal(client_id, index)
-        if not self.play.states[client_id].trusted:
+        if not self.simulation.states[client_id].trusted:
             return nominal
-        seconds = duration_s(self.play.profiles[client_id], NO_WORK)
+        seconds = duration_s(self.simulation.profiles[client_id], NO_WORK)
         return replace(nominal, compute_s=seconds, work=NO_WORK)
 
     def drawn_s(self, nominal: Nominal, number: int) -> float:
         """The same message to the same client at a random instant, with all its luck; seconds."""
-        world, client_id = self.play.world, nominal.client_id
-        profile, key = self.play.profiles[client_id], (client_id, "foresight", number)
+        world, client_id = self.simulation.world, nominal.client_id
+        profile, key = self.simulation.profiles[client_id], (client_id, "foresight", number)
         start_at_s = _SPAN_S * streams.uniform(world.seed, *key)
         down_key, up_key = (world.seed, *key, "down"), (world.seed, *key, "up")
         down = world.transport.plan(nominal.down_bytes, down_key)
@@ -233,7 +233,7 @@ class Foresight:
 
     def _plan(self, message_bytes: int) -> TransferPlan:
         """A message of which nothing is lost."""
-        transport = self.play.world.transport
+        transport = self.simulation.world.transport
         segments = transport.num_segments(message_bytes)
         return TransferPlan(message_bytes, segments, transport.wire_bytes(message_bytes), 0)
 
@@ -247,7 +247,7 @@ class Foresight:
         at_s: float,
     ) -> float:
         """Seconds of one message alone on its way, at the access rate of its start; infinite on a stalled link."""
-        world, transport = self.play.world, self.play.world.transport
+        world, transport = self.simulation.world, self.simulation.world.transport
         access = world.rates.bytes_per_s(profile, client_id, direction, at_s)
         rate_bytes_per_s = min(access, self._shared_rate(client_id, direction))
         if not rate_bytes_per_s:
@@ -266,8 +266,8 @@ class Foresight:
 
     def _shared_rate(self, client_id: int, direction: Direction) -> float:
         """The slowest link between a client's access and the server, bytes/s: of its edges and the server's own."""
-        links: list[Any] = [self.play.world.transport.config.server_link]
-        edges = self.play.edges
+        links: list[Any] = [self.simulation.world.transport.config.server_link]
+        edges = self.simulation.edges
         if edges is not None and client_id in edges.homes:
             links += [edges.edges[name] for name in way_up(edges.homes[client_id], edges.edges)]
         return min(float(getattr(link, direction)) for link in links)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fedsim.errors import RunFolderError
 from fedsim.experiment.checks import refuse_early
 from fedsim.experiment.replay.origin import other_platform, other_program, scenario_of
-from fedsim.experiment.run import Undertaking, perform
+from fedsim.experiment.run import RunRequest, perform
 from fedsim.progress import Progress, SilentProgress
 from fedsim.records.run_folder import RunFolder
 
@@ -57,4 +57,4 @@ def resume(
     devices = refuse_early(scenario)
     own = RunFolder.reopen(path)
     own.update(lives=own.manifest.get("lives", 1) + 1)
-    return perform(own, Undertaking(scenario, devices, cache_dir, progress or SilentProgress()))
+    return perform(own, RunRequest(scenario, devices, cache_dir, progress or SilentProgress()))

@@ -25,10 +25,10 @@ from fedsim.errors import (
 from fedsim.experiment.billed import statement
 from fedsim.experiment.build import limits_of
 from fedsim.experiment.checks import refuse_early
-from fedsim.experiment.components import Cast
+from fedsim.experiment.components import Components
 from fedsim.experiment.detection import detection_of, short
-from fedsim.experiment.replay.journal import Book
-from fedsim.experiment.simulation import Ending, Play
+from fedsim.experiment.replay.journal import Journal
+from fedsim.experiment.simulation import RunEnd, Simulation
 from fedsim.privacy import reward_ledger
 from fedsim.progress import Progress, SilentProgress
 from fedsim.protocols.shared.boundary import BOUNDARIES
@@ -73,11 +73,11 @@ def run(
     anchored = scenario.anchored()
     folder = RunFolder.create(Path(out) if out is not None else None, scenario.name, scenario.seed)
     folder.update(scenario=scenario.resolved(), code=source_hash())
-    return perform(folder, Undertaking(anchored, devices, cache_dir, progress or SilentProgress()))
+    return perform(folder, RunRequest(anchored, devices, cache_dir, progress or SilentProgress()))
 
 
 @dataclass(frozen=True, slots=True)
-class Undertaking:
+class RunRequest:
     """What is to be run, and with what: see the arguments of `run`; paths in the scenario are absolute."""
 
     scenario: Scenario
@@ -86,7 +86,7 @@ class Undertaking:
     progress: Progress
 
 
-def perform(folder: RunFolder, asked: Undertaking) -> Run:
+def perform(folder: RunFolder, asked: RunRequest) -> Run:
     """Run a scenario to its end in a folder that this process owns; see `run`."""
     try:
         interrupted = _run_in(folder, asked)
@@ -121,74 +121,78 @@ def perform(folder: RunFolder, asked: Undertaking) -> Run:
     return load(folder.path)
 
 
-def _run_in(folder: RunFolder, asked: Undertaking) -> bool:
+def _run_in(folder: RunFolder, asked: RunRequest) -> bool:
     started_at_wall_s = time.monotonic()
     scenario, devices, progress = asked.scenario, asked.devices, asked.progress
     if not folder.manifest["inputs"]:
         folder.keep_inputs(scenario.input_files())
-    book = Book(folder, scenario, asked.cache_dir, progress)
-    with contextlib.closing(book):
-        cast = book.cast(len(devices))
-        folder.write_partition(cast.data.domains, cast.data.partition.tolist())
-        log, accuracy = book.log, ClientAccuracy(cast.data, cast.evaluators)
+    journal = Journal(folder, scenario, asked.cache_dir, progress)
+    with contextlib.closing(journal):
+        components = journal.components(len(devices))
+        folder.write_partition(components.data.domains, components.data.partition.tolist())
+        log, accuracy = journal.log, ClientAccuracy(components.data, components.evaluators)
         with progress.phase("federation", scenario.stop.updates) as phase:
-            play = Play(scenario, devices, cast, log, phase, accuracy, book.seal)
+            simulation = Simulation(scenario, devices, components, log, phase, accuracy, journal.seal)
             try:
-                ending = play_out(play)
+                ending = simulate(simulation)
             except FedsimError as error:
-                if not hasattr(play, "federation"):  # the world could not be built: no books to close
+                if not hasattr(simulation, "federation"):  # the world could not be built: no books to close
                     raise
-                failed_at_s = play.federation.now_s()
+                failed_at_s = simulation.federation.now_s()
                 in_the_world = isinstance(error, Deadlock | FederationError | LimitExceeded)
                 if in_the_world:
-                    play.federation.close_books(error)
-                play.federation.log_presence(failed_at_s)
-                play.log_faults(failed_at_s)
-                _write_results(folder, log, summary_of(log, play, failed_at_s, "error", started_at_wall_s))
+                    simulation.federation.close_books(error)
+                simulation.federation.log_presence(failed_at_s)
+                simulation.log_faults(failed_at_s)
+                _write_results(
+                    folder, log, summary_of(log, simulation, failed_at_s, "error", started_at_wall_s)
+                )
                 if in_the_world:
-                    invariants.check(log, play.federation.carried_bytes, limits=limits_of(scenario.protocol))
+                    invariants.check(
+                        log, simulation.federation.carried_bytes, limits=limits_of(scenario.protocol)
+                    )
                 raise
-        invariants.check(log, play.federation.carried_bytes, limits=limits_of(scenario.protocol))
-        summary = summary_of(log, play, ending.virtual_s, ending.stopped_by, started_at_wall_s)
+        invariants.check(log, simulation.federation.carried_bytes, limits=limits_of(scenario.protocol))
+        summary = summary_of(log, simulation, ending.virtual_s, ending.stopped_by, started_at_wall_s)
         with progress.phase("results", None):
-            _write(folder, log, summary, play, cast, accuracy)
+            _write(folder, log, summary, simulation, components, accuracy)
     if not ending.interrupted:
-        book.drop()
+        journal.drop()
     return ending.interrupted
 
 
-def play_out(play: Play) -> Ending:
+def simulate(simulation: Simulation) -> RunEnd:
     """Play a run to its end on virtual time, within the scenario's limits."""
-    limits = play.scenario.limits
-    return run_on_virtual_time(play.main, max_virtual_s=limits.virtual, max_events=limits.events)
+    limits = simulation.scenario.limits
+    return run_on_virtual_time(simulation.main, max_virtual_s=limits.virtual, max_events=limits.events)
 
 
 def summary_of(
-    log: RecordLog, play: Play, virtual_s: float, stopped_by: str, started_at_wall_s: float
+    log: RecordLog, simulation: Simulation, virtual_s: float, stopped_by: str, started_at_wall_s: float
 ) -> dict[str, Any]:
     """The summary of a run that has ended at this instant of virtual time."""
-    detection = detection_of(play.scenario, play.state.artefacts, play.roles)
+    detection = detection_of(simulation.scenario, simulation.state.artefacts, simulation.roles)
     return summarise(
         log,
         SummaryContext(
-            protocol=play.scenario.protocol.name,
-            seed=play.scenario.seed,
+            protocol=simulation.scenario.protocol.name,
+            seed=simulation.scenario.seed,
             virtual_s=virtual_s,
             wall_s=time.monotonic() - started_at_wall_s,
             stopped_by=stopped_by,
-            initial_by_domain=play.monitor.by_domain.get(0, {}),
-            final_by_domain=play.monitor.by_domain.get(play.monitor.policy.version, {}),
-            candidate_correct=play.monitor.correct,
-            billed=statement(play.scenario.models, play.scenario.text),
-            privacy=privacy_of(play),
+            initial_by_domain=simulation.monitor.by_domain.get(0, {}),
+            final_by_domain=simulation.monitor.by_domain.get(simulation.monitor.policy.version, {}),
+            candidate_correct=simulation.monitor.correct,
+            billed=statement(simulation.scenario.models, simulation.scenario.text),
+            privacy=privacy_of(simulation),
             detection=None if detection is None else short(detection),
         ),
     )
 
 
-def privacy_of(play: Play) -> dict[str, Any] | None:
+def privacy_of(simulation: Simulation) -> dict[str, Any] | None:
     """What a run's wire variant lets out, and what the noise promises for the whole run; None where no boundary is declared."""
-    variant: Any = getattr(play.scenario.protocol, "wire", None)
+    variant: Any = getattr(simulation.scenario.protocol, "wire", None)
     boundary = BOUNDARIES.get(variant)
     if boundary is None:
         return None
@@ -196,9 +200,9 @@ def privacy_of(play: Play) -> dict[str, Any] | None:
         boundary.variant,
         boundary.is_private,
         boundary.description,
-        play.noises(),
-        evaluator_promise(play.scenario),
-        any(play.cast.data.trusted),
+        simulation.noises(),
+        evaluator_promise(simulation.scenario),
+        any(simulation.components.data.trusted),
     )
 
 
@@ -212,32 +216,34 @@ def _write(
     folder: RunFolder,
     log: RecordLog,
     summary: Mapping[str, Any],
-    play: Play,
-    cast: Cast,
+    simulation: Simulation,
+    components: Components,
     accuracy: ClientAccuracy,
 ) -> None:
     _write_results(folder, log, summary)
     clients = [
         {"client_id": client_id, "device_class": device_class, "accuracy_by_domain": row}
         for client_id, (device_class, row) in enumerate(
-            zip(play.federation.device_classes, _rows(cast, accuracy), strict=True)
+            zip(simulation.federation.device_classes, _rows(components, accuracy), strict=True)
         )
     ]
     folder.write_json("clients.json", clients)
-    if cast.synthesiser is not None:
-        folder.write_json("privacy.json", cast.synthesiser.report())
-    noises = play.noises()
+    if components.synthesiser is not None:
+        folder.write_json("privacy.json", components.synthesiser.report())
+    noises = simulation.noises()
     if noises:
-        folder.write_json("privacy.json", reward_ledger.ledger(noises, evaluator_promise(play.scenario)))
-    detection = detection_of(play.scenario, play.state.artefacts, play.roles)
+        folder.write_json(
+            "privacy.json", reward_ledger.ledger(noises, evaluator_promise(simulation.scenario))
+        )
+    detection = detection_of(simulation.scenario, simulation.state.artefacts, simulation.roles)
     if detection is not None:
         folder.write_json(DETECTION, detection)
-    if "averaging" in play.state.artefacts:
-        folder.write_json("averaging.json", play.state.artefacts["averaging"]())
-    if "confidence_graph" in play.state.artefacts:
-        folder.write_json(CONFIDENCE_GRAPH, play.state.artefacts["confidence_graph"]())
-    if cast.save is not None:
-        cast.save(folder.path / "policy")
+    if "averaging" in simulation.state.artefacts:
+        folder.write_json("averaging.json", simulation.state.artefacts["averaging"]())
+    if "confidence_graph" in simulation.state.artefacts:
+        folder.write_json(CONFIDENCE_GRAPH, simulation.state.artefacts["confidence_graph"]())
+    if components.save is not None:
+        components.save(folder.path / "policy")
 
 
 def _write_results(folder: RunFolder, log: RecordLog, summary: Mapping[str, Any]) -> None:
@@ -246,5 +252,5 @@ def _write_results(folder: RunFolder, log: RecordLog, summary: Mapping[str, Any]
     write_results(folder, log, summary)
 
 
-def _rows(cast: Cast, accuracy: ClientAccuracy) -> list[dict[str, float]]:
-    return [dict(zip(cast.data.domains, row, strict=True)) for row in accuracy().tolist()]
+def _rows(components: Components, accuracy: ClientAccuracy) -> list[dict[str, float]]:
+    return [dict(zip(components.data.domains, row, strict=True)) for row in accuracy().tolist()]

@@ -14,9 +14,9 @@ from fedsim import protocols
 from fedsim.errors import FedsimError
 from fedsim.experiment import billed, eligibility
 from fedsim.experiment.build import client_states, edges_of, faults_of, link_of
-from fedsim.experiment.components import Cast
+from fedsim.experiment.components import Components
 from fedsim.federation.clients import Federation
-from fedsim.federation.handlers import Handler, Reply
+from fedsim.federation.handlers import Handler, HandlerResult
 from fedsim.federation.hostile import Roles, excluded, roles_of, with_hostile
 from fedsim.federation.world import World
 from fedsim.privacy.rewards import RewardNoise, RewardNoiseConfig
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Ending:
+class RunEnd:
     """How the protocol ended."""
 
     virtual_s: float = 0.0
@@ -51,14 +51,14 @@ class Ending:
     interrupted: bool = False
 
 
-class Play:
+class Simulation:
     """One run on virtual time: builds the world on the loop, lets the protocol play, drains and measures."""
 
     def __init__(
         self,
         scenario: Scenario,
         devices: population.Population,
-        cast: Cast,
+        components: Components,
         log: RecordLog,
         phase: Phase,
         accuracy: ClientAccuracy,
@@ -67,9 +67,9 @@ class Play:
         self.scenario = scenario
         self._on_interrupt = on_interrupt
         self._devices = correlate.deal_devices(
-            scenario.correlate, devices, cast.data.partition, cast.data.domains, scenario.seed
+            scenario.correlate, devices, components.data.partition, components.data.domains, scenario.seed
         )
-        self.cast = cast
+        self.components = components
         self._log = log
         self._phase = phase
         self._accuracy = accuracy
@@ -84,32 +84,32 @@ class Play:
         self.monitor: Monitor
         self.state: ServerState
 
-    async def main(self, loop: VirtualLoop) -> Ending:
+    async def main(self, loop: VirtualLoop) -> RunEnd:
         """Run the protocol until it returns or a stop condition is met."""
         protocol = protocols.load(self.scenario.protocol.name)
         self._build(loop, protocols.handlers(self.scenario.protocol))
         self.monitor.start()
-        ending = Ending()
-        playing = asyncio.create_task(
+        ending = RunEnd()
+        running = asyncio.create_task(
             protocol.run(self.federation, self.scenario.protocol, self.state), name="protocol"
         )
         stopping = asyncio.create_task(self.monitor.stopped.wait(), name="stop condition")
         try:
             await asyncio.wait(
-                {playing, stopping}, timeout=self.scenario.stop.virtual, return_when=asyncio.FIRST_COMPLETED
+                {running, stopping}, timeout=self.scenario.stop.virtual, return_when=asyncio.FIRST_COMPLETED
             )
-            if playing.done():
-                raise_plainly(playing)
-            ending.stopped_by = self.monitor.stopped_by or ("protocol" if playing.done() else "virtual")
+            if running.done():
+                raise_plainly(running)
+            ending.stopped_by = self.monitor.stopped_by or ("protocol" if running.done() else "virtual")
         except asyncio.CancelledError:
             if not loop.interrupted:  # a limit was met: the clock stands still
                 raise
             self._on_interrupt()
             ending.stopped_by, ending.interrupted = "interrupt", True
         ending.virtual_s = loop.time()
-        for task in (playing, stopping):
+        for task in (running, stopping):
             task.cancel()
-        await asyncio.wait({playing, stopping})
+        await asyncio.wait({running, stopping})
         if (
             not ending.interrupted
         ):  # whoever interrupts a run does not want to wait for another look at the policy
@@ -140,17 +140,17 @@ class Play:
             )
 
     def _build(self, loop: VirtualLoop, handlers: Mapping[Any, Any]) -> None:
-        scenario, cast, devices = self.scenario, self.cast, self._devices
+        scenario, components, devices = self.scenario, self.components, self._devices
         network = scenario.network
         lengths = billed.stated_lengths(scenario)
         profiles: Sequence[DeviceProfile] = LazySequence(len(devices), devices.profile)
         self.edges = edges = edges_of(scenario, devices)
         if edges is not None:
             profiles = edges.behind(profiles)
-        needed = billed.requirement(scenario, cast.server_spec, cast.client_spec, lengths)
+        needed = billed.requirement(scenario, components.server_spec, components.client_spec, lengths)
         self.roles = roles_of(scenario.hostile, len(profiles), scenario.seed, handlers)
         absent = eligibility.too_small(needed, devices) | set(excluded(self.roles))
-        data, seed = cast.data, scenario.seed
+        data, seed = components.data, scenario.seed
         scores = correlate.presence_scores(scenario.correlate, data.partition, data.domains, seed)
         self.stated = availability.availability(
             scenario.availability, seed, scenario.folder, scores, scenario.limits.virtual
@@ -172,7 +172,7 @@ class Play:
             dropout=Dropout(scenario.dropout, scenario.seed, scores),
             on_cut=scenario.availability.on_cut,
             handlers={**with_hostile(handlers, self.roles, seed), wire.BaseModel: _BASE_MODEL},
-            sizes=billed.sizes(scenario, cast.server_spec, lengths),
+            sizes=billed.sizes(scenario, components.server_spec, lengths),
             slowdowns=Slowdowns(scenario.slowdowns, seed, classes, hangs, scenario.limits.virtual)
             if scenario.slowdowns or hangs
             else None,
@@ -181,7 +181,7 @@ class Play:
         )
         if faults is not None:
             faults.arm(loop, world.downlink, world.uplink, network.server_link)
-        self.states = states = client_states(scenario, cast, lengths, needed.runs)
+        self.states = states = client_states(scenario, components, lengths, needed.runs)
         self.world, self.profiles = world, profiles
         self._log_members(needed, classes)
         server_profile = population.server_profile(scenario.server)
@@ -189,8 +189,8 @@ class Play:
         self.monitor = Monitor(
             log=self._log,
             now_s=loop.time,
-            policy=cast.policy,
-            data=cast.data,
+            policy=components.policy,
+            data=components.data,
             stop=scenario.stop,
             evaluation=scenario.evaluation,
             phase=self._phase,
@@ -199,14 +199,14 @@ class Play:
         world.on_end.append(self.monitor.request_ended)
         self.state = ServerState(
             seed=scenario.seed,
-            policy=cast.policy,
-            frozen=cast.frozen,
-            data=cast.data,
-            spec=cast.server_spec,
-            tokens=billed.counts(lengths, cast.policy.count_tokens),
+            policy=components.policy,
+            frozen=components.frozen,
+            data=components.data,
+            spec=components.server_spec,
+            tokens=billed.counts(lengths, components.policy.count_tokens),
             monitor=self.monitor,
             client_accuracy=self._accuracy,
-            trainer=cast.trainer,
+            trainer=components.trainer,
         )
         if scenario.models.base_model == "shipped" and needed.runs != "nothing":
             self.federation.ship(needed.model_bytes)
@@ -237,4 +237,6 @@ def raise_plainly(task: asyncio.Task[None]) -> None:
         raise error
 
 
-_BASE_MODEL = Handler(run=lambda _, message: Reply(wire.Ready(message.num_bytes)), work=lambda *_: NO_WORK)
+_BASE_MODEL = Handler(
+    run=lambda _, message: HandlerResult(wire.Ready(message.num_bytes)), work=lambda *_: NO_WORK
+)

@@ -16,15 +16,14 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from fedsim.errors import RunFolderError
-from fedsim.experiment import components
 from fedsim.experiment.checks import refuse_early
-from fedsim.experiment.components import Cast
+from fedsim.experiment.components import Components, questions, real_models, stand_ins
 from fedsim.experiment.replay.blobs import BLOBS, Blobs
 from fedsim.experiment.replay.origin import other_platform, other_program, scenario_of
-from fedsim.experiment.replay.recorded_models import Stage, recorded_cast
+from fedsim.experiment.replay.recorded_models import RecordedModels, recorded_components
 from fedsim.experiment.replay.tape import TAPE, Tape
-from fedsim.experiment.run import play_out, summary_of
-from fedsim.experiment.simulation import Play
+from fedsim.experiment.run import simulate, summary_of
+from fedsim.experiment.simulation import Simulation
 from fedsim.models.client_training_config import LocalTrainingConfig
 from fedsim.progress import Progress, SilentProgress
 from fedsim.protocols.shared.monitor import ClientAccuracy
@@ -96,17 +95,17 @@ def _recomputed(
 ) -> Iterator[str]:
     num_clients = len(run.members)
     if scenario.fidelity == "timing":
-        cast = components.stand_ins(scenario, num_clients)
+        components = stand_ins(scenario, num_clients)
     else:
-        cast = components.real_models(scenario, num_clients, cache_dir, progress)
+        components = real_models(scenario, num_clients, cache_dir, progress)
     for name, known in run.manifest["model_hashes"].items():
-        if cast.hashes.get(name) != known:
+        if components.hashes.get(name) != known:
             yield f"the weights of {name} at the start are others"
-    log, summary = _played(scenario, cast, progress)
+    log, summary = _played(scenario, components, progress)
     yield from _told(run, log, summary)
-    if cast.save is not None:
+    if components.save is not None:
         with TemporaryDirectory() as folder:
-            cast.save(Path(folder))
+            components.save(Path(folder))
             for path in sorted(Path(folder).glob("*.safetensors")):
                 kept = run.folder / "policy" / path.name
                 if not kept.is_file() or kept.read_bytes() != path.read_bytes():
@@ -126,36 +125,45 @@ def _replayed(
         )
     length = tape.stat().st_size
 
-    def refuse() -> Cast:
+    def refuse() -> Components:
         raise RunFolderError(f"{tape}: the tape ends before the run; it was cut short")
 
-    stage = Stage(Tape(tape, upto=length, keep=False), Blobs(run.folder / BLOBS, keep=False), None, refuse)
-    log, summary = _played(scenario, _cast(stage, scenario, run), progress)
+    recorded = RecordedModels(
+        Tape(tape, upto=length, keep=False), Blobs(run.folder / BLOBS, keep=False), None, refuse
+    )
+    log, summary = _played(scenario, _components(recorded, scenario, run), progress)
     differences = tuple(_told(run, log, summary))
     drift = Drift()
-    shadowed = Stage(
+    shadowed = RecordedModels(
         Tape(tape, shadow=drift.add, keep=False),
         Blobs(run.folder / BLOBS, keep=False),
         None,
-        lambda: components.real_models(scenario, len(run.members), cache_dir, progress),
+        lambda: real_models(scenario, len(run.members), cache_dir, progress),
     )
-    _played(scenario, _cast(shadowed, scenario, run), progress)
+    _played(scenario, _components(shadowed, scenario, run), progress)
     return Verdict("replayed", why, differences, tuple(drift.lines()))
 
 
-def _cast(stage: Stage, scenario: Scenario, run: Run) -> Cast:
-    data = components.questions(scenario, len(run.members))
-    return recorded_cast(stage, scenario, data, run.manifest["model_hashes"])
+def _components(recorded: RecordedModels, scenario: Scenario, run: Run) -> Components:
+    data = questions(scenario, len(run.members))
+    return recorded_components(recorded, scenario, data, run.manifest["model_hashes"])
 
 
-def _played(scenario: Scenario, cast: Cast, progress: Progress) -> tuple[RecordLog, dict[str, Any]]:
+def _played(
+    scenario: Scenario, components: Components, progress: Progress
+) -> tuple[RecordLog, dict[str, Any]]:
     log = RecordLog()
     with progress.phase("verification", scenario.stop.updates) as phase:
-        play = Play(
-            scenario, refuse_early(scenario), cast, log, phase, ClientAccuracy(cast.data, cast.evaluators)
+        simulation = Simulation(
+            scenario,
+            refuse_early(scenario),
+            components,
+            log,
+            phase,
+            ClientAccuracy(components.data, components.evaluators),
         )
-        ending = play_out(play)
-    return log, summary_of(log, play, ending.virtual_s, ending.stopped_by, time.monotonic())
+        ending = simulate(simulation)
+    return log, summary_of(log, simulation, ending.virtual_s, ending.stopped_by, time.monotonic())
 
 
 def _told(run: Run, log: RecordLog, summary: Mapping[str, Any]) -> Iterator[str]:

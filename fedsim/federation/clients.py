@@ -16,7 +16,7 @@ from typing import Any
 
 from fedsim.errors import Deadlock, FederationError, FedsimError, RequestError
 from fedsim.federation.handlers import Hurry, Subject
-from fedsim.federation.request import NEVER_ENDS, RUN_FAILED, Exchange
+from fedsim.federation.request import NEVER_ENDS, RUN_FAILED, Request
 from fedsim.federation.server import Server
 from fedsim.federation.world import World
 from fedsim.records.rows import Presence
@@ -242,11 +242,11 @@ class Federation:
             del self._fetching[device.client_id]
             self._wake()
 
-    def begin(self, device: Device, message: wire.Message, subject: Subject) -> Exchange:
+    def begin(self, device: Device, message: wire.Message, subject: Subject) -> Request:
         """Start a request (``Client.request`` awaits it)."""
         if self._closed:
             raise FederationError("the run has ended; no new request starts")
-        exchange = Exchange(self._world, device, self._num_requests, message, subject)
+        exchange = Request(self._world, device, self._num_requests, message, subject)
         self._num_requests += 1
         exchange.begin()
         return exchange

@@ -27,7 +27,7 @@ class Subject(msgspec.Struct, frozen=True, gc=False):
     attempt: int = 0
 
 
-class Reply(msgspec.Struct, frozen=True, gc=False):
+class HandlerResult(msgspec.Struct, frozen=True, gc=False):
     """What a client's handler produced: the message that travels, and notes that only the simulator sees.
 
     Attributes:
@@ -53,11 +53,11 @@ class Handler:
         partial: what can be said after a share in (0, 1) of the computation: a shorter reply, or None for nothing yet.
     """
 
-    run: Callable[[Any, Any], Reply]
+    run: Callable[[Any, Any], HandlerResult]
     work: Callable[[Any, Any], Work]
     expect: Callable[[Any, Any], None] | None = None
     accept: Callable[[Any, Any], str | None] | None = None
-    partial: Callable[[Reply, float], Reply | None] | None = None
+    partial: Callable[[HandlerResult, float], HandlerResult | None] | None = None
 
 
 class Hurry:

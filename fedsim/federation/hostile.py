@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from fedsim.errors import ScenarioError
-from fedsim.federation.handlers import Handler, Reply
+from fedsim.federation.handlers import Handler, HandlerResult
 from fedsim.federation.hostile_config import (
     Colluding,
     CompetenceLiar,
@@ -113,7 +113,7 @@ def with_hostile(
 
 
 def _scoring(honest: Handler, roles: Roles, seed: int) -> Handler:
-    def run(client: Any, message: wire.Candidates) -> Reply:
+    def run(client: Any, message: wire.Candidates) -> HandlerResult:
         config = roles.get(client.client_id)
         if config is None:
             return honest.run(client, message)
@@ -121,12 +121,12 @@ def _scoring(honest: Handler, roles: Roles, seed: int) -> Handler:
             return msgspec.structs.replace(honest.run(client, message), delay_s=config.delay)
         if not _computes(config):
             made = _MADE_UP[type(config)](config, seed, client.client_id, message)
-            return Reply(_rewards(message, made), evaluator="hostile")
+            return HandlerResult(_rewards(message, made), evaluator="hostile")
         reply = honest.run(client, message)
         if not isinstance(reply.message, wire.Rewards):
             return reply
         bent = tuple(_bent(config, reward) for reward in reply.message.rewards)
-        return Reply(_rewards(message, bent), reply.evaluator)
+        return HandlerResult(_rewards(message, bent), reply.evaluator)
 
     def work(client: Any, message: wire.Candidates) -> Work:
         return honest.work(client, message) if _computes(roles.get(client.client_id)) else NO_WORK
@@ -141,9 +141,9 @@ def _scoring(honest: Handler, roles: Roles, seed: int) -> Handler:
 def _claiming(honest: Handler, roles: Roles, claim: Callable[[Any], wire.Message]) -> Handler:
     """A probe's handler: a liar claims to be right on everything; the rest of them tell the truth."""
 
-    def run(client: Any, message: Any) -> Reply:
+    def run(client: Any, message: Any) -> HandlerResult:
         if isinstance(roles.get(client.client_id), CompetenceLiar):
-            return Reply(claim(message))
+            return HandlerResult(claim(message))
         return honest.run(client, message)
 
     def work(client: Any, message: Any) -> Work:

@@ -222,7 +222,7 @@ def _radio_j(device: Device, direction: Direction, wire_bytes: int) -> float:
     return radio_energy_j(device.profile, 0, wire_bytes)
 
 
-class Errand:
+class SideMessage:
     """A message beside a request: to cancel it, to hurry it, or a second copy of its reply. It may outlive its request.
 
     Its bytes are charged to the request when it has arrived, or was cut. ``arrived`` says what it was good for.

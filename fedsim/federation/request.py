@@ -30,8 +30,8 @@ import msgspec
 
 from fedsim.errors import ClientDropped, ClientOffline, ReplyRejected, RequestError, TransferCut
 from fedsim.federation.computation import Computation
-from fedsim.federation.handlers import Reply, Subject
-from fedsim.federation.leg import Errand, Leg
+from fedsim.federation.handlers import HandlerResult, Subject
+from fedsim.federation.leg import Leg, SideMessage
 from fedsim.federation.world import World
 from fedsim.records.rows import FATE_OF_STATUS, Direction, Fate, Fault, Outcome, Phase, Reward, Status
 from fedsim.sim import streams
@@ -50,7 +50,7 @@ RUN_FAILED = "the run failed"
 """Cause of a request that was under way when the run ended in an error."""
 
 
-class Exchange:
+class Request:
     """One message to one device and what comes back."""
 
     __slots__ = (
@@ -77,7 +77,7 @@ class Exchange:
         self._sent_at_s = world.timeline.now_s
         self._down: Leg | None = None
         self._up: Leg | None = None
-        self._reply: Reply | None = None
+        self._reply: HandlerResult | None = None
         self._reply_fault: ReplyFault | None = None
         self._abandoned: str | None = None
         self._ended = False
@@ -130,7 +130,7 @@ class Exchange:
         self._computation.close(cut=False)
         self._answer(self._handler.run(self._device.state, self._message))
 
-    def _answer(self, reply: Reply) -> None:
+    def _answer(self, reply: HandlerResult) -> None:
         """Send a reply, or what a fault makes of it."""
         self._enter("up")
         self._computation = None
@@ -284,7 +284,7 @@ class Exchange:
     def _errand(
         self, direction: Direction, message: wire.Message, name: str, arrived: Callable[[], Fate]
     ) -> None:
-        errand = Errand(
+        errand = SideMessage(
             self._world, self._device, direction, message, self.request_id, self._root, name, arrived
         )
         errand.begin()

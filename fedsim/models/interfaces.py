@@ -45,7 +45,7 @@ class Draw:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class CandidateGroup:
     """G candidates of one draw, sampled by one policy version."""
 
     draw: Draw
@@ -121,10 +121,10 @@ class Policy(Protocol):
     def version(self) -> int:
         """The policy version: 0 at the start, one more after every optimiser step."""
 
-    def sample(self, draws: Sequence[Draw]) -> list[Group]:
+    def sample(self, draws: Sequence[Draw]) -> list[CandidateGroup]:
         """Sample G candidates for each draw from the live policy; a pure function of (weights, draw)."""
 
-    def update(self, groups: Sequence[Group], advantages: Sequence[FloatArray]) -> UpdateStats:
+    def update(self, groups: Sequence[CandidateGroup], advantages: Sequence[FloatArray]) -> UpdateStats:
         """One optimiser step on whole groups; ``advantages[i]`` is ``[G]``, NaN where a candidate is unscored."""
 
     def forget(self, draw_indices: Sequence[int]) -> None:

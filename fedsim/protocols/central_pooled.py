@@ -18,7 +18,7 @@ from pydantic import Field
 
 from fedsim.errors import FederationError
 from fedsim.federation.clients import Federation
-from fedsim.federation.handlers import Handler, Reply
+from fedsim.federation.handlers import Handler, HandlerResult
 from fedsim.protocols.shared.group_relative import ServerRewardedConfig
 from fedsim.protocols.shared.one_shot import GatheringConfig, gather
 from fedsim.protocols.shared.state import ClientState, ServerState
@@ -67,10 +67,12 @@ def received_rows(replies: Iterable[wire.Message], domain: str) -> list[Question
     ]
 
 
-def send_rows(client: ClientState, message: wire.RowsRequest) -> Reply:
+def send_rows(client: ClientState, message: wire.RowsRequest) -> HandlerResult:
     """All private rows, as text."""
     rows = client.rows
-    return Reply(wire.Rows(message.draw, tuple(row.text for row in rows), tuple(row.answer for row in rows)))
+    return HandlerResult(
+        wire.Rows(message.draw, tuple(row.text for row in rows), tuple(row.answer for row in rows))
+    )
 
 
 def no_work(client: ClientState, message: wire.RowsRequest) -> Work:

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from fedsim.config.limits import MAX_UNDER_WAY
 from fedsim.errors import FederationError
 from fedsim.federation.clients import Federation
-from fedsim.federation.handlers import Handler, Reply, Subject
+from fedsim.federation.handlers import Handler, HandlerResult, Subject
 from fedsim.federation.stragglers.config import refuse_rules_for_rewards
 from fedsim.federation.stragglers.policies import Stragglers
 from fedsim.models.config import PolicyConfig
@@ -92,9 +92,9 @@ async def _ask(
     ]
 
 
-def answer(client: ClientState, message: wire.QuestionOnly) -> Reply:
+def answer(client: ClientState, message: wire.QuestionOnly) -> HandlerResult:
     """The client's own greedy answer, as text."""
-    return Reply(wire.Answer(message.draw, client.evaluator.answers([message.question])[0]))
+    return HandlerResult(wire.Answer(message.draw, client.evaluator.answers([message.question])[0]))
 
 
 def answer_cost(client: ClientState, message: wire.QuestionOnly) -> Work:

@@ -40,7 +40,7 @@ from pydantic import Field
 
 from fedsim.errors import FederationError
 from fedsim.federation.clients import Federation
-from fedsim.federation.handlers import Handler, Reply
+from fedsim.federation.handlers import Handler, HandlerResult
 from fedsim.models.interfaces import Synthesis
 from fedsim.privacy.config import SynthesisConfig
 from fedsim.protocols.central_pooled import received_rows
@@ -98,11 +98,11 @@ def handlers_for(config: Config) -> Mapping[type[wire.Message], Handler]:
         assert client.synthesiser is not None, "dpsda_fl plays with a synthesiser"
         return client.synthesiser.synthesise(client.client_id, client.rows, count)
 
-    def run_synthesis(client: ClientState, message: wire.SyntheticRequest) -> Reply:
+    def run_synthesis(client: ClientState, message: wire.SyntheticRequest) -> HandlerResult:
         made = synthesis(client)
         rows = made.rows if made else ()
         texts, answers = tuple(text for text, _ in rows), tuple(answer for _, answer in rows)
-        return Reply(wire.SyntheticRows(message.draw, texts, answers))
+        return HandlerResult(wire.SyntheticRows(message.draw, texts, answers))
 
     def work(client: ClientState, message: wire.SyntheticRequest) -> Work:
         made = synthesis(client)

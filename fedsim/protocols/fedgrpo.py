@@ -38,9 +38,9 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from fedsim.federation.clients import Federation
-from fedsim.federation.handlers import Handler, Hurry, Reply, Subject
+from fedsim.federation.handlers import Handler, HandlerResult, Hurry, Subject
 from fedsim.federation.stragglers.policies import Stragglers, seated
-from fedsim.models.interfaces import Group
+from fedsim.models.interfaces import CandidateGroup
 from fedsim.privacy.rewards import RewardNoiseConfig
 from fedsim.protocols.shared.boundary import (
     BOUNDARIES,
@@ -142,7 +142,7 @@ async def run(federation: Federation, config: Config, state: ServerState) -> Non
         await experts.start(tasks)
         await trust.start(tasks)
 
-        async def judge(group: Group) -> Judgement:
+        async def judge(group: CandidateGroup) -> Judgement:
             chosen = await experts.choose(group.draw)
             spares = experts.spares(group.draw, chosen)
             scores = await ask(federation, config, stragglers, group, chosen, spares, trust)
@@ -155,7 +155,7 @@ async def run(federation: Federation, config: Config, state: ServerState) -> Non
                 judgement, weights=weights, fuse=trust.fuse(seats, config.grouping == "candidates")
             )
 
-        def anticipate(group: Group) -> None:
+        def anticipate(group: CandidateGroup) -> None:
             for client_id in experts.likely(group.draw):
                 federation.clients[client_id].anticipate(question_message(config, group))
 
@@ -166,7 +166,7 @@ async def ask(
     federation: Federation,
     config: Config,
     stragglers: Stragglers,
-    group: Group,
+    group: CandidateGroup,
     chosen: Sequence[int],
     spares: Iterable[int] = (),
     trust: Trust | None = None,
@@ -186,7 +186,11 @@ async def ask(
 
 
 def judged(
-    config: Config, group: Group, seats: Sequence[int], replies: Mapping[int, wire.Message], rule: AnswerRule
+    config: Config,
+    group: CandidateGroup,
+    seats: Sequence[int],
+    replies: Mapping[int, wire.Message],
+    rule: AnswerRule,
 ) -> Judgement:
     """Rewards ``[M, G]``, a row for each expert wanted: NaN for one that is silent, and for a candidate it did not reach."""
     rewards = np.full((len(seats), len(group.candidates)), np.nan)
@@ -199,7 +203,7 @@ def judged(
     return Judgement(rewards, len(seats), config.stragglers.missing)
 
 
-def question_message(config: Config, group: Group) -> wire.Candidates | wire.QuestionOnly:
+def question_message(config: Config, group: CandidateGroup) -> wire.Candidates | wire.QuestionOnly:
     """What goes down: <x_s, y>, a question and its candidates, or (``answers_up``) the question alone."""
     draw, question = wire.pack_id(group.draw.index), group.draw.question.text
     if config.wire == "answers_up":
@@ -215,17 +219,17 @@ def agreement(rule: AnswerRule, answer: str, candidates: Sequence[str]) -> list[
 # ---------------------------------------------------------------------------------------------- the client's half
 
 
-def score(client: ClientState, message: wire.Candidates) -> Reply:
+def score(client: ClientState, message: wire.Candidates) -> HandlerResult:
     """Dual evaluation: AE, 1[y = trusted answer], where the client owns one; else ME with its own model."""
     trusted = client.trusted.get(message.question)
     if trusted is not None:
         rewards = agreement(client.answers, trusted, message.candidates)
-        return Reply(wire.Rewards(message.draw, tuple(rewards)), evaluator="AE")
+        return HandlerResult(wire.Rewards(message.draw, tuple(rewards)), evaluator="AE")
     if client.model_score == "agreement":
         rewards = agreement(client.answers, _own_answer(client, message.question), message.candidates)
-        return Reply(wire.Rewards(message.draw, tuple(rewards)), evaluator="ME agreement")
+        return HandlerResult(wire.Rewards(message.draw, tuple(rewards)), evaluator="ME agreement")
     likelihood = client.evaluator.likelihood(message.question, message.candidates)
-    return Reply(wire.Rewards(message.draw, tuple(likelihood)), evaluator="ME likelihood")
+    return HandlerResult(wire.Rewards(message.draw, tuple(likelihood)), evaluator="ME likelihood")
 
 
 def expect_score(client: ClientState, message: wire.Candidates) -> None:
@@ -252,13 +256,13 @@ def score_cost(client: ClientState, message: wire.Candidates) -> Work:
     return score_work(client.spec, question, candidates)
 
 
-def answer(client: ClientState, message: wire.QuestionOnly) -> Reply:
+def answer(client: ClientState, message: wire.QuestionOnly) -> HandlerResult:
     """``answers_up``: the trusted answer where the client owns one, else its own model's, as text."""
     trusted = client.trusted.get(message.question)
     if trusted is not None:
-        return Reply(wire.FinalAnswer(message.draw, trusted), evaluator="AE")
+        return HandlerResult(wire.FinalAnswer(message.draw, trusted), evaluator="AE")
     own = _own_answer(client, message.question)
-    return Reply(wire.FinalAnswer(message.draw, own), evaluator="ME agreement")
+    return HandlerResult(wire.FinalAnswer(message.draw, own), evaluator="ME agreement")
 
 
 def answer_cost(client: ClientState, message: wire.QuestionOnly) -> Work:

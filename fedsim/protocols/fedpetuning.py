@@ -57,7 +57,7 @@ from pydantic import Field, model_validator
 
 from fedsim.errors import FederationError
 from fedsim.federation.clients import Federation
-from fedsim.federation.handlers import Handler, Hurry, Reply, Subject
+from fedsim.federation.handlers import Handler, HandlerResult, Hurry, Subject
 from fedsim.federation.stragglers.config import StragglerConfig, refuse_impossible, refuse_rules_for_rewards
 from fedsim.federation.stragglers.policies import Stragglers
 from fedsim.models.client_training_config import LocalTrainingConfig
@@ -269,12 +269,12 @@ def _averaging_work(config: Config, state: ServerState, num_clients: int) -> Wor
 # ---------------------------------------------------------------------------------------------- the client's half
 
 
-def tune(client: ClientState, message: wire.AdapterDown) -> Reply:
+def tune(client: ClientState, message: wire.AdapterDown) -> HandlerResult:
     """Local training from the module that arrived; the module afterwards, and on how many rows."""
     update = client.once.due(message, lambda: _local_update(client, message))
     tensors = packed(update.weights, message.number_type)
     num_rows = wire.pack_id(len(client.rows))
-    return Reply(wire.AdapterUp(message.round_index, num_rows, message.number_type, tensors))
+    return HandlerResult(wire.AdapterUp(message.round_index, num_rows, message.number_type, tensors))
 
 
 def tune_cost(client: ClientState, message: wire.AdapterDown) -> Work:

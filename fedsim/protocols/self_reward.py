@@ -10,7 +10,7 @@ from pydantic import Field
 
 from fedsim.federation.clients import Federation
 from fedsim.federation.handlers import Handler
-from fedsim.models.interfaces import Group
+from fedsim.models.interfaces import CandidateGroup
 from fedsim.protocols.shared.group_relative import ServerRewardedConfig, train
 from fedsim.protocols.shared.learner import Judgement
 from fedsim.protocols.shared.state import ServerState
@@ -29,7 +29,7 @@ class Config(ServerRewardedConfig):
 async def run(federation: Federation, config: Config, state: ServerState) -> None:
     """GRPO with the likelihood under the frozen initial server as reward."""
 
-    async def judge(group: Group) -> Judgement:
+    async def judge(group: CandidateGroup) -> Judgement:
         text = group.draw.question.text
         tokens = state.tokens
         work = score_work(state.spec, tokens.question(text), [tokens.candidate(c) for c in group.texts])

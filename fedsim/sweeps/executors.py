@@ -9,11 +9,11 @@ from pathlib import Path
 from fedsim.processes.cores import num_cores, runs_at_once
 from fedsim.progress import Progress
 from fedsim.sweeps import cores
-from fedsim.sweeps.workers import Hire, Planned, Processes, Where
+from fedsim.sweeps.workers import ExecutionConfig, Planned, PoolFactory, Processes
 
 
 @contextlib.contextmanager
-def hiring(where: Where, planned: Sequence[Planned], progress: Progress) -> Iterator[Hire]:
+def executor(where: ExecutionConfig, planned: Sequence[Planned], progress: Progress) -> Iterator[PoolFactory]:
     """What hires a crew for these runs, as long as the block lasts; leave it as soon as all have ended.
 
     Raises:
@@ -32,12 +32,12 @@ def hiring(where: Where, planned: Sequence[Planned], progress: Progress) -> Iter
         yield lambda store: Processes(store, at_once, where.cache_dir)
         return
     from fedsim.processes.ray_cluster import Cluster
-    from fedsim.sweeps.ray_workers import RayCrew
+    from fedsim.sweeps.ray_workers import RayPool
 
     with contextlib.closing(Cluster(where.ray, at_once * threads, progress)) as cluster:
 
-        def hire(store: Path) -> RayCrew:
+        def make_pool(store: Path) -> RayPool:
             cluster.open()
-            return RayCrew(cluster, store, where)
+            return RayPool(cluster, store, where)
 
-        yield hire
+        yield make_pool

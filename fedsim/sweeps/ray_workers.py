@@ -27,7 +27,7 @@ from fedsim.records.provenance import platform_facts, versions
 from fedsim.records.run_folder import write_atomically
 from fedsim.sweeps import cores
 from fedsim.sweeps.code import this_code
-from fedsim.sweeps.workers import Planned, Report, Where, broken, unfinished
+from fedsim.sweeps.workers import ExecutionConfig, Planned, Report, broken, unfinished
 
 LIVES = 3
 """How often a run is begun whose worker dies: one that exhausts a node's memory would go on for ever."""
@@ -37,7 +37,7 @@ _GRACE_S = 5.0  # how long a run that was asked to end may take
 _SPARE = 2  # runs given per run that fits the cluster, so that no node waits for the next one
 
 
-class RayCrew:
+class RayPool:
     """A crew of tasks on a cluster.
 
     Args:
@@ -46,7 +46,7 @@ class RayCrew:
         where: runs at a time, and where the nodes keep trained models.
     """
 
-    def __init__(self, cluster: Cluster, store: Path, where: Where) -> None:
+    def __init__(self, cluster: Cluster, store: Path, where: ExecutionConfig) -> None:
         self._cluster = cluster
         self._ray = cluster.ray
         self._store = store

@@ -36,7 +36,7 @@ Report = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
+class ExecutionConfig:
     """Where runs are performed, and how many at a time.
 
     Attributes:
@@ -66,7 +66,7 @@ class Planned(Protocol):
         """What is run, with absolute paths."""
 
 
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """Those who perform runs, each in the store's ``<key>.unfinished``."""
 
     def has_room(self) -> bool:
@@ -89,7 +89,7 @@ class Crew(Protocol):
         """End everybody, whatever they are doing."""
 
 
-Hire = Callable[[Path], Crew]
+PoolFactory = Callable[[Path], WorkerPool]
 """Makes the crew that writes into a store."""
 
 P = TypeVar("P", bound=Planned)
@@ -111,7 +111,12 @@ class Rules(Protocol[P_contra]):
 
 
 def perform_missing(
-    planned: Sequence[P], store: Path, hire: Hire, rules: Rules[P], progress: Progress, name: str = "runs"
+    planned: Sequence[P],
+    store: Path,
+    make_pool: PoolFactory,
+    rules: Rules[P],
+    progress: Progress,
+    name: str = "runs",
 ) -> None:
     """Have everything performed that is missing; runs of one key are one run.
 
@@ -128,13 +133,13 @@ def perform_missing(
         if not waiting:
             return
         remember_code()
-        with contextlib.closing(hire(store)) as crew:
-            while waiting or crew.at_work():
+        with contextlib.closing(make_pool(store)) as pool:
+            while waiting or pool.at_work():
                 if asked.is_set():
                     raise KeyboardInterrupt
-                while waiting and crew.has_room():
-                    crew.give(waiting.popleft())
-                for run, report in crew.reports():
+                while waiting and pool.has_room():
+                    pool.give(waiting.popleft())
+                for run, report in pool.reports():
                     rules.keep(runs[run.key], report, store)
                     phase.advance(1, last=run.name)
 

@@ -5,7 +5,7 @@ import pytest
 
 from fedsim.errors import Deadlock, FederationError, InvariantViolation, LimitExceeded, ScenarioError
 from fedsim.experiment import run as experiment
-from fedsim.federation.request import NEVER_ENDS, RUN_FAILED, Exchange
+from fedsim.federation.request import NEVER_ENDS, RUN_FAILED, Request
 from fedsim.protocols.shared import learner
 from fedsim.records import run as results
 from fedsim.sim.network.link import SharedLink
@@ -19,7 +19,7 @@ HANG = {"kind": "hang", "at": "10 s"}
 def failed(tmp_path, monkeypatch):
     """Play a scenario that fails; the run, what its links carried by direction, and how many requests were begun."""
     begun, links = [], []
-    begin, make = Exchange.begin, SharedLink.__init__
+    begin, make = Request.begin, SharedLink.__init__
 
     def counted(exchange):
         begun.append(exchange)
@@ -29,7 +29,7 @@ def failed(tmp_path, monkeypatch):
         make(link, *arguments)
         links.append(link)
 
-    monkeypatch.setattr(Exchange, "begin", counted)
+    monkeypatch.setattr(Request, "begin", counted)
     monkeypatch.setattr(SharedLink, "__init__", kept)
 
     def play(error, scenario):

@@ -16,7 +16,7 @@ from fedsim.errors import ClientOffline, FederationError
 from fedsim.experiment import run as experiment
 from fedsim.experiment.forecast.estimate import estimate
 from fedsim.federation.billing import AsEncoded
-from fedsim.federation.handlers import Handler, Reply, Subject
+from fedsim.federation.handlers import Handler, HandlerResult, Subject
 from fedsim.sim.devices.architecture import architecture
 from fedsim.sim.devices.cost import NO_WORK
 from fedsim.sim.devices.presence import Availability
@@ -28,7 +28,9 @@ MODEL_BYTES = 1000
 WHOLE_BYTES = AsEncoded().message_bytes(wire.BaseModel(wire.pack_id(MODEL_BYTES)))
 READY_BYTES = AsEncoded().message_bytes(wire.Ready(wire.pack_id(MODEL_BYTES)))
 READY_AT_S = WHOLE_BYTES / 100 + 0.5 + READY_BYTES / 10 + 0.5
-FETCHED = Handler(run=lambda _, message: Reply(wire.Ready(message.num_bytes)), work=lambda *_: NO_WORK)
+FETCHED = Handler(
+    run=lambda _, message: HandlerResult(wire.Ready(message.num_bytes)), work=lambda *_: NO_WORK
+)
 
 
 def shipping(num_clients: int = 1, availability: Availability | None = None) -> SmallWorld:

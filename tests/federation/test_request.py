@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from fedsim.errors import ClientDropped, ClientOffline, RequestError, TransferCut
-from fedsim.federation.handlers import Handler, Reply, Subject
+from fedsim.federation.handlers import Handler, HandlerResult, Subject
 from fedsim.sim import clock
 from fedsim.sim.devices.config import DropoutConfig
 from fedsim.sim.devices.dropout import Dropout
@@ -387,7 +387,7 @@ async def test_a_request_is_announced_when_it_is_sent_and_not_to_an_absent_devic
 async def test_a_handler_sees_its_clients_state_and_the_message_only() -> None:
     seen: list[object] = []
 
-    def note(state: object, message: wire.Candidates) -> Reply:
+    def note(state: object, message: wire.Candidates) -> HandlerResult:
         seen.append((state, message))
         return score(state, message)
 
@@ -414,7 +414,7 @@ def test_draws_of_a_request_depend_on_its_subject_and_not_on_what_ran_before() -
 
 
 def test_a_bug_in_a_handler_stops_the_run_with_its_own_traceback() -> None:
-    def broken(state: object, message: wire.Candidates) -> Reply:
+    def broken(state: object, message: wire.Candidates) -> HandlerResult:
         raise ZeroDivisionError("in the handler")
 
     async def main() -> None:

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from fedsim.errors import ClientDropped
-from fedsim.federation.handlers import Handler, Hurry, Reply, Subject
+from fedsim.federation.handlers import Handler, HandlerResult, Hurry, Subject
 from fedsim.protocols.shared.boundary import first_scored, refused_rewards
 from fedsim.sim.network import wire
 from tests.samples.worlds import HANDLERS, SmallWorld, Timetable, ask, leaves, score, small_world, work
@@ -145,12 +145,14 @@ async def test_everybody_hurries_in_the_order_of_asking_and_once() -> None:
     ("share", "scored"), [(0.0, 0), (0.24, 0), (0.25, 1), (0.5, 2), (0.74, 2), (0.99, 3)]
 )
 def test_candidates_are_scored_one_after_the_other(share: float, scored: int) -> None:
-    reply = first_scored(Reply(wire.Rewards(wire.pack_id(1), (0.1, 0.2, 0.3, 0.4)), "ME"), share)
+    reply = first_scored(HandlerResult(wire.Rewards(wire.pack_id(1), (0.1, 0.2, 0.3, 0.4)), "ME"), share)
     if not scored:
         assert reply is None
     else:
-        assert reply == Reply(wire.PartialRewards(wire.pack_id(1), (0.1, 0.2, 0.3, 0.4)[:scored]), "ME")
+        assert reply == HandlerResult(
+            wire.PartialRewards(wire.pack_id(1), (0.1, 0.2, 0.3, 0.4)[:scored]), "ME"
+        )
 
 
 def test_only_rewards_can_be_shortened() -> None:
-    assert first_scored(Reply(wire.Competence(wire.pack_id(1), 0.5)), 0.9) is None
+    assert first_scored(HandlerResult(wire.Competence(wire.pack_id(1), 0.5)), 0.9) is None

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fedsim.federation.billing import TokenizerCounts
-from fedsim.federation.handlers import Reply
+from fedsim.federation.handlers import HandlerResult
 from fedsim.privacy.accounting import gaussian_delta
 from fedsim.privacy.composition import VACUOUS_EPSILON, best_guess, composed_epsilon, scalar_epsilon
 from fedsim.privacy.reward_ledger import (
@@ -36,7 +36,7 @@ from tests.samples.fakes import SPEC, FakeEvaluator, settings
 
 DRAW = wire.pack_id(3)
 ASKED = wire.Candidates(DRAW, "q", ("7", "7", "8", "9"))
-SAID = Reply(wire.Rewards(DRAW, (1.0, 1.0, 0.0, 0.0)), "AE")
+SAID = HandlerResult(wire.Rewards(DRAW, (1.0, 1.0, 0.0, 0.0)), "AE")
 MECHANISMS = [("randomised_response", 0.2), ("gaussian", 0.5), ("laplace", 0.5)]
 
 

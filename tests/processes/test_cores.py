@@ -17,8 +17,8 @@ from fedsim.processes.cores import num_cores, runs_at_once
 from fedsim.progress import SilentProgress
 from fedsim.scenario.read import read_scenario
 from fedsim.sweeps.cores import environment, fit_a_gpu
-from fedsim.sweeps.executors import hiring
-from fedsim.sweeps.workers import Processes, Where, perform_missing
+from fedsim.sweeps.executors import executor
+from fedsim.sweeps.workers import ExecutionConfig, Processes, perform_missing
 
 COUNTS = st.integers(1, 300)
 
@@ -116,21 +116,21 @@ def test_no_more_runs_are_given_at_a_time_than_fit(tmp_path, asked, threads):
     scenario = read_scenario("quickstart", [f"compute.threads={threads}"])
     planned = [SimpleNamespace(name=str(n), key=str(n), scenario=scenario) for n in range(9)]
     progress = Told()
-    crews: list[Counting] = []
+    pools: list[Counting] = []
 
-    def counted(hire: Any) -> Any:
+    def counted(make_pool: Any) -> Any:
         def hired(store: Any) -> Counting:
-            crews.append(Counting(hire(store)))
-            return crews[-1]
+            pools.append(Counting(make_pool(store)))
+            return pools[-1]
 
         return hired
 
-    with hiring(Where(processes=asked), planned, progress) as hire:
-        perform_missing(planned, tmp_path, counted(hire), Nothing(), progress)
-    (crew,) = crews
-    assert crew.most == runs_at_once(asked, threads, num_cores())
-    assert crew.most == 1 or crew.most * threads <= num_cores()
-    assert len(progress.notes) == (asked is not None and asked > crew.most)
+    with executor(ExecutionConfig(processes=asked), planned, progress) as make_pool:
+        perform_missing(planned, tmp_path, counted(make_pool), Nothing(), progress)
+    (pool,) = pools
+    assert pool.most == runs_at_once(asked, threads, num_cores())
+    assert pool.most == 1 or pool.most * threads <= num_cores()
+    assert len(progress.notes) == (asked is not None and asked > pool.most)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux only")

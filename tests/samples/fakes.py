@@ -19,15 +19,15 @@ from fedsim import protocols
 from fedsim.experiment.simulation import raise_plainly
 from fedsim.federation.billing import TokenizerCounts
 from fedsim.federation.clients import Federation
-from fedsim.federation.handlers import Handler, Reply
+from fedsim.federation.handlers import Handler, HandlerResult
 from fedsim.federation.world import World
 from fedsim.models.config import PolicyConfig
 from fedsim.models.interfaces import (
     Accuracy,
     Candidate,
+    CandidateGroup,
     Draw,
     FloatArray,
-    Group,
     LocalTrainer,
     Synthesiser,
     UpdateStats,
@@ -138,11 +138,11 @@ class FakePolicy:
         self._truncated = truncated
         self._accuracy = accuracy
 
-    def sample(self, draws: Sequence[Draw]) -> list[Group]:
+    def sample(self, draws: Sequence[Draw]) -> list[CandidateGroup]:
         self.sampled += [(self.version, draw.index) for draw in draws]
-        return [Group(draw, self.version, self._candidates(draw)) for draw in draws]
+        return [CandidateGroup(draw, self.version, self._candidates(draw)) for draw in draws]
 
-    def update(self, groups: Sequence[Group], advantages: Sequence[FloatArray]) -> UpdateStats:
+    def update(self, groups: Sequence[CandidateGroup], advantages: Sequence[FloatArray]) -> UpdateStats:
         self.steps.append(
             Step(
                 self.version,
@@ -360,7 +360,7 @@ def _overheard(
     handlers: Mapping[type[wire.Message], Handler], told: list[Told], loop: VirtualLoop
 ) -> dict[type[wire.Message], Handler]:
     def wrap(handler: Handler) -> Handler:
-        def run(client: ClientState, message: wire.Message) -> Reply:
+        def run(client: ClientState, message: wire.Message) -> HandlerResult:
             reply = handler.run(client, message)
             told.append(Told(loop.time(), client.client_id, message, reply.message))
             return reply

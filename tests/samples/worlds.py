@@ -16,7 +16,7 @@ from itertools import chain
 from typing import Any, Literal
 
 from fedsim.federation.clients import Federation
-from fedsim.federation.handlers import Handler, Reply
+from fedsim.federation.handlers import Handler, HandlerResult
 from fedsim.federation.world import Slowdowns, World
 from fedsim.records.invariants import check
 from fedsim.records.log import RecordLog
@@ -67,9 +67,9 @@ def ask(seconds: float = 2.0, draw: int = 0) -> wire.Candidates:
     return wire.Candidates(wire.pack_id(draw), f"{seconds:.17g}".ljust(76), ("a", "b", "c", "d"))
 
 
-def score(state: Any, message: wire.Candidates) -> Reply:
+def score(state: Any, message: wire.Candidates) -> HandlerResult:
     """Four fixed scores: 50 bytes."""
-    return Reply(wire.Rewards(message.draw, (0.0, 0.25, 0.5, 1.0)), evaluator="ME")
+    return HandlerResult(wire.Rewards(message.draw, (0.0, 0.25, 0.5, 1.0)), evaluator="ME")
 
 
 def work(state: Any, message: wire.Candidates) -> Work:

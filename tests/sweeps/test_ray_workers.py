@@ -34,7 +34,7 @@ from fedsim.progress import SilentProgress
 from fedsim.records.archive import packed, unpack
 from fedsim.scenario.read import read_scenario
 from fedsim.sweeps import ray_workers
-from fedsim.sweeps.workers import Where
+from fedsim.sweeps.workers import ExecutionConfig
 from tests.samples.real_runs import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -251,11 +251,11 @@ def test_a_run_that_kills_every_worker_is_given_up_after_three(folder, tmp_path)
 
     ray = DyingRay()
     cluster: Any = SimpleNamespace(ray=ray, progress=SilentProgress(), scratch=None)
-    crew = ray_workers.RayCrew(cluster, tmp_path, Where(processes=1))
-    crew.give(Run())
+    pool = ray_workers.RayPool(cluster, tmp_path, ExecutionConfig(processes=1))
+    pool.give(Run())
     with pytest.raises(FedsimError, match=r"dropout 0, seed 0: its worker died 3 times: .*it died"):
-        while crew.at_work():
-            assert list(crew.reports()) == []
+        while pool.at_work():
+            assert list(pool.reports()) == []
     assert ray.num_given == ray_workers.LIVES == 3
 
 

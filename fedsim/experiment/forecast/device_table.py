@@ -111,17 +111,17 @@ def population_table(scenario: Scenario) -> PopulationTable:
         FederationError: no device can hold the model.
     """
     foresight = Foresight(scenario)
-    profiles = foresight.play.profiles
+    profiles = foresight.simulation.profiles
     columns = {
         "flop_per_s": np.array([one.peak_flop_per_s * one.compute_efficiency for one in profiles]),
         "memory_bytes_per_s": np.array([one.memory_bytes_per_s * one.memory_efficiency for one in profiles]),
         "up_bytes_per_s": np.array([one.up_bytes_per_s for one in profiles]),
         "down_bytes_per_s": np.array([one.down_bytes_per_s for one in profiles]),
         "rtt_s": np.array([one.rtt_s + scenario.network.extra_rtt for one in profiles]),
-        "there": _there(foresight.play),
+        "there": _there(foresight.simulation),
     }
     times, index = foresight.request_times(), None
-    columns["gives_up"] = _gives_up(foresight.play, times)
+    columns["gives_up"] = _gives_up(foresight.simulation, times)
     names = [quantity.column for quantity in QUANTITIES if quantity.column not in columns]
     columns |= {name: np.full(len(profiles), np.nan) for name in names}
     if times is not None:
@@ -142,15 +142,15 @@ def population_table(scenario: Scenario) -> PopulationTable:
     )
 
 
-def _there(play: ProbeRun) -> FloatArray:
+def _there(simulation: ProbeRun) -> FloatArray:
     """Long-run share of time that each client is there while it takes part, ``[K]``."""
-    return np.array([play.stated.share_of(client_id) for client_id in range(len(play.profiles))])
+    return np.array([simulation.stated.share_of(client_id) for client_id in range(len(simulation.profiles))])
 
 
-def _gives_up(play: ProbeRun, times: RequestTimes | None) -> FloatArray:
+def _gives_up(simulation: ProbeRun, times: RequestTimes | None) -> FloatArray:
     """Probability that a client gives a request up, ``[K]``: ``1 - (1 - p_k) exp(-sum over phases of h d)``, nominal d."""
-    dropout = play.world.dropout
-    per_task = np.array([dropout.per_task_of(id_) for id_ in range(len(play.profiles))])
+    dropout = simulation.world.dropout
+    per_task = np.array([dropout.per_task_of(id_) for id_ in range(len(simulation.profiles))])
     if times is None:
         return per_task
     spent = (

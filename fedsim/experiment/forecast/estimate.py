@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedsim.config.validation import located
-from fedsim.experiment import components
 from fedsim.experiment.checks import refuse_early
-from fedsim.experiment.probe_run import Glimpse
+from fedsim.experiment.components import stand_ins
+from fedsim.experiment.probe_run import ShortSimulation
 from fedsim.progress import SilentProgress
 from fedsim.protocols.shared.monitor import ClientAccuracy
 from fedsim.records.log import RecordLog
@@ -58,22 +58,22 @@ def estimate(scenario: Scenario) -> Estimate:
         InputError: a setting asks for the impossible, or an own question or device file is wrong.
     """
     devices = refuse_early(scenario)
-    cast = components.stand_ins(scenario, len(devices))
+    components = stand_ins(scenario, len(devices))
     log = RecordLog()
     wanted = scenario.stop.updates
     stop = scenario.stop.model_copy(update={"updates": min(_num_played(scenario), wanted or _MOST_UPDATES)})
     with SilentProgress().phase("estimate") as phase:
-        play = Glimpse(
+        simulation = ShortSimulation(
             scenario.model_copy(update={"stop": stop, "fidelity": "timing"}),
             devices,
-            cast,
+            components,
             log,
             phase,
-            ClientAccuracy(cast.data, cast.evaluators),
+            ClientAccuracy(components.data, components.evaluators),
         )
         limits = scenario.limits
         ending = run_on_virtual_time(
-            play.main, max_virtual_s=limits.virtual, max_events=min(limits.events, _MOST_EVENTS)
+            simulation.main, max_virtual_s=limits.virtual, max_events=min(limits.events, _MOST_EVENTS)
         )
     ends_s = [row.at_s for row in log.of(Update)]
     played = _totals(log, np.inf) | {"virtual_s": ending.virtual_s}

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsim.errors import RunFolderError
-from fedsim.experiment import components
-from fedsim.experiment.components import Cast
+from fedsim.experiment.components import Components, questions, real_models, stand_ins, workers_of
 from fedsim.experiment.replay.blobs import BLOBS, Blobs
 from fedsim.experiment.replay.checkpoints import CHECKPOINTS, Checkpoints, latest
 from fedsim.experiment.replay.diff import SameRecords, longest_spool
-from fedsim.experiment.replay.recorded_models import Stage, recorded_cast
+from fedsim.experiment.replay.recorded_models import RecordedModels, recorded_components
 from fedsim.experiment.replay.tape import TAPE, Tape
 from fedsim.progress import Progress
 from fedsim.records.log import RecordLog
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 SPOOL, OLD_SPOOL = "records.spool", "records.old.spool"
 
 
-class Book:
+class Journal:
     """The records and models of one run that can be resumed.
 
     Args:
@@ -61,34 +60,36 @@ class Book:
         self._same = None if old is None else SameRecords(old, spool, upto)
         self.log = RecordLog(spool, self._same)
 
-    def cast(self, num_clients: int) -> Cast:
+    def components(self, num_clients: int) -> Components:
         """The run's cast, whose models keep a tape (real fidelity)."""
         scenario = self._scenario
         if scenario.fidelity == "timing":
-            return components.stand_ins(scenario, num_clients)
+            return stand_ins(scenario, num_clients)
         path = self._folder.path
         found = latest(path / CHECKPOINTS, path / TAPE)
         start, upto = found or (None, 0)
         self._tape = Tape(path / TAPE, upto=upto)
         if not upto:  # they import torch while questions are made here
-            self._workers = components.workers_of(scenario, self._progress)
+            self._workers = workers_of(scenario, self._progress)
         with self._progress.phase("questions", None):
-            data = components.questions(scenario, num_clients, self._cache_dir)
+            data = questions(scenario, num_clients, self._cache_dir)
         every_s = scenario.compute.checkpoint_every
 
-        def load() -> Cast:
+        def load() -> Components:
             if upto:
-                self._workers = components.workers_of(scenario, self._progress)
-            cast = components.real_models(
+                self._workers = workers_of(scenario, self._progress)
+            components = real_models(
                 scenario, num_clients, self._cache_dir, self._progress, data, self._workers
             )
-            self._check_hashes(cast)
-            return cast
+            self._check_hashes(components)
+            return components
 
-        stage = Stage(self._tape, Blobs(path / BLOBS), Checkpoints(path / CHECKPOINTS, every_s, start), load)
+        recorded = RecordedModels(
+            self._tape, Blobs(path / BLOBS), Checkpoints(path / CHECKPOINTS, every_s, start), load
+        )
         if not upto:
-            stage.live()  # models are trained before the clock starts, so that a mistake in them shows now
-        return recorded_cast(stage, scenario, data, self._folder.manifest["model_hashes"])
+            recorded.live()  # models are trained before the clock starts, so that a mistake in them shows now
+        return recorded_components(recorded, scenario, data, self._folder.manifest["model_hashes"])
 
     def seal(self) -> None:
         """The run was interrupted at this very event: what comes now belongs to no continued run.
@@ -121,13 +122,13 @@ class Book:
         for name in (SPOOL, OLD_SPOOL):
             (path / name).unlink(missing_ok=True)
 
-    def _check_hashes(self, cast: Cast) -> None:
+    def _check_hashes(self, components: Components) -> None:
         """The models must be those with which the run began."""
         begun = self._folder.manifest["model_hashes"]
         if not begun:
-            self._folder.update(model_hashes=dict(cast.hashes))
+            self._folder.update(model_hashes=dict(components.hashes))
             return
-        differing = sorted(name for name in begun if begun[name] != cast.hashes.get(name))
+        differing = sorted(name for name in begun if begun[name] != components.hashes.get(name))
         if differing:
             raise RunFolderError(
                 f"{self._folder.path}: the weights of {differing[0]} are not those that the run began with, so it cannot go "

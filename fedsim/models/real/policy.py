@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from fedsim.models.config import PolicyConfig
-from fedsim.models.interfaces import Accuracy, Candidate, Draw, FloatArray, Group, UpdateStats
+from fedsim.models.interfaces import Accuracy, Candidate, CandidateGroup, Draw, FloatArray, UpdateStats
 from fedsim.models.real.embedding import Encoder
 from fedsim.models.real.evaluation import Matches, measure
 from fedsim.models.real.gradients import (
@@ -139,7 +139,7 @@ class LanguagePolicy:
             return measured()
         return self._first_looks.look(questions, num_samples, measured)
 
-    def sample(self, draws: Sequence[Draw]) -> list[Group]:
+    def sample(self, draws: Sequence[Draw]) -> list[CandidateGroup]:
         """Sample G candidates per draw; a draw's group is a pure function of (weights, draw), whatever the batch."""
         batches = self._batches(draws, _draw_text)
         parts = [
@@ -153,12 +153,14 @@ class LanguagePolicy:
         found = self._sharing.shared(
             parts, lambda part: sampled(self.language, self.config, self._seed, part)
         )
-        groups: dict[int, Group] = {}
+        groups: dict[int, CandidateGroup] = {}
         for batch, samples in zip(batches, found, strict=True):
             for draw, answers in zip(batch, samples, strict=True):
                 ids = tuple(answer.ids for answer in answers)
                 self._behaviours[draw.index] = _Behaviour(draw.question.text, ids)
-                groups[draw.index] = Group(draw, self._version, tuple(self._candidate(a) for a in answers))
+                groups[draw.index] = CandidateGroup(
+                    draw, self._version, tuple(self._candidate(a) for a in answers)
+                )
         texts = [draw.question.text for draw in draws]  # whoever counts or scores them needs their ids
         self.language.tokens.read_plain(
             [*texts, *(text for group in groups.values() for text in group.texts)]
@@ -211,7 +213,7 @@ class LanguagePolicy:
     def _candidate(self, answer: Sampled) -> Candidate:
         return Candidate(self.language.answer_text(answer.ids), len(answer.ids), answer.truncated)
 
-    def update(self, groups: Sequence[Group], advantages: Sequence[FloatArray]) -> UpdateStats:
+    def update(self, groups: Sequence[CandidateGroup], advantages: Sequence[FloatArray]) -> UpdateStats:
         """``inner_passes`` optimiser steps on whole groups; one new version.
 
         Candidates whose advantage is NaN (unscored) and truncated ones have no loss and are not counted. Under loss
@@ -266,10 +268,12 @@ class LanguagePolicy:
             grad_norm=norm,
         )
 
-    def _rows(self, groups: Sequence[Group], advantages: Sequence[FloatArray]) -> tuple[list[Row], float]:
+    def _rows(
+        self, groups: Sequence[CandidateGroup], advantages: Sequence[FloatArray]
+    ) -> tuple[list[Row], float]:
         """Distinct candidates that have a gradient, and the count that the loss divides by."""
         config = self.config
-        kept: list[tuple[Group, Ids, Tensor | None, float]] = []
+        kept: list[tuple[CandidateGroup, Ids, Tensor | None, float]] = []
         places: list[int] = []
         for place, (group, gains) in enumerate(zip(groups, advantages, strict=True)):
             behaviour = self._behaviours.get(group.draw.index)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from fedsim.models.config import PolicyConfig
-from fedsim.models.interfaces import Accuracy, Candidate, Draw, FloatArray, Group, UpdateStats
+from fedsim.models.interfaces import Accuracy, Candidate, CandidateGroup, Draw, FloatArray, UpdateStats
 from fedsim.sim import streams
 from fedsim.tasks.questions import Question
 
@@ -44,11 +44,11 @@ class StandInPolicy:
         """0 at the start, one more after every update."""
         return self._version
 
-    def sample(self, draws: Sequence[Draw]) -> list[Group]:
+    def sample(self, draws: Sequence[Draw]) -> list[CandidateGroup]:
         """G keyed candidates per draw, right with probability ``RIGHT_SHARE``."""
-        return [Group(draw, self._version, tuple(self._candidates(draw))) for draw in draws]
+        return [CandidateGroup(draw, self._version, tuple(self._candidates(draw))) for draw in draws]
 
-    def update(self, groups: Sequence[Group], advantages: Sequence[FloatArray]) -> UpdateStats:
+    def update(self, groups: Sequence[CandidateGroup], advantages: Sequence[FloatArray]) -> UpdateStats:
         """One version more; nothing is learned."""
         self._version += 1
         return UpdateStats(0.0, 0.0, 0.0, 0.0)

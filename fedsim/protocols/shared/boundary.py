@@ -20,7 +20,7 @@ from typing import Any, Literal
 import msgspec
 
 from fedsim.errors import InvariantViolation
-from fedsim.federation.handlers import Handler, Reply
+from fedsim.federation.handlers import Handler, HandlerResult
 from fedsim.protocols.shared.state import ClientState
 from fedsim.sim.network import wire
 
@@ -86,7 +86,7 @@ class _Guarded:
         self._handler = handler
         self._boundary = boundary
 
-    def __call__(self, client: ClientState, message: Any) -> Reply:
+    def __call__(self, client: ClientState, message: Any) -> HandlerResult:
         reply = self._handler.run(client, message)
         if client.noise is not None:
             protected = client.noise.protected(message, reply.message, reply.evaluator)
@@ -149,7 +149,7 @@ def refused_competence(message: wire.ProbeNeighbours, reply: wire.Message) -> st
     return _another_draw(message.draw, reply.draw) or _outside_unit("competence", reply.competence)
 
 
-def first_scored(reply: Reply, share_done: float) -> Reply | None:
+def first_scored(reply: HandlerResult, share_done: float) -> HandlerResult | None:
     """The rewards of the first ``floor(share_done G)`` of G candidates; None where that is none of them.
 
     A device scores its candidates one after the other, each taking an equal part of the whole computation.
@@ -159,7 +159,9 @@ def first_scored(reply: Reply, share_done: float) -> Reply | None:
     num_scored = math.floor(share_done * len(reply.message.rewards))
     if not num_scored:
         return None
-    return Reply(wire.PartialRewards(reply.message.draw, reply.message.rewards[:num_scored]), reply.evaluator)
+    return HandlerResult(
+        wire.PartialRewards(reply.message.draw, reply.message.rewards[:num_scored]), reply.evaluator
+    )
 
 
 def _another_kind(reply: wire.Message) -> str:

@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 from fedsim.config.strict import StrictModel
 from fedsim.errors import FederationError, RequestError
 from fedsim.federation.clients import Client, Federation
-from fedsim.federation.handlers import Handler, Reply, Subject
+from fedsim.federation.handlers import Handler, HandlerResult, Subject
 from fedsim.federation.stragglers.policies import StragglerConfig, Stragglers, refuse_impossible
 from fedsim.models.interfaces import Draw, FloatArray
 from fedsim.protocols.shared.boundary import refused_bits, refused_competence
@@ -310,16 +310,16 @@ class Experts:
         return self._graph.sample(questions, embeddings, self._config.num_neighbours, self._exemplars)
 
 
-def answer_exemplars(client: ClientState, message: wire.ProbeExemplars) -> Reply:
+def answer_exemplars(client: ClientState, message: wire.ProbeExemplars) -> HandlerResult:
     """Answer Dp with the client's own model and say which answers equal their labels."""
     right = _own_answers_right(client, message.questions, message.answers)
-    return Reply(wire.ProbeBits(message.draw, np.packbits(right).tobytes()))
+    return HandlerResult(wire.ProbeBits(message.draw, np.packbits(right).tobytes()))
 
 
-def answer_neighbours(client: ClientState, message: wire.ProbeNeighbours) -> Reply:
+def answer_neighbours(client: ClientState, message: wire.ProbeNeighbours) -> HandlerResult:
     """r_k^p = (1/L) sum_l 1[own answer to x_l = y_l] (PAPER, step 3)."""
     right = _own_answers_right(client, message.questions, message.answers)
-    return Reply(wire.Competence(message.draw, mean_correct(right)))
+    return HandlerResult(wire.Competence(message.draw, mean_correct(right)))
 
 
 def exemplars_cost(client: ClientState, message: wire.ProbeExemplars | wire.ProbeNeighbours) -> Work:

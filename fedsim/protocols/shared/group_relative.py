@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pydantic import Field
 
 from fedsim.federation.clients import Federation
-from fedsim.models.interfaces import Group
+from fedsim.models.interfaces import CandidateGroup
 from fedsim.protocols.shared.learner import Judge, Learner, LearnerConfig
 from fedsim.protocols.shared.rollouts import Rollouts
 from fedsim.protocols.shared.state import ServerState
@@ -46,7 +46,7 @@ async def train(
     state: ServerState,
     questions: Sequence[Question],
     judge: Judge,
-    anticipate: Callable[[Group], None] | None = None,
+    anticipate: Callable[[CandidateGroup], None] | None = None,
 ) -> None:
     """Sample, judge and learn until the run's stop condition ends it (the caller then cancels this coroutine)."""
     rollouts = Rollouts(federation, state, questions, config.update.groups_per_step, anticipate)

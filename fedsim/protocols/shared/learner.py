@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from fedsim.errors import FederationError
 from fedsim.federation.clients import Federation
 from fedsim.models.config import PolicyConfig
-from fedsim.models.interfaces import FloatArray, Group
+from fedsim.models.interfaces import CandidateGroup, FloatArray
 from fedsim.protocols.shared.state import ServerState
 from fedsim.records.rows import GroupFate
 from fedsim.rl.advantages import discriminative_labels, with_format_reward
@@ -92,13 +92,13 @@ class Judgement:
     fuse: Fuse = mean_of_answered
 
 
-Judge = Callable[[Group], Awaitable[Judgement]]
+Judge = Callable[[CandidateGroup], Awaitable[Judgement]]
 
 
 def truth_judge(state: ServerState) -> Judge:
     """A judge that knows the truth: one expert, reward 1[candidate = answer]."""
 
-    async def judge(group: Group) -> Judgement:
+    async def judge(group: CandidateGroup) -> Judgement:
         answer = group.draw.question.answer
         rewards = [float(state.data.answers.right(text, answer)) for text in group.texts]
         return Judgement(np.array([rewards]), num_experts=1)
@@ -110,7 +110,7 @@ def truth_judge(state: ServerState) -> Judge:
 class Final:
     """A group whose advantages are final: ``[G]``, NaN for a candidate that nobody scored."""
 
-    group: Group
+    group: CandidateGroup
     advantages: FloatArray
     judgement: Judgement
     dispatched_at_s: float
@@ -142,7 +142,7 @@ class Learner:
         """How many policy versions ago the group was sampled."""
         return self._state.policy.version - final.group.policy_version
 
-    async def judged(self, group: Group) -> Final | None:
+    async def judged(self, group: CandidateGroup) -> Final | None:
         """Have a group scored; None if it cannot be learned from (its record says why).
 
         Raises:
@@ -163,7 +163,7 @@ class Learner:
         self._lost_in_a_row.clear()
         return final
 
-    def _signal(self, group: Group, given: FloatArray, judgement: Judgement) -> Signal:
+    def _signal(self, group: CandidateGroup, given: FloatArray, judgement: Judgement) -> Signal:
         """Advantages of a group and what its question counts; labels instead where the loss wants labels."""
         config, rewards = self._config, given
         if config.loss == "disco_constrained":

@@ -15,8 +15,7 @@ from pydantic import Field
 
 from fedsim.config.strict import StrictModel
 from fedsim.config.units import Bytes, PositiveSeconds
-from fedsim.models.interfaces import Accuracy, Evaluator, FloatArray, Policy, UpdateStats
-from fedsim.models.interfaces import Group as Candidates
+from fedsim.models.interfaces import Accuracy, CandidateGroup, Evaluator, FloatArray, Policy, UpdateStats
 from fedsim.progress import Phase
 from fedsim.records.log import RecordLog
 from fedsim.records.rows import Evaluation, Group, GroupFate, Outcome, Ratio, Update
@@ -138,7 +137,7 @@ class Monitor:
 
     def group(
         self,
-        group: Candidates,
+        group: CandidateGroup,
         *,
         dispatched_at_s: float,
         completed_at_s: float,

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 
 from fedsim.errors import FederationError
 from fedsim.federation.clients import Federation
-from fedsim.models.interfaces import Draw, Group
+from fedsim.models.interfaces import CandidateGroup, Draw
 from fedsim.protocols.shared.state import ServerState
 from fedsim.sim import streams
 from fedsim.sim.devices.cost import Work, embedding_work, generate_work
 from fedsim.tasks.questions import Question
 
-_Asked = tuple[Draw, "asyncio.Future[Group]"]
+_Asked = tuple[Draw, "asyncio.Future[CandidateGroup]"]
 
 FIRST_AGAIN = 10**9
 """Questions that are sampled again are numbered from here, beyond the draws of the stream."""
@@ -67,7 +67,7 @@ class Rollouts:
         state: ServerState,
         questions: Sequence[Question],
         block: int,
-        anticipate: Callable[[Group], None] | None = None,
+        anticipate: Callable[[CandidateGroup], None] | None = None,
     ) -> None:
         self._federation = federation
         self._state = state
@@ -75,7 +75,7 @@ class Rollouts:
         self._block = block
         self._anticipate = anticipate
         self._waiting: asyncio.Queue[_Asked] = asyncio.Queue()
-        self._ahead: dict[int, Group] = {}
+        self._ahead: dict[int, CandidateGroup] = {}
         self._ahead_version = -1
         # How much of the stream the live version and the two before it were asked for.
         self._asked: deque[int] = deque(maxlen=3)
@@ -88,10 +88,10 @@ class Rollouts:
         self._num_again += 1
         self._again.append(Draw(number, draw.question, epoch=number))
 
-    async def next(self) -> Group:
+    async def next(self) -> CandidateGroup:
         """Sample the next question from the live policy."""
         draw = self._again.popleft() if self._again else self._stream.next()
-        group: asyncio.Future[Group] = asyncio.get_running_loop().create_future()
+        group: asyncio.Future[CandidateGroup] = asyncio.get_running_loop().create_future()
         self._waiting.put_nowait((draw, group))
         return await group
 
@@ -99,10 +99,10 @@ class Rollouts:
         """Sample whatever waits, batch after batch, for ever."""
         while True:
             batch = [await self._waiting.get()]
-            groups: list[Group] = []
+            groups: list[CandidateGroup] = []
             await asyncio.sleep(0)  # everyone who asks at this instant joins the batch
 
-            def begin(batch: list[_Asked] = batch, groups: list[Group] = groups) -> Work:
+            def begin(batch: list[_Asked] = batch, groups: list[CandidateGroup] = groups) -> Work:
                 while not self._waiting.empty():
                     batch.append(self._waiting.get_nowait())
                 groups += self._sample([draw for draw, _ in batch])
@@ -113,7 +113,7 @@ class Rollouts:
                 if not future.done():
                     future.set_result(group)
 
-    def _sample(self, draws: Sequence[Draw]) -> list[Group]:
+    def _sample(self, draws: Sequence[Draw]) -> list[CandidateGroup]:
         policy = self._state.policy
         if self._ahead_version != policy.version:
             self._ahead.clear()
@@ -141,7 +141,7 @@ class Rollouts:
         first = max((draw.index + 1 for draw in missing if draw.index < FIRST_AGAIN), default=0)
         return range(first, first + max(0, size - len(missing)) if first else 0)
 
-    def _work(self, groups: Sequence[Group]) -> Work:
+    def _work(self, groups: Sequence[CandidateGroup]) -> Work:
         tokens = self._state.tokens
         prompts = [tokens.question(group.draw.question.text) for group in groups]
         answers = [

@@ -24,7 +24,7 @@ from fedsim.config.strict import StrictModel
 from fedsim.errors import FederationError, ReplyRejected, RequestError
 from fedsim.federation.clients import Client, Federation
 from fedsim.federation.handlers import Subject
-from fedsim.models.interfaces import Draw, FloatArray, Group
+from fedsim.models.interfaces import CandidateGroup, Draw, FloatArray
 from fedsim.protocols.shared.state import ServerState
 from fedsim.rl import reliability, routing
 from fedsim.rl.fusion import Fuse, Fusion, fused
@@ -210,7 +210,7 @@ class Trust:
         audits = [self._audit_of(group) for group in groups]
         return [audit for audit in audits if any(audit.right) and not all(audit.right)]
 
-    def _audit_of(self, group: Group) -> _Audit:
+    def _audit_of(self, group: CandidateGroup) -> _Audit:
         question, rule = group.draw.question, self._state.data.answers
         texts = group.texts
         if not any(rule.right(text, question.answer) for text in texts):

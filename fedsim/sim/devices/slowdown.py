@@ -134,7 +134,7 @@ class Slowdowns:
 
         Args:
             client_id: who computes.
-            key: what tells the task from every other (``request.Exchange.key``); its luck is a function of it.
+            key: what tells the task from every other (``request.Request.key``); its luck is a function of it.
             start_at_s: when it starts, or goes on after a pause.
             nominal_s: seconds it would take, or that are left of it, without slow-downs.
         """

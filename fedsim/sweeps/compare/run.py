@@ -18,8 +18,8 @@ from fedsim.progress import Progress
 from fedsim.records.run_folder import MANIFEST, SUMMARY, write_atomically
 from fedsim.sweeps.compare import tuning
 from fedsim.sweeps.compare.file import Comparison, PlannedRun, open_comparison
-from fedsim.sweeps.executors import hiring
-from fedsim.sweeps.workers import Planned, Report, Where, perform_missing
+from fedsim.sweeps.executors import executor
+from fedsim.sweeps.workers import ExecutionConfig, Planned, Report, perform_missing
 
 RUNS, LOCK, MARKER, FIGURES = "runs", ".comparison.lock", "comparison.yaml", "figures"
 _OURS = {
@@ -31,7 +31,7 @@ def compare(
     source: Path | str,
     out: Path | None,
     *,
-    where: Where,
+    where: ExecutionConfig,
     progress: Progress,
     seeds: Sequence[int] | None = None,
     tune: bool = False,
@@ -63,16 +63,18 @@ def compare(
     _refuse_early(opened.path, [*planned, *grid])
     folder = out or Path("runs") / comparison.name
     store = folder / RUNS
-    with contextlib.ExitStack() as crews:
-        hire = crews.enter_context(hiring(where, [*planned, *grid], progress))  # before anything is written
+    with contextlib.ExitStack() as pools:
+        make_pool = pools.enter_context(
+            executor(where, [*planned, *grid], progress)
+        )  # before anything is written
         with taken(folder):
             write_atomically(folder / MARKER, opened.path.read_bytes())
             if tune:
-                perform_missing(grid, store, hire, Finished(), progress, "tuning")
+                perform_missing(grid, store, make_pool, Finished(), progress, "tuning")
                 choices = _choose(comparison, planned, grid, folder)
                 planned = opened.runs({choice.variant: choice.chosen for choice in choices})
-            perform_missing(planned, store, hire, Finished(), progress)
-            crews.close()
+            perform_missing(planned, store, make_pool, Finished(), progress)
+            pools.close()
             write_comparison(
                 folder,
                 comparison.name,

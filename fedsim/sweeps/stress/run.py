@@ -18,10 +18,10 @@ from fedsim.progress import Progress
 from fedsim.records.run_folder import write_atomically
 from fedsim.sweeps.compare.run import FIGURES, LOCK, RUNS, taken
 from fedsim.sweeps.cores import threads_of
-from fedsim.sweeps.executors import hiring
+from fedsim.sweeps.executors import executor
 from fedsim.sweeps.stress.endings import Ending, EveryEnding, ending
 from fedsim.sweeps.stress.file import StressFile, StressRun, open_stress
-from fedsim.sweeps.workers import Where, perform_missing
+from fedsim.sweeps.workers import ExecutionConfig, perform_missing
 
 MARKER = "stress.yaml"
 _OURS = {RUNS, LOCK, MARKER, FIGURES}
@@ -33,7 +33,7 @@ def stress(
     source: Path | str,
     out: Path | None,
     *,
-    where: Where,
+    where: ExecutionConfig,
     progress: Progress,
     seeds: Sequence[int] | None = None,
 ) -> Path:
@@ -59,12 +59,12 @@ def stress(
     planned = opened.runs()
     _refuse_all(opened.path, planned)
     folder = out or Path("runs") / opened.stress.name
-    with contextlib.ExitStack() as crews:
-        hire = crews.enter_context(hiring(where, planned, progress))  # before anything is written
+    with contextlib.ExitStack() as pools:
+        make_pool = pools.enter_context(executor(where, planned, progress))  # before anything is written
         with taken(folder, "sweep", MARKER, _OURS):
             write_atomically(folder / MARKER, opened.path.read_bytes())
-            perform_missing(planned, folder / RUNS, hire, EveryEnding(), progress)
-            crews.close()
+            perform_missing(planned, folder / RUNS, make_pool, EveryEnding(), progress)
+            pools.close()
             endings = _endings(opened.path, planned, folder)
             with progress.phase("tables", None):
                 stops = {run.key: run.scenario.stop for run in planned}

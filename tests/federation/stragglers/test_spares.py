@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedsim.experiment import run as experiment
-from fedsim.models.interfaces import Candidate, Draw, Group
+from fedsim.models.interfaces import Candidate, CandidateGroup, Draw
 from fedsim.protocols.fedgrpo import judged
 from fedsim.protocols.shared.competence import Experts
 from fedsim.protocols.shared.monitor import StopConfig
@@ -154,7 +154,7 @@ async def test_a_question_to_everybody_waits_under_the_deadline_alone():
     assert min(row.sent_at_s for row in scored) >= max(row.ended_at_s for row in probes)
 
 
-GROUP = Group(Draw(0, question("a", 100)), 0, tuple(Candidate(text, 1, False) for text in "wxyz"))
+GROUP = CandidateGroup(Draw(0, question("a", 100)), 0, tuple(Candidate(text, 1, False) for text in "wxyz"))
 
 
 def test_candidates_that_were_not_reached_are_missing_and_not_zero():

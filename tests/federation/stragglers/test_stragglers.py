@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from fedsim.errors import ClientDropped
 from fedsim.federation.stragglers.policies import StragglerConfig, Stragglers
-from fedsim.models.interfaces import Candidate, Draw, Group
+from fedsim.models.interfaces import Candidate, CandidateGroup, Draw
 from fedsim.protocols.fedgrpo import Config, ask, judged
 from fedsim.protocols.shared.learner import Judgement
 from fedsim.sim import clock
@@ -152,7 +152,7 @@ def test_a_deadline_is_positive(text: str) -> None:
         deadline(text)
 
 
-GROUP = Group(
+GROUP = CandidateGroup(
     Draw(5, Question(question_id=9, domain="sums", text="2".ljust(76), answer="4")),
     0,
     tuple(Candidate(text, 1, False) for text in "abcd"),

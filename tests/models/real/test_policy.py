@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fedsim.errors import ModelFileError
 from fedsim.models.config import PolicyConfig
-from fedsim.models.interfaces import Draw, Group
+from fedsim.models.interfaces import CandidateGroup, Draw
 from fedsim.models.real.evaluation import pass_at_k
 from fedsim.models.real.gradients import parts_of
 from fedsim.models.real.likelihood import answer_scores
@@ -212,7 +212,7 @@ def test_a_group_that_was_forgotten_or_never_sampled_is_refused():
     with pytest.raises(ValueError, match="draw 0 was not sampled"):
         live.update([group], [np.zeros(8)])
     with pytest.raises(ValueError, match="draw 9 was not sampled"):
-        live.update([Group(Draw(9, questions()[0]), 0, group.candidates)], [np.zeros(8)])
+        live.update([CandidateGroup(Draw(9, questions()[0]), 0, group.candidates)], [np.zeros(8)])
 
 
 def test_the_rate_rises_over_the_warm_up():

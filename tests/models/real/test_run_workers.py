@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedsim.experiment import components
 from fedsim.experiment import run as experiment
-from fedsim.experiment.run import play_out, refuse_early
-from fedsim.experiment.simulation import Play
+from fedsim.experiment.components import real_models, workers_of
+from fedsim.experiment.run import refuse_early, simulate
+from fedsim.experiment.simulation import Simulation
 from fedsim.models.config import PolicyConfig
 from fedsim.models.interfaces import Draw
 from fedsim.models.real.bundle import share_out
@@ -272,7 +272,7 @@ def scenario(**keys):
 )
 def test_processes_times_threads_never_exceed_the_cores_of_the_run(monkeypatch, cores, keys, number):
     monkeypatch.setenv("FEDSIM_PROCESSES", cores)
-    started = components.workers_of(scenario(**keys), SilentProgress())
+    started = workers_of(scenario(**keys), SilentProgress())
     assert (0 if started is None else len(started.pids)) == number
     if started is not None:
         started.close()
@@ -289,18 +289,18 @@ def test_a_run_with_a_worker_has_the_records_of_one_without(tmp_path: Path, work
     def records(sharing: Workers | None) -> str:
         settings = scenario(stop={"updates": 4})
         devices = refuse_early(settings)
-        cast = components.real_models(settings, len(devices), tmp_path, SilentProgress(), workers=sharing)
+        components = real_models(settings, len(devices), tmp_path, SilentProgress(), workers=sharing)
         if sharing is not None:
             until(lambda: sharing.num_processes == 2)
         log = RecordLog()
-        play_out(
-            Play(
+        simulate(
+            Simulation(
                 settings,
                 devices,
-                cast,
+                components,
                 log,
                 SilentProgress().phase(""),
-                ClientAccuracy(cast.data, cast.evaluators),
+                ClientAccuracy(components.data, components.evaluators),
             )
         )
         return log.sha256()

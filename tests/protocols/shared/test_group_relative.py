@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fedsim.errors import FederationError
-from fedsim.models.interfaces import Draw, Group
+from fedsim.models.interfaces import CandidateGroup, Draw
 from fedsim.protocols.shared import learner
 from fedsim.protocols.shared.monitor import StopConfig
 from fedsim.protocols.shared.rollouts import QuestionStream, Rollouts
@@ -251,7 +251,7 @@ def test_a_new_version_samples_ahead_what_its_last_two_predecessors_were_asked_f
 
     def sample(draws):
         policy.sizes.append(len(draws))
-        return [Group(draw, policy.version, ()) for draw in draws]
+        return [CandidateGroup(draw, policy.version, ()) for draw in draws]
 
     policy.sample = sample
     rollouts = Rollouts(None, SimpleNamespace(seed=1, policy=policy), DATA.pool, block=16)

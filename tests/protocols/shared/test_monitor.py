@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fedsim.models.interfaces import Candidate, Draw, RatioStats, UpdateStats
-from fedsim.models.interfaces import Group as Candidates
+from fedsim.models.interfaces import Candidate, CandidateGroup, Draw, RatioStats, UpdateStats
 from fedsim.protocols.shared import monitor
 from fedsim.protocols.shared.monitor import CorrectCandidates, EvaluationConfig, Monitor, StopConfig
 from fedsim.records.log import RecordLog
@@ -47,7 +46,7 @@ def a_monitor(*, accuracy=(), evaluation=None, shown=None, **stop):
 
 def a_group(draw=0, texts=("7", "8", "7", "9")):
     candidates = tuple(Candidate(text, 2, False) for text in texts)
-    return Candidates(Draw(draw, question("a", 7)), 3, candidates)
+    return CandidateGroup(Draw(draw, question("a", 7)), 3, candidates)
 
 
 def book(monitor, rewards, *, num_experts=2, fate="trained", draw=0):

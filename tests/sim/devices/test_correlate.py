@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fedsim.errors import ScenarioError
-from fedsim.experiment import checks, components
-from fedsim.experiment.simulation import Play
+from fedsim.experiment import checks
+from fedsim.experiment.components import stand_ins
+from fedsim.experiment.simulation import Simulation
 from fedsim.progress import SilentProgress
 from fedsim.protocols.shared.monitor import ClientAccuracy
 from fedsim.records.log import RecordLog
@@ -103,9 +104,16 @@ def test_without_correlation_nothing_is_dealt_anew():
 
 def played(built):
     drawn = population.draw(built.clients, built.seed, built.folder)
-    cast = components.stand_ins(built, len(drawn))
+    components = stand_ins(built, len(drawn))
     with SilentProgress().phase("test") as phase:
-        return Play(built, drawn, cast, RecordLog(), phase, ClientAccuracy(cast.data, cast.evaluators)), cast
+        return Simulation(
+            built,
+            drawn,
+            components,
+            RecordLog(),
+            phase,
+            ClientAccuracy(components.data, components.evaluators),
+        ), components
 
 
 def test_a_run_gives_the_owners_of_its_first_domain_the_slow_and_absent_devices():
@@ -114,20 +122,20 @@ def test_a_run_gives_the_owners_of_its_first_domain_the_slow_and_absent_devices(
         availability={"kind": "sessions", "mean_on": "3 h", "mean_off": "1 h", "spread": 2.0},
         dropout={"per_task": 0.2, "spread": 1.5},
     )
-    play, cast = played(built)
-    run(play.main)
-    owned = cast.data.partition[:, 0].tolist()
+    simulation, components = played(built)
+    run(simulation.main)
+    owned = components.data.partition[:, 0].tolist()
     most, least = max(range(12), key=owned.__getitem__), min(range(12), key=owned.__getitem__)
-    speed = [profile.peak_flop_per_s * profile.compute_efficiency for profile in play.profiles]
+    speed = [profile.peak_flop_per_s * profile.compute_efficiency for profile in simulation.profiles]
     assert speed[most] == min(speed)
-    risks = [play.world.dropout.per_task_of(client_id) for client_id in range(12)]
+    risks = [simulation.world.dropout.per_task_of(client_id) for client_id in range(12)]
     assert risks[most] == max(risks) > 0.5
     assert statistics.fmean(risks) == pytest.approx(0.2, abs=1e-9)
-    scores = presence_scores(built.correlate, cast.data.partition, cast.data.domains, built.seed)
+    scores = presence_scores(built.correlate, components.data.partition, components.data.domains, built.seed)
     presence = availability(built.availability, built.seed, scores=scores)
     for client_id in range(12):
         expected = presence.intervals(client_id, 0.0, 1e5)
-        assert play.world.availability.intervals(client_id, 0.0, 1e5) == expected
+        assert simulation.world.availability.intervals(client_id, 0.0, 1e5) == expected
     there = [presence.share_of(client_id) for client_id in range(12)]
     assert there[most] == min(there) < 0.5 < max(there)
     assert owned[most] > owned[least]
