@@ -60,7 +60,7 @@ def test_the_report_writes_every_figure_as_png_and_svg_with_an_index(run, tmp_pa
     assert {path.name for path in (folder / "figures").iterdir()} == names
     index = (folder / "figures" / "index.html").read_text()
     assert all(f'src="{spec.name}.png"' in index for spec in FIGURES)
-    assert "0.250 to 0.380 (+0.130)" in index
+    assert "0.250 -&gt; 0.380 on " in index
     from PIL import Image
 
     for spec in FIGURES:

@@ -105,15 +105,9 @@ def test_without_correlation_nothing_is_dealt_anew():
 def played(built):
     drawn = population.draw(built.clients, built.seed, built.folder)
     components = stand_ins(built, len(drawn))
+    accuracy = ClientAccuracy(components.data, components.evaluators)
     with SilentProgress().phase("test") as phase:
-        return Simulation(
-            built,
-            drawn,
-            components,
-            RecordLog(),
-            phase,
-            ClientAccuracy(components.data, components.evaluators),
-        ), components
+        return Simulation(built, drawn, components, RecordLog(), phase, accuracy), components
 
 
 def test_a_run_gives_the_owners_of_its_first_domain_the_slow_and_absent_devices():
