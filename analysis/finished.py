@@ -17,7 +17,7 @@ import numpy as np
 from fedsim.errors import RunFolderError
 from fedsim.records.run_folder import MANIFEST, SOURCE, SUMMARY, git
 
-LEARNING_CODE = ("models", "rl", "protocols", "selection", "tasks", "privacy")
+LEARNING_CODE = ("models", "rl", "protocols", "tasks", "privacy")
 """Packages that decide what is learnt, wherever in ``fedsim/`` they stand."""
 
 _NAMES = {"fedgrpo": "FedGRPO (floored", "paper_selection": "FedGRPO (paper's selection"}
