@@ -18,7 +18,7 @@ from fedsim.errors import RunFolderError
 from fedsim.records.provenance import SOURCE, git
 from fedsim.records.run_folder import MANIFEST, SUMMARY
 
-LEARNING_CODE = ("models", "rl", "protocols", "selection", "tasks", "privacy")
+LEARNING_CODE = ("models", "rl", "protocols", "tasks", "privacy")
 """Packages that decide what is learnt, wherever in ``fedsim/`` they stand."""
 
 _NAMES = {"fedgrpo": "FedGRPO (floored", "paper_selection": "FedGRPO (paper's selection"}

@@ -70,7 +70,7 @@ def _root(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; ``argv`` is without the program's name."""
-    # Before numpy is imported: the bits of its products depend on the number of threads (fedsim.sweeps.cores.BLAS).
+    # Before numpy is imported: the bits of its products depend on the number of threads (fedsim.processes.cores.BLAS).
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Before pydantic is used: looking for plugins, which fedsim has no use for, reads what every installed package declares.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")

@@ -1,9 +1,9 @@
-"""The figures of a page: drawn and saved one by one, with the page's text for each."""
+"""A page of figures: drawn and saved one by one, and an index that shows them."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -11,8 +11,13 @@ from typing import Generic, Protocol, TypeVar
 from matplotlib.figure import Figure
 
 from fedsim.figures.style import save
+from fedsim.records.run_folder import write_atomically
 
 FIGURES_FOLDER = "figures"
+_STYLE = (
+    "body{max-width:75em;margin:auto;font-family:sans-serif}table{border-collapse:collapse;font-size:85%}"
+    "td,th{padding:.15em .5em;text-align:left;border-bottom:1px solid #e6e6e6}"
+)
 
 
 class Source(Protocol):
@@ -36,7 +41,30 @@ class FigureSpec(Generic[T]):
     missing: str
 
 
-def draw_figures(specs: Sequence[FigureSpec[T]], source: T) -> tuple[list[Path], list[str]]:
+def write_page(specs: Sequence[FigureSpec[T]], source: T, title: str, intro: str) -> list[Path]:
+    """Draw figures into ``figures/`` as PNG and SVG, with an ``index.html`` that has ``intro`` (HTML) above them.
+
+    A figure for which there is nothing is left out, what an earlier page left under its name is removed, and the index says
+    why.
+
+    Returns:
+        The files written, the index last.
+    """
+    files, sections = _draw_figures(specs, source)
+    title = html.escape(title)
+    page = (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n<style>{_STYLE}</style></head>\n'
+        f"<body>\n<h1>{title}</h1>\n{intro}\n" + "\n".join(sections) + "\n</body></html>\n"
+    )
+    return [*files, write_atomically(source.folder / FIGURES_FOLDER / "index.html", page.encode())]
+
+
+def table_row(cells: Iterable[str], tag: str = "td") -> str:
+    """A row of an HTML table, of cells that are plain text."""
+    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+
+def _draw_figures(specs: Sequence[FigureSpec[T]], source: T) -> tuple[list[Path], list[str]]:
     """Save every figure as PNG and SVG beside the source; returns the files, and a piece of HTML for each figure.
 
     One for which there is nothing is left out, what an earlier page left under its name is removed, and its piece says why.

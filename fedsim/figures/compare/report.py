@@ -15,8 +15,7 @@ from fedsim.figures.compare.curves import compare_curves_bytes, compare_curves_t
 from fedsim.figures.compare.front import compare_front
 from fedsim.figures.compare.runs import ComparisonRuns, Method, read
 from fedsim.figures.compare.target import compare_target
-from fedsim.figures.page import FIGURES_FOLDER, FigureSpec, draw_figures
-from fedsim.records.run_folder import write_atomically
+from fedsim.figures.page import FigureSpec, table_row, write_page
 from fedsim.sweeps.compare.tables import show
 from fedsim.sweeps.stats import QUANTILES, interval, show_quantiles
 
@@ -57,52 +56,30 @@ COMPARISON_FIGURES: tuple[FigureSpec[ComparisonRuns], ...] = (
 
 
 def write_comparison_report(folder: Path | str) -> list[Path]:
-    """Draw a comparison's figures into its ``figures/`` as PNG and SVG, with an ``index.html``.
-
-    A figure for which the comparison has nothing (timing fidelity has no accuracy) is left out, what an earlier
-    comparison left under its name is removed, and the index says why.
-
-    Returns:
-        The files written, the index last.
+    """Draw a comparison's figures into its ``figures/`` (`write_page`); returns the files, the index last.
 
     Raises:
         RunFolderError: the folder is not a finished comparison.
     """
     comparison = read(folder)
-    written, sections = draw_figures(COMPARISON_FIGURES, comparison)
-    index = comparison.folder / FIGURES_FOLDER / "index.html"
-    return [*written, write_atomically(index, _page(comparison, sections).encode())]
-
-
-_COLUMNS = (
-    "name", "in figures", "protocol", "leaves the clients", "seeds", "test greedy, end", "gain", "paper, uplink",
-    "wire, uplink", "wire, downlink", "virtual time", "billed as",
-)  # fmt: skip
-
-
-def _page(comparison: ComparisonRuns, sections: list[str]) -> str:
-    title = html.escape(f"Comparison {comparison.name}")
     notes = [*said_of_all(comparison), f"Virtual time: {QUANTILES}"]
     if comparison.target is not None:
         notes.append(
             f"Target: {comparison.target.validation_greedy:.3f} greedy accuracy on validation questions "
             f"({comparison.target.origin})."
         )
-    rows = "\n".join(_row(_cells(method), "td") for method in comparison.methods)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
-        "<style>body{max-width:75em;margin:auto;font-family:sans-serif}table{border-collapse:collapse;font-size:85%}"
-        "td,th{padding:.15em .5em;text-align:left;border-bottom:1px solid #e6e6e6}</style></head>\n"
-        f"<body>\n<h1>{title}</h1>\n"
-        + "".join(f"<p>{html.escape(note)}</p>\n" for note in notes)
-        + f"<table>\n{_row(_COLUMNS, 'th')}\n{rows}\n</table>\n"
-        + "\n".join(sections)
-        + "\n</body></html>\n"
+    rows = "\n".join(table_row(_cells(method)) for method in comparison.methods)
+    intro = (
+        "".join(f"<p>{html.escape(note)}</p>\n" for note in notes)
+        + f"<table>\n{table_row(_COLUMNS, 'th')}\n{rows}\n</table>"
     )
+    return write_page(COMPARISON_FIGURES, comparison, f"Comparison {comparison.name}", intro)
 
 
-def _row(cells: tuple[str, ...], tag: str) -> str:
-    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+_COLUMNS = (
+    "name", "in figures", "protocol", "leaves the clients", "seeds", "test greedy, end", "gain", "paper, uplink",
+    "wire, uplink", "wire, downlink", "virtual time", "billed as",
+)  # fmt: skip
 
 
 def _cells(method: Method) -> tuple[str, ...]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import html
 from pathlib import Path
 
-from fedsim.figures.page import FIGURES_FOLDER, FigureSpec, draw_figures
+from fedsim.figures.page import FigureSpec, table_row, write_page
 from fedsim.figures.run.confidence import confidence_graph, write_graphml
 from fedsim.figures.run.learning import learning
 from fedsim.figures.run.partition import partition
 from fedsim.figures.run.timeline import device_timeline
 from fedsim.figures.run.traffic import traffic
 from fedsim.records.run import Run, load
-from fedsim.records.run_folder import write_atomically
 from fedsim.records.summary import summary_lines
 
 FIGURES: tuple[FigureSpec[Run], ...] = (
@@ -47,33 +45,13 @@ FIGURES: tuple[FigureSpec[Run], ...] = (
 
 
 def write_report(folder: Path | str) -> list[Path]:
-    """Draw every figure of a run into its ``figures/`` as PNG and SVG, with an ``index.html``.
-
-    A figure for which the run has nothing (no requests, no confidence graph) is left out, and the index
-    says so.
-
-    Returns:
-        The files written, the index last.
+    """Draw every figure of a run into its ``figures/`` (`write_page`); returns the files, the index last.
 
     Raises:
         RunFolderError: the folder is not a whole run.
     """
     run = load(folder)
-    written, sections = draw_figures(FIGURES, run)
-    written += write_graphml(run)
-    index = run.folder / FIGURES_FOLDER / "index.html"
-    return [*written, write_atomically(index, _page(run, sections).encode())]
-
-
-def _page(run: Run, sections: list[str]) -> str:
-    title = html.escape(f"{run.manifest.get('name', run.folder.name)}, seed {run.manifest.get('seed')}")
+    title = f"{run.manifest.get('name', run.folder.name)}, seed {run.manifest.get('seed')}"
     what = [("protocol", run.summary["protocol"]), ("billed", run.summary.get("billed") or "as it is")]
-    rows = "".join(
-        f"<tr><td>{html.escape(label)}</td><td>{html.escape(value)}</td></tr>"
-        for label, value in [*what, *summary_lines(run.summary)]
-    )
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>\n'
-        '<body style="max-width:60em;margin:auto;font-family:sans-serif">\n'
-        f"<h1>{title}</h1>\n<table>{rows}</table>\n" + "\n".join(sections) + "\n</body></html>\n"
-    )
+    rows = "".join(map(table_row, [*what, *summary_lines(run.summary)]))
+    return [*write_graphml(run), *write_page(FIGURES, run, title, f"<table>{rows}</table>")]

@@ -9,11 +9,10 @@ import html
 from functools import partial
 from pathlib import Path
 
-from fedsim.figures.page import FIGURES_FOLDER, FigureSpec, draw_figures
+from fedsim.figures.page import FigureSpec, write_page
 from fedsim.figures.stress.maps import stress_map
 from fedsim.figures.stress.runs import Sweep, read_sweep
 from fedsim.figures.stress.why import stress_why
-from fedsim.records.run_folder import write_atomically
 
 
 def _map(name: str, caption: str, missing: str) -> FigureSpec[Sweep]:
@@ -43,35 +42,19 @@ STRESS_FIGURES: tuple[FigureSpec[Sweep], ...] = (
 
 
 def write_stress_report(folder: Path | str) -> list[Path]:
-    """Draw a sweep's figures into its ``figures/`` as PNG and SVG, with an ``index.html``.
-
-    A figure for which the sweep has nothing is left out, what an earlier sweep left under its name is removed, and the index
-    says why.
-
-    Returns:
-        The files written, the index last.
+    """Draw a sweep's figures into its ``figures/`` (`write_page`); returns the files, the index last.
 
     Raises:
         RunFolderError: the folder is not a finished sweep.
     """
     sweep = read_sweep(folder)
-    written, sections = draw_figures(STRESS_FIGURES, sweep)
-    index = sweep.folder / FIGURES_FOLDER / "index.html"
-    return [*written, write_atomically(index, _page(sweep, sections).encode())]
-
-
-def _page(sweep: Sweep, sections: list[str]) -> str:
-    title = html.escape(f"Stress sweep {sweep.name}")
     runs = sum(sum(point["statuses"].values()) for point in sweep.points)
     finished = sum(point["statuses"].get("finished", 0) for point in sweep.points)
     reasons = sorted({reason for point in sweep.points for reason in point["reasons"]})
-    listed = "".join(f"<li>{html.escape(reason)}</li>" for reason in reasons)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>\n'
-        '<body style="max-width:60em;margin:auto;font-family:sans-serif">\n'
-        f"<h1>{title}</h1>\n<p>{len(sweep.points)} points, {runs} runs, {finished} finished. Tables: stress.md, why.md, "
-        "stress.csv, why.csv, domains.csv in the folder above.</p>\n"
-        + (f"<p>What ended the others:</p><ul>{listed}</ul>\n" if reasons else "")
-        + "\n".join(sections)
-        + "\n</body></html>\n"
+    items = "".join(f"<li>{html.escape(reason)}</li>" for reason in reasons)
+    intro = (
+        f"<p>{len(sweep.points)} points, {runs} runs, {finished} finished. Tables: stress.md, why.md, "
+        "stress.csv, why.csv, domains.csv in the folder above.</p>"
+        + (f"\n<p>What ended the others:</p><ul>{items}</ul>" if reasons else "")
     )
+    return write_page(STRESS_FIGURES, sweep, f"Stress sweep {sweep.name}", intro)

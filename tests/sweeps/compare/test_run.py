@@ -264,7 +264,11 @@ def test_a_comparison_leaves_its_tables_and_is_not_done_twice(write, tmp_path, c
     assert {one["protocol"] for one in document["variants"]} == {"fedgrpo"}
     for one in document["variants"]:
         found = one["bytes"]["paper"]["uplink"]
-        assert set(found) == {"mean", "low", "high", "n"} and found["n"] == 2 and found["mean"] > 0
+        assert (
+            set(found) == {"mean", "low", "high", "n", "median", "p90"}
+            and found["n"] == 2
+            and found["mean"] > 0
+        )
         assert one["accuracy"]["greedy"]["final"]["mean"] is None
     for run in document["runs"]:
         summary = json.loads((out / run["folder"] / "summary.json").read_text())
