@@ -1,7 +1,7 @@
 """What a run's models, messages and texts count as: as they are, or as the bigger models that it is billed as.
 
 Reads the scenario's ``models.bill_as`` and ``text`` and answers in the terms of the cost model (`fedsim.sim.devices.cost`), of
-the link (`fedsim.federation.billing`) and of the devices' memory (`fedsim.experiment.eligibility`).
+the link (`fedsim.federation.billed_sizes`) and of the devices' memory (`fedsim.experiment.eligibility`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fedsim.errors import ScenarioError
 from fedsim.experiment import eligibility
-from fedsim.federation.billing import (
+from fedsim.federation.billed_sizes import (
     AsEncoded,
     BilledCounts,
     BilledSizes,

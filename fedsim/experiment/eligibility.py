@@ -27,7 +27,7 @@ import numpy as np
 from fedsim import protocols
 from fedsim.config.units import format_bytes
 from fedsim.errors import FederationError
-from fedsim.federation.billing import TokenCounts
+from fedsim.federation.billed_sizes import TokenCounts
 from fedsim.models.config import ModelsConfig, ScratchModel
 from fedsim.records.rows import Member
 from fedsim.sim.devices.architecture import ModelSpec, resident_bytes

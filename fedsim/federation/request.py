@@ -31,7 +31,7 @@ import msgspec
 from fedsim.errors import ClientDropped, ClientOffline, ReplyRejected, RequestError, TransferCut
 from fedsim.federation.computation import Computation
 from fedsim.federation.handlers import HandlerResult, Subject
-from fedsim.federation.leg import Leg, SideMessage
+from fedsim.federation.transfers import Leg, SideMessage
 from fedsim.federation.world import World
 from fedsim.records.rows import FATE_OF_STATUS, Direction, Fate, Fault, Outcome, Phase, Reward, Status
 from fedsim.sim import streams

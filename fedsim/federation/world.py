@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from fedsim.federation.billing import AsEncoded, Sizes
+from fedsim.federation.billed_sizes import AsEncoded, Sizes
 from fedsim.federation.handlers import Handler
 from fedsim.records.log import RecordLog
 from fedsim.records.rows import Direction, Outcome

@@ -49,7 +49,7 @@ from fedsim.protocols.shared.boundary import (
     refused_answer,
     refused_rewards,
 )
-from fedsim.protocols.shared.competence import PROBE_HANDLERS, Experts, ExpertsConfig
+from fedsim.protocols.shared.experts import PROBE_HANDLERS, Experts, ExpertsConfig
 from fedsim.protocols.shared.group_relative import GroupRelativeConfig, train
 from fedsim.protocols.shared.learner import Judgement
 from fedsim.protocols.shared.state import ClientState, ServerState

@@ -1,6 +1,6 @@
 """Records: frozen rows of what happened, the log that keeps them, and every number as a sum over rows.
 
-In reading order: ``rows``, ``log``, ``frames`` (rows as columns), ``metrics``, ``totals``, ``summary``,
+In reading order: ``rows``, ``log``, ``frames`` (append-only files of checksummed frames), ``metrics``, ``totals``, ``summary``,
 ``invariants``, ``invariants_naive`` (the same rules, slow and obvious), ``parquet``, ``provenance`` (by what a run was
 made), ``run_folder``, ``run`` (reading it back), ``story`` (one request told), ``archive``.
 """

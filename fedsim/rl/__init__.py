@@ -1,5 +1,5 @@
 """Pure functions of reinforcement learning: one equation each.
 
 In reading order: ``advantages``, ``losses``, ``discriminative``, ``scaling``, ``fusion``, ``reliability``,
-``routing``.
+``reward_router`` (learned weights of scores).
 """

@@ -13,7 +13,7 @@ from fedsim import protocols
 from fedsim.errors import FederationError
 from fedsim.experiment import run as experiment
 from fedsim.experiment.eligibility import Requirement, Without, member, requirement, too_small, training_steps
-from fedsim.federation.billing import TokenizerCounts
+from fedsim.federation.billed_sizes import TokenizerCounts
 from fedsim.models.config import ModelsConfig
 from fedsim.scenario.read import scenario_from
 from fedsim.sim.devices.architecture import architecture, resident_bytes
@@ -21,7 +21,7 @@ from fedsim.sim.devices.cost import NO_WORK, duration_s, training_work
 from fedsim.sim.devices.population import Population
 from fedsim.sim.devices.presence import AlwaysOn
 from fedsim.tasks.questions import Question
-from tests.federation.test_billing import scenario
+from tests.federation.test_billed_sizes import scenario
 from tests.samples.worlds import ROUND
 
 SMALL, BIG = architecture("Qwen2.5-Math-1.5B"), architecture("Qwen2.5-Math-7B")

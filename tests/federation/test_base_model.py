@@ -15,13 +15,13 @@ import pytest
 from fedsim.errors import ClientOffline, FederationError
 from fedsim.experiment import run as experiment
 from fedsim.experiment.forecast.estimate import estimate
-from fedsim.federation.billing import AsEncoded
+from fedsim.federation.billed_sizes import AsEncoded
 from fedsim.federation.handlers import Handler, HandlerResult, Subject
 from fedsim.sim.devices.architecture import architecture
 from fedsim.sim.devices.cost import NO_WORK
 from fedsim.sim.devices.presence import Availability
 from fedsim.sim.network import wire
-from tests.federation.test_billing import scenario
+from tests.federation.test_billed_sizes import scenario
 from tests.samples.worlds import HANDLERS, ROUND, SmallWorld, Timetable, ask, leaves, small_world
 
 MODEL_BYTES = 1000

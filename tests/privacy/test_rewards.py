@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fedsim.federation.billing import TokenizerCounts
+from fedsim.federation.billed_sizes import TokenizerCounts
 from fedsim.federation.handlers import HandlerResult
 from fedsim.privacy.accounting import gaussian_delta
 from fedsim.privacy.composition import VACUOUS_EPSILON, best_guess, composed_epsilon, scalar_epsilon

@@ -17,7 +17,7 @@ import numpy as np
 
 from fedsim import protocols
 from fedsim.experiment.simulation import raise_plainly
-from fedsim.federation.billing import TokenizerCounts
+from fedsim.federation.billed_sizes import TokenizerCounts
 from fedsim.federation.clients import Federation
 from fedsim.federation.handlers import Handler, HandlerResult
 from fedsim.federation.world import World

@@ -18,7 +18,7 @@ from fedsim.tasks.questions import Question
 class StandInTrainer:
     """Implements ``interfaces.LocalTrainer`` with empty arrays of the right names: ``[r, 0]`` and ``[0, r]`` for rank r.
 
-    What a message of such arrays counts on the links is what the architecture says (``fedsim.federation.billing``). The steps
+    What a message of such arrays counts on the links is what the architecture says (``federation/billed_sizes.py``). The steps
     hold the rows that a real client would train on, in the same order (``local_batches``), and for GRPO stand-in candidates, so
     that the cost model sees what it would see.
 

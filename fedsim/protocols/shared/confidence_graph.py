@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedsim.protocols.shared.ranking import best_experts
+from fedsim.protocols.shared.expert_ranking import best_experts
 from fedsim.tasks.questions import Question
 
 FloatArray = npt.NDArray[np.float64]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from fedsim.federation.billing import TokenCounts
+from fedsim.federation.billed_sizes import TokenCounts
 from fedsim.models.interfaces import Evaluator, FloatArray, LocalTrainer, Policy, Synthesiser
 from fedsim.privacy.rewards import RewardNoise
 from fedsim.protocols.shared.monitor import Monitor

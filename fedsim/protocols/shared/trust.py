@@ -26,7 +26,7 @@ from fedsim.federation.clients import Client, Federation
 from fedsim.federation.handlers import Subject
 from fedsim.models.interfaces import CandidateGroup, Draw, FloatArray
 from fedsim.protocols.shared.state import ServerState
-from fedsim.rl import reliability, routing
+from fedsim.rl import reliability, reward_router
 from fedsim.rl.fusion import Fuse, Fusion, fused
 from fedsim.sim.devices.cost import generate_work
 from fedsim.sim.network import wire
@@ -130,7 +130,7 @@ class Trust:
         self._questions: list[_Audit] = []
         self._audited: dict[tuple[int, int], FloatArray] = {}
         self._router: FloatArray | None = None
-        self._calibration = routing.calibration(np.full((num_clients, 1), np.nan))
+        self._calibration = reward_router.calibration(np.full((num_clients, 1), np.nan))
         state.artefacts["trust"] = self.report
 
     # Fusing.
@@ -145,7 +145,7 @@ class Trust:
         if rule == "reliability":
             return reliability.voting_weights(self.trusts()[ids])
         if rule == "routed" and self._router is not None:
-            return routing.shares(self._router, embedding, self._config.router_temperature)[ids]
+            return reward_router.shares(self._router, embedding, self._config.router_temperature)[ids]
         return None
 
     def fuse(self, experts: Sequence[int], are_raw: bool) -> Fuse:
@@ -246,14 +246,14 @@ class Trust:
         scores = np.full((len(self._conduct), len(self._questions), group_size), np.nan)
         for (client_id, place), row in self._audited.items():
             scores[client_id, place, : len(row)] = row
-        self._calibration = routing.calibration(scores.reshape(len(scores), -1))
+        self._calibration = reward_router.calibration(scores.reshape(len(scores), -1))
         margins = np.full((len(self._questions), len(self._conduct)), np.nan)
         for client_id, place in self._audited:
             right = np.array(self._questions[place].right)
             row = scores[client_id, place, : len(right)]
             gap = row[right].mean() - row[~right].mean()
             margins[place, client_id] = gap / self._calibration.deviations[client_id]
-        self._router = routing.fitted(
+        self._router = reward_router.fitted(
             self._state.policy.embed([audit.question for audit in self._questions]),
             margins,
             self._config.router_penalty,

@@ -6,7 +6,7 @@ grown or on which evaluator answered. Fields travel in order without their names
 
 A message type with ``scalars_only = True`` declares that it carries registered scalars and nothing else; replies of
 a scalar-only protocol must all be of that kind. ``texts`` names the fields that carry text, by kind, for runs whose texts are
-billed at the lengths of a bigger model's (``fedsim.federation.billing``).
+billed at the lengths of a bigger model's (``fedsim.federation.billed_sizes``).
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ class BaseModel(Message, frozen=True, array_like=True, tag="M"):
     """Down: a base model's weights, before the client can do anything (``base_model: shipped``).
 
     The weights themselves are not built: ``num_bytes`` says how long they are, and that is what the link carries
-    (``fedsim.federation.billing``).
+    (``fedsim.federation.billed_sizes``).
     """
 
     purpose: ClassVar[Purpose] = "setup"

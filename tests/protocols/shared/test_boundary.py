@@ -9,7 +9,7 @@ from typing import Any, ClassVar, get_origin, get_type_hints
 import pytest
 
 from fedsim.errors import InvariantViolation
-from fedsim.federation.billing import TokenizerCounts
+from fedsim.federation.billed_sizes import TokenizerCounts
 from fedsim.federation.handlers import Handler, HandlerResult
 from fedsim.protocols import fedgrpo
 from fedsim.protocols.shared.boundary import (

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from fedsim.errors import FederationError
 from fedsim.models.interfaces import Draw
-from fedsim.protocols.shared.competence import Experts
+from fedsim.protocols.shared.experts import Experts
 from fedsim.protocols.shared.learner import HOPELESS_GROUPS
 from fedsim.protocols.shared.monitor import StopConfig
 from fedsim.sim import streams

@@ -1,4 +1,4 @@
-"""The routed mixture of rewards (rl/routing.py): softmax, calibration, Bradley-Terry by autograd-free checks."""
+"""The routed mixture of rewards (rl/reward_router.py): softmax, calibration, Bradley-Terry by autograd-free checks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from fedsim.rl.routing import calibration, fitted, loss_and_gradient, shares
+from fedsim.rl.reward_router import calibration, fitted, loss_and_gradient, shares
 from fedsim.sim import streams
 
 NAN = float("nan")

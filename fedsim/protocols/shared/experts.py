@@ -28,7 +28,7 @@ from fedsim.federation.stragglers.policies import StragglerConfig, Stragglers, r
 from fedsim.models.interfaces import Draw, FloatArray
 from fedsim.protocols.shared.boundary import refused_bits, refused_competence
 from fedsim.protocols.shared.confidence_graph import ConfidenceGraph, mean_correct
-from fedsim.protocols.shared.ranking import (
+from fedsim.protocols.shared.expert_ranking import (
     all_experts,
     best_experts,
     competent_enough,

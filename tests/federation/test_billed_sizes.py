@@ -16,7 +16,7 @@ from fedsim.errors import FedsimError, ModelFileError, ScenarioError
 from fedsim.experiment import run as experiment
 from fedsim.experiment.billed import statement
 from fedsim.experiment.forecast.estimate import estimate
-from fedsim.federation.billing import AsEncoded, BilledCounts, BilledSizes, TokenizerCounts
+from fedsim.federation.billed_sizes import AsEncoded, BilledCounts, BilledSizes, TokenizerCounts
 from fedsim.federation.text_lengths import TextConfig, TextLengths
 from fedsim.models.config import ModelsConfig
 from fedsim.scenario.read import scenario_from

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsim.protocols.shared.confidence_graph import ConfidenceGraph, mean_correct
-from fedsim.protocols.shared.ranking import all_experts, best_experts, oracle_experts, random_experts
+from fedsim.protocols.shared.expert_ranking import all_experts, best_experts, oracle_experts, random_experts
 from fedsim.sim.streams import uniform
 from fedsim.tasks.questions import Question
 
