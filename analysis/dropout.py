@@ -36,14 +36,14 @@ def _page(policies: Compared, dropout: Compared) -> list[str]:
         "",
         "## The policy, chosen on validation questions",
         "",
-        f"`fedsim compare {policies.name}`, seeds {format_list(policies.seeds)}, code of {policies.made_by}. These runs never "
+        f"Comparison `{policies.name}`, seeds {format_list(policies.seeds)}, code of {policies.made_by}. These runs never "
         "look at a test question.",
         "",
         *_policies(policies),
         "",
         "## What is lost",
         "",
-        f"`fedsim compare {dropout.name}`, seeds {format_list(dropout.seeds)}, code of {dropout.made_by}. Greedy accuracy on "
+        f"Comparison `{dropout.name}`, seeds {format_list(dropout.seeds)}, code of {dropout.made_by}. Greedy accuracy on "
         f"{_first(dropout)['accuracy']['num_questions']} test questions.",
         "",
         *_losses(dropout),

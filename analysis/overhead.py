@@ -32,7 +32,7 @@ def lines(folder: Path) -> list[str]:
     return [
         "## Communication compared",
         "",
-        f"`fedsim compare {comparison['name']}`, seeds {format_list(comparison['seeds'])}, "
+        f"Comparison `{comparison['name']}`, seeds {format_list(comparison['seeds'])}, "
         f"code of {commit(manifest)}. All variants meet the same devices, presence, links and questions.",
         "",
         f"What was tuned: {_tuned(folder, comparison)}",
@@ -152,7 +152,10 @@ def _tuned(folder: Path, comparison: Mapping[str, Any]) -> str:
     if (folder / "tuning.md").is_file():
         return "one setting of each method, on a grid and validation questions (values at the end)."
     keys = dict.fromkeys(one["tuned"]["key"] for one in comparison["variants"] if one["tuned"])
-    return f"nothing on this page; the grid was not run. {', '.join(keys) or 'All settings'}: the file's own values."
+    return (
+        f"the grid was not run. {', '.join(keys) or 'All settings'}: the file's own values; which of them were tried by hand, and on "
+        "which seeds' validation questions, is in docs/log.md."
+    )
 
 
 def _values(folder: Path, comparison: Mapping[str, Any]) -> Iterator[str]:

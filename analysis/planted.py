@@ -204,7 +204,7 @@ def lines(folder: Path, made_by: str) -> Iterator[str]:
     yield (
         "Half of each domain's operand classes are mostly wrong in the public corpus on purpose, always in the same way. "
         f"{_span(some, 'num_corrupted')} of the {total} test questions are of these classes (the corrupted half), the others "
-        f"are the clean half. Greedy accuracy; `fedsim compare {document['name']}`, code of {document['made_by']}, seeds "
+        f"are the clean half. Greedy accuracy; comparison `{document['name']}`, code of {document['made_by']}, seeds "
         f"{format_list(document['seeds'])}, and by seed in this order."
     )
     if document["made_by"] != made_by:

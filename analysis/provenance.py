@@ -14,7 +14,7 @@ ENOUGH_SEEDS = 3
 def made(compared: Compared) -> str:
     """The runs of a comparison, in one sentence or two."""
     return (
-        f"`fedsim compare {compared.name}`, seeds {format_list(compared.seeds)}, code of {compared.made_by}. "
+        f"Comparison `{compared.name}`, seeds {format_list(compared.seeds)}, code of {compared.made_by}. "
         + settings(compared.tuned)
     ).strip()
 

@@ -39,7 +39,7 @@ def _made(grid: HostileGrid) -> Iterator[str]:
     cells = Counter(len(grid.seeds_of(rule, level)) for rule in grid.rules for level in grid.levels)
     counted = ", ".join(f"{cells[size]} with {size}" for size in sorted(cells, reverse=True))
     yield (
-        f"`fedsim stress {', '.join(dict.fromkeys(grid.names))}`, seeds {format_list(grid.seeds)}, code of {grid.made_by}; "
+        f"Sweep `{', '.join(dict.fromkeys(grid.names))}`, seeds {format_list(grid.seeds)}, code of {grid.made_by}; "
         f"{grid.num_clients} clients. Cells of {len(grid.rules)} rules x {len(grid.levels)} levels by their number of seeds: "
         f"{counted}."
     )

@@ -227,11 +227,11 @@ def _made_of(family: Family, name: str) -> str:
         times, works = (ratios(ours, theirs, share, amount) for amount in ("virtual_s", "trained"))
         known = [one for one in times if one is not None]
         if known and all(one.sense == "=" for one in known):
+            said = f" To {share:g} of the gain it took {shown(times)} of the time"
+            if all(one is None for one in works):  # some schedules do not count what they train on
+                return f"{said}."
             each = passages.s_per_trained_ratios(ours, theirs, share)
-            return (
-                f" To {share:g} of the gain it took {shown(times)} of the time: {shown(works)} times the {family.unit}, at "
-                f"{shown(each)} times the seconds for each."
-            )
+            return f"{said}: {shown(works)} times the {family.unit}, at {shown(each)} times the seconds for each."
     return ""
 
 

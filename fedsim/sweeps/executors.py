@@ -14,7 +14,7 @@ from fedsim.sweeps.workers import ExecutionConfig, Planned, PoolFactory, Process
 
 @contextlib.contextmanager
 def executor(where: ExecutionConfig, planned: Sequence[Planned], progress: Progress) -> Iterator[PoolFactory]:
-    """What hires a crew for these runs, as long as the block lasts; leave it as soon as all have ended.
+    """What makes a pool of workers for these runs, as long as the block lasts; leave it as soon as all have ended.
 
     Raises:
         InputError: Ray is not installed, or there is no cluster at the address.

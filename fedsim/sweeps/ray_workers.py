@@ -1,4 +1,4 @@
-"""Runs on a Ray cluster (extra ``ray``): a crew whose workers may stand on other machines, with other disks.
+"""Runs on a Ray cluster (extra ``ray``): a pool whose workers may stand on other machines, with other disks.
 
 * A run is one task. Orders are JSON and the bytes of the files that the scenario names; what comes back is a report and the
   run's folder as bytes, through Ray's object store, so a folder must fit into memory. Model folders do not travel: a
@@ -38,7 +38,7 @@ _SPARE = 2  # runs given per run that fits the cluster, so that no node waits fo
 
 
 class RayPool:
-    """A crew of tasks on a cluster.
+    """A pool of tasks on a cluster.
 
     Args:
         cluster: which.

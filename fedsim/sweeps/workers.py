@@ -1,6 +1,6 @@
-"""Performing planned runs: what is kept is not done again, what is missing is given to a crew.
+"""Performing planned runs: what is kept is not done again, what is missing is given to a pool of workers.
 
-A crew is worker processes of this machine (`Processes`) or a cluster (`fedsim.sweeps.ray_workers`). A run is written into
+A pool is worker processes of this machine (`Processes`) or a cluster (`fedsim.sweeps.ray_workers`). A run is written into
 ``runs/<key>.unfinished``, which nobody takes for finished, because it is renamed only when the run has ended.
 """
 
@@ -90,7 +90,7 @@ class WorkerPool(Protocol):
 
 
 PoolFactory = Callable[[Path], WorkerPool]
-"""Makes the crew that writes into a store."""
+"""Makes the pool that writes into a store."""
 
 P = TypeVar("P", bound=Planned)
 P_contra = TypeVar("P_contra", bound=Planned, contravariant=True)
@@ -120,7 +120,7 @@ def perform_missing(
 ) -> None:
     """Have everything performed that is missing; runs of one key are one run.
 
-    A signal that asks to end (SIGINT, SIGTERM, SIGHUP) ends the crew and keeps what has ended.
+    A signal that asks to end (SIGINT, SIGTERM, SIGHUP) ends the pool and keeps what has ended.
 
     Raises:
         FedsimError: a run broke (a bug, or a file that cannot be read), or is no result; the others are kept.
@@ -159,7 +159,7 @@ def broken(run: Planned, said: str, log: Path) -> FedsimError:
 
 
 class Processes:
-    """A crew of processes on this machine: those that have a run, and lasting ones that wait for the next.
+    """A pool of processes on this machine: those that have a run, and lasting ones that wait for the next.
 
     Runs of timing fidelity share lasting processes, since starting one takes longer than the run; a run of real models has
     a process of its own.

@@ -110,7 +110,7 @@ def test_the_accuracies_of_a_real_run_come_out_and_those_of_an_altered_one_are_r
     scenario["models"] = {side: model | {"steps": 20} for side, model in scenario["models"].items()}
     scenario["tasks"]["sizes"] |= {"test": 60}
     folder = tmp_path / "run"
-    ran = experiment.run(scenario_from(scenario), out=folder, cache_dir=tmp_path / "cache", figures=False)
+    ran = experiment.run(scenario_from(scenario), out=folder, cache_dir=tmp_path / "cache")
     found = split(folder, tmp_path / "cache")
     greedy = ran.summary["accuracy"]["greedy"]
     assert (found.start, found.end) == (greedy["initial"], greedy["final"])

@@ -1,4 +1,4 @@
-"""A whole run (experiment.py) on stand-ins: the folder it leaves, what ends it, and what it refuses; and its estimate."""
+"""A whole run (experiment/run.py) on stand-ins: the folder it leaves, what ends it, and what it refuses; and its estimate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hostile experts (hostile.py), what the server believes of them (protocols/trust.py), and the report (detection.py)."""
+"""Hostile experts (hostile.py), what the server believes of them (shared/trust.py), and the report (detection.py)."""
 
 from __future__ import annotations
 

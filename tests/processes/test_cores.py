@@ -1,4 +1,4 @@
-"""Processes times threads never exceed the cores (cores.py, hiring.py)."""
+"""Processes times threads never exceed the cores (cores.py, executors.py)."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Told(SilentProgress):
 
 
 class Counting:
-    """A crew that performs nothing and counts how many runs it has at a time."""
+    """A pool that performs nothing and counts how many runs it has at a time."""
 
     def __init__(self, processes: Processes) -> None:
         self.busy: list[Any] = []

@@ -1,4 +1,4 @@
-"""When Python looks for garbage (garbage.py): a pause leaves it as it was, and only a command's start keeps what is there."""
+"""When Python looks for garbage (gc_policy.py): a pause leaves it as it was, and only a command's start keeps what is there."""
 
 import gc
 import weakref

@@ -255,7 +255,7 @@ from pydantic import Field
 from fedsim.sim.devices.cost import NO_WORK
 from fedsim.models.config import PolicyConfig
 from fedsim.sim.network import wire
-from fedsim.federation.handlers import Handler, Reply
+from fedsim.federation.handlers import Handler, HandlerResult
 
 
 class Config(PolicyConfig):
@@ -270,7 +270,7 @@ async def run(federation, config, state):
 
 HANDLERS = {
     wire.QuestionOnly: Handler(
-        lambda client, message: Reply(wire.Answer(message.draw, f"client {client.client_id}")),
+        lambda client, message: HandlerResult(wire.Answer(message.draw, f"client {client.client_id}")),
         lambda client, message: NO_WORK,
     )
 }

@@ -1,4 +1,4 @@
-"""Sweeps on Ray (on_ray.py, ray_cluster.py, parcels.py): the records of a local sweep, whatever happens to the workers.
+"""Sweeps on Ray (ray_workers.py, ray_cluster.py, archive.py): the records of a local sweep, whatever happens to the workers.
 
 The cluster is started here, with two workers, and spoken to by ``fedsim`` in processes of its own. What needs no cluster is
 tested without one, also where Ray is not installed.

@@ -1,6 +1,6 @@
 """What a comparison would take, before it is run: how many runs, how many are kept already, and a rough estimate of each.
 
-Virtual figures come from playing the first updates of one seed of every variant with stand-ins (`foresight.estimate`). Real
+Virtual figures come from playing the first updates of one seed of every variant with stand-ins (`forecast.estimate`). Real
 time cannot be foreseen for real models; where runs are kept already, theirs is extrapolated.
 """
 

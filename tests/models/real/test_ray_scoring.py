@@ -1,4 +1,4 @@
-"""Where clients' models score (placement.py, scoring_pool.py): the same bits by actors on Ray, others in bf16 or on a GPU."""
+"""Where clients' models score (placement.py, ray_scoring.py): the same bits by actors on Ray, others in bf16 or on a GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Worker processes (workers.py, worker.py, parts.py): the same bits with and without, and nobody is left behind."""
+"""Worker processes (workers.py, worker.py, work_parts.py): the same bits with and without, and nobody is left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Averaging without rounds (protocols/async_averaging.py): who trains when, from which version, and what is made of it."""
+"""Averaging without rounds (shared/async_averaging.py): who trains when, from which version, and what is made of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who scores (protocols/competence.py): the probe, the choice of experts, and what happens when nobody can be asked."""
+"""Who scores (shared/experts.py): the probe, the choice of experts, and what happens when nobody can be asked."""
 
 from __future__ import annotations
 

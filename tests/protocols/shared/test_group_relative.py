@@ -1,4 +1,4 @@
-"""The shared machinery (protocols/group_relative.py, learner.py, rollouts.py): schedules, versions, staleness, batches.
+"""The shared machinery (shared/group_relative.py, learner.py, rollouts.py): schedules, versions, staleness, batches.
 
 ``central_grpo`` plays it alone where no client is needed; its judge takes no virtual time.
 """

@@ -1,4 +1,4 @@
-"""The steps of a server that averages without rounds (protocols/server_steps.py), as pure functions of arrays."""
+"""The steps of a server that averages without rounds (shared/server_optimizers.py), as pure functions of arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparisons: planned as a whole (comparison_file.py), run in processes, kept, resumed (sweep.py). All in timing fidelity."""
+"""Comparisons: planned as a whole (compare/file.py), run in processes, kept, resumed (compare/run.py). All in timing fidelity."""
 
 from __future__ import annotations
 

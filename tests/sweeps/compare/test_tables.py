@@ -1,4 +1,4 @@
-"""Numbers over seeds (comparison.py) and fingerprints of code (source.py)."""
+"""Numbers over seeds (comparison.py) and fingerprints of code (provenance.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stress sweeps as files (stress_file.py): points, levels, random draws, and what is refused."""
+"""Stress sweeps as files (stress/file.py): points, levels, random draws, and what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sweep's tables and heat maps say (stress_rows.py, stress_pages.py, analysis): digits worked by hand."""
+"""What a sweep's tables and heat maps say (stress/rows.py, stress/pages.py, analysis): digits worked by hand."""
 
 from __future__ import annotations
 
