@@ -153,8 +153,8 @@ def _tuned(folder: Path, comparison: Mapping[str, Any]) -> str:
         return "one setting of each method, on a grid and validation questions (values at the end)."
     keys = dict.fromkeys(one["tuned"]["key"] for one in comparison["variants"] if one["tuned"])
     return (
-        f"the grid was not run. {', '.join(keys) or 'All settings'}: the file's own values; which of them were tried by hand, and on "
-        "which seeds' validation questions, is in docs/log.md."
+        f"the grid was not run. {', '.join(keys) or 'All settings'}: the file's own values; which of them were tried by hand, "
+        "and on which seeds' validation questions, is in docs/log.md."
     )
 
 

@@ -235,7 +235,7 @@ def test_a_comparison_at_equal_bytes_is_read_where_it_is_given(tmp_path):
     even = compared(tmp_path / "even", variants, name="even")
     text = page(tmp_path, even=[even], **variants)
     section = text.partition("equal bytes")[2]
-    assert "`fedsim compare even`" in section and "read off" not in section
+    assert "Comparison `even`" in section and "read off" not in section
     assert "| group | 2.0 KiB | 2 | 0.450 | 0.440 | +0.040 | 0.340 | +0.040 |" in section
 
 

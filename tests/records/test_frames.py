@@ -1,4 +1,4 @@
-"""Append-only files of checksummed frames (records/frames.py): every byte at which a writer may die, every byte that may rot."""
+"""Append-only files of checksummed frames (records/frames.py): every byte at which a writer may die, or that may rot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schedules of reward-based protocols (shared/update_schedules.py): the buffer between rounds and as-they-come, and resampling."""
+"""Schedules of reward-based protocols (shared/update_schedules.py): the buffer between rounds and as-they-come, resampling."""
 
 from __future__ import annotations
 

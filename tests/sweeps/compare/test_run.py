@@ -1,4 +1,4 @@
-"""Comparisons: planned as a whole (compare/file.py), run in processes, kept, resumed (compare/run.py). All in timing fidelity."""
+"""Comparisons: planned as a whole (compare/file.py), run in processes, kept, resumed (compare/run.py). In timing fidelity."""
 
 from __future__ import annotations
 
