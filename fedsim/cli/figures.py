@@ -21,8 +21,10 @@ def figures(
 ) -> None:
     """Draw figures/ into folders that runs, comparisons and stress sweeps left (again); the pages are printed."""
     with gc_policy.unsought():
-        import fedsim.figures.draw  # noqa: F401
+        from fedsim.figures.draw import page_of
 
+    for folder in folders:
+        page_of(folder)  # what is wrong is said before anything is drawn
     for folder in folders:
         with shown(quiet) as progress, interruptible():
             draw_figures(folder, progress)

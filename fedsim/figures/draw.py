@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from fedsim.errors import RunFolderError
@@ -9,6 +10,7 @@ from fedsim.figures.compare.report import write_comparison_report
 from fedsim.figures.run.report import write_report
 from fedsim.figures.stress.report import write_stress_report
 from fedsim.records.run import Run
+from fedsim.records.run_folder import read_manifest
 from fedsim.sweeps.compare import run as sweep
 from fedsim.sweeps.stress import run as stress
 
@@ -29,8 +31,20 @@ def draw(source: Run | Path | str) -> list[Path]:
         RunFolderError: the folder is none of these, what it is of has not ended, or nothing can be written into it.
     """
     folder = source.folder if isinstance(source, Run) else Path(source)
-    write = next((page for marker, page in _PAGES.items() if (folder / marker).is_file()), write_report)
     try:
-        return write(folder)
+        return page_of(folder)(folder)
     except OSError as error:
         raise RunFolderError(f"{error.filename or folder}: {error.strerror or error}") from error
+
+
+def page_of(folder: Path) -> Callable[[Path], list[Path]]:
+    """What draws the figures of a folder.
+
+    Raises:
+        RunFolderError: it is no folder of a run, of a comparison or of a sweep.
+    """
+    for marker, page in _PAGES.items():
+        if (folder / marker).is_file():
+            return page
+    read_manifest(folder)
+    return write_report

@@ -151,10 +151,7 @@ def test_without_synthetic_rows_and_without_a_grid_the_page_says_so(tmp_path):
     folder = compared(tmp_path, [REACHES])
     assert section(folder, "What the synthetic rows promise") == ["No variant makes synthetic rows."]
     assert rows(folder, "Values chosen on validation questions") == {"reaches": ["not tuned", ""]}
-    assert (
-        "What was tuned: the grid was not run. All settings"
-        in overhead.lines(folder)[4]
-    )
+    assert "What was tuned: the grid was not run. All settings" in overhead.lines(folder)[4]
     (folder / "tuning.md").write_text("the grid as it was\n")
     assert overhead.lines(folder)[4].startswith("What was tuned: one setting of each method, on a grid")
     assert section(folder, "Values chosen on validation questions") == ["the grid as it was"]

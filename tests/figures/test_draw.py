@@ -91,6 +91,14 @@ def test_a_folder_that_is_nothing_to_draw_is_refused_in_one_line(tmp_path, capsy
         assert not (folder / "figures").exists()
 
 
+def test_nothing_is_drawn_where_one_of_several_folders_is_wrong(run, tmp_path, capsys):
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    shutil.rmtree(folder / "figures", ignore_errors=True)
+    assert main(["figures", str(folder), str(tmp_path)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1, "no progress before the mistake"
+    assert not (folder / "figures").exists()
+
+
 def test_a_run_that_failed_is_drawn_if_it_has_records(run, tmp_path):
     folder = tmp_path / "failed"
     shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("figures", "confidence_graph*"))
