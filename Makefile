@@ -38,7 +38,7 @@ quickstart: $(STAMP)  ## run FedGRPO on real small models and draw its figures (
 	$(BIN)/fedsim run scenarios/quickstart.yaml
 
 .PHONY: test
-test: $(STAMP)  ## run the tests (10 to 20 minutes on 2 cores)
+test: $(STAMP)  ## run the tests (7 to 20 minutes on 2 cores)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-all
