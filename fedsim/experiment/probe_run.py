@@ -125,7 +125,7 @@ def listen(scenario: Scenario, num_messages: int) -> ProbeRun:
 
 
 def _probed(scenario: Scenario, num_messages: int) -> ProbeRun:
-    """Play until enough was heard, the first update is done, or the federation turns out to be hopeless."""
+    """Simulate until enough was heard, the first update is done, or the federation turns out to be hopeless."""
     devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
     simulation = ProbeRun(scenario, devices, stand_ins(scenario, len(devices)), num_messages)
     try:

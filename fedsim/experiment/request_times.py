@@ -85,7 +85,7 @@ def request_times(scenario: Scenario) -> RequestTimes | None:
         InputError: the scenario asks for the impossible, or only loading a model could tell (a hub model).
         FederationError: no device can hold the model.
     """
-    return Foresight(scenario).request_times()
+    return Forecast(scenario).request_times()
 
 
 def check_deadline(scenario: Scenario) -> None:
@@ -102,19 +102,19 @@ def check_deadline(scenario: Scenario) -> None:
     deadline_s = _deadline_s(scenario)
     if deadline_s is None or _needs_loading(scenario):
         return
-    foresight = Foresight(scenario, _MESSAGES_FOR_A_DEADLINE)
+    forecast = Forecast(scenario, _MESSAGES_FOR_A_DEADLINE)
     quickest: list[Nominal] = []
-    for client_id in foresight.takes_part:
-        for index in range(len(foresight.simulation.heard)):
-            quickest.append(foresight.quickest(client_id, index))
+    for client_id in forecast.takes_part:
+        for index in range(len(forecast.simulation.heard)):
+            quickest.append(forecast.quickest(client_id, index))
             if quickest[-1].total_s <= deadline_s:
                 return
-    num_draws = foresight.num_draws
-    if any(foresight.drawn_s(one, number) <= deadline_s for one in quickest for number in range(num_draws)):
+    num_draws = forecast.num_draws
+    if any(forecast.drawn_s(one, number) <= deadline_s for one in quickest for number in range(num_draws)):
         return
     if quickest:
         fastest = min(quickest, key=lambda one: one.total_s)
-        device_class = foresight.simulation.profiles[fastest.client_id].device_class
+        device_class = forecast.simulation.profiles[fastest.client_id].device_class
         raise ScenarioError(
             f"protocol.stragglers.deadline is {format_seconds(deadline_s)}, but no client can answer by then: the fastest, "
             f"client {fastest.client_id} ({device_class}), takes about {format_seconds(fastest.total_s)} (down "
@@ -141,7 +141,7 @@ class Nominal:
         return self.down_s + self.compute_s + self.up_s
 
 
-class Foresight:
+class Forecast:
     """A scenario's world at time 0, and what its protocol's messages take on its devices.
 
     Args:

@@ -162,7 +162,7 @@ def _run_in(folder: RunFolder, asked: RunRequest) -> bool:
 
 
 def simulate(simulation: Simulation) -> RunEnd:
-    """Play a run to its end on virtual time, within the scenario's limits."""
+    """Simulate a run to its end on virtual time, within the scenario's limits."""
     limits = simulation.scenario.limits
     return run_on_virtual_time(simulation.main, max_virtual_s=limits.virtual, max_events=limits.events)
 

@@ -16,7 +16,7 @@ from fedsim.config.units import format_bytes
 from fedsim.errors import RunFolderError
 from fedsim.experiment.forecast.heterogeneity import Heterogeneity, expected_reply_s, heterogeneity
 from fedsim.experiment.probe_run import ProbeRun
-from fedsim.experiment.request_times import Foresight, RequestTimes
+from fedsim.experiment.request_times import Forecast, RequestTimes
 from fedsim.records.run_folder import write_atomically, write_json
 
 if TYPE_CHECKING:
@@ -110,18 +110,18 @@ def population_table(scenario: Scenario) -> PopulationTable:
         InputError: the scenario asks for the impossible.
         FederationError: no device can hold the model.
     """
-    foresight = Foresight(scenario)
-    profiles = foresight.simulation.profiles
+    forecast = Forecast(scenario)
+    profiles = forecast.simulation.profiles
     columns = {
         "flop_per_s": np.array([one.peak_flop_per_s * one.compute_efficiency for one in profiles]),
         "memory_bytes_per_s": np.array([one.memory_bytes_per_s * one.memory_efficiency for one in profiles]),
         "up_bytes_per_s": np.array([one.up_bytes_per_s for one in profiles]),
         "down_bytes_per_s": np.array([one.down_bytes_per_s for one in profiles]),
         "rtt_s": np.array([one.rtt_s + scenario.network.extra_rtt for one in profiles]),
-        "there": _there(foresight.simulation),
+        "there": _there(forecast.simulation),
     }
-    times, index = foresight.request_times(), None
-    columns["gives_up"] = _gives_up(foresight.simulation, times)
+    times, index = forecast.request_times(), None
+    columns["gives_up"] = _gives_up(forecast.simulation, times)
     names = [quantity.column for quantity in QUANTITIES if quantity.column not in columns]
     columns |= {name: np.full(len(profiles), np.nan) for name in names}
     if times is not None:

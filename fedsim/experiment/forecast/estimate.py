@@ -46,7 +46,7 @@ class Estimate:
 
 @located
 def estimate(scenario: Scenario) -> Estimate:
-    """Play the first updates with stand-ins (no torch) and extrapolate to where the scenario stops.
+    """Simulate the first updates with stand-ins (no torch) and extrapolate to where the scenario stops.
 
     What the first half of them took, with the probing and the filling of queues, counts once, and so do base models that are
     shipped; what the second half took on average counts for all others. Queues at slow devices may still grow then, so
