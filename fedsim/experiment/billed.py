@@ -1,7 +1,7 @@
 """What a run's models, messages and texts count as: as they are, or as the bigger models that it is billed as.
 
 Reads the scenario's ``models.bill_as`` and ``text`` and answers in the terms of the cost model (`fedsim.sim.devices.cost`), of
-the link (`fedsim.federation.billed_sizes`) and of the devices' memory (`fedsim.experiment.eligibility`).
+the link (`fedsim.federation.billed_sizes`) and of the devices' memory (`fedsim.experiment.device_memory`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from fedsim.errors import ScenarioError
-from fedsim.experiment import eligibility
+from fedsim.experiment import device_memory
 from fedsim.federation.billed_sizes import (
     AsEncoded,
     BilledCounts,
@@ -79,10 +79,10 @@ def sizes(scenario: Scenario, server_spec: ModelSpec, lengths: TextLengths | Non
 
 def requirement(
     scenario: Scenario, server_spec: ModelSpec, client_spec: ModelSpec, lengths: TextLengths | None
-) -> eligibility.Requirement:
+) -> device_memory.Requirement:
     """What every client's device must hold."""
     longest_tokens = 0 if lengths is None else lengths.longest_row_tokens
-    return eligibility.requirement(scenario.protocol, server_spec, client_spec, longest_tokens)
+    return device_memory.requirement(scenario.protocol, server_spec, client_spec, longest_tokens)
 
 
 def check_memory(scenario: Scenario, devices: population.Population) -> None:
@@ -96,7 +96,7 @@ def check_memory(scenario: Scenario, devices: population.Population) -> None:
     if server_spec is None or client_spec is None or scenario.text is None:
         return
     needed = requirement(scenario, server_spec, client_spec, stated_lengths(scenario))
-    eligibility.too_small(needed, devices)
+    device_memory.too_small(needed, devices)
 
 
 def _billed(scenario: Scenario, side: Literal["server", "clients"]) -> ModelSpec | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedsim import protocols
 from fedsim.errors import ScenarioError
-from fedsim.experiment import billed, eligibility
+from fedsim.experiment import billed, device_memory
 from fedsim.experiment.components import Components
 from fedsim.federation.stragglers.config import StragglerConfig
 from fedsim.federation.text_lengths import TextLengths
@@ -74,7 +74,7 @@ def client_states(
     scenario: Scenario,
     components: Components,
     lengths: TextLengths | None = None,
-    runs: eligibility.Runs = "clients",
+    runs: device_memory.Runs = "clients",
 ) -> Sequence[ClientState]:
     """[K] Every client as its handlers know it, made when it is first looked at.
 

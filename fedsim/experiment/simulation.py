@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedsim import protocols
 from fedsim.errors import FedsimError
-from fedsim.experiment import billed, eligibility
+from fedsim.experiment import billed, device_memory
 from fedsim.experiment.build import client_states, edges_of, faults_of, link_of
 from fedsim.experiment.components import Components
 from fedsim.federation.clients import Federation
@@ -149,7 +149,7 @@ class Simulation:
             profiles = edges.behind(profiles)
         needed = billed.requirement(scenario, components.server_spec, components.client_spec, lengths)
         self.roles = roles_of(scenario.hostile, len(profiles), scenario.seed, handlers)
-        absent = eligibility.too_small(needed, devices) | set(excluded(self.roles))
+        absent = device_memory.too_small(needed, devices) | set(excluded(self.roles))
         data, seed = components.data, scenario.seed
         scores = correlate.presence_scores(scenario.correlate, data.partition, data.domains, seed)
         self.stated = availability.availability(
@@ -168,7 +168,7 @@ class Simulation:
             downlink=link_of(loop, edges, "down", network.server_link.down),
             uplink=link_of(loop, edges, "up", network.server_link.up),
             transport=Transport(network),
-            availability=eligibility.Without(present, absent) if absent else present,
+            availability=device_memory.Without(present, absent) if absent else present,
             dropout=Dropout(scenario.dropout, scenario.seed, scores),
             on_cut=scenario.availability.on_cut,
             handlers={**with_hostile(handlers, self.roles, seed), wire.BaseModel: _BASE_MODEL},
@@ -211,20 +211,20 @@ class Simulation:
         if scenario.models.base_model == "shipped" and needed.runs != "nothing":
             self.federation.ship(needed.model_bytes)
 
-    def _log_members(self, needed: eligibility.Requirement, classes: Sequence[str]) -> None:
+    def _log_members(self, needed: device_memory.Requirement, classes: Sequence[str]) -> None:
         """Put every client on record, with the one-off training of its own model if the protocol asks for that model."""
         if not needed.pretrained:
             memory = self._devices.columns["memory_bytes"].tolist()
             for client_id, device_class in enumerate(classes):
-                self._log.add(eligibility.untrained(client_id, device_class, memory[client_id], needed))
+                self._log.add(device_memory.untrained(client_id, device_class, memory[client_id], needed))
             return
         for client_id, profile in enumerate(self.profiles):
-            self._log.add(eligibility.member(client_id, profile, needed, self._training(client_id)))
+            self._log.add(device_memory.member(client_id, profile, needed, self._training(client_id)))
 
     def _training(self, client_id: int) -> tuple[int, Work] | None:
         """The one-off training of a client's own model: optimiser steps and the work of one; None to put none on record."""
         client = self.states[client_id]
-        return eligibility.training_steps(self.scenario.models, client.spec, client.rows, client.tokens)
+        return device_memory.training_steps(self.scenario.models, client.spec, client.rows, client.tokens)
 
 
 def raise_plainly(task: asyncio.Task[None]) -> None:

@@ -22,7 +22,7 @@ from fedsim.federation.stragglers.config import refuse_rules_for_rewards
 from fedsim.federation.stragglers.policies import Stragglers
 from fedsim.models.config import PolicyConfig
 from fedsim.models.interfaces import Draw
-from fedsim.protocols.shared.experts import PROBE_HANDLERS, Experts, ExpertsConfig
+from fedsim.protocols.shared.client_selection import PROBE_HANDLERS, Experts, ExpertsConfig
 from fedsim.protocols.shared.learner import HOPELESS_GROUPS
 from fedsim.protocols.shared.rollouts import QuestionStream
 from fedsim.protocols.shared.state import ClientState, ServerState

@@ -5,7 +5,7 @@ AAAI 2026, arXiv 2602.12014; Algorithm 1, eqs. 4 to 9. Per question x_s:
 
 1. sample G candidates from the live policy (``rollouts.py``),
 2. embed x_s with the frozen initial policy and find its L nearest exemplars in Dp (eq. 5),
-3. read each client's competence: its own model's accuracy on those exemplars (``shared/experts.py``),
+3. read each client's competence: its own model's accuracy on those exemplars (``shared/client_selection.py``),
 4. ask the M most competent clients (eq. 6) to score the candidates,
 5. each returns one scalar per candidate: AE where it owns a trusted answer, else ME with its own model,
 6. turn the rewards into group-relative advantages (eqs. 7 to 9) and step the policy (``learner.py``).
@@ -49,7 +49,7 @@ from fedsim.protocols.shared.boundary import (
     refused_answer,
     refused_rewards,
 )
-from fedsim.protocols.shared.experts import PROBE_HANDLERS, Experts, ExpertsConfig
+from fedsim.protocols.shared.client_selection import PROBE_HANDLERS, Experts, ExpertsConfig
 from fedsim.protocols.shared.group_relative import GroupRelativeConfig, train
 from fedsim.protocols.shared.learner import Judgement
 from fedsim.protocols.shared.state import ClientState, ServerState

@@ -11,7 +11,7 @@ import pytest
 from fedsim.experiment import run as experiment
 from fedsim.models.interfaces import Candidate, CandidateGroup, Draw
 from fedsim.protocols.fedgrpo import judged
-from fedsim.protocols.shared.experts import Experts
+from fedsim.protocols.shared.client_selection import Experts
 from fedsim.protocols.shared.monitor import StopConfig
 from fedsim.scenario.read import scenario_from
 from fedsim.sim.devices.config import DropoutConfig

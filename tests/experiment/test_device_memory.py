@@ -12,7 +12,14 @@ import pytest
 from fedsim import protocols
 from fedsim.errors import FederationError
 from fedsim.experiment import run as experiment
-from fedsim.experiment.eligibility import Requirement, Without, member, requirement, too_small, training_steps
+from fedsim.experiment.device_memory import (
+    Requirement,
+    Without,
+    member,
+    requirement,
+    too_small,
+    training_steps,
+)
 from fedsim.federation.billed_sizes import TokenizerCounts
 from fedsim.models.config import ModelsConfig
 from fedsim.scenario.read import scenario_from

@@ -1,4 +1,4 @@
-"""Who scores (shared/experts.py): the probe, the choice of experts, and what happens when nobody can be asked."""
+"""Who scores (shared/client_selection.py): the probe, the choice of experts, and what happens when nobody can be asked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from fedsim.errors import FederationError
 from fedsim.models.interfaces import Draw
-from fedsim.protocols.shared.experts import Experts
+from fedsim.protocols.shared.client_selection import Experts
 from fedsim.protocols.shared.learner import HOPELESS_GROUPS
 from fedsim.protocols.shared.monitor import StopConfig
 from fedsim.sim import streams
