@@ -119,5 +119,5 @@ docs: $(STAMP)  ## write the pages that are made from the code
 
 .PHONY: clean
 clean:  ## remove .venv and caches (never runs/)
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find fedsim analysis tests benchmarks scenarios -name __pycache__ -prune -exec rm -rf {} +
