@@ -81,7 +81,7 @@ class SettingError(ValueError):
 class StrictModel(BaseModel):
     """Settings as they came from outside: no unknown key, no silent conversion, never changed afterwards.
 
-    Each room defines the settings it reads beside the code that reads them; ``scenario/schema.py`` composes them.
+    Each package defines the settings it reads beside the code that reads them; ``scenario/schema.py`` composes them.
     Every field carries ``Field(description=...)`` with its unit; ``fedsim schema`` and the docs print them.
     """
 

@@ -1,4 +1,4 @@
-"""Who plays in a run: data and models, real or stand-in, as the scenario asks.
+"""What a run is made of: data and models, real or stand-in, as the scenario asks.
 
 Real models import torch, and only when they are asked for.
 """
@@ -58,7 +58,7 @@ class Components:
 
 
 def stand_ins(scenario: Scenario, num_clients: int) -> Components:
-    """The cast of a run with ``fidelity: timing``: token counts instead of models."""
+    """The components of a run with ``fidelity: timing``: token counts instead of models."""
     data = task_data(scenario.tasks, num_clients, scenario.seed)
     known = {question.text: question for question in (*data.auxiliary, *data.pool)}
 
@@ -103,7 +103,7 @@ def real_models(
     data: TaskData | None = None,
     workers: Workers | None = None,
 ) -> Components:
-    """The cast of a run with real models: trains what the cache lacks, with a progress phase for each.
+    """The components of a run with real models: trains what the cache lacks, with a progress phase for each.
 
     ``data`` are the run's questions, where they have been made already; ``workers`` take a share of what models compute.
 

@@ -1,6 +1,6 @@
 """One run on virtual time: the world that a scenario asks for is built on the loop, and the protocol plays in it.
 
-Nothing here writes a file, and torch is only what the cast brings along.
+Nothing here writes a file, and torch is only what the components bring along.
 """
 
 from __future__ import annotations

@@ -79,14 +79,14 @@ class Client:
         Whoever cancels this await gives the request up, and may say how: ``task.cancel("late")`` (the default; the device
         goes on and its reply comes late), ``"over_selected"`` likewise, or ``"cancel"``, which tells the device to stop.
         """
-        exchange = self._federation.begin(self._device, message, subject)
+        request = self._federation.begin(self._device, message, subject)
         if hurry is not None:
-            hurry.listen(exchange.hurry)
+            hurry.listen(request.hurry)
         try:
-            return await exchange.future
+            return await request.future
         except asyncio.CancelledError as cancelled:
             reason = cancelled.args[0] if cancelled.args else "late"
-            exchange.abandon(reason if reason in ("late", "cancel", "over_selected") else "late")
+            request.abandon(reason if reason in ("late", "cancel", "over_selected") else "late")
             raise
 
     async def online(self) -> None:
@@ -228,13 +228,13 @@ class Federation:
                     if change_at_s == float("inf"):
                         return
                     await self._sleep_until(change_at_s)
-                exchange = self.begin(device, message, Subject(attempt=attempt))
+                request = self.begin(device, message, Subject(attempt=attempt))
                 try:
-                    await exchange.future
+                    await request.future
                 except RequestError:
                     continue
                 except asyncio.CancelledError:
-                    exchange.abandon("late")
+                    request.abandon("late")
                     raise
                 device.ready = True
                 return
@@ -246,10 +246,10 @@ class Federation:
         """Start a request (``Client.request`` awaits it)."""
         if self._closed:
             raise FederationError("the run has ended; no new request starts")
-        exchange = Request(self._world, device, self._num_requests, message, subject)
+        request = Request(self._world, device, self._num_requests, message, subject)
         self._num_requests += 1
-        exchange.begin()
-        return exchange
+        request.begin()
+        return request
 
     async def drain(self) -> None:
         """No new request starts; await the end of what is under way, messages beside it too, so that every byte is charged.

@@ -164,7 +164,7 @@ class Request:
             self._hazard.set_rate(0.0)
         if self._reply_fault is not None and self._reply_fault.kind == "duplicate_reply":
             assert self._up is not None
-            self._errand("up", self._up.message, "duplicate", lambda: "duplicate")
+            self._side_message("up", self._up.message, "duplicate", lambda: "duplicate")
 
     def _arrived(self) -> None:
         self._phase = "done"
@@ -198,7 +198,9 @@ class Request:
         self._abandoned_at_s = self._world.timeline.now_s
         self.future.cancel()
         if reason == "cancel":
-            self._errand("down", wire.Cancel(draw=wire.pack_id(self.request_id)), "Cancel", self._cancelled)
+            self._side_message(
+                "down", wire.Cancel(draw=wire.pack_id(self.request_id)), "Cancel", self._cancelled
+            )
 
     def _cancelled(self) -> Fate:
         """A cancel message arrived: stop, unless the reply is on its way or the request has ended.
@@ -213,7 +215,7 @@ class Request:
     def hurry(self) -> None:
         """The server wants what there is by now: tell the device, if replies of this kind can be shortened."""
         if not self._ended and self._abandoned is None and self._handler.partial is not None:
-            self._errand("down", wire.Hurry(draw=wire.pack_id(self.request_id)), "Hurry", self._hurried)
+            self._side_message("down", wire.Hurry(draw=wire.pack_id(self.request_id)), "Hurry", self._hurried)
 
     def _hurried(self) -> Fate:
         """The server's hurry arrived: send what is done of a computation; where nothing is, the request is over."""
@@ -281,13 +283,13 @@ class Request:
             self._up = leg
         leg.start(sent, delivered)
 
-    def _errand(
+    def _side_message(
         self, direction: Direction, message: wire.Message, name: str, arrived: Callable[[], Fate]
     ) -> None:
-        errand = SideMessage(
+        side_message = SideMessage(
             self._world, self._device, direction, message, self.request_id, self._root, name, arrived
         )
-        errand.begin()
+        side_message.begin()
 
     def _end(self, status: Status, cause: str) -> None:
         self._ended = True

@@ -252,7 +252,7 @@ class SideMessage:
     def begin(self) -> None:
         """Send it, if the device is there."""
         if self._device.is_online:
-            self._under_way.errand_began(self)
+            self._under_way.side_message_began(self)
             self._device.enter(self._task_key, self)
             self._leg.start(self._in_the_air if self._leg.direction == "up" else None, self._delivered)
 
@@ -286,4 +286,4 @@ class SideMessage:
     def _charge(self, fate: Fate, *, arrived: bool) -> None:
         self._is_over = True
         self._leg.charge(self._request_id, fate, arrived=arrived and fate != "duplicate")
-        self._under_way.errand_ended(self)
+        self._under_way.side_message_ended(self)

@@ -49,11 +49,11 @@ class Endable(Protocol):
 class UnderWay:
     """Requests that have not ended, and messages beside them, which may outlive them; a run awaits the last of them."""
 
-    __slots__ = ("_errands", "_none_left", "_requests")
+    __slots__ = ("_none_left", "_requests", "_side_messages")
 
     def __init__(self) -> None:
         self._requests: dict[Endable, None] = {}  # by age
-        self._errands: dict[Endable, None] = {}
+        self._side_messages: dict[Endable, None] = {}
         self._none_left = asyncio.Event()
 
     @property
@@ -70,28 +70,28 @@ class UnderWay:
         del self._requests[request]
         self._tell()
 
-    def errand_began(self, errand: Endable) -> None:
+    def side_message_began(self, side_message: Endable) -> None:
         """One message beside a request more."""
-        self._errands[errand] = None
+        self._side_messages[side_message] = None
 
-    def errand_ended(self, errand: Endable) -> None:
+    def side_message_ended(self, side_message: Endable) -> None:
         """One message beside a request less."""
-        del self._errands[errand]
+        del self._side_messages[side_message]
         self._tell()
 
     def end_all(self, cause: str) -> None:
         """End everything at this instant, messages in the air too, the oldest first."""
-        for one in [*self._requests, *self._errands]:
+        for one in [*self._requests, *self._side_messages]:
             one.device_left(cause)
 
     async def none_left(self) -> None:
         """Sleep until every byte has been charged."""
-        while self._requests or self._errands:
+        while self._requests or self._side_messages:
             self._none_left.clear()
             await self._none_left.wait()
 
     def _tell(self) -> None:
-        if not (self._requests or self._errands):
+        if not (self._requests or self._side_messages):
             self._none_left.set()
 
 

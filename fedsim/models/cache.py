@@ -27,6 +27,7 @@ from fedsim.tasks.questions import Question
 
 _DETERMINING_SOURCES = (
     "models/real/muon.py", "models/real/tokenizer.py", "models/real/training.py", "models/real/zoo.py",
+    "sim/streams.py",
 )  # fmt: skip
 
 
@@ -44,7 +45,7 @@ def cache_key(parts: Mapping[str, Any], rows: Sequence[Question], threads: int) 
         "parts": parts,
         "rows": [(row.text, row.answer) for row in rows],
         "platform": {**platform_facts(), "threads": threads},
-        "source": source_hash(_DETERMINING_SOURCES),
+        "source": sources_hash(_DETERMINING_SOURCES),
     }
     return blake2b(json.dumps(material, sort_keys=True).encode(), digest_size=16).hexdigest()
 
@@ -62,7 +63,7 @@ def platform_facts() -> dict[str, str]:
 
 
 @cache
-def source_hash(names: Sequence[str]) -> str:
+def sources_hash(names: Sequence[str]) -> str:
     """Hash of some files of this package, named as from its root, without their docstrings, comments and layout."""
     state = blake2b(digest_size=16)
     for name in names:

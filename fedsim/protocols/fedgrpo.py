@@ -3,12 +3,12 @@
 Zhu, Gu, Fan, Yang, Han: FedGRPO: Privately Optimizing Foundation Models with Group-Relative Rewards from Domain Clients,
 AAAI 2026, arXiv 2602.12014; Algorithm 1, eqs. 4 to 9. Per question x_s:
 
-1. sample G candidates from the live policy (``rollouts.py``),
+1. sample G candidates from the live policy (``shared/rollouts.py``),
 2. embed x_s with the frozen initial policy and find its L nearest exemplars in Dp (eq. 5),
 3. read each client's competence: its own model's accuracy on those exemplars (``shared/client_selection.py``),
 4. ask the M most competent clients (eq. 6) to score the candidates,
 5. each returns one scalar per candidate: AE where it owns a trusted answer, else ME with its own model,
-6. turn the rewards into group-relative advantages (eqs. 7 to 9) and step the policy (``learner.py``).
+6. turn the rewards into group-relative advantages (eqs. 7 to 9) and step the policy (``shared/learner.py``).
 
 What differs from the paper, on purpose:
 

@@ -23,7 +23,7 @@ _WITHOUT_RESULTS = {
     "records/story.py",
     "records/provenance.py",
 }
-_ROOMS_WITHOUT_RESULTS = ("cli/", "experiment/forecast/", "figures/", "sweeps/")
+_PACKAGES_WITHOUT_RESULTS = ("cli/", "experiment/forecast/", "figures/", "sweeps/")
 
 
 @cache
@@ -57,7 +57,7 @@ def result_code_hash(root: Path = Path(__file__).parents[1]) -> str:
     state = blake2b(digest_size=16)
     for path in sorted(root.rglob("*.py")):
         name = path.relative_to(root).as_posix()
-        if name not in _WITHOUT_RESULTS and not name.startswith(_ROOMS_WITHOUT_RESULTS):
+        if name not in _WITHOUT_RESULTS and not name.startswith(_PACKAGES_WITHOUT_RESULTS):
             state.update(f"{name}\0{code_fingerprint(path.read_text(encoding='utf-8'))}\0".encode())
     for path in sorted((root / "sim" / "presets").glob("*.*")):
         if path.suffix in (".yaml", ".csv", ".json"):

@@ -359,6 +359,20 @@ def test_the_graph_stands_beside_its_figure_as_graphml_in_which_hostile_text_sta
     assert write_graphml(run) == [] and not path.exists()
 
 
+def test_the_graph_of_a_run_of_an_earlier_version_is_read_where_it_stands_as_graphml(tmp_path):
+    run = run_of(tmp_path / "run", [])
+    known = ConfidenceGraph(np.eye(4), np.array([[1.0, 1.0, 0.0, 0.0], [np.nan] * 4]))
+    tables = known.sample([Question(5, "x", "1 + 1", "2")], np.array([[0.9, 0.8, 0.1, 0.0]]), 2)
+    write_json(run.folder / "confidence_graph.json", tables)
+    (path,) = write_graphml(run)
+    (run.folder / "confidence_graph.json").unlink()
+    drawn = path.read_text()
+    path.rename(run.folder / "confidence_graph.graphml")
+    assert write_graphml(run) == [path] and nx.utils.graphs_equal(
+        nx.read_graphml(path), nx.parse_graphml(drawn)
+    )
+
+
 def test_a_damaged_graph_is_refused(tmp_path):
     run = run_of(tmp_path / "run", [])
     for text in ("", "[]", '{"nodes": [{}], "edges": []}', '{"nodes": [1], "edges": []}'):

@@ -20,7 +20,7 @@ WIDE = {
     "fedsim/sim/devices": 22,
     "fedsim/protocols/shared": 17,
 }
-SOURCES = re.compile("_DETERMINING_SOURCES|_(ROOMS_)?WITHOUT_RESULTS")
+SOURCES = re.compile("_DETERMINING_SOURCES|_(PACKAGES_)?WITHOUT_RESULTS")
 
 
 def layers() -> list[str]:

@@ -61,7 +61,7 @@ class Journal:
         self.log = RecordLog(spool, self._same)
 
     def components(self, num_clients: int) -> Components:
-        """The run's cast, whose models keep a tape (real fidelity)."""
+        """The run's components, whose models keep a tape (real fidelity)."""
         scenario = self._scenario
         if scenario.fidelity == "timing":
             return stand_ins(scenario, num_clients)

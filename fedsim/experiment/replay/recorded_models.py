@@ -106,7 +106,7 @@ class RecordedModels:
 def recorded_components(
     recorded: RecordedModels, scenario: Scenario, data: TaskData, hashes: dict[str, str]
 ) -> Components:
-    """The cast of a run whose models keep a tape; ``hashes`` are what their weights hash to."""
+    """The components of a run whose models keep a tape; ``hashes`` are what their weights hash to."""
     settings = scenario.protocol
     server_spec, client_spec = recorded.specs()
     policy = RecordedPolicy(recorded)

@@ -26,7 +26,6 @@ Graph: TypeAlias = (
 )
 Place: TypeAlias = tuple[float, float]
 
-_LAYERS = ("question", "exemplar", "client")
 _TEXT_WIDTH = 24
 _FAINT = "#C8C8C8"
 
@@ -74,15 +73,18 @@ def confidence_graph(run: Run) -> Figure | None:
 
 
 def read_graph(run: Run) -> Graph | None:
-    """The graph of the run's ``confidence_graph.json``, or None without one.
+    """The graph of the run's ``confidence_graph.json`` (of an earlier version's ``.graphml``), or None without one.
 
     Raises:
         RunFolderError: the file holds no graph.
     """
     path = run.folder / CONFIDENCE_GRAPH
-    if not path.exists():
+    earlier = path.with_suffix(".graphml")
+    if not path.exists() and not earlier.exists():
         return None
     try:
+        if not path.exists():
+            return nx.Graph(nx.read_graphml(earlier))
         tables = json.loads(path.read_bytes())
         graph: Graph = nx.Graph()
         graph.add_nodes_from((node.pop("id"), node) for node in tables["nodes"])

@@ -69,6 +69,8 @@ def read_sweep(folder: Path | str) -> Sweep:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         shape = data["layout"]
+        if not all("time_won" in point for point in data["points"]):
+            raise RunFolderError(f"{path} is of an earlier version; sweep again, finished runs are kept")
         return Sweep(
             folder=Path(folder),
             name=data["name"],

@@ -15,13 +15,15 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from fedsim.models.cache import source_hash
+from fedsim.models.cache import sources_hash
 from fedsim.models.real.dp_sgd import Protection, tune
 from fedsim.models.real.training import Trained, encode_rows
 from fedsim.privacy.config import EvaluatorPrivacyConfig
 from fedsim.tasks.questions import Question
 
-_DETERMINING_SOURCES = ("models/real/dp_evaluator.py", "models/real/dp_sgd.py", "privacy/accounting.py")
+_DETERMINING_SOURCES = (
+    "models/real/dp_evaluator.py", "models/real/dp_sgd.py", "privacy/accounting.py", "sim/streams.py",
+)  # fmt: skip
 
 
 def tuned_privately(
@@ -39,4 +41,4 @@ def tuned_privately(
 
 def dp_sgd_source() -> str:
     """Hash of the code that determines the weights, for the cache's key."""
-    return source_hash(_DETERMINING_SOURCES)
+    return sources_hash(_DETERMINING_SOURCES)

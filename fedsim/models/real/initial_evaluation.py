@@ -13,7 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from fedsim.models.cache import platform_facts, source_hash
+from fedsim.models.cache import platform_facts, sources_hash
 from fedsim.models.interfaces import Accuracy
 from fedsim.records.run_folder import write_atomically
 from fedsim.tasks.questions import Question
@@ -57,6 +57,6 @@ class FirstLooks:
             "questions": [(q.question_id, q.domain, q.text, q.answer) for q in questions],
             "samples": num_samples,
             "platform": platform_facts(),
-            "source": source_hash(_DETERMINING_SOURCES),
+            "source": sources_hash(_DETERMINING_SOURCES),
         }
         return blake2b(json.dumps(material, sort_keys=True).encode(), digest_size=16).hexdigest()

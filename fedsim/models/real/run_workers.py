@@ -107,8 +107,8 @@ class Workers:
         ready = self._ready()
         if not ready:
             return partial(here, part)
-        errand = self._given(part, min(ready, key=lambda process: process.num_under_way))
-        return partial(self._joined, errand, here, self.patience_s)
+        shared = self._given(part, min(ready, key=lambda process: process.num_under_way))
+        return partial(self._joined, shared, here, self.patience_s)
 
     def shared(self, parts: Sequence[P], here: Callable[[P], R]) -> list[R]:
         """What comes of the parts, in their order: some by ``here``, some by workers; the share of one that dies is redone."""
@@ -132,7 +132,7 @@ class Workers:
             took_s = time.monotonic() - started_at_wall_s
             self._last_s[kind] = took_s / max(1, sum(sizes[place] for place in own))
             patience_s = max(self.patience_s, _PATIENCE * took_s)
-            found |= {place: self._joined(errand, here, patience_s) for place, errand in given.items()}
+            found |= {place: self._joined(shared, here, patience_s) for place, shared in given.items()}
         except BaseException:
             self.close()  # nobody will ask for what they still answer
             raise
@@ -170,19 +170,19 @@ class Workers:
             process.send(encoded(self._hold()), self.patience_s)
             process.is_ready = True
 
-    def _given(self, part: Any, process: _Process) -> _Errand:
-        errand = _Errand(part, process)
-        self._unless_lost(process, _Process.begin, errand, self.patience_s)
-        return errand
+    def _given(self, part: Any, process: _Process) -> _SharedPart:
+        shared = _SharedPart(part, process)
+        self._unless_lost(process, _Process.begin, shared, self.patience_s)
+        return shared
 
-    def _joined(self, errand: _Errand, here: Callable[[Any], R], patience_s: float) -> R:
+    def _joined(self, shared: _SharedPart, here: Callable[[Any], R], patience_s: float) -> R:
         """What came of a part: from its worker, or from ``here`` where that is lost."""
-        if not errand.is_done:
-            self._unless_lost(errand.process, _Process.finish, errand, patience_s)
-        if not errand.is_done:
-            return here(errand.part)
+        if not shared.is_done:
+            self._unless_lost(shared.process, _Process.finish, shared, patience_s)
+        if not shared.is_done:
+            return here(shared.part)
         self.num_done += 1
-        result: R = errand.result
+        result: R = shared.result
         return result
 
     def _unless_lost(self, process: _Process, do: Callable[..., None], *arguments: Any) -> None:
@@ -202,7 +202,7 @@ def _close(processes: Sequence[_Process]) -> None:
 
 
 @dataclass(slots=True, eq=False)
-class _Errand:
+class _SharedPart:
     """A part that a worker was given, and what came of it."""
 
     part: Any
@@ -240,7 +240,7 @@ class _Process:
             # Weights then wait for a few turns of the worker only.
             fcntl.fcntl(self._stdin.fileno(), fcntl.F_SETPIPE_SZ, _PIECE)
         self._heard = bytearray()
-        self._under_way: deque[_Errand] = deque()
+        self._under_way: deque[_SharedPart] = deque()
         self.is_ready = False
         self.weights = b""
 
@@ -263,7 +263,7 @@ class _Process:
         """Parts that it has not answered yet."""
         return len(self._under_way)
 
-    def begin(self, errand: _Errand, patience_s: float) -> None:
+    def begin(self, shared: _SharedPart, patience_s: float) -> None:
         """Give it a part.
 
         Raises:
@@ -271,10 +271,10 @@ class _Process:
         """
         from fedsim.models.real.work_parts import encoded
 
-        self.send(encoded(errand.part), patience_s)
-        self._under_way.append(errand)
+        self.send(encoded(shared.part), patience_s)
+        self._under_way.append(shared)
 
-    def finish(self, errand: _Errand, patience_s: float) -> None:
+    def finish(self, shared: _SharedPart, patience_s: float) -> None:
         """Await what came of a part, and of those that it was given before.
 
         Raises:
@@ -282,7 +282,7 @@ class _Process:
         """
         from fedsim.models.real.work_parts import decoded, result_of
 
-        while not errand.is_done:
+        while not shared.is_done:
             content = self.receive(patience_s)
             first = self._under_way.popleft()
             first.result = decoded(result_of(first.part), content)
@@ -299,7 +299,7 @@ class _Process:
 
     def under_way(self) -> list[Any]:
         """The parts that it has not answered yet."""
-        return [errand.part for errand in self._under_way]
+        return [shared.part for shared in self._under_way]
 
     def send(self, content: bytes, patience_s: float) -> None:
         """Send a frame; the worker takes it at once, whatever it is doing.

@@ -18,7 +18,7 @@ import msgspec
 import torch
 
 from fedsim.errors import ScenarioError
-from fedsim.models.cache import cache_folder, cache_key, cached, source_hash
+from fedsim.models.cache import cache_folder, cache_key, cached, sources_hash
 from fedsim.models.config import PRESETS, ModelSource, ScratchModel
 from fedsim.models.interfaces import Samples, Synthesis
 from fedsim.models.real.dp_sgd import Protection, sampling_rate, tune
@@ -37,7 +37,8 @@ from fedsim.tasks.questions import Question, TaskData
 
 _DETERMINING_SOURCES = (
     "models/real/dp_sgd.py", "models/real/embedding.py", "models/real/row_generator.py", "models/real/language.py",
-    "models/real/private_evolution.py", "models/real/sampling.py", "models/real/synthesis.py", "privacy/accounting.py",
+    "models/real/lean_llama.py", "models/real/batch_fitting.py", "models/real/private_evolution.py", "models/real/sampling.py",
+    "models/real/synthesis.py", "privacy/accounting.py", "sim/streams.py",
 )  # fmt: skip
 _FILE = "synthesis.json"
 
@@ -110,7 +111,7 @@ class ModelSynthesiser:
             "seed": own_seed,
             "count": count,
             "generator": self._folder.name,
-            "source": source_hash(_DETERMINING_SOURCES),
+            "source": sources_hash(_DETERMINING_SOURCES),
         }
 
         def build(folder: Path) -> None:

@@ -151,10 +151,9 @@ def way_to(folder: Path, target: float) -> Way | None:
     import polars as pl
 
     try:
-        metrics = pl.read_parquet(folder / METRICS)
+        return way_along(looks_of(pl.read_parquet(folder / METRICS)), target)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise RunFolderError(f"{folder / METRICS} cannot be read ({error}); run it again") from None
-    return way_along(looks_of(metrics), target)
 
 
 def censored_median(amounts: Sequence[float], reached: Sequence[bool]) -> float | None:

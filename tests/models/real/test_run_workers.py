@@ -27,7 +27,7 @@ from fedsim.models.real.bundle import share_out
 from fedsim.models.real.evaluator import ModelEvaluator, in_company
 from fedsim.models.real.language import LanguageModel, Shapes, Tokens
 from fedsim.models.real.policy import LanguagePolicy
-from fedsim.models.real.run_workers import Workers, _Errand, _Process
+from fedsim.models.real.run_workers import Workers, _Process, _SharedPart
 from fedsim.models.real.work_parts import LookPart, ScorePart, Sharing, shared_out
 from fedsim.models.real.zoo import scratch_network
 from fedsim.progress import SilentProgress
@@ -204,7 +204,7 @@ def _parts(side: Side) -> list:
 
 def test_a_worker_does_not_outlive_a_process_that_is_killed():
     code = (
-        "import time\nfrom fedsim.models.real.run_workers import Workers, _Errand, _Process\n"
+        "import time\nfrom fedsim.models.real.run_workers import Workers, _SharedPart, _Process\n"
         "workers = Workers(1, 1, print)\nprint(*workers.pids, flush=True)\ntime.sleep(600)"
     )
     with subprocess.Popen(
@@ -238,7 +238,7 @@ def test_what_a_worker_has_under_way_counts_as_rows_of_what_is_to_be_shared():
     ):
         process = _Process.__new__(_Process)
         process._stdout = stdout
-        process._under_way = deque(_Errand(part, process) for part in (scores, looks, looks))
+        process._under_way = deque(_SharedPart(part, process) for part in (scores, looks, looks))
         workers._processes.append(process)
         assert workers._load(process, ScorePart) == 0.0  # nobody knows yet how long anything takes
         workers._last_s = {ScorePart: 0.01, LookPart: 0.1}

@@ -99,6 +99,11 @@ def test_a_run_without_metrics_is_said_to_be_broken(tmp_path):
     (tmp_path / "metrics.parquet").write_bytes(b"PAR1")
     with pytest.raises(RunFolderError, match=r"metrics\.parquet cannot be read"):
         way_to(tmp_path, 0.5)
+    pl.DataFrame({"split": ["validation"]}).write_parquet(
+        tmp_path / "metrics.parquet"
+    )  # whole, without its columns
+    with pytest.raises(RunFolderError, match=r"metrics\.parquet cannot be read"):
+        way_to(tmp_path, 0.5)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0.01, 1), st.floats(0.01, 1))

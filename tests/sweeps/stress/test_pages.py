@@ -389,6 +389,15 @@ def sweep(tmp_path):
     return tmp_path
 
 
+def test_a_sweep_of_an_earlier_version_is_refused_in_one_line(sweep):
+    document = json.loads((sweep / "stress.json").read_text())
+    for point in document["points"]:
+        del point["time_won"]
+    (sweep / "stress.json").write_text(json.dumps(document))
+    with pytest.raises(RunFolderError, match="is of an earlier version; sweep again"):
+        read_sweep(sweep)
+
+
 def test_a_heat_map_writes_median_and_p90_marks_the_best_and_says_what_did_not_finish(sweep):
     figure = stress_map(read_sweep(sweep), "time")
     wait, hurry = figure.axes[0], figure.axes[1]
