@@ -313,7 +313,7 @@ def test_a_run_with_workers_that_is_interrupted_and_killed_goes_on_to_the_same_e
     """Of each of its three lives no worker is left."""
     source = tmp_path / "scenario.yaml"
     source.write_text(
-        json.dumps(tiny(stop={"updates": 24}, compute={"processes": 2, "checkpoint_every": "0.5 s"}))
+        json.dumps(tiny(stop={"updates": 80}, compute={"processes": 2, "checkpoint_every": "0.5 s"}))
     )
     env = os.environ | {
         "FEDSIM_CACHE": str(tmp_path / "cache"),
@@ -328,13 +328,17 @@ def test_a_run_with_workers_that_is_interrupted_and_killed_goes_on_to_the_same_e
         )
 
     def ended_by(how: signal.Signals, run: subprocess.Popen, updates: int) -> int:
-        checkpoints = out / "checkpoints"
+        checkpoints, children = out / "checkpoints", Path(f"/proc/{run.pid}/task/{run.pid}/children")
+        known = max(
+            (path.name for path in checkpoints.glob("0*")), default=""
+        )  # of an earlier life, which may be ahead
         until(
             lambda: (
-                any(path.name > f"{updates:08d}" for path in checkpoints.glob("0*")) or run.poll() is not None
+                run.poll() is not None
+                or any(path.name > max(known, f"{updates:08d}") for path in checkpoints.glob("0*"))
             )
         )
-        (child,) = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        (child,) = children.read_text().split()
         run.send_signal(how)
         code = run.wait(120)
         until(lambda: not is_alive(int(child)))
