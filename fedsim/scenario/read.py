@@ -134,7 +134,10 @@ def find_scenario(source: str | Path) -> Path:
     except OSError as error:  # e.g. a name that is too long
         raise ScenarioError(f"{path}: cannot be read: {error.strerror}") from None
     hint = nearest(path.with_suffix("").as_posix(), shipped) or nearest(path.stem, shipped)
-    raise ScenarioError(f"{source}: no such file{hint} (shipped: {', '.join(shipped) or 'none'})")
+    known = (
+        ", ".join(shipped) or f"none: {_SHIPPED} is no folder; was this checkout made without symbolic links?"
+    )
+    raise ScenarioError(f"{source}: no such file{hint} (shipped: {known})")
 
 
 def is_comparison(source: str | Path) -> bool:

@@ -45,6 +45,8 @@ def unpack_id(raw: bytes) -> int:
 TextKind = Literal["question", "candidate", "answer"]
 """What a text is: a question, a whole candidate (rationale and answer), or a final answer alone."""
 
+_NOT_IN_THE_PAPER: frozenset[Purpose] = frozenset({"setup", "control", "cancel"})
+
 NumberType = Literal["float16", "float32"]
 NUMBER_TYPE_BYTES: Mapping[str, int] = {"float16": 2, "float32": 4}
 
@@ -59,8 +61,13 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unk
     def paper_bytes(self) -> int:
         """The paper's account of this message: its texts as UTF-8 and, in messages that carry some, numbers; no framing.
 
-        Requests without a text, set-up and control are not in it.
+        Set-up, control and cancelling are not in it.
+
+        Raises:
+            NotImplementedError: the message is of another purpose, has no text, and does not say what its numbers count.
         """
+        if not self.texts and self.purpose not in _NOT_IN_THE_PAPER:
+            raise NotImplementedError(f"{type(self).__name__} must define texts or paper_bytes")
         return sum(_utf8_bytes(getattr(self, name)) for name in self.texts)
 
 

@@ -168,6 +168,19 @@ def test_the_papers_account_counts_numbers_at_eight_bytes_and_text_as_utf_8() ->
     assert wire.BaseModel(draw).paper_bytes() == wire.Ready(draw).paper_bytes() == 0
 
 
+def test_a_message_of_numbers_that_does_not_say_what_they_count_is_refused() -> None:
+    class Votes(wire.Message, frozen=True, array_like=True, tag="votes"):
+        purpose = "reward"
+        votes: tuple[int, ...]
+
+    class Nudge(wire.Message, frozen=True, array_like=True, tag="nudge"):
+        purpose = "control"
+
+    with pytest.raises(NotImplementedError, match="Votes must define texts or paper_bytes"):
+        Votes((1, 2)).paper_bytes()
+    assert Nudge().paper_bytes() == 0
+
+
 def test_only_scalars_and_bits_go_up_in_a_scalar_only_protocol() -> None:
     scalar = {kind for kind in wire.AnyMessage.__args__ if kind.scalars_only}
     assert scalar == {wire.ProbeBits, wire.Competence, wire.Rewards, wire.PartialRewards, wire.Ready}
