@@ -17,12 +17,43 @@ class Question:
 
     ``answer`` is the truth, except in the public corpus, where it is what the corpus says (perhaps wrong).
     ``question_id`` is unique over all splits of one data set.
+
+    Attributes:
+        accepted: other answers that are right as well.
+        solution: what a model writes that ends in the answer, such as worked steps; empty where that is the answer alone.
+        fact: what the question is about, the same for all its wordings; empty where nobody says.
     """
 
     question_id: int
     domain: str
     text: str
     answer: str
+    accepted: tuple[str, ...] = ()
+    solution: str = ""
+    fact: str = ""
+
+    @property
+    def taught(self) -> str:
+        """What models are trained to write: the solution, or the answer where there is none."""
+        return self.solution or self.answer
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """All answers that are right, the one that is taught first."""
+        return (self.answer, *self.accepted)
+
+
+@dataclass(frozen=True, slots=True)
+class TextFormat:
+    """How an answer stands after its question.
+
+    Attributes:
+        answer_prefix: text that every answer begins with, such as a blank: put before answers that are taught or scored.
+        stop: texts that end an answer, as the end token does.
+    """
+
+    answer_prefix: str = ""
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,6 +72,9 @@ class TaskData:
         trusted: per client, the answers it owns for pool questions, ``question_id -> answer`` (AE).
         partition: private rows per client and domain, int64 ``[K, D]``.
         answers: how an answer is read from a model's text, and when it is right.
+        format_rows: labelled rows that show server and clients how an answer is written, before anything else.
+        looks: more sets of questions that are only measured, by name.
+        text_format: how an answer stands after its question.
     """
 
     domains: tuple[str, ...]
@@ -53,6 +87,9 @@ class TaskData:
     trusted: tuple[Mapping[int, str], ...]
     partition: npt.NDArray[np.int64] = field(repr=False)
     answers: AnswerRule = field(default_factory=AnswerRule)
+    format_rows: tuple[Question, ...] = ()
+    looks: Mapping[str, tuple[Question, ...]] = field(default_factory=dict)
+    text_format: TextFormat = field(default_factory=TextFormat)
 
     @property
     def num_clients(self) -> int:
