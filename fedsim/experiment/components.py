@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from fedsim.experiment import billed
 from fedsim.models.client_training_config import LocalTrainingConfig
-from fedsim.models.config import ScratchModel
 from fedsim.models.interfaces import Evaluator, LocalTrainer, Policy, Synthesiser
+from fedsim.models.sources import ScratchModel
 from fedsim.models.timing.stand_ins import StandInEvaluator, StandInPolicy
 from fedsim.models.timing.synthesis import StandInSynthesiser
 from fedsim.models.timing.tasks import task_data

@@ -15,22 +15,24 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fedsim.models.cache import cache_folder
 from fedsim.models.client_training_config import LocalTrainingConfig
-from fedsim.models.config import LoraConfig, ModelsConfig, PolicyConfig, ScratchModel
+from fedsim.models.config import ModelsConfig, PolicyConfig
 from fedsim.models.real.client_training import PolicyTrainer
 from fedsim.models.real.dp_evaluator import dp_sgd_source
 from fedsim.models.real.evaluation import Matches
 from fedsim.models.real.evaluator import ModelEvaluator, in_company
 from fedsim.models.real.initial_evaluation import FirstLooks
-from fedsim.models.real.language import LanguageModel, Shapes, Tokens
+from fedsim.models.real.language import LanguageModel, Shapes
 from fedsim.models.real.policy import LanguagePolicy
 from fedsim.models.real.run_worker import Hold, network_of
 from fedsim.models.real.run_workers import Workers
 from fedsim.models.real.stacked import can_stack
 from fedsim.models.real.tokenizer import build_tokenizer
+from fedsim.models.real.tokens import Tokens
 from fedsim.models.real.training import fine_tune
 from fedsim.models.real.training_jobs import JobProgress, keyed_job, run_jobs
 from fedsim.models.real.weights import weights_sha256
 from fedsim.models.real.zoo import WithoutAdapters, load_folder, load_source, with_lora
+from fedsim.models.sources import LoraConfig, ScratchModel
 from fedsim.processes.cores import cores_of_a_run
 from fedsim.sim import streams
 from fedsim.tasks.questions import Question, TaskData

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from fedsim.models.real.language import Ids, LanguageModel, by_width
+from fedsim.models.real.language import LanguageModel, by_width
 from fedsim.models.real.stacked import Stack, can_stack
+from fedsim.models.real.tokens import Ids
 from fedsim.models.real.work_parts import Alone, AnswerPart, ScorePart, Sharing, answered, scored, shared_out
 
 _MOST_REMEMBERED = 200_000

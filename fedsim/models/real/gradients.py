@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fedsim.models.config import PolicyConfig
-from fedsim.models.real.language import Ids, LanguageModel, by_width
+from fedsim.models.real.language import LanguageModel, by_width
 from fedsim.models.real.likelihood import answer_scores
 from fedsim.models.real.objective import (
     NO_BRAKE,
@@ -25,6 +25,7 @@ from fedsim.models.real.objective import (
     divergence_part,
     token_objective,
 )
+from fedsim.models.real.tokens import Ids
 from fedsim.rl.losses import k3_kl, masked_mean
 
 _LARGEST = 48

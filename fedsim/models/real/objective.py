@@ -15,8 +15,8 @@ from torch import Tensor
 
 from fedsim.models.config import PolicyConfig
 from fedsim.models.interfaces import RatioStats, UpdateStats
-from fedsim.models.real.language import Ids
 from fedsim.models.real.likelihood import AnswerScores
+from fedsim.models.real.tokens import Ids
 from fedsim.rl.discriminative import (
     batch_objective,
     divergence_from_old,

@@ -38,10 +38,11 @@ from fedsim.models.real.gradients import (
     trainable,
 )
 from fedsim.models.real.initial_evaluation import FirstLooks
-from fedsim.models.real.language import Ids, LanguageModel, by_width
+from fedsim.models.real.language import LanguageModel, by_width
 from fedsim.models.real.likelihood import answer_scores
 from fedsim.models.real.objective import NO_BRAKE, Brake, Row, Totals, divergence_part
 from fedsim.models.real.sampling import Sampled
+from fedsim.models.real.tokens import Ids
 from fedsim.models.real.training import answer_loss, batches, encode_rows
 from fedsim.models.real.weights import load_learning_state, save_learning_state, save_model, weights_sha256
 from fedsim.models.real.work_parts import Alone, BehaviourPart, SamplePart, Sharing, sampled, taken_down

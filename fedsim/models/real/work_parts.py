@@ -17,10 +17,11 @@ from torch import Tensor
 
 from fedsim.models.config import PolicyConfig
 from fedsim.models.real.gradients import Gradient, GradientPart
-from fedsim.models.real.language import Ids, LanguageModel, prefill
+from fedsim.models.real.language import LanguageModel, prefill
 from fedsim.models.real.likelihood import answer_scores
 from fedsim.models.real.sampling import Sampled, decode, sample_answers
 from fedsim.models.real.stacked import Stack
+from fedsim.models.real.tokens import Ids
 from fedsim.rl.losses import k3_kl
 
 

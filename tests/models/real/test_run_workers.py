@@ -25,7 +25,8 @@ from fedsim.models.config import PolicyConfig
 from fedsim.models.interfaces import Draw
 from fedsim.models.real.bundle import share_out
 from fedsim.models.real.evaluator import ModelEvaluator, in_company
-from fedsim.models.real.language import LanguageModel, Shapes, Tokens
+from fedsim.models.real.language import LanguageModel, Shapes
+from fedsim.models.real.tokens import Tokens
 from fedsim.models.real.policy import LanguagePolicy
 from fedsim.models.real.run_workers import Workers, _Process, _SharedPart
 from fedsim.models.real.work_parts import LookPart, ScorePart, Sharing, shared_out
