@@ -4,5 +4,5 @@ In reading order: ``bundle`` (all models of a run), ``zoo``, ``tokenizer``, ``la
 ``likelihood``, ``policy``, ``objective``, ``evaluator``, ``evaluation``, ``initial_evaluation``, ``training``,
 ``training_jobs``, ``muon``, ``weights``, ``client_training``, ``dp_sgd``, ``dp_evaluator``, ``embedding``,
 ``row_generator``, ``private_evolution``, ``synthesis``; how they are made fast: ``lean_llama``, ``stacked``,
-``batch_fitting``, ``gradients``, ``work_parts``, ``run_workers``, ``run_worker``, ``placement``, ``ray_scoring``.
+``batch_fitting``, ``gradients``, ``placement``, ``ray_scoring``.
 """
