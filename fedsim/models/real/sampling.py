@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from fedsim.models.config import PolicyConfig
-from fedsim.models.real.language import LanguageModel, Prefix
+from fedsim.models.real.language import LanguageModel, Prefix, prefill
 from fedsim.models.real.tokens import Ids
 from fedsim.sim import streams
 
@@ -109,6 +109,13 @@ def sample_answers(
     shape = (copies, config.max_new_tokens)
     uniforms = np.concatenate([streams.generator(seed, *key).random(shape) for key in keys])
     return decode(language, prefix, copies, config.max_new_tokens, uniforms, config.temperature)
+
+
+@torch.no_grad()
+def greedy_answers(language: LanguageModel, prompts: Sequence[Ids], max_new_tokens: int) -> list[Sampled]:
+    """The most probable answer, token by token, to each of some questions of one canonical width."""
+    prefix = prefill(language, prompts, language.width(prompts[0]))
+    return [answer for (answer,) in decode(language, prefix, 1, max_new_tokens, None)]
 
 
 class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
