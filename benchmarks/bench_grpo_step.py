@@ -49,8 +49,8 @@ from benchmarks.ledger import Claim, Paired, report, wall_s
 from benchmarks.quick_start import quick_start
 from fedsim.models.interfaces import CandidateGroup, Draw
 from fedsim.models.real.language import LanguageModel
-from fedsim.models.real.tokens import Ids
 from fedsim.models.real.policy import LanguagePolicy
+from fedsim.models.real.tokens import Ids
 from fedsim.rl.advantages import advantages
 
 NAME, TITLE = "grpo_step", "GRPO step: sample, score, update, against TRL's GRPOTrainer"

@@ -104,4 +104,4 @@ def has_the_same_bits(network: Any, rows: int, full: int, width: int, past: int,
 
 def _num_tried(network: Any) -> int:
     """The last layers, on which a trial is made: a deep network's are all alike, and two show how gradients pass."""
-    return min(2, llama_of(network).config.num_hidden_layers)
+    return min(2, int(llama_of(network).config.num_hidden_layers))

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from fedsim.models.cache import sources_hash
 from fedsim.models.real.dp_sgd import Protection, tune
-from fedsim.models.real.training import Trained, encode_rows
+from fedsim.models.real.training import EncodedRow, Trained
 from fedsim.privacy.config import EvaluatorPrivacyConfig
-from fedsim.tasks.questions import Question
 
 _DETERMINING_SOURCES = (
     "models/real/dp_evaluator.py", "models/real/dp_sgd.py", "privacy/accounting.py", "sim/streams.py",
@@ -27,15 +26,11 @@ _DETERMINING_SOURCES = (
 
 
 def tuned_privately(
-    network: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[Question],
-    settings: EvaluatorPrivacyConfig,
-    seed: int,
+    network: PreTrainedModel, rows: Sequence[EncodedRow], settings: EvaluatorPrivacyConfig, seed: int
 ) -> Trained:
-    """Tune a network in place; its loss is not looked at, because it would be one more release."""
+    """Tune what is trainable of a network, in place; its loss is not looked at, because it would be one more release."""
     protection = Protection(settings.tuning.clip_norm, settings.noise_multiplier(len(rows)))
-    tune(network, encode_rows(tokenizer, rows), settings.tuning, protection, seed)
+    tune(network, rows, settings.tuning, protection, seed)
     return Trained(settings.tuning.steps, float("nan"))
 
 

@@ -10,7 +10,7 @@ batch is free to be early, late, small or large.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -260,7 +260,7 @@ def _shared_questions(
     found = shared.entering([((*ids, width), ()) for ids in asked], inputs)
     states, *layers = (torch.stack(same) for same in zip(*found, strict=True))
     shared.shrink()
-    return states, DynamicCache(list(zip(layers[::2], layers[1::2], strict=True)))
+    return states, _cache(zip(layers[::2], layers[1::2], strict=True))
 
 
 def _in_order(parts: Sequence[Tensor], places: Sequence[Tensor]) -> Tensor:
@@ -332,9 +332,7 @@ def _shared_answers(
         rows = filled(rows, language.rows(len(rows), language.shapes.answer_rows, width, past))
         bias, positions = _answer_inputs(prefix, owners[rows], width)
         pairs = zip(prefix.keys[: shared.num_layers], prefix.values[: shared.num_layers], strict=True)
-        cache = DynamicCache(
-            [(k.index_select(0, owners[rows]), v.index_select(0, owners[rows])) for k, v in pairs]
-        )
+        cache = _cache((k.index_select(0, owners[rows]), v.index_select(0, owners[rows])) for k, v in pairs)
         return inputs[rows], bias, positions, cache
 
     questions = [(*prefix.prompts[owner], past) for owner in owners.tolist()]
@@ -355,10 +353,18 @@ def _answer_inputs(prefix: Prefix, owners: Tensor, width: int) -> tuple[Tensor, 
 
 def shared_cache(prefix: Prefix, owners: Tensor, first_layer: int = 0) -> DynamicCache:
     """A fresh cache that holds, for every row, its own question's keys and values in the layers from the first on."""
+    pairs = zip(prefix.keys[first_layer:], prefix.values[first_layer:], strict=True)
+    return _cache(
+        ((keys.index_select(0, owners), values.index_select(0, owners)) for keys, values in pairs),
+        first_layer,
+    )
+
+
+def _cache(pairs: Iterable[tuple[Tensor, Tensor]], first_layer: int = 0) -> DynamicCache:
+    """A cache with these keys and values from a layer on, open for more layers above."""
     cache = DynamicCache()
-    for index in range(first_layer, len(prefix.keys)):
-        keys, values = prefix.keys[index], prefix.values[index]
-        cache.update(keys.index_select(0, owners), values.index_select(0, owners), index)
+    for index, (keys, values) in enumerate(pairs, start=first_layer):
+        cache.update(keys, values, index)
     return cache
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -22,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from fedsim.errors import ModelFileError
 from fedsim.models.folder import check_folder
-from fedsim.models.sources import FolderModel, HubModel, ScratchModel
+from fedsim.models.sources import HubModel, ScratchModel
 
 _LONGEST = 512
 
@@ -50,45 +51,45 @@ def scratch_network(model: ScratchModel, tokenizer: PreTrainedTokenizerBase, see
         return LlamaForCausalLM(config).eval()
 
 
-def load_source(source: FolderModel | HubModel) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a network and tokenizer from a local folder or the hub, in float32.
+def hub_folder(source: HubModel) -> Path:
+    """The local folder of a hub model; downloaded where it is not yet.
 
     Raises:
-        ModelFileError: no such folder, no safetensors weights, a torn or foreign file, missing tensors, or a
-            tokenizer without an end token.
+        ModelFileError: it is neither here nor to be had.
     """
-    if isinstance(source, FolderModel):
-        return load_folder(Path(source.path))
-    return _load(source.hub, source.hub, revision=source.revision)
+    kinds = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+    try:
+        return Path(snapshot_download(source.hub, revision=source.revision, allow_patterns=kinds))
+    except Exception as error:  # the network fails in any way it likes
+        raise ModelFileError(f"{source.hub}: cannot be loaded: {one_line(error)}") from error
 
 
 def load_folder(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a network and tokenizer from a ``transformers`` folder, in float32.
 
     Raises:
-        ModelFileError: see ``load_source``.
+        ModelFileError: no such folder, no safetensors weights, a torn or foreign file, missing tensors, or no end token.
     """
     check_folder(folder)
-    return _load(str(folder), str(folder))
+    return _load(str(folder))
 
 
-def _load(name: str, shown: str, **options: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # what does not fit is told below, in one line
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         network, report = AutoModelForCausalLM.from_pretrained(
             name, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that they are told below, in our words
-            **options,
         )  # fmt: skip
     except Exception as error:  # a foreign file fails in any way it likes
-        raise ModelFileError(f"{shown}: cannot be loaded: {one_line(error)}") from error
+        raise ModelFileError(f"{name}: cannot be loaded: {one_line(error)}") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
-    _check_tensors(network, report, shown)
-    if tokenizer.eos_token_id is None:
-        raise ModelFileError(f"{shown}: its tokenizer has no end token (eos_token)")
+    _check_tensors(network, report, name)
+    if tokenizer.eos_token_id is None:  # rows that are taught end with it
+        raise ModelFileError(f"{name}: its tokenizer has no end token (eos_token)")
     return network.eval(), tokenizer
 
 
