@@ -40,7 +40,7 @@ _MAX_GRAD_NORM = 1.0
 _SMOOTHING = 0.9
 _DETERMINING_SOURCES = (
     "models/real/adapters.py", "models/real/batch_fitting.py", "models/real/language.py", "models/real/lean_llama.py",
-    "models/real/likelihood.py", "models/real/shared_layers.py", "models/real/tokens.py", "models/real/zoo.py",
+    "models/real/likelihood.py", "models/real/packed.py", "models/real/tokens.py", "models/real/zoo.py",
     "sim/streams.py",
 )  # fmt: skip
 
@@ -67,11 +67,13 @@ def with_lora(network: Any, lora: LoraConfig, seed: int) -> Any:
         raise ModelFileError(
             f"lora.layers is {list(lora.layers)}, but {type(network).__name__} has {depth} layers, 0 to {depth - 1}"
         )
-    tied = {"lm_head", "embed_tokens"}.intersection(lora.targets) if network.config.tie_word_embeddings else ()
+    tied = (
+        {"lm_head", "embed_tokens"}.intersection(lora.targets) if network.config.tie_word_embeddings else ()
+    )
     if tied:
         raise ModelFileError(
-            f"lora.targets holds {min(tied)}, which is one matrix for embedding and head in {type(network).__name__}: merged, it "
-            "would be another policy than was trained; leave it out"
+            f"lora.targets holds {min(tied)}, which is one matrix for embedding and head in {type(network).__name__}: "
+            "merged, it would be another policy than was trained; leave it out"
         )
     config = PeftLoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), task_type="CAUSAL_LM",

@@ -29,9 +29,9 @@ from fedsim.models.real.evaluator import ModelEvaluator, in_company
 from fedsim.models.real.initial_evaluation import FirstLooks
 from fedsim.models.real.language import LanguageModel, Shapes
 from fedsim.models.real.lean_llama import is_lean
+from fedsim.models.real.packed import SharedLayers
 from fedsim.models.real.policy import LanguagePolicy
 from fedsim.models.real.ready_models import ReadyModels, ready_models
-from fedsim.models.real.shared_layers import SharedLayers
 from fedsim.models.real.tokenizer import build_tokenizer
 from fedsim.models.real.tokens import Tokens
 from fedsim.models.real.training import fine_tune

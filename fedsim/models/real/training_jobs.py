@@ -183,7 +183,7 @@ def _train_adapters(job: Job, adapted: AdapterJob, folder: Path, progress: Progr
     from fedsim.models.real import adapters
     from fedsim.models.real.dp_evaluator import tuned_privately
     from fedsim.models.real.language import LanguageModel, Shapes
-    from fedsim.models.real.shared_layers import SharedLayers
+    from fedsim.models.real.packed import SharedLayers
     from fedsim.models.real.tokens import Tokens
     from fedsim.models.real.training import encode_rows
     from fedsim.models.real.zoo import load_folder
