@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from fedsim.config.strict import StrictModel
-from fedsim.tasks.matching import check_pattern
+from fedsim.tasks.matching import Match, check_pattern
 
 QUICK_DOMAINS = ("chain_sum", "products", "gcd", "simple_equations", "spell_backward")
 
@@ -162,9 +162,10 @@ class TasksConfig(StrictModel):
         "answer; a small safe subset, see fedsim.tasks.matching; default: the "
         "whole text without surrounding blanks",
     )
-    match: Literal["exact", "numeric"] = Field(
+    match: Match = Field(
         "exact",
-        description="how answers are compared: `exact` text or `numeric` value (1/2 = 0.50); default exact",
+        description="how answers are compared: `exact` text, `numeric` value (1/2 = 0.50), `caseless` text (case, blanks and "
+        "a final full stop do not count) or `normalized` as by SQuAD (nor do punctuation and articles); default exact",
     )
 
     @field_validator("domains")

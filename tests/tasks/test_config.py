@@ -65,7 +65,7 @@ def test_class_rates_average_to_the_rate(rates, rate, spread):
         ('{"answers": {"coverage": 2}}', "less than or equal to 1"),
         ('{"prompt_template": "Q: question"}', r"\{question\} exactly once"),
         ('{"answer_pattern": "(a+)+"}', "repeats a group"),
-        ('{"match": "fuzzy"}', "'exact' or 'numeric'"),
+        ('{"match": "fuzzy"}', "'exact', 'numeric', 'caseless' or 'normalized'"),
     ],
 )
 def test_wrong_settings_are_refused_with_their_reason(text, complaint):

@@ -14,8 +14,8 @@ from fedsim.models.real.sampling import Sampled
 from fedsim.models.real.work_parts import Alone, LookPart, Sharing, looked
 from fedsim.tasks.questions import Question
 
-Matches = Callable[[str, str], bool]
-"""Whether a given answer counts as the true one: ``matches(given, truth)``."""
+Matches = Callable[[str, str | Sequence[str]], bool]
+"""Whether a given answer counts as the true one, or as one of the accepted ones: ``matches(given, truth)``."""
 
 _PASS_AT = 8
 
@@ -56,7 +56,7 @@ def measure(
     entropy, drift = np.zeros(2), np.zeros(2)
 
     def right(answer: Sampled, question: Question) -> bool:
-        return not answer.truncated and matches(language.answer_text(answer.ids), question.answer)
+        return not answer.truncated and matches(language.answer_text(answer.ids), question.answers)
 
     batches = by_width(language, questions, _text, config.questions_per_pass)
     parts = [
