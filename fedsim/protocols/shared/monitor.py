@@ -8,7 +8,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -45,7 +44,10 @@ class EvaluationConfig(StrictModel):
         10, ge=1, description="optimiser steps between two looks at the validation questions"
     )
     samples: int = Field(8, ge=8, le=64, description="answers sampled per question for pass@1 and pass@8")
-    test: bool = Field(True, description="evaluate the test questions at the start and at the end")
+    test: bool = Field(
+        True,
+        description="evaluate the test questions, and the extra sets of an own file, at the start and at the end",
+    )
 
 
 class CorrectCandidates(Mapping[int, Sequence[bool]]):
@@ -125,13 +127,12 @@ class Monitor:
 
     def start(self) -> None:
         """Look at the initial policy."""
-        self.evaluate("validation")
-        if self.evaluation.test:
-            self.evaluate("test")
+        for split in ("validation", *self._reported):
+            self.evaluate(split)
 
     def finish(self) -> None:
         """Look at the final policy, unless that version has been looked at already."""
-        for split in ("validation", "test") if self.evaluation.test else ("validation",):
+        for split in ("validation", *self._reported):
             if (split, self.policy.version) not in self._evaluated:
                 self.evaluate(split)
 
@@ -216,14 +217,14 @@ class Monitor:
         if self.stop.wire_bytes is not None and self.log.wire_bytes >= self.stop.wire_bytes:
             self.end("wire_bytes")
 
-    def evaluate(self, split: Literal["validation", "test"]) -> Accuracy:
-        """Measure the policy on a split and put it on record."""
-        questions = self.data.validation if split == "validation" else self.data.test
+    def evaluate(self, split: str) -> Accuracy:
+        """Measure the policy on ``validation``, ``test`` or an extra set of questions and put it on record."""
+        questions = {**self.data.looks, "validation": self.data.validation, "test": self.data.test}[split]
         self._evaluated.add((split, self.policy.version))
-        accuracy = self.policy.evaluate(questions, self.evaluation.samples if split == "test" else 0)
+        accuracy = self.policy.evaluate(questions, 0 if split == "validation" else self.evaluation.samples)
         if split == "validation":
             self._accuracy = accuracy.greedy
-        else:
+        elif split == "test":
             self.by_domain[self.policy.version] = accuracy.greedy_by_domain
         self.log.add(
             Evaluation(
@@ -250,6 +251,11 @@ class Monitor:
         """Go no further when the run is over: whoever runs the protocol cancels it at this very instant."""
         if self.stopped.is_set():
             await asyncio.Event().wait()
+
+    @property
+    def _reported(self) -> tuple[str, ...]:
+        """What is only looked at at the start and at the end."""
+        return ("test", *self.data.looks) if self.evaluation.test else ()
 
     def _check_stop(self) -> None:
         stop = self.stop
