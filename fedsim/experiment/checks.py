@@ -44,7 +44,7 @@ def refuse_early(scenario: Scenario) -> population.Population:
     billed.check_memory(scenario, devices)
     faults_of(scenario, devices)
     edges_of(scenario, devices)
-    if scenario.fidelity == "real" and scenario.tasks.file is not None:
+    if scenario.tasks.file is not None:
         from fedsim.tasks import dataset  # only own questions are built before the run
 
         tasks = scenario.tasks.model_copy(update={"file": str(scenario.folder / scenario.tasks.file)})

@@ -30,8 +30,9 @@ _LOOK_MARKERS = "s^vPX*<>"
 def learning(run: Run) -> Figure | None:
     """Two rows (accuracy; mean reward of the groups of each update) by three columns (time; wire; paper).
 
-    Lines are validation questions, diamonds test questions; extra sets of questions are dotted, greedy alone. A row without a
-    single number is left out. The reward is drawn per update (dots) with a running mean over ten updates. Wire bytes are both directions.
+    Lines are validation questions, diamonds test questions; extra sets of questions are dotted, greedy alone. A row without
+    a single number is left out. The reward is drawn per update (dots) with a running mean over ten updates. Wire bytes are
+    both directions.
     """
     metrics = run.metrics.fill_nan(None).with_columns(
         (pl.col("wire_up_bytes") + pl.col("wire_down_bytes")).alias("wire_bytes")
