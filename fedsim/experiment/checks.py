@@ -45,7 +45,7 @@ def refuse_early(scenario: Scenario) -> population.Population:
     billed.check_memory(scenario, devices)
     faults_of(scenario, devices)
     edges_of(scenario, devices)
-    if scenario.fidelity == "real" and scenario.tasks.file is not None:
+    if scenario.tasks.file is not None:
         from fedsim.tasks import dataset  # only own questions are built before the run
 
         tasks = scenario.tasks.model_copy(update={"file": str(scenario.folder / scenario.tasks.file)})
@@ -131,7 +131,7 @@ def check_files(scenario: Scenario) -> None:
     if edges is not None and edges.file is not None:
         read_edges(folder / edges.file)
     if scenario.tasks.file is not None:
-        read_questions(folder / scenario.tasks.file)
+        read_questions(folder / scenario.tasks.file, scenario.tasks)
     bill_as = scenario.models.bill_as
     for side in ("server", "clients"):
         if bill_as is not None and is_config_file(getattr(bill_as, side)):

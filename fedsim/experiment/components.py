@@ -54,8 +54,9 @@ class Components:
 
 def stand_ins(scenario: Scenario, num_clients: int) -> Components:
     """The components of a run with ``fidelity: timing``: token counts instead of models."""
-    data = task_data(scenario.tasks, num_clients, scenario.seed)
-    known = {question.text: question for question in (*data.auxiliary, *data.pool)}
+    tasks = scenario.tasks if scenario.tasks.file is None else scenario.anchored().tasks
+    data = task_data(tasks, num_clients, scenario.seed)
+    known = {question.text: question for question in (*data.auxiliary, *data.pool, *data.validation)}
 
     def evaluator_of(client_id: int) -> Evaluator:
         rows = dict(zip(data.domains, data.partition[client_id].tolist(), strict=True))

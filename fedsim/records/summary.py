@@ -76,7 +76,8 @@ def summarise(log: RecordLog, context: SummaryContext) -> dict[str, Any]:
 class Summary:
     """Sums over the rows of a run, which may come in pieces.
 
-    ``accuracy`` is of the test split, first and last evaluation (``validation`` likewise).
+    ``accuracy`` is of the test split, first and last evaluation (``validation`` likewise, and ``looks`` by the name of each
+    extra set of questions, where there is any).
     ``bytes.by_fate`` and ``bytes.by_purpose`` are wire bytes, both directions. ``leaves`` is what has left the clients,
     useful or not, read from what went up (empty: nothing). ``learning.entropy`` and
     ``kl_to_initial`` are of the last evaluation (test, else validation); ``clip_fraction`` is a mean over
@@ -127,6 +128,7 @@ class Summary:
                     "stopped_by": context.stopped_by,
                     "accuracy": _accuracy(self._evaluations, "test") | {"by_domain": _by_domain(context)},
                     "validation": _accuracy(self._evaluations, "validation"),
+                    **self._looks(),
                     "bytes": self._traffic.to_dict(),
                     "leaves": self._traffic.leaves(),
                     "requests": {status: self._requests[status] for status in STATUSES}
@@ -151,6 +153,10 @@ class Summary:
             )
         )
 
+    def _looks(self) -> dict[str, dict[str, Any]]:
+        names = sorted({row.split for row in self._evaluations} - {"validation", "test"})
+        return {"looks": {name: _accuracy(self._evaluations, name) for name in names}} if names else {}
+
     def _learning(self) -> dict[str, Any]:
         tested = [row for row in self._evaluations if row.split == "test"] or self._evaluations
         last = tested[-1] if tested else None
@@ -172,13 +178,14 @@ class Summary:
 
 def summary_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """A summary in a few lines for people, as label and text; what was not measured or stated has none."""
-    accuracy, sizes, requests = summary["accuracy"], summary["bytes"], summary["requests"]
+    sizes, requests = summary["bytes"], summary["requests"]
     lines = []
-    for name, label in (("greedy", "greedy accuracy"), ("pass_at_1", "pass@1"), ("pass_at_8", "pass@8")):
-        before, after = accuracy[name]["initial"], accuracy[name]["final"]
-        if before is not None and after is not None:
-            change = f"{before:.3f} -> {after:.3f} on {accuracy['num_questions']} test questions"
-            lines.append((label, change))
+    for split, accuracy in {"test": summary["accuracy"], **summary.get("looks", {})}.items():
+        for name, label in (("greedy", "greedy accuracy"), ("pass_at_1", "pass@1"), ("pass_at_8", "pass@8")):
+            before, after = accuracy[name]["initial"], accuracy[name]["final"]
+            if before is not None and after is not None:
+                change = f"{before:.3f} -> {after:.3f} on {accuracy['num_questions']} {split} questions"
+                lines.append((label, change))
     up, down = sizes["wire"]["uplink"], sizes["wire"]["downlink"]
     paper = format_bytes(sizes["paper"]["uplink"])
     lines.append(

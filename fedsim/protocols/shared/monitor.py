@@ -8,7 +8,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -45,7 +44,10 @@ class EvaluationConfig(StrictModel):
         10, ge=1, description="optimiser steps between two looks at the validation questions"
     )
     samples: int = Field(8, ge=8, le=64, description="answers sampled per question for pass@1 and pass@8")
-    test: bool = Field(True, description="evaluate the test questions at the start and at the end")
+    test: bool = Field(
+        True,
+        description="evaluate the test questions, and the extra sets of an own file, at the start and at the end",
+    )
 
 
 class CorrectCandidates(Mapping[int, Sequence[bool]]):
@@ -125,13 +127,12 @@ class Monitor:
 
     def start(self) -> None:
         """Look at the initial policy."""
-        self.evaluate("validation")
-        if self.evaluation.test:
-            self.evaluate("test")
+        for split in ("validation", *self._reported):
+            self.evaluate(split)
 
     def finish(self) -> None:
         """Look at the final policy, unless that version has been looked at already."""
-        for split in ("validation", "test") if self.evaluation.test else ("validation",):
+        for split in ("validation", *self._reported):
             if (split, self.policy.version) not in self._evaluated:
                 self.evaluate(split)
 
@@ -147,7 +148,7 @@ class Monitor:
     ) -> None:
         """A question's group is final. ``rewards`` is ``[M, G]`` with NaN for what did not come."""
         question = group.draw.question
-        correct = [self.data.answers.right(text, question.answer) for text in group.texts]
+        correct = [self.data.answers.right(text, question.answers) for text in group.texts]
         self.correct.put(group.draw.index, correct)
         scored = rewards[np.isfinite(rewards).any(axis=1)] if rewards.size else rewards
         mean, spread = _mean_and_spread(scored)
@@ -216,14 +217,14 @@ class Monitor:
         if self.stop.wire_bytes is not None and self.log.wire_bytes >= self.stop.wire_bytes:
             self.end("wire_bytes")
 
-    def evaluate(self, split: Literal["validation", "test"]) -> Accuracy:
-        """Measure the policy on a split and put it on record."""
-        questions = self.data.validation if split == "validation" else self.data.test
+    def evaluate(self, split: str) -> Accuracy:
+        """Measure the policy on ``validation``, ``test`` or an extra set of questions and put it on record."""
+        questions = {**self.data.looks, "validation": self.data.validation, "test": self.data.test}[split]
         self._evaluated.add((split, self.policy.version))
-        accuracy = self.policy.evaluate(questions, self.evaluation.samples if split == "test" else 0)
+        accuracy = self.policy.evaluate(questions, 0 if split == "validation" else self.evaluation.samples)
         if split == "validation":
             self._accuracy = accuracy.greedy
-        else:
+        elif split == "test":
             self.by_domain[self.policy.version] = accuracy.greedy_by_domain
         self.log.add(
             Evaluation(
@@ -250,6 +251,11 @@ class Monitor:
         """Go no further when the run is over: whoever runs the protocol cancels it at this very instant."""
         if self.stopped.is_set():
             await asyncio.Event().wait()
+
+    @property
+    def _reported(self) -> tuple[str, ...]:
+        """What is only looked at at the start and at the end."""
+        return ("test", *self.data.looks) if self.evaluation.test else ()
 
     def _check_stop(self) -> None:
         stop = self.stop
@@ -283,7 +289,7 @@ class ClientAccuracy:
                 answers = evaluator.answers(texts)
                 for column, domain in enumerate(data.domains):
                     right = [
-                        data.answers.right(answer, question.answer)
+                        data.answers.right(answer, question.answers)
                         for answer, question in zip(answers, questions, strict=True)
                         if question.domain == domain
                     ]

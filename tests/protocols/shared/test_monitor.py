@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -151,6 +152,25 @@ def test_test_questions_are_not_touched_when_the_scenario_says_so():
     update(monitor)
     monitor.finish()
     assert {split for split, _ in looked(monitor)} == {"validation"}
+
+
+def test_extra_sets_of_questions_are_looked_at_when_the_test_questions_are():
+    for test, reported in ((True, ["test", "never_asked", "reworded"]), (False, [])):
+        monitor = a_monitor(accuracy=[0.1, 0.2], evaluation=EvaluationConfig(every_updates=1, test=test))
+        looks = {"never_asked": (question("a", 902),), "reworded": (question("a", 903), question("a", 904))}
+        monitor.data = replace(monitor.data, looks=looks)
+        monitor.start()
+        update(monitor, 2)
+        monitor.finish()
+        assert looked(monitor) == [
+            *((split, 0) for split in ["validation", *reported]),
+            ("validation", 1),
+            ("validation", 2),
+            *((split, 2) for split in reported),
+        ]
+        counts = [row.num_questions for row in monitor.log.of(Evaluation) if row.split == "reworded"]
+        assert counts == [2, 2][: 2 * test]
+        assert monitor.by_domain.keys() == ({0, 2} if test else set())
 
 
 def test_accuracy_per_domain_is_kept_for_the_test_questions_by_version():
