@@ -107,12 +107,14 @@ def test_a_wheel_has_one_top_level_name_and_all_modules_scenarios_and_presets(wh
         for path in (ROOT / "fedsim").rglob("*")
         if path.is_file() and path.suffix != ".pyc"
     }
-    shipped = (path.relative_to(ROOT / "scenarios") for path in (ROOT / "scenarios").rglob("*.yaml"))
-    wanted |= {f"fedsim/scenario/shipped/{path.as_posix()}" for path in shipped}
+    scenarios = ROOT / "scenarios"
+    shipped = [path for path in scenarios.rglob("*") if path.suffix in {".yaml", ".jsonl", ".md"}]
+    wanted |= {f"fedsim/scenario/shipped/{path.relative_to(scenarios).as_posix()}" for path in shipped}
     assert {
         "fedsim/py.typed",
         "fedsim/sim/presets/devices.yaml",
         "fedsim/scenario/shipped/paper/base.yaml",
+        "fedsim/scenario/shipped/data/skills.jsonl",
     } <= wanted
     assert {name for name in names if ".dist-info/" not in name} == wanted
     assert len({name.partition("/")[0] for name in names}) == 2
