@@ -138,9 +138,13 @@ def check_files(scenario: Scenario) -> None:
             _told_at("bill_as", spec_from_file, folder / getattr(bill_as, side))
         source = getattr(scenario.models, side)
         if isinstance(source, FolderModel) and scenario.fidelity == "real":
-            _told_at(side, check_folder, folder / source.path)
-            if bill_as is None:
-                _told_at(side, spec_from_file, folder / source.path / "config.json")
+            each = source.is_one_for_each_client
+            num = len(population.draw(scenario.clients, scenario.seed, folder)) if each else 1
+            for client_id in range(num):
+                own = folder / source.folder_of(client_id)
+                _told_at(side, check_folder, own)
+                if bill_as is None:
+                    _told_at(side, spec_from_file, own / "config.json")
 
 
 def _told_at(key: str, look: Callable[[Path], object], path: Path) -> None:

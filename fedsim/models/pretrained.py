@@ -35,6 +35,7 @@ class Carried:
         megabytes: of the download.
         licence: of the weights.
         origin: whose the model is.
+        architecture: name of its preset (`fedsim.sim.devices.architecture`).
     """
 
     package: str
@@ -43,6 +44,7 @@ class Carried:
     megabytes: int
     licence: str
     origin: str
+    architecture: str
 
 
 CARRIED = {
@@ -53,6 +55,7 @@ CARRIED = {
         megabytes=93,
         licence="Apache-2.0",
         origin="SmolLM2-135M-Instruct of Hugging Face (arXiv 2502.02737), quantised to Q4_1",
+        architecture="SmolLM2-135M",
     )
 }
 """What ``models: {server: {pretrained: NAME}}`` may name."""

@@ -152,8 +152,8 @@ def train_adapters(
     weights = [weight for weight in language.network.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=tuning.learning_rate, weight_decay=0.0)
     mean, weight_of_mean = 0.0, 0.0
-    for step, batch in zip(range(tuning.steps), _batches(rows, tuning.batch_size, seed), strict=False):
-        value = _backward(language, batch)
+    for step, batch in zip(range(tuning.steps), row_batches(rows, tuning.batch_size, seed), strict=False):
+        value = packed_backward(language, batch)
         if not math.isfinite(value):
             raise FedsimError(
                 f"the training of adapters reached a loss of {value} at step {step + 1}; lower its learning_rate "
@@ -171,8 +171,8 @@ def train_adapters(
     return Trained(tuning.steps, mean / weight_of_mean)
 
 
-def _backward(language: LanguageModel, rows: Sequence[Question]) -> float:
-    """Give the adapters the gradient of the mean negative log-likelihood per answer token, a few rows at a time."""
+def packed_backward(language: LanguageModel, rows: Sequence[Question]) -> float:
+    """Give what learns the gradient of the mean negative log-likelihood per answer token, a few rows at a time."""
     answers = [language.answer_ids(row.taught) for row in rows]
     num_tokens, total = sum(map(len, answers)), 0.0
     size = 2 * language.shapes.prompt_rows
@@ -187,7 +187,7 @@ def _backward(language: LanguageModel, rows: Sequence[Question]) -> float:
     return total
 
 
-def _batches(rows: Sequence[Question], size: int, seed: int) -> Iterator[list[Question]]:
+def row_batches(rows: Sequence[Question], size: int, seed: int) -> Iterator[list[Question]]:
     """Endless batches: every epoch is a keyed permutation of the rows; fewer rows than ``size`` make one batch."""
     epoch = 0
     while rows:

@@ -122,14 +122,12 @@ def through(llama: Any, layers: range, states: Tensor, attend: Attend) -> Tensor
 
 def _product(layer: Any, states: Tensor) -> Tensor:
     """A linear layer's output, with that of its adapter."""
-    whole: Tensor
     if type(layer) is not LoraLinear:
-        whole = linear(states, layer.weight)
-        return whole
+        plain: Tensor = linear(states, layer.weight)
+        return plain
     down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-    return (
-        linear(states, layer.base_layer.weight) + linear(linear(states, down), up) * layer.scaling["default"]
-    )
+    added: Tensor = linear(linear(states, down), up) * layer.scaling["default"]
+    return linear(states, layer.base_layer.weight) + added
 
 
 def _attended(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float) -> Tensor:

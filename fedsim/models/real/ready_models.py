@@ -108,8 +108,8 @@ def ready_models(
 
 def _paths(source: LoadedModel, data: TaskData, cache: Path, each: bool = False) -> list[Path]:
     """The folders that a source names; ``each`` gives one for every client."""
-    if isinstance(source, FolderModel) and "{client}" in source.path:
-        return [Path(source.path.replace("{client}", str(client))) for client in range(data.num_clients)]
+    if isinstance(source, FolderModel) and source.is_one_for_each_client:
+        return [Path(source.folder_of(client)) for client in range(data.num_clients)]
     if isinstance(source, FolderModel):
         path = Path(source.path)
     elif isinstance(source, PretrainedModel):

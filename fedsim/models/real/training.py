@@ -57,13 +57,16 @@ def encode_rows(
     chat: bool = False,
 ) -> list[EncodedRow]:
     """Rows as the models see them: question, what is taught, end token."""
-    tokens = Tokens(tokenizer, text_format, chat)
-    encoded = []
-    for row in rows:
-        prompt = tokens.prompt_ids(row.text)
-        ids = (*prompt, *tokens.answer_ids(row.taught), int(tokenizer.eos_token_id))
-        encoded.append(EncodedRow(ids, len(prompt)))
-    return encoded
+    return encoded_by(Tokens(tokenizer, text_format, chat), int(tokenizer.eos_token_id), rows)
+
+
+def encoded_by(tokens: Tokens, end_id: int, rows: Sequence[Question]) -> list[EncodedRow]:
+    """The same with what remembers ids already."""
+    prompts = [tokens.prompt_ids(row.text) for row in rows]
+    return [
+        EncodedRow((*prompt, *tokens.answer_ids(row.taught), end_id), len(prompt))
+        for prompt, row in zip(prompts, rows, strict=True)
+    ]
 
 
 def batches(rows: Sequence[EncodedRow], batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -43,7 +43,12 @@ class EvaluationConfig(StrictModel):
     every_updates: int = Field(
         10, ge=1, description="optimiser steps between two looks at the validation questions"
     )
-    samples: int = Field(8, ge=8, le=64, description="answers sampled per question for pass@1 and pass@8")
+    samples: int = Field(
+        8,
+        ge=0,
+        le=64,
+        description="answers sampled per question for pass@1 and, from 8 on, pass@8 (count; 0: greedy answers only)",
+    )
     test: bool = Field(
         True,
         description="evaluate the test questions, and the extra sets of an own file, at the start and at the end",
