@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedsim import protocols
 from fedsim.config.validation import located
 from fedsim.errors import (
     Deadlock,
@@ -32,6 +33,7 @@ from fedsim.experiment.simulation import RunEnd, Simulation
 from fedsim.privacy import reward_ledger
 from fedsim.progress import Progress, SilentProgress
 from fedsim.protocols.shared.boundary import BOUNDARIES
+from fedsim.protocols.shared.learnability import same_models
 from fedsim.protocols.shared.monitor import ClientAccuracy
 from fedsim.records import invariants
 from fedsim.records.log import RecordLog
@@ -186,8 +188,21 @@ def summary_of(
             billed=statement(simulation.scenario.models, simulation.scenario.text),
             privacy=privacy_of(simulation),
             detection=None if detection is None else short(detection),
+            warnings=warnings_of(simulation),
         ),
     )
+
+
+def warnings_of(simulation: Simulation) -> list[str]:
+    """A line for each way in which a run could teach nothing."""
+    module = protocols.load(simulation.scenario.protocol.name)
+    own = getattr(module, "CLIENT_RUNS", "clients") == "clients"
+    same = (
+        same_models(simulation.components.hashes)
+        if own and protocols.handlers(simulation.scenario.protocol)
+        else []
+    )
+    return [*same, *simulation.monitor.learnability.warnings()]
 
 
 def privacy_of(simulation: Simulation) -> dict[str, Any] | None:

@@ -50,6 +50,7 @@ class SummaryContext:
         billed: what the run is billed as, in one line; None where everything counts as it is.
         privacy: what the wire variant lets out, and what noise promises for the whole run; None where none is declared.
         detection: whom the server came to distrust, against the truth; None where nobody is hostile on purpose.
+        warnings: a line for each way in which nothing could be learnt.
     """
 
     protocol: str
@@ -63,6 +64,7 @@ class SummaryContext:
     billed: str | None = None
     privacy: Mapping[str, Any] | None = None
     detection: Mapping[str, Any] | None = None
+    warnings: Sequence[str] = ()
 
 
 def summarise(log: RecordLog, context: SummaryContext) -> dict[str, Any]:
@@ -148,6 +150,7 @@ class Summary:
                     "clients": self._clients.to_dict(),
                     "one_off": {"client_training": self._clients.training()},
                     **({} if context.detection is None else {"detection": context.detection}),
+                    **({"warnings": list(context.warnings)} if context.warnings else {}),
                     "records_sha256": records_sha256,
                 }
             )
@@ -198,6 +201,7 @@ def summary_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     virtual, real = format_seconds(summary["virtual_s"]), format_seconds(summary["wall_s"])
     took = f"{virtual} of virtual time and {real} of real time (stopped by: {summary['stopped_by']})"
     lines.append(("updates", f"{summary['updates']} in {took}"))
+    lines += [("warning", text) for text in summary.get("warnings", ())]
     if privacy := summary.get("privacy"):
         lines.append(("privacy", privacy["in_words"]))
     return lines

@@ -20,13 +20,12 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from fedsim.models.real.batch_fitting import fitting_rows
 from fedsim.models.real.lean_llama import is_lean, lean_logits, llama_of
-from fedsim.models.real.packed import SharedLayers, rows_are_independent
+from fedsim.models.real.packed import FEWEST_ROWS, SharedLayers, rows_are_independent
 from fedsim.models.real.tokens import Ids, Tokens, end_ids
 
 T = TypeVar("T")
 _WIDTH_STEP = 16
 _BIG = 20_000_000  # weights
-_FEWEST_ROWS = 4  # of fewer, other kernels take over
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +158,7 @@ class LanguageModel:
     def rows(self, count: int, full: int, width: int, past: int) -> int:
         """How many rows a batch of ``count`` is filled up to: ``full``, or fewer where that changes no bit."""
         if self.packs:
-            return max(count, min(full, _FEWEST_ROWS))
+            return max(count, min(full, FEWEST_ROWS))
         if count >= full or not self.is_lean:
             return full
         return fitting_rows(self.network, count, full, width, past)

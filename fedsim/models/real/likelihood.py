@@ -98,7 +98,7 @@ def _packed_scores(
     entropy: bool,
 ) -> AnswerScores:
     """The same in packed form: one pass over the tokens that there are."""
-    pack = Pack(tuple(prompts), tuple(owners), tuple(ids[:-1] for ids in answers))
+    pack = Pack.of(prompts, owners, [ids[:-1] for ids in answers])
     logits, rows = packed_logits(language.network, pack, language.shared)
     scaled = logits / temperature
     totals, entropies = scaled.logsumexp(-1), token_entropy(scaled.detach()) if entropy else None

@@ -25,7 +25,10 @@ from fedsim.models.real.tokens import Ids
 
 _WIDTH_STEP = 16
 _MOST_BYTES = 256 << 20
-_TRIED_ROWS = (4, 5, 7, 8, 13, 16, 24, 33, 64, 127)
+FEWEST_ROWS = 4
+"""Rows of a matrix product at least: of fewer, other kernels take over."""
+
+_TRIED_ROWS = (FEWEST_ROWS, 5, 7, 8, 13, 16, 24, 33, 64, 127)
 _MOST_ROWS = 160
 _INDEPENDENT: dict[tuple[torch.Size, ...], bool] = {}
 
@@ -43,6 +46,12 @@ class Pack:
     prompts: tuple[Ids, ...]
     owners: tuple[int, ...]
     inputs: tuple[Ids, ...]
+
+    @classmethod
+    def of(cls, prompts: Sequence[Ids], owners: Sequence[int], inputs: Sequence[Ids]) -> Pack:
+        """A pack; of too few tokens one with a question more, which nobody asked."""
+        few = sum(map(len, (*prompts, *inputs))) < FEWEST_ROWS
+        return cls((*prompts, *[(0,) * FEWEST_ROWS] * few), tuple(owners), tuple(inputs))
 
     @cached_property
     def starts(self) -> tuple[list[int], list[int]]:
@@ -149,7 +158,8 @@ def packed_logits(network: Any, pack: Pack, shared: SharedLayers | None) -> tupl
         [owner, *range(len(ends) + start - first_answer, len(ends) + start - first_answer + len(ids))]
         for owner, start, ids in zip(pack.owners, answer_starts, pack.inputs, strict=True)
     ]
-    return linear(normed(llama.model.norm, states), llama.lm_head.weight), rows
+    filled = torch.cat([states, states[-1:].expand(max(0, FEWEST_ROWS - len(states)), -1)])
+    return linear(normed(llama.model.norm, filled), llama.lm_head.weight)[: len(states)], rows
 
 
 def _attended_through(llama: Any, layers: range, states: Tensor, pack: Pack) -> Tensor:
@@ -210,13 +220,11 @@ class SharedLayers:
         """Remember these; an answer's question is run again, because answers attend to it."""
         prompts = tuple(dict.fromkeys(prompt for prompt, _ in missing))
         answers = [key for key in missing if key[1]]
-        pack = Pack(
-            prompts, tuple(prompts.index(prompt) for prompt, _ in answers), tuple(ids for _, ids in answers)
-        )
+        pack = Pack.of(prompts, [prompts.index(prompt) for prompt, _ in answers], [ids for _, ids in answers])
         llama = llama_of(self._network)
         states = embedding(pack.ids, llama.model.embed_tokens.weight, llama.model.padding_idx)
         states = _attended_through(llama, range(self.num_layers), states, pack)
-        keys: list[tuple[Ids, Ids]] = [*((prompt, ()) for prompt in prompts), *answers]
+        keys: list[tuple[Ids, Ids]] = [*((prompt, ()) for prompt in pack.prompts), *answers]
         for key, start in zip(keys, (*pack.starts[0], *pack.starts[1]), strict=True):
             kept = states[start : start + len(key[1] or key[0])].clone()
             if key not in self._known:

@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from fedsim.errors import FederationError
 from fedsim.models.config import PolicyConfig
 from fedsim.models.interfaces import Accuracy, Candidate, CandidateGroup, Draw, FloatArray, UpdateStats
 from fedsim.models.real.adapters import packed_backward, row_batches
@@ -219,6 +220,7 @@ class LanguagePolicy:
             self._backward(parts, totals, first=index == 0)
             norm = torch.nn.utils.clip_grad_norm_(self._weights, self.config.max_grad_norm)
             totals.grad_norm = float(norm)
+            _refuse_divergence(totals.loss, totals.grad_norm, f"update {self._version + 1}")
             self._optimizer.step()
         self.forget([group.draw.index for group in groups])
         self._version += 1
@@ -238,6 +240,7 @@ class LanguagePolicy:
             self._fit_optimizer.zero_grad(set_to_none=True)
             losses.append(next(backward))
             norm = float(torch.nn.utils.clip_grad_norm_(self._weights, self.config.max_grad_norm))
+            _refuse_divergence(losses[-1], norm, f"supervised step {len(losses)}")
             self._fit_optimizer.step()
         self._version += 1
         return UpdateStats(
@@ -370,6 +373,18 @@ class LanguagePolicy:
             for draw, kept in self._behaviours.items()
         }
         return {"version": self._version, "behaviours": behaviours}
+
+
+def _refuse_divergence(loss: float, norm: float, where: str) -> None:
+    """Stop before a number that is none reaches the weights.
+
+    Raises:
+        FederationError: the loss or the gradient is not finite.
+    """
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise FederationError(
+            f"{where}: the loss is {loss:g} and its gradient's norm {norm:g}, which no weights survive; lower the learning rate"
+        )
 
 
 def _draw_text(draw: Draw) -> str:

@@ -16,11 +16,13 @@ from fedsim.config.strict import StrictModel
 from fedsim.config.units import Bytes, PositiveSeconds
 from fedsim.models.interfaces import Accuracy, CandidateGroup, Evaluator, FloatArray, Policy, UpdateStats
 from fedsim.progress import Phase
+from fedsim.protocols.shared.learnability import Learnability
 from fedsim.records.log import RecordLog
 from fedsim.records.rows import Evaluation, Group, GroupFate, Outcome, Ratio, Update
 from fedsim.tasks.questions import TaskData
 
 _PAGE_DRAWS = 1024
+_WORTH_SAYING = 0.5  # share of groups without a whole answer
 
 
 class StopConfig(StrictModel):
@@ -120,6 +122,7 @@ class Monitor:
     phase: Phase
     open_requests: Callable[[], int] = lambda: 0
     correct: CorrectCandidates = field(default_factory=CorrectCandidates)
+    learnability: Learnability = field(default_factory=Learnability)
     by_domain: dict[int, dict[str, float]] = field(default_factory=dict)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     stopped_by: str = ""
@@ -157,6 +160,7 @@ class Monitor:
         self.correct.put(group.draw.index, correct)
         scored = rewards[np.isfinite(rewards).any(axis=1)] if rewards.size else rewards
         mean, spread = _mean_and_spread(scored)
+        self.learnability.group(group, bool(scored.size), spread)
         if scored.size:
             self._rewards.append(mean)
         self.log.add(
@@ -205,8 +209,10 @@ class Monitor:
         if self.num_updates % self.evaluation.every_updates == 0:
             self.evaluate("validation")
         self._check_stop()
+        cut_off = self.learnability.cut_off_share
         self.phase.advance(
             1,
+            **({"cut_off": cut_off} if cut_off > _WORTH_SAYING else {}),
             virtual_s=self.now_s(),
             accuracy=self._accuracy,
             reward=reward_mean,
