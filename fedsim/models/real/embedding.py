@@ -56,10 +56,9 @@ def shared_means(language: LanguageModel, prompts: Sequence[Ids]) -> FloatArray:
     """Token means of the embeddings, and of what leaves the shared layers ``[n, 2, d]``."""
     assert language.shared is not None
     pack = Pack.of(list(dict.fromkeys(prompts)), [], [])
-    sizes = [len(ids) for ids in pack.prompts]
     embedded = language.network.get_input_embeddings()(pack.ids)
     states = torch.stack([embedded, language.shared.leaving(pack)], dim=1).double()
-    means = {ids: part.mean(0) for ids, part in zip(pack.prompts, torch.split(states, sizes), strict=True)}
+    means = {ids: states[rows].mean(0) for ids, rows in zip(pack.prompts, pack.prompt_rows, strict=True)}
     return torch.stack([means[ids] for ids in prompts]).numpy()
 
 

@@ -20,7 +20,7 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from fedsim.models.real.batch_fitting import fitting_rows
 from fedsim.models.real.lean_llama import is_lean, lean_logits, llama_of
-from fedsim.models.real.packed import FEWEST_ROWS, SharedLayers, rows_are_independent
+from fedsim.models.real.packed import FEWEST_ROWS, SharedLayers, packed_prefill, rows_are_independent
 from fedsim.models.real.tokens import Ids, Tokens, end_ids
 
 T = TypeVar("T")
@@ -212,7 +212,11 @@ def filled(items: Tensor, rows: int) -> Tensor:
 
 
 def prefill(language: LanguageModel, prompts: Sequence[Ids], width: int) -> Prefix:
-    """Run questions once, left-padded to ``width``, and keep what their continuations need."""
+    """Run questions once, padded to ``width``, and keep what their continuations need."""
+    if language.packs:
+        layers, real, logits = packed_prefill(language.network, prompts, width)
+        keys, values = zip(*layers, strict=True)
+        return Prefix(keys, values, _bias(real), real.sum(-1), logits)
     parts, places = [], []
     for batch in language.batches(range(len(prompts)), language.shapes.prompt_rows, width, 0):
         cache = DynamicCache()

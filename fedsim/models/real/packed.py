@@ -1,17 +1,18 @@
-"""Teacher-forced scores of answers by a big model, without filling: every token of a batch is one row of a matrix.
+"""Questions and answers of a big model without filling, and with what they have in common computed once.
 
-On a model of a hundred million weights every filled-up row costs as much as a real one. Here questions and the answers that
-continue them lie one after the other, ``N`` tokens in all; what works token by token (all matrix products) runs over the
-``N`` rows, and attention runs over groups of one canonical width, in which an answer sees its question and itself. The bits of
-an answer's scores depend on itself and its question alone, as long as a matrix product's rows do not depend on how many there
-are; `rows_are_independent` tries that on this machine, and where it is not so nothing is packed.
+On a model of a hundred million weights every row of a matrix costs. Here the texts of a batch have a row for each distinct
+beginning, ``N`` in all: questions of one wording share their first tokens, candidates of one question share it. What works
+token by token (all matrix products) runs over the ``N`` rows, and attention runs over groups of one canonical width, in which
+an answer sees its question and itself. The bits of a text's numbers depend on itself alone, as long as a matrix product's
+rows do not depend on how many there are; `rows_are_independent` tries that on this machine, and where it is not so nothing is
+packed.
 
 Layers below every adapter are the same for policy and clients: what leaves them is remembered (`SharedLayers`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,7 +25,7 @@ from fedsim.models.real.lean_llama import half_turned, llama_of, normed, rotatio
 from fedsim.models.real.tokens import Ids
 
 _WIDTH_STEP = 16
-_MOST_BYTES = 256 << 20
+_MOST_REMEMBERED = 60_000  # beginnings
 FEWEST_ROWS = 4
 """Rows of a matrix product at least: of fewer, other kernels take over."""
 
@@ -35,10 +36,13 @@ _INDEPENDENT: dict[tuple[torch.Size, ...], bool] = {}
 
 @dataclass(frozen=True)
 class Pack:
-    """Questions and answers as rows of one matrix: first every question's tokens, then every answer's.
+    """Questions and answers that continue them, as rows of one matrix: a row for each distinct beginning.
+
+    Two texts that begin with the same tokens have those rows in common, as questions of one wording and candidates of one
+    question do.
 
     Attributes:
-        prompts: distinct questions.
+        prompts: questions.
         owners: for each answer the index of its question.
         inputs: for each answer its tokens without the last one, whose successor nobody asks for.
     """
@@ -49,57 +53,70 @@ class Pack:
 
     @classmethod
     def of(cls, prompts: Sequence[Ids], owners: Sequence[int], inputs: Sequence[Ids]) -> Pack:
-        """A pack; of too few tokens one with a question more, which nobody asked."""
-        few = sum(map(len, (*prompts, *inputs))) < FEWEST_ROWS
-        return cls((*prompts, *[(0,) * FEWEST_ROWS] * few), tuple(owners), tuple(inputs))
+        """A pack; of too few rows one with a question more, which nobody asked."""
+        pack = cls(tuple(prompts), tuple(owners), tuple(inputs))
+        if len(pack.rows) >= FEWEST_ROWS:
+            return pack
+        return cls((*prompts, tuple(range(FEWEST_ROWS))), tuple(owners), tuple(inputs))
 
     @cached_property
-    def starts(self) -> tuple[list[int], list[int]]:
-        """The first row of every question and of every answer."""
-        place, found = 0, []
-        for ids in (*self.prompts, *self.inputs):
-            found.append(place)
-            place += len(ids)
-        return found[: len(self.prompts)], found[len(self.prompts) :]
+    def rows(self) -> dict[Ids, int]:
+        """The row of every distinct beginning: first those of the questions, then those that go on into answers."""
+        found: dict[Ids, int] = {}
+        for ids in self.prompts:
+            for end in range(1, len(ids) + 1):
+                found.setdefault(ids[:end], len(found))
+        for owner, inputs in zip(self.owners, self.inputs, strict=True):
+            ids, past = (*self.prompts[owner], *inputs), len(self.prompts[owner])
+            for end in range(past + 1, len(ids) + 1):
+                found.setdefault(ids[:end], len(found))
+        return found
+
+    @cached_property
+    def prompt_rows(self) -> list[list[int]]:
+        """For each question the rows of its tokens."""
+        return [[self.rows[ids[:end]] for end in range(1, len(ids) + 1)] for ids in self.prompts]
+
+    @cached_property
+    def answer_rows(self) -> list[list[int]]:
+        """For each answer the rows of its input tokens."""
+        found = []
+        for owner, inputs in zip(self.owners, self.inputs, strict=True):
+            ids, past = (*self.prompts[owner], *inputs), len(self.prompts[owner])
+            found.append([self.rows[ids[:end]] for end in range(past + 1, len(ids) + 1)])
+        return found
 
     @cached_property
     def ids(self) -> Tensor:
         """Tokens, int64 ``[N]``."""
-        return torch.tensor([token for ids in (*self.prompts, *self.inputs) for token in ids])
+        return torch.tensor([beginning[-1] for beginning in self.rows])
 
     @cached_property
     def positions(self) -> Tensor:
-        """Positions, int64 ``[N]``: an answer goes on where its question ends."""
-        own = [range(len(ids)) for ids in self.prompts]
-        own += [
-            range(len(self.prompts[owner]), len(self.prompts[owner]) + len(ids))
-            for owner, ids in zip(self.owners, self.inputs, strict=True)
-        ]
-        return torch.tensor([position for positions in own for position in positions])
+        """Positions, int64 ``[N]``."""
+        return torch.tensor([len(beginning) - 1 for beginning in self.rows])
 
     @cached_property
     def groups(self) -> list[_Group]:
         """Groups of one width that attention runs over."""
-        prompt_starts, answer_starts = self.starts
-        widths: dict[tuple[int, int], list[tuple[list[int], int, list[int]]]] = {}
-        for ids, start in zip(self.prompts, prompt_starts, strict=True):
-            rows = list(range(start, start + len(ids)))
-            widths.setdefault((_canonical(len(ids)), 0), []).append((rows, len(ids), []))
-        for owner, ids, start in zip(self.owners, self.inputs, answer_starts, strict=True):
-            if ids:
-                first, count = prompt_starts[owner], len(self.prompts[owner])
-                own = list(range(start, start + len(ids)))
-                rows = list(range(first, first + count))
-                widths.setdefault((_canonical(count), len(ids)), []).append((rows, count, own))
-        return [_group(width, members) for (width, _), members in sorted(widths.items())]
+        widths: dict[tuple[int, int], dict[tuple[int, ...], tuple[list[int], list[int]]]] = {}
+        for rows in self.prompt_rows:
+            widths.setdefault((_canonical(len(rows)), 0), {})[tuple(rows)] = (rows, [])
+        for owner, own in zip(self.owners, self.answer_rows, strict=True):
+            if own:
+                rows = self.prompt_rows[owner]
+                widths.setdefault((_canonical(len(rows)), len(own)), {})[tuple(rows + own)] = (rows, own)
+        return [_group(width, list(members.values())) for (width, _), members in sorted(widths.items())]
 
     @cached_property
     def order(self) -> Tensor:
         """Where each row's attention stands among the groups' outputs, int64 ``[N]``."""
         asked = torch.cat([group.asked.flatten() for group in self.groups])
         real = torch.cat([group.real.flatten() for group in self.groups])
-        places = torch.arange(len(asked))[real]
-        return places[asked[real].argsort()]
+        places = torch.arange(len(asked))[real].flip(0)
+        order = torch.empty(len(self.rows), dtype=torch.long)
+        order[asked[real].flip(0)] = places  # of several that ask the same, any is as good
+        return order
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +136,13 @@ class _Group:
     bias: Tensor | None
 
 
-def _group(width: int, members: Sequence[tuple[list[int], int, list[int]]]) -> _Group:
-    prompts = torch.tensor([rows + rows[:1] * (width - count) for rows, count, _ in members])
-    counts = torch.tensor([count for _, count, _ in members])
-    real = torch.arange(width) < counts[:, None]
-    num = len(members[0][2])
+def _group(width: int, members: Sequence[tuple[list[int], list[int]]]) -> _Group:
+    prompts = torch.tensor([rows + rows[:1] * (width - len(rows)) for rows, _ in members])
+    real = torch.arange(width) < torch.tensor([len(rows) for rows, _ in members])[:, None]
+    num = len(members[0][1])
     if not num:
         return _Group(prompts, real, prompts, None)
-    own = torch.tensor([rows for *_, rows in members])
+    own = torch.tensor([rows for _, rows in members])
     causal = torch.ones(num, num, dtype=torch.bool).tril().expand(len(members), num, num)
     allowed = torch.cat([real[:, None, :].expand(-1, num, -1), causal], dim=-1)
     bias = torch.zeros(allowed.shape).masked_fill_(~allowed, float("-inf"))
@@ -145,25 +161,49 @@ def packed_logits(network: Any, pack: Pack, shared: SharedLayers | None) -> tupl
     """
     llama = llama_of(network)
     first = 0 if shared is None else shared.num_layers
-    if shared is None:
-        states = embedding(pack.ids, llama.model.embed_tokens.weight, llama.model.padding_idx)
-    else:
-        states = shared.leaving(pack)
+    states = _embedded(llama, pack) if shared is None else shared.leaving(pack)
     states = _attended_through(llama, range(first, len(llama.model.layers)), states, pack)
-    prompt_starts, answer_starts = pack.starts
-    ends = [start + len(ids) - 1 for start, ids in zip(prompt_starts, pack.prompts, strict=True)]
-    first_answer = len(states) - sum(map(len, pack.inputs))
-    states = torch.cat([states[torch.tensor(ends)], states[first_answer:]])
     rows = [
-        [owner, *range(len(ends) + start - first_answer, len(ends) + start - first_answer + len(ids))]
-        for owner, start, ids in zip(pack.owners, answer_starts, pack.inputs, strict=True)
+        [pack.prompt_rows[owner][-1], *own] for owner, own in zip(pack.owners, pack.answer_rows, strict=True)
     ]
+    wanted = sorted({row for own in rows for row in own})
+    places = {row: place for place, row in enumerate(wanted)}
+    return _head(llama, states[torch.tensor(wanted)]), [[places[row] for row in own] for own in rows]
+
+
+@torch.no_grad()
+def packed_prefill(
+    network: Any, prompts: Sequence[Ids], width: int
+) -> tuple[list[tuple[Tensor, Tensor]], Tensor, Tensor]:
+    """Keys and values ``[n, heads, W, d]`` per layer, which of them are real ``[n, W]``, and logits after each question."""
+    llama, pack = llama_of(network), Pack.of(prompts, [], [])
+    kept: list[tuple[Tensor, Tensor]] = []
+    states = _attended_through(llama, range(len(llama.model.layers)), _embedded(llama, pack), pack, kept)
+    own = pack.prompt_rows[: len(prompts)]
+    rows = torch.tensor([[*one, *one[:1] * (width - len(one))] for one in own])
+    real = torch.arange(width) < torch.tensor([len(one) for one in own])[:, None]
+    layers = [(keys[rows].transpose(1, 2), values[rows].transpose(1, 2)) for keys, values in kept]
+    return layers, real, _head(llama, states[torch.tensor([one[-1] for one in own])])
+
+
+def _embedded(llama: Any, pack: Pack) -> Tensor:
+    return embedding(pack.ids, llama.model.embed_tokens.weight, llama.model.padding_idx)
+
+
+def _head(llama: Any, states: Tensor) -> Tensor:
     filled = torch.cat([states, states[-1:].expand(max(0, FEWEST_ROWS - len(states)), -1)])
-    return linear(normed(llama.model.norm, filled), llama.lm_head.weight)[: len(states)], rows
+    logits: Tensor = linear(normed(llama.model.norm, filled), llama.lm_head.weight)[: len(states)]
+    return logits
 
 
-def _attended_through(llama: Any, layers: range, states: Tensor, pack: Pack) -> Tensor:
-    """States ``[N, h]`` after these layers."""
+def _attended_through(
+    llama: Any,
+    layers: range,
+    states: Tensor,
+    pack: Pack,
+    kept: list[tuple[Tensor, Tensor]] | None = None,
+) -> Tensor:
+    """States ``[N, h]`` after these layers; ``kept`` takes up each layer's keys and values ``[N, heads, d]``."""
     cos, sin = rotations(llama.model.rotary_emb.inv_freq, pack.positions[None])
     cos, sin = cos[0, 0][:, None], sin[0, 0][:, None]  # [N, 1, d]
     scale = llama.model.layers[0].self_attn.scaling
@@ -171,6 +211,8 @@ def _attended_through(llama: Any, layers: range, states: Tensor, pack: Pack) -> 
     def attend(_: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         query = (query * cos) + (half_turned(query) * sin)
         key = (key * cos) + (half_turned(key) * sin)
+        if kept is not None:
+            kept.append((key, value))
         repeats = query.shape[1] // key.shape[1]
         mixed = []
         for group in pack.groups:
@@ -199,37 +241,42 @@ class SharedLayers:
     def __init__(self, network: Any, num_layers: int) -> None:
         self.num_layers = num_layers
         self._network = network
-        self._known: dict[tuple[Ids, Ids], Tensor] = {}
-        self._num_bytes = 0
+        self._known: dict[Ids, Tensor] = {}
 
     @torch.no_grad()
     def leaving(self, pack: Pack) -> Tensor:
         """States ``[N, h]`` that leave these layers."""
-        prompts = [(ids, ()) for ids in pack.prompts]
-        answers = [(pack.prompts[owner], ids) for owner, ids in zip(pack.owners, pack.inputs, strict=True)]
-        missing = list(dict.fromkeys(key for key in (*prompts, *answers) if key not in self._known))
+        missing = {beginning for beginning in pack.rows if beginning not in self._known}
         if missing:
-            self._run(missing)
-        states = torch.cat([self._known[key] for key in (*prompts, *answers)])
-        if self._num_bytes > _MOST_BYTES:
-            for key in list(self._known)[: len(self._known) // 2]:
-                self._num_bytes -= self._known.pop(key).nbytes
+            self._run(pack, missing)
+        states = torch.stack([self._known[beginning] for beginning in pack.rows])
+        if len(self._known) > _MOST_REMEMBERED:
+            for beginning in list(self._known)[: _MOST_REMEMBERED // 2]:
+                del self._known[beginning]
         return states
 
-    def _run(self, missing: Sequence[tuple[Ids, Ids]]) -> None:
-        """Remember these; an answer's question is run again, because answers attend to it."""
-        prompts = tuple(dict.fromkeys(prompt for prompt, _ in missing))
-        answers = [key for key in missing if key[1]]
-        pack = Pack.of(prompts, [prompts.index(prompt) for prompt, _ in answers], [ids for _, ids in answers])
+    def _run(self, pack: Pack, missing: Collection[Ids]) -> None:
+        """Remember the beginnings that are missing; texts that they belong to are run whole, for they attend to it all."""
+        answers = [
+            (owner, inputs)
+            for owner, inputs in zip(pack.owners, pack.inputs, strict=True)
+            if any((*pack.prompts[owner], *inputs[:end]) in missing for end in range(1, len(inputs) + 1))
+        ]
+        asked = {pack.prompts[owner] for owner, _ in answers}
+        prompts = [
+            ids
+            for ids in dict.fromkeys(pack.prompts)
+            if ids in asked or any(ids[:end] in missing for end in range(1, len(ids) + 1))
+        ]
+        places = {ids: place for place, ids in enumerate(prompts)}
+        part = Pack.of(
+            prompts, [places[pack.prompts[owner]] for owner, _ in answers], [inputs for _, inputs in answers]
+        )
         llama = llama_of(self._network)
-        states = embedding(pack.ids, llama.model.embed_tokens.weight, llama.model.padding_idx)
-        states = _attended_through(llama, range(self.num_layers), states, pack)
-        keys: list[tuple[Ids, Ids]] = [*((prompt, ()) for prompt in pack.prompts), *answers]
-        for key, start in zip(keys, (*pack.starts[0], *pack.starts[1]), strict=True):
-            kept = states[start : start + len(key[1] or key[0])].clone()
-            if key not in self._known:
-                self._num_bytes += kept.nbytes
-                self._known[key] = kept
+        states = _attended_through(llama, range(self.num_layers), _embedded(llama, part), part)
+        for beginning, row in part.rows.items():
+            if beginning in missing:
+                self._known[beginning] = states[row].clone()
 
 
 @torch.no_grad()

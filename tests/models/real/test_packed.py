@@ -3,6 +3,7 @@
 from copy import deepcopy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -10,9 +11,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from fedsim.models.real import packed
 from fedsim.models.real.adapters import shared_copy, with_lora
 from fedsim.models.real.embedding import Encoder
-from fedsim.models.real.language import LanguageModel, Shapes
+from fedsim.models.real.language import LanguageModel, Shapes, prefill
 from fedsim.models.real.likelihood import answer_scores
 from fedsim.models.real.packed import Pack, SharedLayers, rows_are_independent
+from fedsim.models.real.sampling import decode
 from fedsim.models.sources import LoraConfig
 from tests.samples.tiny_models import questions, tokenizer
 
@@ -107,7 +109,7 @@ def test_models_of_one_base_share_its_lower_layers_and_keep_their_own_scores():
 
 @torch.no_grad()
 def test_what_the_shared_layers_remember_is_bounded(monkeypatch):
-    monkeypatch.setattr(packed, "_MOST_BYTES", 4096)
+    monkeypatch.setattr(packed, "_MOST_REMEMBERED", 60)
     network = base()
     shared = SharedLayers(network, 2)
     bounded, free = model(adapted(network), shared=shared), model(adapted(network))
@@ -115,14 +117,23 @@ def test_what_the_shared_layers_remember_is_bounded(monkeypatch):
         prompt, answer = bounded.prompt_ids(question.text), bounded.answer_ids("12")
         ours, theirs = (answer_scores(one, [prompt], [0], [answer]).log_probs for one in (bounded, free))
         assert torch.equal(ours, theirs)
-    assert sum(kept.nbytes for kept in shared._known.values()) == shared._num_bytes <= 2 * 4096
+    assert len(shared._known) <= 60
 
 
-def test_a_pack_lays_questions_before_answers_and_counts_positions_on():
-    pack = Pack(((1, 2, 3), (4, 5)), (1, 0, 1), ((6, 7), (), (8,)))
-    assert pack.ids.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert pack.positions.tolist() == [0, 1, 2, 0, 1, 2, 3, 2]
-    assert sorted(pack.order.tolist()) == pack.order.tolist() or len(set(pack.order.tolist())) == 8
+def test_a_pack_has_one_row_for_each_distinct_beginning():
+    pack = Pack(((1, 2, 3), (1, 2, 5)), (1, 0, 1, 1), ((6, 7), (), (8,), (6, 9)))
+    assert pack.ids.tolist() == [1, 2, 3, 5, 6, 7, 8, 9]
+    assert pack.positions.tolist() == [0, 1, 2, 2, 3, 4, 3, 4]
+    assert pack.prompt_rows == [[0, 1, 2], [0, 1, 3]]
+    assert pack.answer_rows == [[4, 5], [], [6], [4, 7]]
+    asked = torch.cat([group.asked.flatten() for group in pack.groups])
+    assert asked[pack.order].tolist() == list(range(8))
+
+
+def test_fewer_rows_are_run_where_texts_begin_alike():
+    language = model(base())
+    prompts = [language.prompt_ids(question.text) for question in questions()[:20]]
+    assert len(Pack.of(prompts, [], []).rows) < sum(map(len, prompts)) / 1.5
 
 
 def test_where_rows_depend_on_their_number_nothing_is_packed(monkeypatch):
@@ -153,3 +164,35 @@ def test_embeddings_by_shared_layers_put_like_questions_together():
     assert alike[:5, :5].mean() > alike[:5, 5:].mean()
     again = Encoder(language, texts).embed(texts[::-1])[::-1]
     assert (again == found).all()
+
+
+@pytest.mark.parametrize("copies", [1, 6])
+def test_copies_that_begin_alike_are_computed_once_and_sampled_the_same(copies):
+    network = adapted(base())
+    draws = np.random.default_rng(7).random((5 * copies, 6))
+    found = []
+    for packs in (True, False):
+        language = model(network, packs)
+        prompts = [language.prompt_ids(question.text) for question in questions()[:5]]
+        prefix = prefill(language, prompts, 8)
+        uniforms = None if copies == 1 else draws
+        found.append(decode(language, prefix, copies, 6, uniforms))
+    for ours, theirs in zip(*found, strict=True):
+        assert [one.ids for one in ours] == [one.ids for one in theirs]
+        assert [one.entropy_sum for one in ours] == pytest.approx(
+            [one.entropy_sum for one in theirs], rel=1e-4
+        )
+
+
+def test_equal_beginnings_share_a_row(monkeypatch):
+    network = adapted(base())
+    language = model(network)
+    prompts = [language.prompt_ids(question.text) for question in questions()[:3]]
+    widths = []
+    ordinary = language.logits
+    monkeypatch.setattr(
+        language, "logits", lambda ids, *rest: widths.append(len(ids)) or ordinary(ids, *rest)
+    )
+    same = np.full((12, 4), 0.5)
+    decode(language, prefill(language, prompts, 8), 4, 4, same)
+    assert widths[1:] and max(widths[1:]) == 4  # three questions, filled up to four rows
