@@ -111,7 +111,10 @@ def _files_of(scenario: Scenario) -> str:
     models = scenario.models
     folders = [getattr(source, "path", None) for source in (models.server, models.clients)]
     length = getattr(scenario.availability, "length", None)
-    return repr((scenario.folder, scenario.fidelity, length, scenario.input_files(), models.bill_as, folders))
+    tasks = None if scenario.tasks.file is None else scenario.tasks
+    return repr(
+        (scenario.folder, scenario.fidelity, length, scenario.input_files(), tasks, models.bill_as, folders)
+    )
 
 
 @located

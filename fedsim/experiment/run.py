@@ -42,6 +42,7 @@ from fedsim.records.run_folder import CONFIDENCE_GRAPH, DETECTION, RunFolder
 from fedsim.records.summary import SummaryContext, summarise
 from fedsim.sim.clock import run as run_on_virtual_time
 from fedsim.sim.devices import population
+from fedsim.tasks.sources import kept_files
 
 if TYPE_CHECKING:
     from fedsim.records.run import Run
@@ -127,7 +128,8 @@ def _run_in(folder: RunFolder, asked: RunRequest) -> bool:
     started_at_wall_s = time.monotonic()
     scenario, devices, progress = asked.scenario, asked.devices, asked.progress
     if not folder.manifest["inputs"]:
-        folder.keep_inputs(scenario.input_files())
+        files = scenario.input_files()
+        folder.keep_inputs(files, {key: kept_files(path) for key, path in files.items() if path.is_dir()})
     journal = Journal(folder, scenario, asked.cache_dir, progress)
     with contextlib.closing(journal):
         components = journal.components(len(devices))

@@ -25,6 +25,7 @@ from fedsim.protocols.shared.state import ClientState, ServerState
 from fedsim.protocols.shared.supervised import Objective, learn_from_rows
 from fedsim.sim.devices.cost import NO_WORK, Work
 from fedsim.sim.network import wire
+from fedsim.tasks.matching import AnswerRule
 from fedsim.tasks.questions import Question
 
 CLIENT_RUNS = "nothing"
@@ -48,23 +49,29 @@ class Config(ServerRewardedConfig, GatheringConfig):
 async def run(federation: Federation, config: Config, state: ServerState) -> None:
     """Collect every client's rows, then train on all of them until the run's stop condition."""
     replies = await gather(federation, wire.RowsRequest(wire.pack_id(0)), config)
-    rows = received_rows(replies.values(), "pooled")
+    rows = received_rows(replies.values(), "pooled", state.data.answers)
     if not rows:
         raise FederationError("the clients that answered have no private row")
     await learn_from_rows(federation, config, state, rows, config.objective)
 
 
-def received_rows(replies: Iterable[wire.Message], domain: str) -> list[Question]:
-    """Rows that came up, as questions; their domain did not travel, so all get the same name."""
+def received_rows(replies: Iterable[wire.Message], domain: str, rule: AnswerRule) -> list[Question]:
+    """Rows that came up, as questions; their domain did not travel, so all get the same name.
+
+    Of a worked solution the answer is what the rule finds in it; what else would be right did not travel either.
+    """
     pairs = [
         pair
         for reply in replies
         if isinstance(reply, wire.Rows)
         for pair in zip(reply.questions, reply.answers, strict=True)
     ]
-    return [
-        Question(FIRST_ROW_ID + index, domain, text, answer) for index, (text, answer) in enumerate(pairs)
-    ]
+    rows = []
+    for index, (text, taught) in enumerate(pairs):
+        found = "" if rule.pattern is None else rule.extract(taught)
+        solution = taught if found else ""
+        rows.append(Question(FIRST_ROW_ID + index, domain, text, found or taught, solution=solution))
+    return rows
 
 
 def send_rows(client: ClientState, message: wire.RowsRequest) -> HandlerResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -154,6 +155,13 @@ def test_colluders_agree_on_one_answer_wherever_it_stands():
     )
     turned = wire.Candidates(wire.pack_id(9), "a7", QUESTION.candidates[::-1])
     assert rewards("colluding", message=turned) == first[::-1]
+
+
+def test_colluders_agree_on_an_answer_and_not_on_one_wording_of_it():
+    message = wire.Candidates(wire.pack_id(5), "a7", ("it is 7", "so 7", "surely 7"))
+    rule = AnswerRule("exact", r"(\d)")
+    one = replace(client(1), answers=rule)
+    assert wrapped("colluding")[wire.Candidates].run(one, message).message.rewards == (1.0, 1.0, 1.0)
 
 
 def test_a_constant_expert_says_one_number():

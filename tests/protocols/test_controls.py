@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -182,6 +183,14 @@ async def test_distil_learns_what_the_experts_say_and_never_the_truth():
     """All four are ignorant: their own answer is a question mark, and that is what is fitted."""
     ran = await distilled([FakeEvaluator("")] * 4)
     assert {row.answer for rows in ran.policy.fits for row in rows} == {"?"}
+
+
+async def test_distil_fits_nothing_of_a_questions_own_solution():
+    data = task_data(num_clients=4, pool=30)
+    pool = tuple(replace(one, solution=f"#### {one.answer}", accepted=("many",)) for one in data.pool)
+    ran = await distilled(data=replace(data, pool=pool))
+    assert {row.taught in (row.text[1:], "?") for rows in ran.policy.fits for row in rows} == {True}
+    assert {row.accepted for rows in ran.policy.fits for row in rows} == {()}
 
 
 async def test_distil_ends_in_an_error_when_nobody_ever_answers():

@@ -73,6 +73,16 @@ def test_a_groups_record_worked_by_hand():
     assert not row.zero_variance
 
 
+def test_a_candidate_with_any_accepted_answer_is_right():
+    monitor = a_monitor()
+    asked = replace(question("a", 7), accepted=("8", "seven"))
+    group = CandidateGroup(Draw(0, asked), 3, a_group().candidates)
+    monitor.group(
+        group, dispatched_at_s=1.0, completed_at_s=2.0, rewards=np.ones((1, 4)), num_experts=1, fate="trained"
+    )
+    assert monitor.log.of(Group)[-1].correct == 0.75
+
+
 def test_what_did_not_come_is_in_no_mean():
     row = book(a_monitor(), [[NAN] * 4, [0.2, NAN, 0.2, 0.8]])
     assert (row.num_experts, row.num_answered) == (2, 1)
