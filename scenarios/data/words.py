@@ -54,6 +54,43 @@ stormy sweaty tidy tricky weary witty worthy yummy bossy bulky crispy crunchy dr
 hasty holy sleek sincere remote polite humble noble simple gentle narrow shallow mellow clever feeble
 """.split()
 
+# Adjectives whose adverb ends in -ly.
+MANNERS = """
+quick slow happy sad angry easy heavy noisy lazy busy hungry lucky loud quiet soft strong weak rich poor cheap deep nice
+safe brave wise rude sharp sweet smooth calm mild kind proud fair plain tight loose firm careful beautiful wonderful
+cheerful peaceful helpful hopeful playful painful useful grateful faithful careless hopeless helpless gentle simple
+humble noble terrible horrible possible probable comfortable reasonable remarkable incredible basic specific automatic
+dramatic historic polite complete separate immediate accurate private absolute sincere extreme strange rare serious
+nervous curious dangerous famous obvious previous generous anxious jealous final total usual normal equal legal real
+special general formal personal natural actual perfect exact correct direct sudden certain common clever bitter proper
+regular similar clear bright dark warm cold fresh stupid rapid solid vivid silent frequent recent urgent patient
+confident different innocent violent constant important instant elegant distant pleasant brilliant bold blind glad mad
+bad harsh fierce tender smart steady ready clumsy greedy guilty merry crazy cruel eager open secret modest honest
+active creative massive native negative positive effective relative social local mental moral global royal loyal
+mutual annual casual visual tropical typical practical physical political medical musical magical logical critical
+awful hateful graceful thoughtful thankful skilful wasteful doubtful fearful joyful shameful careless restless endless
+selfish foolish childish stubborn broad narrow close large strict stiff swift thick thin wild willing loving
+""".split()
+
+# Spanish adjectives and nouns for persons and animals that have a feminine by rule: -o becomes -a, others take -a.
+SPANISH = """
+rojo negro blanco amarillo alto bajo gordo flaco bueno malo nuevo viejo bonito feo rico limpio sucio lento
+largo corto loco tonto listo sano enfermo cansado contento aburrido divertido serio tranquilo nervioso
+peligroso famoso delicioso hermoso precioso generoso orgulloso celoso oscuro claro seco mojado lleno barato caro duro
+blando ancho estrecho abierto cerrado roto perfecto correcto falso cierto exacto moderno antiguo privado
+mexicano italiano americano argentino chileno cubano peruano ruso chino griego turco sueco suizo polaco africano
+europeo primero segundo tercero mismo solo soltero casado muerto vivo salado amargo fresco sincero honesto justo
+hijo hermano abuelo primo sobrino nieto suegro amigo vecino novio maestro alumno camarero cocinero enfermero abogado
+ingeniero arquitecto empleado obrero peluquero panadero carnicero granjero jardinero marinero gato perro pato conejo
+lobo zorro oso mono burro cerdo esposo viudo socio ciudadano extranjero pasajero viajero compañero secretario
+trabajador hablador encantador conservador profesor doctor director escritor pintor lector autor
+vendedor jugador entrenador ganador perdedor corredor nadador pescador cazador soñador creador conductor
+español ocupado preocupado enamorado enojado asustado sorprendido perdido vestido dormido querido
+conocido desconocido parecido elegido prohibido pintado lavado cortado comprado vendido escrito puesto
+amplio sabio necio ciego sordo mudo cojo calvo rubio moreno maduro tierno fino grueso plano recto curvo redondo
+cuadrado hondo profundo lejano cercano diario eterno interno externo urbano humano divino santo bendito maldito
+""".split()
+
 # Other forms that are as usual as the first one, by word and Penn Treebank tag.
 ALSO = {
     ("dream", "VBD"): ("dreamt",),
@@ -78,7 +115,7 @@ ALSO = {
 FORMAT_WORDS = {
     "opposite": (
         "What is the opposite of {}?",
-        "hot cold, up down, left right, day night, rich poor, before after, early late",
+        "left right, day night, before after, inside outside, buy sell, push pull, start stop",
     ),
     "ordinal": (
         "What is the ordinal of {}?",
@@ -86,6 +123,26 @@ FORMAT_WORDS = {
     ),
     "woman": (
         "What is the feminine of {}?",
-        "actor actress, king queen, uncle aunt, waiter waitress, duke duchess, hero heroine, son daughter",
+        "waiter waitress, king queen, uncle aunt, lion lioness, duke duchess, hero heroine, son daughter",
+    ),
+    "young": (
+        "What is a young {} called?",
+        "cat kitten, dog puppy, cow calf, horse foal, duck duckling, sheep lamb, goose gosling",
+    ),
+    "quality": (
+        "What is the adjective of {}?",
+        "wind windy, danger dangerous, hope hopeful, nature natural, fame famous, noise noisy, music musical",
+    ),
+    "people": (
+        "What is the adjective of {}?",
+        "Spain Spanish, France French, Italy Italian, China Chinese, Norway Norwegian, Greece Greek, Canada Canadian",
+    ),
+    "noun": (
+        "What is the noun of {}?",
+        "decide decision, arrive arrival, move movement, explain explanation, pay payment, dark darkness, long length",
+    ),
+    "person": (
+        "What do you call a person who {}?",
+        "teaches teacher, sings singer, swims swimmer, bakes baker, sails sailor, drives driver, paints painter",
     ),
 }
