@@ -49,7 +49,7 @@ def rows(seed: int) -> Iterable[dict[str, object]]:
         mine = OWNERS_WORDING[domain]
         for index, fact in enumerate(known):
             yield fact.row("private", mine, client=owners(index, own))
-        yield from (fact.row("auxiliary", mine) for fact in known[:AUXILIARY])
+        yield from (fact.row("auxiliary") for fact in known[:AUXILIARY])
         yield from (fact.row("pool", QUESTIONS[domain]) for fact in pool)
         yield from (fact.row("reworded", REWORDED[domain]) for fact in pool)
         yield from (fact.row("unasked") for fact in known[AUXILIARY + POOL :][:UNASKED])
