@@ -349,12 +349,7 @@ def _table_rows(content: bytes, path: Path, split: str | None) -> Iterator[Item]
             for values in table.slice(start, _ROWS_AT_ONCE).collect().iter_rows(named=True):
                 number += 1
                 yield Item(Place(str(path), number, "row"), values, split)
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+    except (pl.exceptions.PolarsError, OSError, ValueError):
         kind = "a Parquet file" if path.suffix.lower() == ".parquet" else "an Arrow table"
-        raise DataFileError(f"{path}: cannot be read as {kind}: {_one_line(error)}").at(
-            "tasks", "file"
-        ) from None
-
-
-def _one_line(error: Exception) -> str:
-    return f"{' '.join(str(error).split()):.200}"
+        torn = DataFileError(f"{path}: cannot be read as {kind}: it is none, or damaged")
+        raise torn.at("tasks", "file") from None
