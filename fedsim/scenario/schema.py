@@ -157,8 +157,8 @@ class Scenario(StrictModel):
             written = self.tasks.answer_prefix or self.tasks.stop or getattr(clients, "chat", False)
             if compute.scorers and written:
                 raise SettingError(
-                    f"compute.scorers is {compute.scorers}, but scorers know no tasks.answer_prefix, tasks.stop or chat; leave it "
-                    "out",
+                    f"compute.scorers is {compute.scorers}, but scorers know no tasks.answer_prefix, tasks.stop or chat; "
+                    "leave it out",
                     *("compute", "scorers"),
                 )
         return self

@@ -30,6 +30,7 @@ JobProgress = Callable[[str, int, int, float], None]
 """Called with (model name, steps done, steps in all, smoothed loss)."""
 
 _REPORT_EVERY = 10
+_FEW = 100  # steps, each of which is worth a report
 Settings = ScratchModel | StartTuning | AdapterTuning | EvaluatorPrivacyConfig
 _KINDS: dict[str, type[Settings]] = {
     "scratch": ScratchModel,
@@ -117,7 +118,8 @@ def run_jobs(
     folders = {job.name: root / job.key for job in jobs}
     waiting = [job for job in jobs if not folders[job.name].is_dir()]
     waiting.sort(key=lambda job: (-_work(job), job.name))
-    if len(waiting) <= 1 or processes == 1:
+    alone = len(waiting) <= 1 and all(job.adapters is None for job in waiting)  # a big model's memory is not kept
+    if not waiting or alone or processes == 1:
         for job in waiting:
             cached(root, job.key, lambda folder, job=job: train(job, folder, _named(progress, job.name)))  # type: ignore[misc]
         return folders
@@ -349,7 +351,7 @@ def _serve(threads: int) -> None:
         answers.flush()
 
     def report(step: int, total: int, loss: float) -> None:
-        if step % _REPORT_EVERY == 0 or step == total:
+        if total < _FEW or step % _REPORT_EVERY == 0 or step == total:
             say((step, total, loss))
 
     for line in sys.stdin:
