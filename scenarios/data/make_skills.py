@@ -21,6 +21,7 @@ from words import ADJECTIVES, ALSO, FORMAT_WORDS, MANNERS, NOUNS, SPANISH, VERBS
 SEED = 0
 # Rows per domain in each split.
 SIZES = {"private": 86, "auxiliary": 8, "pool": 50, "validation": 12, "test": 32}
+REWORDED = 8  # words of a domain's test, in another wording
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,11 @@ class Skill:
     reworded: str
     words: list[str]
     forms: Callable[[str], tuple[str, ...]]
+    asked: Callable[[str], str] = str  # the form of the word that the question names
 
     def row(self, word: str, split: str, question: str = "") -> dict[str, object]:
         """One line of the file."""
-        return Fact(self.domain, word, self.forms(word)).row(split, question or self.question)
+        return Fact(self.domain, self.asked(word), self.forms(word)).row(split, question or self.question)
 
 
 def inflected(tag: str) -> Callable[[str], tuple[str, ...]]:
@@ -59,6 +61,11 @@ def adverb(word: str) -> tuple[str, ...]:
 def feminine(word: str) -> tuple[str, ...]:
     """Rojo becomes roja, doctor becomes doctora."""
     return ((word[:-1] if word.endswith("o") else word) + "a",)
+
+
+def plural(word: str) -> str:
+    """Dogs."""
+    return str(getInflection(word, "NNS")[0])
 
 
 # Each client's second domain is the next one here, so neighbours are look-alikes.
@@ -89,6 +96,14 @@ SKILLS = (
         "plural", "What is the plural of {}?", "What do you call more than one {}?", NOUNS, inflected("NNS")
     ),
     Skill(
+        "singular",
+        "What is the singular of {}?",
+        "What do you call one of the {}?",
+        NOUNS,
+        lambda word: (word,),
+        plural,
+    ),
+    Skill(
         "third",
         "They {}. What does she do?",
         "What is the third person singular of {}?",
@@ -96,13 +111,6 @@ SKILLS = (
         inflected("VBZ"),
     ),
     Skill("ing", "They {}. What are they doing?", "What is the -ing form of {}?", VERBS, inflected("VBG")),
-    Skill(
-        "past",
-        "What is the past tense of {}?",
-        "They {} every day. What did they do yesterday?",
-        VERBS,
-        inflected("VBD"),
-    ),
 )
 
 
@@ -151,6 +159,7 @@ def rows(seed: int) -> Iterable[dict[str, object]]:
                 if split == "private":
                     row["client"] = owners(index, own, len(names))
                 yield row
+        yield from (skill.row(word, "reworded", skill.reworded) for word in by_split["test"][:REWORDED])
 
 
 if __name__ == "__main__":

@@ -93,15 +93,6 @@ cuadrado hondo profundo lejano cercano diario eterno interno externo urbano huma
 
 # Other forms that are as usual as the first one, by word and Penn Treebank tag.
 ALSO = {
-    ("dream", "VBD"): ("dreamt",),
-    ("forbid", "VBD"): ("forbad",),
-    ("get", "VBN"): ("got",),
-    ("kneel", "VBD"): ("kneeled",),
-    ("learn", "VBD"): ("learnt",),
-    ("shrink", "VBD"): ("shrunk",),
-    ("smell", "VBD"): ("smelt",),
-    ("spring", "VBD"): ("sprung",),
-    ("travel", "VBD"): ("travelled",),
     ("travel", "VBG"): ("travelling",),
     ("old", "JJR"): ("elder",),
     ("old", "JJS"): ("eldest",),
@@ -111,7 +102,8 @@ ALSO = {
     ("roof", "NNS"): ("rooves",),
     ("scarf", "NNS"): ("scarfs",),
 }
-# Format rows about words: a question and pairs of a word and its answer.
+# Format rows about words: a question and pairs of a word and its answer. The last two show what a form of a word is;
+# neither is taught, and no other question is about these words.
 FORMAT_WORDS = {
     "opposite": (
         "What is the opposite of {}?",
@@ -121,28 +113,16 @@ FORMAT_WORDS = {
         "What is the ordinal of {}?",
         "one first, two second, five fifth, nine ninth, twelve twelfth, six sixth, ten tenth",
     ),
-    "woman": (
-        "What is the feminine of {}?",
-        "waiter waitress, king queen, uncle aunt, lion lioness, duke duchess, hero heroine, son daughter",
-    ),
-    "young": (
-        "What is a young {} called?",
-        "cat kitten, dog puppy, cow calf, horse foal, duck duckling, sheep lamb, goose gosling",
-    ),
-    "quality": (
-        "What is the adjective of {}?",
-        "wind windy, danger dangerous, hope hopeful, nature natural, fame famous, noise noisy, music musical",
-    ),
-    "people": (
-        "What is the adjective of {}?",
-        "Spain Spanish, France French, Italy Italian, China Chinese, Norway Norwegian, Greece Greek, Canada Canadian",
-    ),
-    "noun": (
-        "What is the noun of {}?",
-        "decide decision, arrive arrival, move movement, explain explanation, pay payment, dark darkness, long length",
-    ),
     "person": (
-        "What do you call a person who {}?",
-        "teaches teacher, sings singer, swims swimmer, bakes baker, sails sailor, drives driver, paints painter",
+        "What do you call a person who can {}?",
+        "teach teacher, sing singer, swim swimmer, bake baker, sail sailor, drive driver, paint painter",
+    ),
+    "past": (
+        "What is the past tense of {}?",
+        "glow glowed, feed fed, tie tied, draw drew, break broke, plan planned, visit visited",
+    ),
+    "participle": (
+        "What is the past participle of {}?",
+        "sit sat, carry carried, choose chosen, watch watched, spend spent, write written, rise risen",
     ),
 }

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -118,10 +119,13 @@ def run_jobs(
     folders = {job.name: root / job.key for job in jobs}
     waiting = [job for job in jobs if not folders[job.name].is_dir()]
     waiting.sort(key=lambda job: (-_work(job), job.name))
-    alone = len(waiting) <= 1 and all(job.adapters is None for job in waiting)  # a big model's memory is not kept
+    alone = len(waiting) <= 1 and all(
+        job.adapters is None for job in waiting
+    )  # a big model's memory is not kept
     if not waiting or alone or processes == 1:
         for job in waiting:
             cached(root, job.key, lambda folder, job=job: train(job, folder, _named(progress, job.name)))  # type: ignore[misc]
+        _loaded.cache_clear()
         return folders
     failures: list[BaseException] = []
     lock = threading.Lock()
@@ -188,13 +192,12 @@ def _train_adapters(job: Job, adapted: AdapterJob, folder: Path, progress: Progr
     from fedsim.models.real.packed import SharedLayers
     from fedsim.models.real.tokens import Tokens
     from fedsim.models.real.training import encode_rows
-    from fedsim.models.real.zoo import load_folder
 
     assert job.base is not None
-    network, tokenizer = load_folder(job.base)
-    if adapted.merged_lora is not None:
-        network = adapters.merged(network, adapted.merged_lora, adapted.merged)
-    network = adapters.with_lora(network, adapted.lora, streams.integer(job.seed, "weights"))
+    base, tokenizer = _loaded(job.base, adapted.merged_lora, adapted.merged)
+    network = adapters.with_lora(
+        adapters.shared_copy(base), adapted.lora, streams.integer(job.seed, "weights")
+    )
     if isinstance(job.settings, EvaluatorPrivacyConfig):
         encoded = encode_rows(tokenizer, job.rows, job.text_format, adapted.chat)
         done = tuned_privately(network, encoded, job.settings, job.seed)
@@ -207,6 +210,18 @@ def _train_adapters(job: Job, adapted: AdapterJob, folder: Path, progress: Progr
         done = adapters.train_adapters(language, job.rows, job.settings, job.seed, progress)
     adapters.save_adapters(network, folder)
     return done
+
+
+@lru_cache(maxsize=1)
+def _loaded(folder: Path, lora: LoraConfig | None, merged: tuple[Path, ...]) -> tuple[Any, Any]:
+    """A base, frozen; the last one is kept, for jobs on one base follow each other."""
+    from fedsim.models.real import adapters
+    from fedsim.models.real.zoo import load_folder
+
+    network, tokenizer = load_folder(folder)
+    if lora is not None:
+        network = adapters.merged(network, lora, merged)
+    return network.eval().requires_grad_(False), tokenizer
 
 
 class _Worker:
