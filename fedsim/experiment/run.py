@@ -33,8 +33,7 @@ from fedsim.experiment.simulation import RunEnd, Simulation
 from fedsim.privacy import reward_ledger
 from fedsim.progress import Progress, SilentProgress
 from fedsim.protocols.shared.boundary import BOUNDARIES
-from fedsim.protocols.shared.learnability import same_models
-from fedsim.protocols.shared.monitor import ClientAccuracy
+from fedsim.protocols.shared.monitor import ClientAccuracy, same_models
 from fedsim.records import invariants
 from fedsim.records.log import RecordLog
 from fedsim.records.provenance import source_hash

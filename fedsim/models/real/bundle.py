@@ -23,7 +23,7 @@ from fedsim.models.real.adapters import (
     with_lora,
 )
 from fedsim.models.real.client_training import PolicyTrainer
-from fedsim.models.real.dp_evaluator import dp_sgd_source
+from fedsim.models.real.dp_sgd import dp_sgd_source
 from fedsim.models.real.evaluation import Matches
 from fedsim.models.real.evaluator import ModelEvaluator, in_company
 from fedsim.models.real.initial_evaluation import FirstLooks

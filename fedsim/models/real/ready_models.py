@@ -18,7 +18,7 @@ from fedsim.models.config import ModelsConfig
 from fedsim.models.pretrained import pretrained_folder
 from fedsim.models.real import adapters
 from fedsim.models.real.training_jobs import AdapterJob, JobProgress, keyed_job, run_jobs
-from fedsim.models.real.zoo import hub_folder, load_folder
+from fedsim.models.real.zoo import convert, hub_folder, load_folder
 from fedsim.models.sources import (
     AdapterTuning,
     FolderModel,
@@ -113,7 +113,7 @@ def _paths(source: LoadedModel, data: TaskData, cache: Path, each: bool = False)
     if isinstance(source, FolderModel):
         path = Path(source.path)
     elif isinstance(source, PretrainedModel):
-        path = pretrained_folder(source.pretrained, cache)
+        path = pretrained_folder(source.pretrained, cache, convert)
     else:
         path = hub_folder(source)
     return [path] * (data.num_clients if each else 1)

@@ -159,7 +159,7 @@ def train(job: Job, folder: Path, progress: Progress | None) -> None:
     """Train one job in this process and write its model folder."""
     from transformers import AutoTokenizer
 
-    from fedsim.models.real.dp_evaluator import tuned_privately
+    from fedsim.models.real.dp_sgd import tuned_privately
     from fedsim.models.real.training import encode_rows, fine_tune, train_from_scratch
     from fedsim.models.real.weights import save_model
     from fedsim.models.real.zoo import load_folder
@@ -187,7 +187,7 @@ def train(job: Job, folder: Path, progress: Progress | None) -> None:
 
 def _train_adapters(job: Job, adapted: AdapterJob, folder: Path, progress: Progress | None) -> Trained:
     from fedsim.models.real import adapters
-    from fedsim.models.real.dp_evaluator import tuned_privately
+    from fedsim.models.real.dp_sgd import tuned_privately
     from fedsim.models.real.language import LanguageModel, Shapes
     from fedsim.models.real.packed import SharedLayers
     from fedsim.models.real.tokens import Tokens

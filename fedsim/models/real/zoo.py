@@ -1,16 +1,19 @@
-"""Networks: a small Llama from scratch, and ready ones from a local folder or the hub.
+"""Networks: a small Llama from scratch, and ready ones from a local folder, the hub or a GGUF file.
 
 Weights are read from safetensors only: a pickle can run code, so it is refused, as is a checkpoint that lacks tensors.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
+from safetensors.torch import save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -72,6 +75,37 @@ def load_folder(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
     """
     check_folder(folder)
     return _load(str(folder))
+
+
+def convert(gguf: Path, folder: Path) -> None:
+    """Write a folder that ``from_pretrained`` reads; a tied head is left out, as ``transformers`` does.
+
+    Raises:
+        ModelFileError: ``transformers`` cannot read the file.
+    """
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # it draws a progress bar that nobody can turn off
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            network = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+            )
+    except Exception as error:  # a foreign file fails in any way it likes
+        raise ModelFileError(f"{gguf}: cannot be converted: {one_line(error)}") from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    config = network.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config  # what is written is not quantised
+    weights = {
+        name: weight.to(torch.bfloat16).contiguous()
+        for name, weight in network.state_dict().items()
+        if not (config.tie_word_embeddings and name == "lm_head.weight")
+    }
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def _load(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

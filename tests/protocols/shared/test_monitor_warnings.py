@@ -1,7 +1,7 @@
 """A run that can teach nothing says so."""
 
 from fedsim.models.interfaces import Candidate, CandidateGroup, Draw
-from fedsim.protocols.shared.learnability import Learnability, same_models
+from fedsim.protocols.shared.monitor import Learnability, same_models
 from fedsim.tasks.questions import Question
 
 
