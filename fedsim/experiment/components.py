@@ -194,6 +194,9 @@ class _TrainingProgress:
         phase, done = self._phases[name]
         phase.advance(step - done, loss=loss)
         self._phases[name] = (phase, step)
+        if step == total:
+            phase.__exit__(None, None, None)
+            del self._phases[name]
 
     def close(self) -> None:
         """Finish every phase."""
