@@ -129,13 +129,14 @@ def split(folder: Path, cache_dir: Path | None = None) -> Split:
 def answers(language: LanguageModel, questions: Sequence[Question], config: Any) -> list[Answer]:
     """Greedy answers, in the order of the questions."""
     from fedsim.models.real.language import by_width
-    from fedsim.models.real.work_parts import LookPart, looked
+    from fedsim.models.real.sampling import greedy_answers
 
     found = {}
     for batch in by_width(language, questions, lambda question: question.text, config.questions_per_pass):
-        prompts = tuple(language.prompt_ids(question.text) for question in batch)
-        part = LookPart(prompts, tuple(question.question_id for question in batch), 0)
-        for question, answer in zip(batch, looked(language, language, config, 0, part).greedy, strict=True):
+        prompts = [language.prompt_ids(question.text) for question in batch]
+        for question, answer in zip(
+            batch, greedy_answers(language, prompts, config.max_new_tokens), strict=True
+        ):
             found[question.question_id] = Answer(language.answer_text(answer.ids), answer.truncated)
     return [found[question.question_id] for question in questions]
 

@@ -48,7 +48,8 @@ from transformers import LogitsProcessor, LogitsProcessorList, TrainerCallback
 from benchmarks.ledger import Claim, Paired, report, wall_s
 from benchmarks.quick_start import quick_start
 from fedsim.models.interfaces import CandidateGroup, Draw
-from fedsim.models.real.language import Ids, LanguageModel
+from fedsim.models.real.language import LanguageModel
+from fedsim.models.real.tokens import Ids
 from fedsim.models.real.policy import LanguagePolicy
 from fedsim.rl.advantages import advantages
 

@@ -28,7 +28,7 @@ from benchmarks.ledger import Claim, paired, report
 from benchmarks.quick_start import NUM_CLIENTS, quick_start
 from fedsim.models.interfaces import Draw
 from fedsim.models.real.evaluator import ModelEvaluator, in_company
-from fedsim.models.real.language import Ids
+from fedsim.models.real.tokens import Ids
 
 NAME, TITLE = "scoring", "Scoring with the clients' models: batched against a request at a time"
 QUESTIONS, EXPERTS = 128, 2

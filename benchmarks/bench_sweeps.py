@@ -2,8 +2,7 @@
 
 The whole command is timed, as a person would start it: reading and checking, worker processes, runs, tables and figures. The
 records of every run are asserted to be equal, and how many runs were under way at a time. The real models are trained before,
-untimed, as every comparison but the first finds them. A run has no worker process of its own (``compute.processes: 1``): else
-one that runs alone would use the second core as well, and its comparison would not be that of one core.
+untimed, as every comparison but the first finds them.
 """
 
 from __future__ import annotations
@@ -57,7 +56,6 @@ tasks:
 models:
   server: {preset: scratch-250k, hidden_size: 32, intermediate_size: 64, num_heads: 2, steps: 150, batch_size: 32}
   clients: {preset: scratch-250k, hidden_size: 32, intermediate_size: 64, num_heads: 2, steps: 20, batch_size: 32}
-compute: {processes: 1}
 clients: {phone: 2, laptop: 1}
 """
 COMPARISON = """\

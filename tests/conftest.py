@@ -35,7 +35,7 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
 
 LONGEST = {
     "test_kills_of_others.py", "test_ray_workers.py", "test_kills.py", "test_resume.py",
-    "test_run_workers.py", "test_ray_scoring.py", "test_determinism.py",
+    "test_ray_scoring.py", "test_determinism.py",
 }  # fmt: skip
 
 

@@ -4,8 +4,8 @@ Exit codes: 0 done, 1 the run failed (one line says why), 2 what was given is wr
 interrupted. A bug in fedsim is neither: it shows its traceback. Heavy modules are imported by the commands
 that need them, so that ``fedsim --help`` answers at once.
 
-In reading order: ``run``, ``resume``, ``compare``, ``stress``, ``figures``, ``inspect``, ``leakage``; they share ``options``
-and ``shown``.
+In reading order: ``run``, ``resume``, ``compare``, ``stress``, ``figures``, ``inspect``, ``leakage``, ``models``; they share
+``options`` and ``shown``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli import compare, figures, inspect, leakage, resume, run, stress
+from fedsim.cli import compare, figures, inspect, leakage, models, resume, run, stress
 from fedsim.cli.shown import EndedError
 from fedsim.config.limits import MAX_MESSAGE_CHARS
 from fedsim.errors import FedsimError, InputError, InvariantViolation
@@ -49,6 +49,7 @@ app = typer.Typer(
 )
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
+app.add_typer(models.app, name="models")
 
 
 def _print_version(wanted: bool) -> None:

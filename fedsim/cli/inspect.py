@@ -74,7 +74,7 @@ def devices(
 def list_() -> None:
     """List protocols, device, link, model, text and world presets, and shipped scenarios."""
     from fedsim.federation.text_lengths import length_presets
-    from fedsim.models.config import PRESETS
+    from fedsim.models.sources import PRESETS
     from fedsim.scenario.named_worlds import world_descriptions
     from fedsim.scenario.read import shipped_comparisons, shipped_scenarios, shipped_sweeps
     from fedsim.scenario.schema import protocol_settings

@@ -20,7 +20,8 @@ from fedsim.federation.billed_sizes import (
     TokenizerCounts,
 )
 from fedsim.federation.text_lengths import TextConfig, TextLengths
-from fedsim.models.config import FolderModel, ModelsConfig, ModelSource, ScratchModel, is_config_file
+from fedsim.models.config import ModelsConfig, is_config_file
+from fedsim.models.sources import FolderModel, ModelSource, ScratchModel
 from fedsim.models.timing import stand_ins
 from fedsim.sim.devices import population
 from fedsim.sim.devices.architecture import ModelSpec, architecture, spec_from_config, spec_from_file

@@ -18,8 +18,9 @@ from fedsim.experiment import billed, request_times
 from fedsim.experiment.build import edges_of, faults_of
 from fedsim.federation.hostile import roles_of
 from fedsim.federation.stragglers.config import StragglerConfig, refuse_shortage
-from fedsim.models.config import FolderModel, is_config_file
+from fedsim.models.config import is_config_file
 from fedsim.models.folder import check_folder
+from fedsim.models.sources import FolderModel
 from fedsim.processes import gc_policy
 from fedsim.sim.devices import availability, correlate, population
 from fedsim.sim.devices.architecture import spec_from_file

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from fedsim.experiment import billed
 from fedsim.models.client_training_config import LocalTrainingConfig
-from fedsim.models.config import ScratchModel
 from fedsim.models.interfaces import Evaluator, LocalTrainer, Policy, Synthesiser
 from fedsim.models.timing.stand_ins import StandInEvaluator, StandInPolicy
 from fedsim.models.timing.synthesis import StandInSynthesiser
@@ -20,18 +19,14 @@ from fedsim.models.timing.tasks import task_data
 from fedsim.models.timing.training import StandInTrainer
 from fedsim.privacy.config import SynthesisConfig
 from fedsim.processes import gc_policy
-from fedsim.processes.cores import cores_of_a_run
 from fedsim.progress import Phase, Progress
 from fedsim.sim.devices.architecture import ModelSpec
 from fedsim.sim.lazy import LazySequence
 from fedsim.tasks.questions import TaskData
 
 if TYPE_CHECKING:
-    from fedsim.models.real.run_workers import Workers
     from fedsim.models.real.synthesis import ModelSynthesiser
     from fedsim.scenario.schema import Scenario
-
-_WORTH_A_WORKER = 10  # updates
 
 
 @dataclass(frozen=True)
@@ -101,11 +96,10 @@ def real_models(
     cache_dir: Path | str | None,
     progress: Progress,
     data: TaskData | None = None,
-    workers: Workers | None = None,
 ) -> Components:
     """The components of a run with real models: trains what the cache lacks, with a progress phase for each.
 
-    ``data`` are the run's questions, where they have been made already; ``workers`` take a share of what models compute.
+    ``data`` are the run's questions, where they have been made already.
 
     Raises:
         InputError: a named model, or an own question file, cannot be used.
@@ -126,7 +120,6 @@ def real_models(
             cache_dir=None if cache_dir is None else Path(cache_dir),
             progress=training,
             right=data.answers.right,
-            workers=workers,
         )
         synthesiser = _synthesiser(scenario, data, cache_dir, training)
     finally:
@@ -146,25 +139,6 @@ def real_models(
         trainer=loaded.trainer,
         synthesiser=synthesiser,
     )
-
-
-def workers_of(scenario: Scenario, progress: Progress) -> Workers | None:
-    """Worker processes for a run with real models, as ``compute.processes`` says; None where there are none.
-
-    They compute in float32 on the CPU for models from scratch. A short run is not worth a process that imports torch.
-    """
-    compute, updates = scenario.compute, scenario.stop.updates
-    plain = compute.device == "cpu" and compute.autocast == "none" and not compute.scorers
-    scratch = isinstance(scenario.models.server, ScratchModel) and isinstance(
-        scenario.models.clients, ScratchModel
-    )
-    wanted = compute.processes or (2 if updates is None or updates >= _WORTH_A_WORKER else 1)
-    number = min(wanted, cores_of_a_run() // compute.threads) - 1
-    if number < 1 or not (plain and scratch):
-        return None
-    from fedsim.models.real.run_workers import Workers
-
-    return Workers(number, compute.threads, progress.note)
 
 
 def _synthesiser(

@@ -28,7 +28,8 @@ from fedsim import protocols
 from fedsim.config.units import format_bytes
 from fedsim.errors import FederationError
 from fedsim.federation.billed_sizes import TokenCounts
-from fedsim.models.config import ModelsConfig, ScratchModel
+from fedsim.models.config import ModelsConfig
+from fedsim.models.sources import ScratchModel
 from fedsim.records.rows import Member
 from fedsim.sim.devices.architecture import ModelSpec, resident_bytes
 from fedsim.sim.devices.cost import NO_WORK, Work, compute_energy_j, duration_s, training_work

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from fedsim.config.units import format_seconds
 from fedsim.errors import ScenarioError
 from fedsim.experiment.probe_run import ProbeRun, listen
-from fedsim.models.config import HubModel
+from fedsim.models.sources import HubModel
 from fedsim.records.rows import Direction, Member
 from fedsim.sim import streams
 from fedsim.sim.devices.cost import NO_WORK, Work, compute_jitter, duration_s

@@ -12,7 +12,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from fedsim.config.limits import MAX_BATCH
-from fedsim.models.config import LoraConfig, PolicyConfig
+from fedsim.models.config import PolicyConfig
+from fedsim.models.sources import LoraConfig
 from fedsim.sim import streams
 from fedsim.sim.devices.adapters import LINEAR_LAYERS, Shape, full_shapes, lora_shapes
 from fedsim.sim.devices.architecture import ModelSpec

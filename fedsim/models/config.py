@@ -1,160 +1,24 @@
-"""Settings of the models: where the server's and the clients' language models come from, and how the policy learns.
+"""Settings of the models: which the server's and the clients' are, how they start, and how the policy learns.
 
-No torch here: a scenario is checked without it. A model is one of three things, told apart by its keys:
-a *scratch* model trained from random weights on first use (``scratch-450k`` or ``{preset: scratch-450k, steps: 600}``),
-a local *folder* (``{path: models/mine}``) or a *hub* id (``{hub: HuggingFaceTB/SmolLM2-135M, revision: main}``).
-Training budgets are optimiser steps, never seconds, so that weights do not depend on the machine's speed.
+No torch here: a scenario is checked without it. Where a model comes from is in ``sources``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from fedsim.config.limits import MAX_BATCH, MAX_GROUP_SIZE, MAX_LAYERS, MAX_TOKENS, MAX_WIDTH
+from fedsim.config.limits import MAX_BATCH, MAX_GROUP_SIZE, MAX_TOKENS
 from fedsim.config.strict import StrictModel
+from fedsim.models.sources import FolderModel, ModelSource, ScratchModel, scratch
 from fedsim.privacy.config import EvaluatorPrivacyConfig
 from fedsim.sim.devices.presets import architectures, unknown_name
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "scratch-1m": {
-        "hidden_size": 192,
-        "intermediate_size": 512,
-        "num_layers": 2,
-        "num_heads": 4,
-        "steps": 300,
-        "batch_size": 64,
-        "warmup_steps": 40,
-        "muon_learning_rate": 0.02,
-        "weight_decay": 0.1,
-    },
-    "scratch-450k": {
-        "hidden_size": 128,
-        "intermediate_size": 384,
-        "num_layers": 2,
-        "num_heads": 4,
-        "steps": 900,
-        "batch_size": 64,
-        "warmup_steps": 30,
-        "muon_learning_rate": 0.02,
-        "weight_decay": 0.3,
-    },
-    "scratch-250k": {
-        "hidden_size": 96,
-        "intermediate_size": 256,
-        "num_layers": 2,
-        "num_heads": 3,
-        "steps": 1000,
-        "batch_size": 32,
-        "warmup_steps": 30,
-        "muon_learning_rate": 0.01,
-        "weight_decay": 0.3,
-        "stop_loss": 0.01,
-    },
-}
-"""Architectures with their training budgets; every key can be overridden beside ``preset``."""
 
-
-class ScratchModel(StrictModel):
-    """A Llama trained from random weights: architecture and training budget."""
-
-    preset: str = Field("custom", description="name of the preset that the other keys override (no unit)")
-    hidden_size: int = Field(ge=8, le=MAX_WIDTH, description="width of the residual stream (numbers)")
-    intermediate_size: int = Field(
-        ge=8, le=MAX_WIDTH, description="width of the feed-forward layers (numbers)"
-    )
-    num_layers: int = Field(ge=1, le=MAX_LAYERS, description="transformer layers (count)")
-    num_heads: int = Field(ge=1, le=MAX_LAYERS, description="attention heads per layer (count)")
-    steps: int = Field(ge=0, description="most optimiser steps of the training from scratch (count)")
-    batch_size: int = Field(64, ge=1, le=MAX_BATCH, description="rows per optimiser step (count)")
-    warmup_steps: int = Field(
-        30, ge=0, description="steps of linear warm-up, then linear decay to zero (count)"
-    )
-    muon_learning_rate: float = Field(0.02, gt=0, description="Muon's rate, for matrices (per step)")
-    adamw_learning_rate: float = Field(
-        0.003, gt=0, description="AdamW's rate, for all other weights (per step)"
-    )
-    weight_decay: float = Field(
-        0.0,
-        ge=0,
-        description="decoupled weight decay; what makes small models generalise (per step, times the rate)",
-    )
-    stop_loss: float = Field(
-        0.0, ge=0, description="stop early when the smoothed training loss falls below this (nats; 0: never)"
-    )
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> ScratchModel:
-        if self.hidden_size % (2 * self.num_heads):
-            raise ValueError(
-                f"hidden_size {self.hidden_size} must be a multiple of 2 x num_heads ({2 * self.num_heads})"
-            )
-        return self
-
-
-class LoraConfig(StrictModel):
-    """Low-rank adapters, so that a big server model can learn: only they are trained."""
-
-    rank: int = Field(8, ge=1, le=MAX_LAYERS, description="rank of the adapters (count)")
-    alpha: float = Field(
-        16.0, gt=0, description="scale of the adapters' output, divided by the rank (factor)"
-    )
-    targets: tuple[str, ...] = Field(
-        ("q_proj", "v_proj"), strict=False, description="names of the linear layers that get an adapter"
-    )
-
-
-class FolderModel(StrictModel):
-    """A causal language model in a local ``transformers`` folder (safetensors weights only)."""
-
-    path: str = Field(min_length=1, description="folder with config.json, tokenizer and safetensors weights")
-    lora: LoraConfig | None = Field(None, description="train low-rank adapters instead of all weights")
-
-
-class HubModel(StrictModel):
-    """A causal language model on the Hugging Face hub (safetensors weights only)."""
-
-    hub: str = Field(min_length=1, description="hub id, such as HuggingFaceTB/SmolLM2-135M")
-    revision: str = Field("main", min_length=1, description="branch, tag or commit; a commit repeats exactly")
-    lora: LoraConfig | None = Field(None, description="train low-rank adapters instead of all weights")
-
-
-def _expand(value: object) -> object:
-    """Turn a preset's name, or a mapping that names one, into the full mapping."""
-    if isinstance(value, str):
-        value = {"preset": value}
-    if not isinstance(value, Mapping) or "path" in value or "hub" in value:
-        return value
-    name = value.get("preset", "custom")
-    if name == "custom":
-        return dict(value)
-    if name not in PRESETS:
-        near = get_close_matches(str(name), PRESETS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{name!r} is not a model preset (one of {', '.join(PRESETS)}){hint}")
-    return {**PRESETS[name], **value}
-
-
-def _kind(value: object) -> str:
-    keys = value if isinstance(value, Mapping) else set(vars(value)) if hasattr(value, "__dict__") else ()
-    return "folder" if "path" in keys else "hub" if "hub" in keys else "scratch"
-
-
-ModelSource = Annotated[
-    Annotated[ScratchModel, Tag("scratch")]
-    | Annotated[FolderModel, Tag("folder")]
-    | Annotated[HubModel, Tag("hub")],
-    Discriminator(_kind),
-    BeforeValidator(_expand),
-]
-
-
-class DpTuning(StrictModel):
-    """Supervised fine-tuning of the server on its own labelled set Dp before the run (``start: dp_tuned``)."""
+class StartTuning(StrictModel):
+    """Supervised fine-tuning before the run: of the server on Dp (``start: dp_tuned``), or of a base on the format rows."""
 
     steps: int = Field(40, ge=1, description="optimiser steps (count)")
     batch_size: int = Field(32, ge=1, le=MAX_BATCH, description="rows per step (count)")
@@ -209,17 +73,23 @@ class ModelsConfig(StrictModel):
     """The server's policy model and the clients' evaluator models."""
 
     server: ModelSource = Field(
-        default_factory=lambda: ScratchModel(**_expand("scratch-450k")),  # type: ignore[arg-type]
-        description="the server's language model: a preset name, or a mapping with preset, path or hub",
+        default_factory=lambda: scratch("scratch-450k"),
+        description="the server's language model: a preset name, or a mapping with preset, pretrained, path or hub",
     )
     clients: ModelSource = Field(
-        default_factory=lambda: ScratchModel(**_expand("scratch-250k")),  # type: ignore[arg-type]
-        description="every client's own language model: a preset name, or a mapping with preset, path or hub",
+        default_factory=lambda: scratch("scratch-250k"),
+        description="every client's own language model: a preset name, or a mapping with preset, pretrained, path or hub; a "
+        "path may hold {client}, the client's number: a folder for each, of any size and architecture",
     )
     start: Literal["public", "dp_tuned"] = Field(
         "public", description="the server starts as pre-trained on the public corpus, or further tuned on Dp"
     )
-    dp_tuning: DpTuning = Field(default_factory=DpTuning, description="how `start: dp_tuned` tunes")
+    dp_tuning: StartTuning = Field(default_factory=StartTuning, description="how `start: dp_tuned` tunes")
+    format_tuning: StartTuning | None = Field(
+        None,
+        description="tune ready models on the format rows first, by adapters that are merged: the common start of server and "
+        "clients, which shows them how an answer is written; default none",
+    )
     bill_as: (
         Annotated[BillAs, BeforeValidator(_same_for_both, json_schema_input_type=str | BillAs)] | None
     ) = Field(
@@ -239,15 +109,31 @@ class ModelsConfig(StrictModel):
     )
     client_privacy: EvaluatorPrivacyConfig | None = Field(
         None,
-        description="train the clients' models with DP-SGD, from one model of their size that is trained on the public corpus; "
-        "default none: plainly, from scratch",
+        description="train the clients' models with DP-SGD: scratch models from one of their size that is trained on the "
+        "public corpus, others by their adapters; default none: plainly",
     )
 
     @model_validator(mode="after")
-    def _private_clients_are_trained_here(self) -> ModelsConfig:
-        if self.client_privacy is not None and not isinstance(self.clients, ScratchModel):
+    def _used_or_refused(self) -> ModelsConfig:
+        server, clients = self.server, self.clients
+        if isinstance(server, FolderModel) and "{client}" in server.path:
+            raise ValueError("server.path holds {client}; the server has one model")
+        if not isinstance(server, ScratchModel) and server.tuning is not None:
             raise ValueError(
-                "client_privacy trains the clients' models, so clients must be a scratch model, e.g. scratch-250k"
+                "server.tuning is given, but the server's adapters are trained by the protocol; see format_tuning and start"
+            )
+        if self.format_tuning is not None and (isinstance(server, ScratchModel) or server.lora is None):
+            raise ValueError(
+                "format_tuning tunes by adapters, so server must be a pretrained, path or hub model with lora"
+            )
+        if isinstance(clients, ScratchModel):
+            return self
+        if clients.lora is None and (clients.tuning is not None or self.client_privacy is not None):
+            key = "client_privacy" if clients.tuning is None else "clients.tuning"
+            raise ValueError(f"{key} trains the clients' adapters; give clients.lora, e.g. {{rank: 8}}")
+        if clients.tuning is not None and self.client_privacy is not None:
+            raise ValueError(
+                "clients.tuning and client_privacy are both given; client_privacy.tuning is what trains then"
             )
         return self
 

@@ -5,15 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import struct
 import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from types import FrameType
-
-HEADER = struct.Struct("<Q")
-"""Before every frame between a run and a child of it: how many bytes it has."""
 
 _GRACE_S = 10.0  # how long a child that was told to end may take
 

@@ -1,4 +1,4 @@
-"""Settings of the machine that runs the simulation: threads, processes, where models score, and checkpoints."""
+"""Settings of the machine that runs the simulation: threads, where models score, and checkpoints."""
 
 from __future__ import annotations
 
@@ -15,14 +15,6 @@ class ComputeConfig(StrictModel):
     """How the machine that runs the simulation computes; fixed here, because threads change bits."""
 
     threads: int = Field(1, ge=1, le=256, description="torch threads (count); others give other bits")
-    processes: int | None = Field(
-        None,
-        ge=1,
-        le=MAX_PROCESSES,
-        description="processes that sample, score, train and evaluate with models from scratch on the CPU, each with so many "
-        "threads, at most as many as fit the cores of the run (count; default: 2 where they fit and 10 updates or more are "
-        "wanted, else 1); changes no record",
-    )
     device: Literal["cpu", "cuda", "auto"] = Field(
         "cpu",
         description="where the clients' models score (auto: a GPU where there is one); others give other bits",

@@ -11,11 +11,8 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
 
 
 def threads_of(scenarios: Iterable[Scenario]) -> int:
-    """The threads of the widest of several runs: of all its processes, or of its scorers, for which it waits."""
-    return max(
-        scenario.compute.threads * max(scenario.compute.processes or 1, scenario.compute.scorers)
-        for scenario in scenarios
-    )
+    """The threads of the widest of several runs: its own, or those of its scorers, for which it waits."""
+    return max(scenario.compute.threads * max(1, scenario.compute.scorers) for scenario in scenarios)
 
 
 def fit_a_gpu(scenarios: Iterable[Scenario]) -> int | None:

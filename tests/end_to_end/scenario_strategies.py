@@ -28,7 +28,8 @@ from fedsim.config.validation import branches
 from fedsim.federation.hostile_config import OnExperts
 from fedsim.federation.stragglers.config import StragglerConfig
 from fedsim.federation.text_lengths import length_presets
-from fedsim.models.config import PRESETS, ModelsConfig, ScratchModel
+from fedsim.models.config import ModelsConfig
+from fedsim.models.sources import PRESETS, ScratchModel
 from fedsim.privacy.rewards import RewardNoiseConfig
 from fedsim.protocols.shared.monitor import EvaluationConfig
 from fedsim.protocols.shared.server_optimizers import AveragingConfig

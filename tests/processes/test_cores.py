@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fedsim.processes.cores import num_cores, runs_at_once
 from fedsim.progress import SilentProgress
 from fedsim.scenario.read import read_scenario
-from fedsim.sweeps.cores import environment, fit_a_gpu
+from fedsim.sweeps.cores import environment, fit_a_gpu, threads_of
 from fedsim.sweeps.executors import executor
 from fedsim.sweeps.workers import ExecutionConfig, Processes, perform_missing
 
@@ -56,6 +56,14 @@ def test_the_command_line_sets_the_threads_of_numpys_products_before_numpy_is_th
     }
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=plain, check=True)
     assert done.stderr == "1\n"
+
+
+def test_a_run_counts_with_the_threads_of_all_its_scorers():
+    few, many = (
+        read_scenario("quickstart", [f"compute={json.dumps(keys)}"])
+        for keys in ({"threads": 2}, {"threads": 2, "scorers": 3})
+    )
+    assert (threads_of([few]), threads_of([many]), threads_of([few, many])) == (2, 6, 6)
 
 
 def test_runs_on_a_gpu_never_take_more_than_all_of_it():

@@ -7,11 +7,12 @@ from functools import cache
 
 import torch
 
-from fedsim.models.config import PolicyConfig, ScratchModel
+from fedsim.models.config import PolicyConfig
 from fedsim.models.real.language import LanguageModel, Shapes
 from fedsim.models.real.policy import LanguagePolicy
 from fedsim.models.real.tokenizer import build_tokenizer
 from fedsim.models.real.training import train_from_scratch
+from fedsim.models.sources import ScratchModel
 from fedsim.tasks.questions import Question
 
 TINY = ScratchModel(

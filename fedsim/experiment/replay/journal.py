@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsim.errors import RunFolderError
-from fedsim.experiment.components import Components, questions, real_models, stand_ins, workers_of
+from fedsim.experiment.components import Components, questions, real_models, stand_ins
 from fedsim.experiment.replay.blobs import BLOBS, Blobs
 from fedsim.experiment.replay.checkpoints import CHECKPOINTS, Checkpoints, latest
 from fedsim.experiment.replay.diff import SameRecords, longest_spool
@@ -24,7 +24,6 @@ from fedsim.records.log import RecordLog
 from fedsim.records.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from fedsim.models.real.run_workers import Workers
     from fedsim.scenario.schema import Scenario
 
 SPOOL, OLD_SPOOL = "records.spool", "records.old.spool"
@@ -51,7 +50,6 @@ class Journal:
         self._cache_dir = cache_dir
         self._progress = progress
         self._tape: Tape | None = None
-        self._workers: Workers | None = None
         old = longest_spool(folder.path / OLD_SPOOL, folder.path / SPOOL)
         if old is not None and old.name == SPOOL:
             old = old.replace(folder.path / OLD_SPOOL)
@@ -69,18 +67,12 @@ class Journal:
         found = latest(path / CHECKPOINTS, path / TAPE)
         start, upto = found or (None, 0)
         self._tape = Tape(path / TAPE, upto=upto)
-        if not upto:  # they import torch while questions are made here
-            self._workers = workers_of(scenario, self._progress)
         with self._progress.phase("questions", None):
             data = questions(scenario, num_clients, self._cache_dir)
         every_s = scenario.compute.checkpoint_every
 
         def load() -> Components:
-            if upto:
-                self._workers = workers_of(scenario, self._progress)
-            components = real_models(
-                scenario, num_clients, self._cache_dir, self._progress, data, self._workers
-            )
+            components = real_models(scenario, num_clients, self._cache_dir, self._progress, data)
             self._check_hashes(components)
             return components
 
@@ -106,10 +98,8 @@ class Journal:
         self._folder.update(records_upto=self.log.num_bytes)
 
     def close(self) -> None:
-        """End the workers and close the files; both also where the first cannot be written."""
+        """Close the files; both also where the first cannot be written."""
         with contextlib.ExitStack() as files:
-            if self._workers is not None:
-                files.callback(self._workers.close)
             files.callback(self.log.close)
             if self._tape is not None:
                 files.callback(self._tape.close)

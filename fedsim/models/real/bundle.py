@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -15,22 +14,21 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fedsim.models.cache import cache_folder
 from fedsim.models.client_training_config import LocalTrainingConfig
-from fedsim.models.config import LoraConfig, ModelsConfig, PolicyConfig, ScratchModel
+from fedsim.models.config import ModelsConfig, PolicyConfig
 from fedsim.models.real.client_training import PolicyTrainer
 from fedsim.models.real.dp_evaluator import dp_sgd_source
 from fedsim.models.real.evaluation import Matches
 from fedsim.models.real.evaluator import ModelEvaluator, in_company
 from fedsim.models.real.initial_evaluation import FirstLooks
-from fedsim.models.real.language import LanguageModel, Shapes, Tokens
+from fedsim.models.real.language import LanguageModel, Shapes
 from fedsim.models.real.policy import LanguagePolicy
-from fedsim.models.real.run_worker import Hold, network_of
-from fedsim.models.real.run_workers import Workers
-from fedsim.models.real.stacked import can_stack
 from fedsim.models.real.tokenizer import build_tokenizer
+from fedsim.models.real.tokens import Tokens
 from fedsim.models.real.training import fine_tune
 from fedsim.models.real.training_jobs import JobProgress, keyed_job, run_jobs
 from fedsim.models.real.weights import weights_sha256
 from fedsim.models.real.zoo import WithoutAdapters, load_folder, load_source, with_lora
+from fedsim.models.sources import LoraConfig, ScratchModel
 from fedsim.processes.cores import cores_of_a_run
 from fedsim.sim import streams
 from fedsim.tasks.questions import Question, TaskData
@@ -70,13 +68,11 @@ def load_models(
     progress: JobProgress | None = None,
     right: Matches | None = None,
     processes: int | None = None,
-    workers: Workers | None = None,
 ) -> Bundle:
     """Load the server's policy and the clients' evaluators; train what the cache lacks.
 
     Scratch models are trained in ``processes`` worker processes (1: in this one), by default as many as fit the
     cores (or ``FEDSIM_PROCESSES``) at ``threads`` each. Sets torch's threads for this process.
-    ``workers`` take a share of sampling, scoring and evaluation, where the models are lean ones that can be stacked.
     ``right(text, truth)`` says when an answer counts in ``Policy.evaluate``; by default ``data.answers`` does.
 
     Raises:
@@ -121,7 +117,6 @@ def load_models(
         seed,
         centre,
         looks,
-        workers,
     )
     evaluators = []
     for client, (client_network, client_tokenizer) in enumerate(_clients(models, data, folders)):
@@ -129,37 +124,13 @@ def load_models(
         own_tokens, own_shapes = read.by(client_tokenizer)
         language = LanguageModel(client_network, client_tokenizer, own_shapes, own_tokens)
         evaluators.append(ModelEvaluator(language, policy.max_new_tokens))
-    if workers is not None:
-        share_out(workers, live, evaluators, seed)
     return Bundle(
         policy=live,
-        evaluators=list(in_company(evaluators, workers)),
+        evaluators=list(in_company(evaluators)),
         reference=ModelEvaluator(initial, policy.max_new_tokens),
         hashes=hashes,
         trainer=PolicyTrainer(live, policy, right, seed) if isinstance(policy, LocalTrainingConfig) else None,
     )
-
-
-def share_out(
-    workers: Workers, policy: LanguagePolicy, evaluators: Sequence[ModelEvaluator], seed: int
-) -> None:
-    """Have workers compute for these models, if they can be sent as weights alone; else they are not needed."""
-    languages = [evaluator.language for evaluator in evaluators]
-    if not (policy.language.is_lean and policy.initial.is_lean and can_stack(languages)):
-        workers.close()
-        return
-    config = {name: getattr(policy.config, name) for name in PolicyConfig.model_fields}
-    settings = {"policy": PolicyConfig(**config).model_dump(), "seed": seed}
-
-    def described() -> Hold:
-        return Hold(
-            network_of(policy.language),
-            network_of(policy.initial),
-            [network_of(language) for language in languages],
-            json.dumps(settings),
-        )
-
-    workers.hold(described)
 
 
 def _adapters(models: ModelsConfig, policy: PolicyConfig) -> LoraConfig | None:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from fedsim.models.interfaces import FloatArray
-from fedsim.models.real.language import Ids, LanguageModel, by_width, padded_prompts
+from fedsim.models.real.language import LanguageModel, by_width, padded_prompts
+from fedsim.models.real.tokens import Ids
 
 _QUESTIONS_AT_ONCE = 128
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from fedsim.models.config import PolicyConfig
 from fedsim.models.interfaces import Accuracy
-from fedsim.models.real.language import LanguageModel, by_width
-from fedsim.models.real.sampling import Sampled
-from fedsim.models.real.work_parts import Alone, LookPart, Sharing, looked
+from fedsim.models.real.language import LanguageModel, by_width, prefill
+from fedsim.models.real.likelihood import answer_scores
+from fedsim.models.real.sampling import Sampled, decode, sample_answers
+from fedsim.rl.losses import k3_kl
 from fedsim.tasks.questions import Question
 
 Matches = Callable[[str, str], bool]
@@ -42,14 +45,12 @@ def measure(
     config: PolicyConfig,
     matches: Matches,
     seed: int,
-    sharing: Sharing | None = None,
 ) -> Accuracy:
     """Measure a policy on questions whose answers are the truth.
 
     Samples are drawn by streams keyed by the question, the same ones for every version, so that a difference between two
     versions is not one of luck. Entropy is a mean over all sampled tokens, the k3 KL over those of every question's
-    first sample. A truncated answer is wrong. NaN where nothing was sampled. ``sharing`` may do batches in other processes;
-    by default this one does them all.
+    first sample. A truncated answer is wrong. NaN where nothing was sampled.
     """
     greedy: dict[int, bool] = {}
     correct: dict[int, int] = {}
@@ -58,17 +59,8 @@ def measure(
     def right(answer: Sampled, question: Question) -> bool:
         return not answer.truncated and matches(language.answer_text(answer.ids), question.answer)
 
-    batches = by_width(language, questions, _text, config.questions_per_pass)
-    parts = [
-        LookPart(
-            tuple(language.prompt_ids(question.text) for question in batch),
-            tuple(question.question_id for question in batch),
-            num_samples,
-        )
-        for batch in batches
-    ]
-    looks = (sharing or Alone()).shared(parts, lambda part: looked(language, initial, config, seed, part))
-    for batch, look in zip(batches, looks, strict=True):
+    for batch in by_width(language, questions, _text, config.questions_per_pass):
+        look = _look(language, initial, batch, num_samples, config, seed)
         for question, answer in zip(batch, look.greedy, strict=True):
             greedy[question.question_id] = right(answer, question)
         if num_samples:
@@ -89,6 +81,39 @@ def measure(
         kl_to_initial=_ratio(drift),
         num_questions=len(questions),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """By question the greedy answer and the sampled ones; over all the sum of the k3 to the initial policy, and its tokens."""
+
+    greedy: list[Sampled]
+    sampled: list[list[Sampled]]
+    drift: tuple[float, float]
+
+
+@torch.no_grad()
+def _look(
+    language: LanguageModel,
+    initial: LanguageModel,
+    questions: Sequence[Question],
+    num_samples: int,
+    config: PolicyConfig,
+    seed: int,
+) -> _Look:
+    """Answer questions of one canonical width; the stream of a question is (seed, "evaluate", its id), for every version."""
+    prompts = [language.prompt_ids(question.text) for question in questions]
+    prefix = prefill(language, prompts, language.width(prompts[0]))
+    greedy = [answer for (answer,) in decode(language, prefix, 1, config.max_new_tokens, None)]
+    if not num_samples:
+        return _Look(greedy, [], (0.0, 0.0))
+    keys = [("evaluate", question.question_id) for question in questions]
+    answers = sample_answers(language, prefix, keys, num_samples, config, seed)
+    owners, first = range(len(prompts)), [same[0].ids for same in answers]
+    ours = answer_scores(language, prompts, owners, first, config.temperature, prefix=prefix)
+    frozen = answer_scores(initial, prompts, owners, first, config.temperature)
+    drift = k3_kl(ours.log_probs.double(), frozen.log_probs.double()) * ours.mask
+    return _Look(greedy, answers, (float(drift.sum()), float(ours.mask.sum())))
 
 
 def _text(question: Question) -> str:

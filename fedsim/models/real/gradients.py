@@ -1,20 +1,18 @@
-"""The gradient of an update in parts, for any process to compute: candidates and what they count in, slopes and sums out.
+"""The gradient of an update in parts: one backward pass after the other adds up in the weights' ``grad``.
 
-An update's loss is a sum over its questions (``objective.py``), so its gradient is a sum over parts of them, added in their
-order. Which questions make a part depends on the update alone, never on how many processes there are, so that a step has the
-same bits wherever its parts were computed.
+An update's loss is a sum over its questions (``objective.py``), so its gradient is a sum over parts of them. Which questions
+make a part, and the order of the parts, decide the last bits of every step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-import msgspec
 import torch
-from torch import Tensor
 
 from fedsim.models.config import PolicyConfig
-from fedsim.models.real.language import Ids, LanguageModel, by_width
+from fedsim.models.real.language import LanguageModel, by_width
 from fedsim.models.real.likelihood import answer_scores
 from fedsim.models.real.objective import (
     NO_BRAKE,
@@ -25,6 +23,7 @@ from fedsim.models.real.objective import (
     divergence_part,
     token_objective,
 )
+from fedsim.models.real.tokens import Ids
 from fedsim.rl.losses import k3_kl, masked_mean
 
 _LARGEST = 48
@@ -32,7 +31,8 @@ _WORTH_HALVING = 32
 """Questions: no part has more than the first, and an update of fewer than the second stays whole."""
 
 
-class GradientPart(msgspec.Struct, frozen=True, tag="gradient"):
+@dataclass(frozen=True, slots=True)
+class GradientPart:
     """Candidates of one update whose questions have one canonical width.
 
     Attributes:
@@ -48,20 +48,10 @@ class GradientPart(msgspec.Struct, frozen=True, tag="gradient"):
     count: float
 
 
-class Gradient(msgspec.Struct, frozen=True):
-    """What comes of a part: the slopes of all weights one after the other, and its sums (see `Totals`)."""
-
-    slopes: Tensor
-    loss: float
-    entropy: float
-    clipped: float
-    tokens: float
-
-
 def parts_of(
     language: LanguageModel, rows: Sequence[Row], count: float, most_questions: int
 ) -> list[GradientPart]:
-    """The rows of an update as parts: an even number of about the same size, so that two processes have equal shares."""
+    """The rows of an update as parts; those of a large one are an even number of about the same size."""
     num = len({row.prompt for row in rows})
     if num >= _WORTH_HALVING:
         most_questions = min(most_questions, -(-num // (2 * -(-num // (2 * _LARGEST)))))
@@ -119,49 +109,6 @@ def backward(
         totals.add(float(loss.detach()), clipped, scores.entropy, scores.mask * batch.weights)
         if config.record_ratios:
             totals.add_ratios(part.rows, scores, batch.behaviour, clipped, first)
-
-
-def stand_alone(config: PolicyConfig) -> bool:
-    """Whether a part's gradient needs nothing of the other parts, and leaves nothing for later passes but its sums."""
-    return config.loss != "disco_constrained" and config.ratio != "decoupled" and not config.record_ratios
-
-
-def gradient(
-    live: LanguageModel, initial: LanguageModel, config: PolicyConfig, part: GradientPart
-) -> Gradient:
-    """The gradient of one part of an update whose parts `stand_alone`; leaves no gradient behind."""
-    weights = trainable(live)
-    totals = Totals()
-    for weight in weights:
-        weight.grad = None
-    backward(live, initial, config, part, totals)
-    slopes = torch.cat([_slope(weight).ravel() for weight in weights])
-    for weight in weights:
-        weight.grad = None
-    return Gradient(slopes, totals.loss, totals.entropy, totals.clipped, totals.tokens)
-
-
-def take_up(weights: Sequence[Tensor], found: Sequence[Gradient], totals: Totals) -> None:
-    """Give the weights the sum of these gradients, added in their order, and the totals their sums."""
-    slopes = found[0].slopes.clone()
-    for one in found[1:]:
-        slopes += one.slopes
-    for one in found:
-        totals.add_sums(one.loss, one.entropy, one.clipped, one.tokens)
-    own = torch.split(slopes, [weight.numel() for weight in weights])
-    for weight, slope in zip(weights, own, strict=True):
-        weight.grad = slope.view_as(weight).clone()
-
-
-def trainable(language: LanguageModel) -> list[Tensor]:
-    """The weights that learn, in the network's order."""
-    return [weight for weight in language.network.parameters() if weight.requires_grad]
-
-
-def _slope(weight: Tensor) -> Tensor:
-    """A weight's gradient after a backward pass, in which a model from scratch uses every weight."""
-    assert weight.grad is not None
-    return weight.grad
 
 
 def _prompt(row: Row) -> str:

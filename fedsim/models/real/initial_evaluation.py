@@ -20,8 +20,8 @@ from fedsim.tasks.questions import Question
 
 _DETERMINING_SOURCES = (
     "models/real/batch_fitting.py", "models/real/language.py", "models/real/lean_llama.py", "models/real/likelihood.py",
-    "models/real/evaluation.py", "models/real/work_parts.py", "models/real/sampling.py", "models/real/tokenizer.py",
-    "models/real/run_worker.py", "models/real/zoo.py", "rl/losses.py", "tasks/matching.py", "sim/streams.py",
+    "models/real/evaluation.py", "models/real/sampling.py", "models/real/tokenizer.py", "models/real/zoo.py",
+    "rl/losses.py", "tasks/matching.py", "sim/streams.py",
 )  # fmt: skip
 
 

@@ -12,20 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from fedsim.models.real.batch_fitting import fitting_rows
-from fedsim.models.real.lean_llama import is_lean, lean_logits
+from fedsim.models.real.lean_llama import is_lean, lean_logits, llama_of
+from fedsim.models.real.shared_layers import SharedLayers
+from fedsim.models.real.tokens import Ids, Tokens, end_ids
 
-Ids = tuple[int, ...]
 T = TypeVar("T")
 _WIDTH_STEP = 16
-_MOST_TEXTS = 200_000
+_BIG = 20_000_000  # weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +44,20 @@ class Shapes:
     answer_rows: int = 64
     decode_rows: int = 128
 
+    @classmethod
+    def of(cls, network: Any, prompt_tokens: int) -> Shapes:
+        """Shapes for a network: where a pass takes long by itself, filling is dear and small batches are not."""
+        if sum(weight.numel() for weight in network.parameters()) < _BIG:
+            return cls(prompt_tokens)
+        return cls(prompt_tokens, prompt_rows=4, answer_rows=16, decode_rows=64)
+
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
     """Questions after one forward pass: what their continuations need.
 
     Attributes:
+        prompts: the questions themselves.
         keys: per layer ``[n, heads, W, d]``.
         values: per layer ``[n, heads, W, d]``.
         bias: additive attention bias over the prefix, 0 or minus infinity ``[n, W]``.
@@ -57,6 +65,7 @@ class Prefix:
         logits: next-token logits after the question ``[n, V]``.
     """
 
+    prompts: tuple[Ids, ...]
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
     bias: Tensor
@@ -79,72 +88,42 @@ class Batch:
     counts: tuple[int, ...] | None = None
 
 
-class Tokens:
-    """Texts as token ids and back, remembered; models with one vocabulary share one.
-
-    A tokenizer call takes 0.1 ms, and a run asks for the same few thousand texts some 200,000 times.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
-        self._prompts: dict[str, Ids] = {}
-        self._plain: dict[str, Ids] = {}
-        self.text = lru_cache(_MOST_TEXTS)(self._decoded)
-
-    def prompt_ids(self, text: str) -> Ids:
-        """Token ids of a question, with the tokenizer's own special tokens."""
-        ids = self._prompts.get(text)
-        if ids is None:
-            ids = self._prompts[text] = tuple(self._tokenizer(text)["input_ids"])
-        return ids
-
-    def plain_ids(self, text: str) -> Ids:
-        """Token ids of a text, without special tokens."""
-        ids = self._plain.get(text)
-        if ids is None:
-            self.read_plain([text])
-            ids = self._plain[text]
-        return ids
-
-    def read(self, texts: Sequence[str]) -> None:
-        """Make the ids of many questions at once, which takes a tenth of the time."""
-        self._prompts.update(zip(texts, map(tuple, self._tokenizer(list(texts))["input_ids"]), strict=True))
-
-    def read_plain(self, texts: Sequence[str]) -> None:
-        """Make the ids of many texts at once, without special tokens; of too many, the older half is forgotten."""
-        if len(self._plain) > _MOST_TEXTS:
-            for text in list(self._plain)[: _MOST_TEXTS // 2]:
-                del self._plain[text]
-        missing = [text for text in dict.fromkeys(texts) if text not in self._plain]
-        if missing:
-            ids = self._tokenizer(missing, add_special_tokens=False)["input_ids"]
-            self._plain.update(zip(missing, map(tuple, ids), strict=True))
-
-    def _decoded(self, ids: Ids) -> str:
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
-
-
 class LanguageModel:
-    """A ``transformers`` causal model with its tokenizer and canonical shapes; ``tokens`` may be shared with other models."""
+    """A ``transformers`` causal model with its tokenizer and canonical shapes.
+
+    Args:
+        network: the model, perhaps with adapters.
+        tokenizer: its tokenizer.
+        shapes: of its batches.
+        tokens: texts as ids, which models of one vocabulary share.
+        shared: the layers that it has in common with other models of its base.
+
+    Attributes:
+        end_id: the end token that answers are taught and scored with.
+        end_ids: all tokens that end a sampled answer: the tokenizer's, and those of the model's generation settings.
+    """
 
     def __init__(
         self,
-        network: PreTrainedModel,
+        network: Any,
         tokenizer: PreTrainedTokenizerBase,
         shapes: Shapes,
         tokens: Tokens | None = None,
+        shared: SharedLayers | None = None,
     ) -> None:
         self.network = network
         self.tokenizer = tokenizer
         self.shapes = shapes
-        self.end_id = int(tokenizer.eos_token_id)
+        self.end_ids = end_ids(network, tokenizer)
+        self.end_id = self.end_ids[0]
         self.tokens = tokens or Tokens(tokenizer)
         self._was_lean = is_lean(network)
+        self.shared = shared if self._was_lean else None
 
     @property
     def is_lean(self) -> bool:
         """Whether the network is one for ``lean_logits``, and still in the precision in which it came."""
-        return self._was_lean and self.network.lm_head.weight.dtype == torch.float32
+        return self._was_lean and llama_of(self.network).lm_head.weight.dtype == torch.float32
 
     def batches(self, prompts: Sequence[int], full: int, width: int, past: int) -> Iterator[Batch]:
         """Passes over items that belong to these prompts, at most ``full`` rows each, the last one filled up."""
@@ -160,13 +139,15 @@ class LanguageModel:
         cache: DynamicCache,
         last: bool = False,
         batch: Batch | None = None,
+        states: Tensor | None = None,
+        first_layer: int = 0,
     ) -> Tensor:
         """Next-token logits after each input token, or after the last alone; see ``lean_logits``, whose bits these are.
 
         ``batch`` is where the rows come from, for networks that share a pass.
         """
         if self.is_lean:
-            return lean_logits(self.network, ids, bias, positions, cache, last)
+            return lean_logits(self.network, ids, bias, positions, cache, last, states, first_layer)
         out = self.network(
             input_ids=ids, attention_mask=bias, position_ids=positions, past_key_values=cache, use_cache=True,
             logits_to_keep=1 if last else 0,
@@ -186,11 +167,15 @@ class LanguageModel:
 
     def answer_ids(self, text: str) -> Ids:
         """Token ids of a whole answer: its text and the end token."""
-        return (*self.tokens.plain_ids(text), self.end_id)
+        return (*self.tokens.answer_ids(text), self.end_id)
 
     def answer_text(self, ids: Ids) -> str:
         """The text of sampled ids, without the end token."""
         return self.tokens.text(tuple(ids))
+
+    def has_ended(self, ids: Ids) -> bool:
+        """Whether sampled ids are a whole answer."""
+        return ids[-1] in self.end_ids or (self.tokens.stops_at_texts and self.tokens.has_stopped(ids))
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text, without special tokens."""
@@ -228,13 +213,19 @@ def prefill(language: LanguageModel, prompts: Sequence[Ids], width: int) -> Pref
     """Run questions once, left-padded to ``width``, and keep what their continuations need."""
     parts, places = [], []
     for batch in language.batches(range(len(prompts)), language.shapes.prompt_rows, width, 0):
-        cache = DynamicCache()
-        inputs, real = _padded(language, [prompts[item] for item in batch.items.tolist()], width)
+        asked = [prompts[item] for item in batch.items.tolist()]
+        inputs, real = _padded(language, asked, width)
+        cache, states, first = DynamicCache(), None, 0
+        if language.shared is not None:
+            states, cache = _shared_questions(language, language.shared, asked, width)
+            first = language.shared.num_layers
         logits = language.logits(
-            inputs["input_ids"], inputs["attention_mask"], inputs["position_ids"], cache, True, batch
-        )
+            inputs["input_ids"], inputs["attention_mask"], inputs["position_ids"], cache, True, batch,
+            states, first,
+        )  # fmt: skip
         parts.append(
             Prefix(
+                prompts=tuple(prompts[item] for item in batch.items[batch.kept].tolist()),
                 keys=tuple(layer.keys[batch.kept] for layer in cache.layers),
                 values=tuple(layer.values[batch.kept] for layer in cache.layers),
                 bias=_bias(real)[batch.kept].to(language.network.dtype),
@@ -246,12 +237,30 @@ def prefill(language: LanguageModel, prompts: Sequence[Ids], width: int) -> Pref
     if len(parts) == 1 and isinstance(batch.kept, slice):  # the questions' own order, and nothing to join
         return parts[0]
     return Prefix(
+        prompts=tuple(prompts),
         keys=tuple(_in_order(layer, places) for layer in zip(*(p.keys for p in parts), strict=True)),
         values=tuple(_in_order(layer, places) for layer in zip(*(p.values for p in parts), strict=True)),
         bias=_in_order([p.bias for p in parts], places),
         lengths=_in_order([p.lengths for p in parts], places),
         logits=_in_order([p.logits for p in parts], places),
     )
+
+
+def _shared_questions(
+    language: LanguageModel, shared: SharedLayers, asked: Sequence[Ids], width: int
+) -> tuple[Tensor, DynamicCache]:
+    """What enters the layers above the shared ones ``[rows, W, h]``, and a cache that holds the shared ones' part."""
+
+    def inputs(missing: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, DynamicCache]:
+        rows = [asked[row] for row in missing]
+        filling = [rows[-1]] * (language.rows(len(rows), language.shapes.prompt_rows, width, 0) - len(rows))
+        given, _ = _padded(language, [*rows, *filling], width)
+        return given["input_ids"], given["attention_mask"], given["position_ids"], DynamicCache()
+
+    found = shared.entering([((*ids, width), ()) for ids in asked], inputs)
+    states, *layers = (torch.stack(same) for same in zip(*found, strict=True))
+    shared.shrink()
+    return states, DynamicCache(list(zip(layers[::2], layers[1::2], strict=True)))
 
 
 def _in_order(parts: Sequence[Tensor], places: Sequence[Tensor]) -> Tensor:
@@ -297,26 +306,60 @@ def extend(language: LanguageModel, prefix: Prefix, owners: Tensor, inputs: Tens
         inputs: the answers' tokens, right-padded, int64 ``[R, A]``.
     """
     width, past = inputs.shape[1], prefix.bias.shape[1]
-    causal = _bias(torch.ones(width, width, dtype=torch.bool).tril())
     pieces, places = [], []
     for batch in language.batches(owners.tolist(), language.shapes.answer_rows, width, past):
-        owner, size = owners[batch.items], len(batch.items)
-        bias = prefix.bias[owner][:, None, :].expand(size, width, -1)
-        bias = torch.cat([bias, causal.to(bias.dtype).expand(size, width, width)], dim=-1)
-        positions = prefix.lengths[owner, None] + torch.arange(width)
-        cache = shared_cache(prefix, owner)
-        logits = language.logits(inputs[batch.items], bias[:, None], positions, cache, batch=batch)
+        owner = owners[batch.items]
+        bias, positions = _answer_inputs(prefix, owner, width)
+        states, first = None, 0
+        if language.shared is not None:
+            states = _shared_answers(language, language.shared, prefix, owner, inputs[batch.items])
+            first = language.shared.num_layers
+        cache = shared_cache(prefix, owner, first)
+        logits = language.logits(inputs[batch.items], bias, positions, cache, False, batch, states, first)
         pieces.append(logits[batch.kept].float())
         places.append(batch.items[batch.kept])
     return _in_order(pieces, places)
 
 
-def shared_cache(prefix: Prefix, owners: Tensor) -> DynamicCache:
-    """A fresh cache that holds, for every row, its own question's keys and values."""
-    pairs = zip(prefix.keys, prefix.values, strict=True)
-    return DynamicCache(
-        [(keys.index_select(0, owners), values.index_select(0, owners)) for keys, values in pairs]
-    )
+def _shared_answers(
+    language: LanguageModel, shared: SharedLayers, prefix: Prefix, owners: Tensor, inputs: Tensor
+) -> Tensor:
+    """What enters the layers above the shared ones at the answers' tokens ``[R, A, h]``."""
+    width, past = inputs.shape[1], prefix.bias.shape[1]
+
+    def given(missing: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, DynamicCache]:
+        rows = torch.tensor(missing)
+        rows = filled(rows, language.rows(len(rows), language.shapes.answer_rows, width, past))
+        bias, positions = _answer_inputs(prefix, owners[rows], width)
+        pairs = zip(prefix.keys[: shared.num_layers], prefix.values[: shared.num_layers], strict=True)
+        cache = DynamicCache(
+            [(k.index_select(0, owners[rows]), v.index_select(0, owners[rows])) for k, v in pairs]
+        )
+        return inputs[rows], bias, positions, cache
+
+    questions = [(*prefix.prompts[owner], past) for owner in owners.tolist()]
+    answers = map(tuple, inputs.tolist())
+    found = shared.entering(list(zip(questions, answers, strict=True)), given)
+    states = torch.stack([entering for (entering,) in found])
+    shared.shrink()
+    return states
+
+
+def _answer_inputs(prefix: Prefix, owners: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Attention bias ``[R, 1, A, W + A]`` and positions ``[R, A]`` of answers that continue these questions."""
+    causal = _bias(torch.ones(width, width, dtype=torch.bool).tril())
+    bias = prefix.bias[owners][:, None, :].expand(len(owners), width, -1)
+    bias = torch.cat([bias, causal.to(bias.dtype).expand(len(owners), width, width)], dim=-1)
+    return bias[:, None], prefix.lengths[owners, None] + torch.arange(width)
+
+
+def shared_cache(prefix: Prefix, owners: Tensor, first_layer: int = 0) -> DynamicCache:
+    """A fresh cache that holds, for every row, its own question's keys and values in the layers from the first on."""
+    cache = DynamicCache()
+    for index in range(first_layer, len(prefix.keys)):
+        keys, values = prefix.keys[index], prefix.values[index]
+        cache.update(keys.index_select(0, owners), values.index_select(0, owners), index)
+    return cache
 
 
 def _left_padded(rows: Sequence[Ids], width: int, pad: int) -> tuple[Tensor, Tensor]:

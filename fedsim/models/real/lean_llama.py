@@ -1,9 +1,12 @@
-"""The forward pass of a small Llama without the machinery around it: the same operations, bit for bit.
+"""The forward pass of a Llama without the machinery around it: the same operations, bit for bit.
 
 On a model of half a million weights a good part of a pass through ``transformers`` is Python: masks are examined, outputs
 are built, hooks are looked for. Here the tensor operations of ``LlamaForCausalLM`` stand one after the other, in its order,
-so that values and gradients keep their bits. ``transformers`` remains the twin that the tests compare with, and what runs
-every network that ``is_lean`` refuses (other architectures, adapters, other attention).
+so that values and gradients keep their bits; linear layers may carry low-rank adapters of ``peft``, and heads may share keys
+and values. ``transformers`` and ``peft`` remain the twin that the tests compare with, and what runs every network that
+``is_lean`` refuses (other architectures, other adapters, other attention).
+
+A pass may be cut after some layers: ``lean_states`` gives what enters a layer, and ``lean_logits`` goes on from there.
 """
 
 from __future__ import annotations
@@ -11,32 +14,62 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from peft import PeftModel
+from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor
 from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
 from transformers import DynamicCache, LlamaForCausalLM
 
+_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def llama_of(network: Any) -> Any:
+    """The ``transformers`` network itself, inside the adapters where it has some."""
+    return network.get_base_model() if isinstance(network, PeftModel) else network
+
 
 def is_lean(network: Any) -> bool:
     """Whether ``lean_logits`` computes what this network does."""
-    if type(network) is not LlamaForCausalLM:
+    llama = llama_of(network)
+    if type(llama) is not LlamaForCausalLM:
         return False
-    config = network.config
+    config = llama.config
     plain = (
         config.hidden_act == "silu"
-        and config.num_key_value_heads == config.num_attention_heads
         and config.attention_dropout == 0.0
         and config.rope_parameters["rope_type"] == "default"
         and config._attn_implementation == "sdpa"
-        and network.dtype == torch.float32
+        and llama.dtype == torch.float32
     )
     modules = list(network.modules())
     hooked = any(module._forward_hooks or module._forward_pre_hooks for module in modules)
     biased = any(getattr(module, "bias", None) is not None for module in modules)
-    return plain and not hooked and not biased
+    adapters = [module for module in modules if hasattr(module, "lora_A")]
+    usual = {getattr(parent, name) for parent in modules for name in _LINEAR if hasattr(parent, name)}
+    return plain and not hooked and not biased and all(_is_plain(one) and one in usual for one in adapters)
+
+
+def _is_plain(adapted: Any) -> bool:
+    """Whether an adapter is one ``B A`` beside its layer, and nothing else."""
+    return (
+        type(adapted) is LoraLinear
+        and adapted.active_adapters == ["default"]
+        and not adapted.merged
+        and not adapted.disable_adapters
+        and not adapted.lora_variant
+        and isinstance(adapted.lora_dropout["default"], torch.nn.Identity)
+    )
 
 
 def lean_logits(
-    network: LlamaForCausalLM, ids: Tensor, bias: Tensor, positions: Tensor, cache: DynamicCache, last: bool
+    network: Any,
+    ids: Tensor,
+    bias: Tensor,
+    positions: Tensor,
+    cache: DynamicCache,
+    last: bool,
+    states: Tensor | None = None,
+    first_layer: int = 0,
 ) -> Tensor:
     """Next-token logits ``[rows, A, V]`` after each input token; of the last one alone ``[rows, 1, V]`` if asked for.
 
@@ -47,27 +80,76 @@ def lean_logits(
         positions: of the input tokens, int64 ``[rows, A]``, or ``[1, A]`` where all rows have the same.
         cache: earlier keys and values ``[rows, heads, W, d]`` per layer; takes up the new ones.
         last: whether only the last position's logits are wanted.
+        states: what enters ``first_layer`` ``[rows, A, h]``, where the layers below have been computed already.
+        first_layer: where to begin.
     """
-    model = network.model
-    shape = (*ids.shape, network.config.num_attention_heads, -1)
-    cos, sin = rotations(model.rotary_emb.inv_freq, positions)
-    states = embedding(ids, model.embed_tokens.weight, model.padding_idx)
-    for index, layer in enumerate(model.layers):
+    llama = llama_of(network)
+    if states is None:
+        states = embedding(ids, llama.model.embed_tokens.weight, llama.model.padding_idx)
+    states = _through(llama, range(first_layer, len(llama.model.layers)), states, bias, positions, cache)
+    states = _normed(llama.model.norm, states)
+    return linear(states[:, -1:] if last else states, llama.lm_head.weight)
+
+
+def lean_states(
+    network: Any, ids: Tensor, bias: Tensor, positions: Tensor, cache: DynamicCache, num_layers: int
+) -> Tensor:
+    """What enters layer ``num_layers`` ``[rows, A, h]``; arguments as for ``lean_logits``."""
+    llama = llama_of(network)
+    states = embedding(ids, llama.model.embed_tokens.weight, llama.model.padding_idx)
+    return _through(llama, range(num_layers), states, bias, positions, cache)
+
+
+def _through(
+    llama: Any, layers: range, states: Tensor, bias: Tensor, positions: Tensor, cache: DynamicCache
+) -> Tensor:
+    """States ``[rows, A, h]`` after these layers."""
+    rows, width = states.shape[:2]
+    cos, sin = rotations(llama.model.rotary_emb.inv_freq, positions)
+    for index in layers:
+        layer = llama.model.layers[index]
         attention, mlp = layer.self_attn, layer.mlp
+        shape = (rows, width, -1, attention.head_dim)
         normed = _normed(layer.input_layernorm, states)
-        query = linear(normed, attention.q_proj.weight).view(shape).transpose(1, 2)
-        key = linear(normed, attention.k_proj.weight).view(shape).transpose(1, 2)
-        value = linear(normed, attention.v_proj.weight).view(shape).transpose(1, 2)
+        query = _product(attention.q_proj, normed).view(shape).transpose(1, 2)
+        key = _product(attention.k_proj, normed).view(shape).transpose(1, 2)
+        value = _product(attention.v_proj, normed).view(shape).transpose(1, 2)
         query = (query * cos) + (half_turned(query) * sin)
         key = (key * cos) + (half_turned(key) * sin)
         key, value = cache.update(key, value, index)
-        mixed = scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=attention.scaling)
-        states = states + linear(mixed.transpose(1, 2).reshape(*ids.shape, -1), attention.o_proj.weight)
+        mixed = _attended(query, key, value, bias, attention.scaling)
+        states = states + _product(attention.o_proj, mixed.transpose(1, 2).reshape(rows, width, -1))
         normed = _normed(layer.post_attention_layernorm, states)
-        gated = silu(linear(normed, mlp.gate_proj.weight)) * linear(normed, mlp.up_proj.weight)
-        states = states + linear(gated, mlp.down_proj.weight)
-    states = _normed(model.norm, states)
-    return linear(states[:, -1:] if last else states, network.lm_head.weight)
+        gated = silu(_product(mlp.gate_proj, normed)) * _product(mlp.up_proj, normed)
+        states = states + _product(mlp.down_proj, gated)
+    return states
+
+
+def _product(layer: Any, states: Tensor) -> Tensor:
+    """A linear layer's output, with that of its adapter."""
+    if type(layer) is not LoraLinear:
+        return linear(states, layer.weight)
+    down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    return (
+        linear(states, layer.base_layer.weight) + linear(linear(states, down), up) * layer.scaling["default"]
+    )
+
+
+def _attended(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float) -> Tensor:
+    """Attention ``[rows, heads, A, d]``; several query heads may share a key: then as ``transformers`` does it.
+
+    With a single query per row the heads of a group stand side by side as queries; else keys and values are repeated.
+    """
+    rows, heads, width, size = query.shape
+    shared = heads // key.shape[1]
+    if shared == 1:
+        return scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scale)
+    if width == 1:
+        packed = query.view(rows, key.shape[1], shared, size)
+        mixed = scaled_dot_product_attention(packed, key, value, attn_mask=bias, scale=scale)
+        return mixed.reshape(rows, heads, 1, size)
+    key, value = (one.repeat_interleave(shared, dim=1) for one in (key, value))
+    return scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scale)
 
 
 @torch.no_grad()

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedsim.models.real.language import Ids, LanguageModel, Prefix, extend, prefill
+from fedsim.models.real.language import LanguageModel, Prefix, extend, prefill
+from fedsim.models.real.tokens import Ids
 from fedsim.rl.losses import token_entropy
 
 _INPUT_WIDTHS = (1, 2, 4, 8)

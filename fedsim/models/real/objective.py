@@ -15,8 +15,8 @@ from torch import Tensor
 
 from fedsim.models.config import PolicyConfig
 from fedsim.models.interfaces import RatioStats, UpdateStats
-from fedsim.models.real.language import Ids
 from fedsim.models.real.likelihood import AnswerScores
+from fedsim.models.real.tokens import Ids
 from fedsim.rl.discriminative import (
     batch_objective,
     divergence_from_old,
@@ -149,19 +149,10 @@ class Totals:
 
     def add(self, loss: float, clipped: Tensor, entropy: Tensor, weights: Tensor) -> None:
         """One batch of one pass; tensors ``[R, T]``."""
-        self.add_sums(
-            loss,
-            float((entropy * weights).sum()),
-            float((clipped * weights).sum()),
-            float(weights.sum()),
-        )
-
-    def add_sums(self, loss: float, entropy: float, clipped: float, tokens: float) -> None:
-        """The same of a batch that was summed up already."""
         self.loss += loss
-        self.entropy += entropy
-        self.clipped += clipped
-        self.tokens += tokens
+        self.entropy += float((entropy * weights).sum())
+        self.clipped += float((clipped * weights).sum())
+        self.tokens += float(weights.sum())
 
     def add_ratios(
         self, rows: Sequence[Row], scores: AnswerScores, behaviour: Tensor, clipped: Tensor, first: bool

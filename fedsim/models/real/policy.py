@@ -16,10 +16,10 @@ it by the pass that trains it (the ratio is then exactly 1), those of all others
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -28,29 +28,19 @@ from fedsim.models.config import PolicyConfig
 from fedsim.models.interfaces import Accuracy, Candidate, CandidateGroup, Draw, FloatArray, UpdateStats
 from fedsim.models.real.embedding import Encoder
 from fedsim.models.real.evaluation import Matches, measure
-from fedsim.models.real.gradients import (
-    GradientPart,
-    backward,
-    gradient,
-    parts_of,
-    stand_alone,
-    take_up,
-    trainable,
-)
+from fedsim.models.real.gradients import GradientPart, backward, parts_of
 from fedsim.models.real.initial_evaluation import FirstLooks
-from fedsim.models.real.language import Ids, LanguageModel, by_width
+from fedsim.models.real.language import LanguageModel, by_width, prefill
 from fedsim.models.real.likelihood import answer_scores
 from fedsim.models.real.objective import NO_BRAKE, Brake, Row, Totals, divergence_part
-from fedsim.models.real.sampling import Sampled
+from fedsim.models.real.sampling import Sampled, sample_answers
+from fedsim.models.real.tokens import Ids
 from fedsim.models.real.training import answer_loss, batches, encode_rows
 from fedsim.models.real.weights import load_learning_state, save_learning_state, save_model, weights_sha256
-from fedsim.models.real.work_parts import Alone, BehaviourPart, SamplePart, Sharing, sampled, taken_down
 from fedsim.rl.discriminative import squared_hinge
 from fedsim.rl.losses import length_weights
 from fedsim.sim import streams
 from fedsim.tasks.questions import Question
-
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -79,7 +69,6 @@ class LanguagePolicy:
         seed: keys every draw.
         centre: questions whose mean embedding is taken off, so that what all questions share does not count as similar.
         first_looks: remembers how the initial policy did, over runs.
-        sharing: who samples, measures and back-propagates beside this process; by default nobody.
     """
 
     merges_equal: ClassVar[bool] = True
@@ -93,7 +82,6 @@ class LanguagePolicy:
         seed: int,
         centre: Sequence[str],
         first_looks: FirstLooks | None = None,
-        sharing: Sharing | None = None,
     ) -> None:
         self.language = language
         self.initial = initial
@@ -101,10 +89,9 @@ class LanguagePolicy:
         self._matches = matches
         self._seed = seed
         self._first_looks = first_looks
-        self._sharing: Sharing = sharing or Alone()
         self._version = 0
         self._behaviours: dict[int, _Behaviour] = {}
-        self._weights = trainable(language)
+        self._weights = [weight for weight in language.network.parameters() if weight.requires_grad]
         self._fit_optimizer = torch.optim.AdamW(self._weights, lr=config.fit_learning_rate, weight_decay=0.0)
         self._optimizer = torch.optim.AdamW(
             self._weights, lr=config.learning_rate, weight_decay=config.weight_decay
@@ -129,11 +116,9 @@ class LanguagePolicy:
         """Greedy accuracy, pass@1 and pass@8 from ``num_samples`` samples each, entropy and drift; changes nothing."""
 
         def measured() -> Accuracy:
-            self._sharing.install(self._weights)
             return measure(
-                self.language, self.initial, questions, num_samples, self.config, self._matches, self._seed,
-                self._sharing,
-            )  # fmt: skip
+                self.language, self.initial, questions, num_samples, self.config, self._matches, self._seed
+            )
 
         if self._version or self._first_looks is None:
             return measured()
@@ -141,21 +126,9 @@ class LanguagePolicy:
 
     def sample(self, draws: Sequence[Draw]) -> list[CandidateGroup]:
         """Sample G candidates per draw; a draw's group is a pure function of (weights, draw), whatever the batch."""
-        batches = self._batches(draws, _draw_text)
-        parts = [
-            SamplePart(
-                tuple(self.language.prompt_ids(draw.question.text) for draw in batch),
-                tuple(draw.index for draw in batch),
-            )
-            for batch in batches
-        ]
-        self._sharing.install(self._weights)
-        found = self._sharing.shared(
-            parts, lambda part: sampled(self.language, self.config, self._seed, part)
-        )
         groups: dict[int, CandidateGroup] = {}
-        for batch, samples in zip(batches, found, strict=True):
-            for draw, answers in zip(batch, samples, strict=True):
+        for batch in by_width(self.language, draws, _draw_text, self.config.questions_per_pass):
+            for draw, answers in zip(batch, self._sampled(batch), strict=True):
                 ids = tuple(answer.ids for answer in answers)
                 self._behaviours[draw.index] = _Behaviour(draw.question.text, ids)
                 groups[draw.index] = CandidateGroup(
@@ -166,6 +139,17 @@ class LanguagePolicy:
             [*texts, *(text for group in groups.values() for text in group.texts)]
         )
         return [groups[draw.index] for draw in draws]
+
+    @torch.no_grad()
+    def _sampled(self, draws: Sequence[Draw]) -> list[list[Sampled]]:
+        """G answers to each question; all have one canonical width.
+
+        The uniform behind token t of candidate g is element ``[g, t]`` of the stream (seed, "sample", draw).
+        """
+        prompts = [self.language.prompt_ids(draw.question.text) for draw in draws]
+        prefix = prefill(self.language, prompts, self.language.width(prompts[0]))
+        keys = [("sample", draw.index) for draw in draws]
+        return sample_answers(self.language, prefix, keys, self.config.group_size, self.config, self._seed)
 
     def sampled_ids(self, draw_index: int) -> tuple[Ids, ...]:
         """Token ids of a remembered group's candidates.
@@ -188,27 +172,25 @@ class LanguagePolicy:
         due = [
             index for index, kept in self._behaviours.items() if kept.log_probs is None and index not in but
         ]
-        batches = self._batches(due, lambda index: self._behaviours[index].prompt)
-        parts = [
-            BehaviourPart(
-                tuple(self.language.prompt_ids(self._behaviours[index].prompt) for index in batch),
-                tuple(self._behaviours[index].ids for index in batch),
-                self.merges_equal,
-            )
-            for batch in batches
-        ]
-        if not parts:
-            return
-        self._sharing.install(self._weights)
-        found = self._sharing.shared(parts, lambda part: taken_down(self.language, self.config, part))
-        for batch, groups in zip(batches, found, strict=True):
-            for index, log_probs in zip(batch, groups, strict=True):
-                self._behaviours[index].log_probs = tuple(log_probs)
+        for batch in by_width(
+            self.language, due, lambda index: self._behaviours[index].prompt, self.config.questions_per_pass
+        ):
+            self._take_down_batch([self._behaviours[index] for index in batch])
 
-    def _batches(self, items: Sequence[T], text: Callable[[T], str]) -> list[list[T]]:
-        """Items in batches of one canonical width of question, at least one for every process that shares in them."""
-        most = min(self.config.questions_per_pass, -(-len(items) // self._sharing.num_processes))
-        return by_width(self.language, items, text, most)
+    @torch.no_grad()
+    def _take_down_batch(self, groups: Sequence[_Behaviour]) -> None:
+        """Remember log-probabilities in the loss's own form; the questions have one canonical width."""
+        keys = [
+            [(owner, ids, 0 if self.merges_equal else g) for g, ids in enumerate(group.ids)]
+            for owner, group in enumerate(groups)
+        ]
+        distinct = list(dict.fromkeys(key for row in keys for key in row))
+        prompts = [self.language.prompt_ids(group.prompt) for group in groups]
+        owners, answers = [owner for owner, _, _ in distinct], [ids for _, ids, _ in distinct]
+        scores = answer_scores(self.language, prompts, owners, answers, self.config.temperature)
+        found = {key: scores.log_probs[row, : len(key[1])].clone() for row, key in enumerate(distinct)}
+        for group, row in zip(groups, keys, strict=True):
+            group.log_probs = tuple(found[key] for key in row)
 
     def _candidate(self, answer: Sampled) -> Candidate:
         return Candidate(self.language.answer_text(answer.ids), len(answer.ids), answer.truncated)
@@ -313,17 +295,11 @@ class LanguagePolicy:
         return list(merged.values()), max(count, 1.0)
 
     def _backward(self, parts: Sequence[GradientPart], totals: Totals, first: bool = True) -> None:
-        """Give the weights the gradient of an update's loss; another process computes a share of it where there is one."""
-        language, initial, config = self.language, self.initial, self.config
+        """Give the weights the gradient of an update's loss."""
         self._optimizer.zero_grad(set_to_none=True)
-        if self._sharing.num_processes > 1 and stand_alone(config):
-            self._sharing.install(self._weights)
-            found = self._sharing.shared(parts, lambda part: gradient(language, initial, config, part))
-            take_up(self._weights, found, totals)
-            return
         brake = self._brake(parts, totals)
         for part in parts:
-            backward(language, initial, config, part, totals, brake, first)
+            backward(self.language, self.initial, self.config, part, totals, brake, first)
 
     @torch.no_grad()
     def _brake(self, parts: Sequence[GradientPart], totals: Totals) -> Brake:

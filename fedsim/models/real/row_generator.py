@@ -15,10 +15,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fedsim.models.interfaces import FloatArray
 from fedsim.models.real.embedding import token_means
-from fedsim.models.real.language import Ids, LanguageModel, Shapes, prefill
+from fedsim.models.real.language import LanguageModel, Shapes, prefill
 from fedsim.models.real.private_evolution import Row
 from fedsim.models.real.sampling import decode
 from fedsim.models.real.tokenizer import ANSWER
+from fedsim.models.real.tokens import Ids
 from fedsim.sim import streams
 from fedsim.tasks.questions import Question
 

@@ -14,7 +14,8 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from fedsim.models.config import PolicyConfig
-from fedsim.models.real.language import Ids, LanguageModel, Prefix
+from fedsim.models.real.language import LanguageModel, Prefix, prefill
+from fedsim.models.real.tokens import Ids
 from fedsim.sim import streams
 
 _WORTH_MOVING = 0.8
@@ -63,7 +64,9 @@ def decode(
     def choose(rows: npt.NDArray[np.int64], logits: Tensor, step: int) -> None:
         picked, h = _pick(logits, None if uniforms is None else uniforms[rows, step], temperature)
         tokens[rows, step], counts[rows] = picked, step + 1
-        ended[rows] = picked == language.end_id
+        ended[rows] = np.isin(picked, language.end_ids)
+        if language.tokens.stops_at_texts:
+            ended[rows] |= [language.has_ended(tuple(tokens[row, : step + 1].tolist())) for row in rows]
         entropy[rows] += h
 
     everyone = np.arange(num_rows)
@@ -106,6 +109,13 @@ def sample_answers(
     shape = (copies, config.max_new_tokens)
     uniforms = np.concatenate([streams.generator(seed, *key).random(shape) for key in keys])
     return decode(language, prefix, copies, config.max_new_tokens, uniforms, config.temperature)
+
+
+@torch.no_grad()
+def greedy_answers(language: LanguageModel, prompts: Sequence[Ids], max_new_tokens: int) -> list[Sampled]:
+    """The most probable answer, token by token, to each of some questions of one canonical width."""
+    prefix = prefill(language, prompts, language.width(prompts[0]))
+    return [answer for (answer,) in decode(language, prefix, 1, max_new_tokens, None)]
 
 
 class _RoomyLayer(DynamicLayer):  # type: ignore[misc]

@@ -25,6 +25,8 @@ def can_stack(languages: Sequence[LanguageModel]) -> bool:
     first = languages[0]
     return all(
         one.is_lean
+        and isinstance(one.network, LlamaForCausalLM)
+        and one.network.config.num_key_value_heads == one.network.config.num_attention_heads
         and one.tokens is first.tokens
         and one.shapes == first.shapes
         and [weight.shape for weight in one.network.parameters()]
@@ -74,6 +76,8 @@ class Stack(LanguageModel):
         cache: DynamicCache,
         last: bool = False,
         batch: Batch | None = None,
+        states: Tensor | None = None,
+        first_layer: int = 0,
     ) -> Tensor:
         """As ``lean_logits``, with the rows of ``batch.counts`` by each network's weights."""
         assert batch is not None and batch.counts is not None

@@ -19,7 +19,6 @@ import torch
 
 from fedsim.errors import ScenarioError
 from fedsim.models.cache import cache_folder, cache_key, cached, sources_hash
-from fedsim.models.config import PRESETS, ModelSource, ScratchModel
 from fedsim.models.interfaces import Samples, Synthesis
 from fedsim.models.real.dp_sgd import Protection, sampling_rate, tune
 from fedsim.models.real.private_evolution import Row, evolve, well_formed
@@ -29,6 +28,7 @@ from fedsim.models.real.training import encode_rows
 from fedsim.models.real.training_jobs import JobProgress, keyed_job, run_jobs
 from fedsim.models.real.weights import weights_sha256
 from fedsim.models.real.zoo import load_folder
+from fedsim.models.sources import PRESETS, ModelSource, ScratchModel
 from fedsim.privacy.accounting import dp_sgd_noise_multiplier, gaussian_sigma
 from fedsim.privacy.config import SynthesisConfig
 from fedsim.privacy.releases import Release, Releases

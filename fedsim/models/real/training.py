@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from fedsim.models.config import DpTuning, ScratchModel
+from fedsim.models.config import StartTuning
 from fedsim.models.real.muon import Muon
 from fedsim.models.real.zoo import scratch_network
+from fedsim.models.sources import ScratchModel
 from fedsim.sim import streams
 from fedsim.tasks.questions import Question
 
@@ -123,7 +124,7 @@ def fine_tune(
     network: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[Question],
-    tuning: DpTuning,
+    tuning: StartTuning,
     seed: int,
     progress: Progress | None = None,
 ) -> Trained:

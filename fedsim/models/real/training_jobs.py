@@ -18,9 +18,10 @@ from typing import Any
 
 from fedsim.errors import FedsimError
 from fedsim.models.cache import cache_key, cached
-from fedsim.models.config import DpTuning, ScratchModel
+from fedsim.models.config import StartTuning
 from fedsim.models.folder import REPORT
 from fedsim.models.real.training import Progress
+from fedsim.models.sources import ScratchModel
 from fedsim.privacy.config import EvaluatorPrivacyConfig
 from fedsim.tasks.questions import Question
 
@@ -28,9 +29,9 @@ JobProgress = Callable[[str, int, int, float], None]
 """Called with (model name, steps done, steps in all, smoothed loss)."""
 
 _REPORT_EVERY = 10
-_KINDS: dict[str, type[ScratchModel] | type[DpTuning] | type[EvaluatorPrivacyConfig]] = {
+_KINDS: dict[str, type[ScratchModel] | type[StartTuning] | type[EvaluatorPrivacyConfig]] = {
     "scratch": ScratchModel,
-    "tune": DpTuning,
+    "tune": StartTuning,
     "private": EvaluatorPrivacyConfig,
 }
 
@@ -45,7 +46,7 @@ class Job:
     name: str
     key: str
     rows: tuple[Question, ...]
-    settings: ScratchModel | DpTuning | EvaluatorPrivacyConfig
+    settings: ScratchModel | StartTuning | EvaluatorPrivacyConfig
     seed: int
     tokenizer: Path
     base: Path | None = None
@@ -54,7 +55,7 @@ class Job:
 def keyed_job(
     name: str,
     rows: Sequence[Question],
-    settings: ScratchModel | DpTuning | EvaluatorPrivacyConfig,
+    settings: ScratchModel | StartTuning | EvaluatorPrivacyConfig,
     seed: int,
     threads: int,
     tokenizer: Path,
@@ -129,7 +130,7 @@ def train(job: Job, folder: Path, progress: Progress | None) -> None:
     else:
         assert job.base is not None
         network, tokenizer = load_folder(job.base)
-        if isinstance(job.settings, DpTuning):
+        if isinstance(job.settings, StartTuning):
             done = fine_tune(network, tokenizer, job.rows, job.settings, job.seed, progress)
         else:
             done = tuned_privately(network, tokenizer, job.rows, job.settings, job.seed)

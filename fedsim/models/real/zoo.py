@@ -1,11 +1,10 @@
-"""Networks: a small Llama from scratch, a local folder, a hub id, and low-rank adapters for big ones.
+"""Networks: a small Llama from scratch, and ready ones from a local folder or the hub.
 
 Weights are read from safetensors only: a pickle can run code, so it is refused, as is a checkpoint that lacks tensors.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from fedsim.errors import ModelFileError
-from fedsim.models.config import FolderModel, HubModel, LoraConfig, ScratchModel
 from fedsim.models.folder import check_folder
+from fedsim.models.sources import FolderModel, HubModel, ScratchModel
 
 _LONGEST = 512
 
@@ -73,43 +72,6 @@ def load_folder(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]
     return _load(str(folder), str(folder))
 
 
-def with_lora(network: PreTrainedModel, lora: LoraConfig, seed: int) -> Any:
-    """Wrap a network in low-rank adapters (peft); only they are trainable.
-
-    Raises:
-        ModelFileError: no layer has one of the target names.
-    """
-    from peft import LoraConfig as PeftLoraConfig
-    from peft import get_peft_model
-
-    config = PeftLoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), task_type="CAUSAL_LM"
-    )
-    try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            # peft still asks transformers 5 for a property by its old name.
-            warnings.simplefilter("ignore", FutureWarning)
-            torch.manual_seed(seed)
-            return get_peft_model(network, config).eval()
-    except ValueError as error:
-        raise ModelFileError(
-            f"lora.targets {', '.join(lora.targets)} name no layer of {type(network).__name__}: {_line(error)}"
-        ) from error
-
-
-class WithoutAdapters:
-    """A network as it is without its adapters: the frozen initial policy of a LoRA run, without a second copy."""
-
-    def __init__(self, adapted: Any) -> None:
-        self._adapted = adapted
-        self.dtype = adapted.dtype
-
-    def __call__(self, **inputs: Any) -> Any:
-        """Run the base network."""
-        with self._adapted.disable_adapter():
-            return self._adapted(**inputs)
-
-
 def _load(name: str, shown: str, **options: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # what does not fit is told below, in one line
@@ -121,7 +83,7 @@ def _load(name: str, shown: str, **options: str) -> tuple[PreTrainedModel, PreTr
             **options,
         )  # fmt: skip
     except Exception as error:  # a foreign file fails in any way it likes
-        raise ModelFileError(f"{shown}: cannot be loaded: {_line(error)}") from error
+        raise ModelFileError(f"{shown}: cannot be loaded: {one_line(error)}") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
     _check_tensors(network, report, shown)
@@ -151,6 +113,7 @@ def _check_tensors(network: PreTrainedModel, report: Mapping[str, Any], shown: s
             raise ModelFileError(f"{shown}: the tensor {name} holds a number that is not finite")
 
 
-def _line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """An error's text in one line of at most 200 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else text[:197] + "..."

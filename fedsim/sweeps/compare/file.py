@@ -299,13 +299,12 @@ def _other_protocol(base: Path, name: str, named_at: str) -> str:
 
 
 def run_key(scenario: Scenario) -> str:
-    """Hash of everything that decides a run's records: resolved scenario (but its name and processes), files, code, platform.
+    """Hash of everything that decides a run's records: resolved scenario (but its name), files, code, platform.
 
     Raises:
         DataFileError: a file that the scenario names cannot be read.
     """
     resolved = {key: value for key, value in scenario.resolved().items() if key != "name"}
-    resolved["compute"] = {key: value for key, value in resolved["compute"].items() if key != "processes"}
     for section in _WITH_FILE:
         if resolved[section].get("file") is not None:
             resolved[section] |= {"file": _content(scenario, resolved[section]["file"])}

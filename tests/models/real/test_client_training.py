@@ -13,7 +13,6 @@ from transformers import AutoModelForCausalLM
 
 from fedsim.experiment import run as experiment
 from fedsim.models.client_training_config import LocalTrainingConfig, local_batches
-from fedsim.models.config import LoraConfig
 from fedsim.models.interfaces import Draw
 from fedsim.models.real.client_training import (
     PolicyTrainer,
@@ -23,6 +22,7 @@ from fedsim.models.real.client_training import (
 )
 from fedsim.models.real.policy import LanguagePolicy
 from fedsim.models.real.zoo import WithoutAdapters, scratch_network, with_lora
+from fedsim.models.sources import LoraConfig
 from fedsim.models.timing.stand_ins import StandInPolicy
 from fedsim.models.timing.training import StandInTrainer
 from fedsim.protocols.shared.monitor import StopConfig

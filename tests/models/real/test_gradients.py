@@ -1,4 +1,4 @@
-"""The gradient of an update in parts: what makes a part, and the same bits however the parts are computed."""
+"""The gradient of an update in parts (gradients.py): what makes a part, and that their sum is the gradient of the whole."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from fedsim.models.config import PolicyConfig
 from fedsim.models.interfaces import Draw
 from fedsim.models.real import gradients
-from fedsim.models.real.gradients import parts_of, stand_alone
+from fedsim.models.real.gradients import parts_of
 from fedsim.models.real.objective import Row, Totals
-from fedsim.models.real.work_parts import Alone, decoded, encoded, result_of
 from tests.samples.tiny_models import language, policy, questions
 
 
@@ -47,70 +45,36 @@ def test_an_update_falls_into_an_even_number_of_about_equal_parts(num, most, siz
     )
 
 
-class Sent(Alone):
-    """Somebody else who does every part as a worker does, from bytes to bytes; the last one first."""
-
-    num_processes = 2
-
-    def shared(self, parts, here):
-        if not isinstance(parts[0], gradients.GradientPart):
-            return super().shared(parts, here)
-        found = [
-            decoded(result_of(part), encoded(here(decoded(gradients.GradientPart, encoded(part)))))
-            for part in reversed(parts)
-        ]
-        return found[::-1]
+def gradient(live, parts):
+    """The weights' gradient, one after the other, and the sums of the update."""
+    totals = Totals()
+    live._backward(parts, totals)
+    return torch.cat([weight.grad.ravel() for weight in live._weights]), totals
 
 
-def learnt(config, sharing):
-    """Weights and what was said of two updates on 100 questions, the second on groups of the first's policy as well."""
-    live = policy(config)
-    live._sharing = sharing
-    draws = [Draw(index, question) for index, question in enumerate(questions()[:100])]
-    groups = live.sample(draws)
-    gains = [np.linspace(-1.0, 1.0 + index % 3, len(group.texts)) for index, group in enumerate(groups)]
-    said = [live.update(groups[:60], gains[:60]), live.update(groups[60:], gains[60:])]
-    return live.weights_sha256(), said
+def sampled_rows(live):
+    groups = live.sample([Draw(index, question) for index, question in enumerate(questions()[:100])])
+    return live._rows(groups, [np.linspace(-1.0, 1.0, len(group.texts)) for group in groups])
 
 
-@pytest.mark.parametrize(
-    "keys",
-    [{}, {"kl_weight": 0.1, "inner_passes": 2}, {"loss": "bnpo"}, {"loss": "dr_grpo"}],
-    ids=["plain", "kl", "bnpo", "dr_grpo"],
-)
-def test_parts_that_another_process_computes_give_the_bits_of_one_pass_after_the_other(keys):
-    config = PolicyConfig(warmup_updates=1, learning_rate=1e-3, **keys)
-    assert stand_alone(config)
-    assert learnt(config, Sent()) == learnt(config, Alone())
-
-
-@pytest.mark.parametrize(
-    "keys", [{"loss": "disco_constrained"}, {"ratio": "decoupled"}, {"record_ratios": True}]
-)
-def test_losses_that_need_all_parts_are_computed_here(keys, monkeypatch):
-    config = PolicyConfig(warmup_updates=1, learning_rate=1e-3, **keys)
-    assert not stand_alone(config)
-    alone = learnt(config, Alone())
-    monkeypatch.setattr(gradients, "gradient", None)
-    assert learnt(config, Sent()) == alone
+def test_the_gradients_of_the_parts_are_added_in_their_order():
+    live = policy()
+    parts = parts_of(live.language, *sampled_rows(live), 128)
+    assert len(parts) >= 4
+    total = torch.zeros(())
+    for part in parts:
+        total = total + gradient(live, [part])[0]
+    assert torch.equal(gradient(live, parts)[0], total)
 
 
 def test_the_sum_over_parts_is_the_gradient_of_the_whole_update(monkeypatch):
     live = policy()
-    groups = live.sample([Draw(index, question) for index, question in enumerate(questions()[:64])])
-    rows, count = live._rows(groups, [np.linspace(-1.0, 1.0, len(group.texts)) for group in groups])
-
-    def found():
-        parts = parts_of(live.language, rows, count, 128)
-        totals = Totals()
-        each = [gradients.gradient(live.language, live.initial, live.config, part) for part in parts]
-        gradients.take_up(live._weights, each, totals)
-        return len(parts), torch.cat([weight.grad.ravel() for weight in live._weights]), totals
-
-    num, slopes, totals = found()
+    rows, count = sampled_rows(live)
+    parts = parts_of(live.language, rows, count, 128)
     monkeypatch.setattr(gradients, "_WORTH_HALVING", 1000)
-    num_whole, whole_slopes, whole = found()
-    assert num > num_whole
+    whole_parts = parts_of(live.language, rows, count, 128)
+    assert len(parts) > len(whole_parts)
+    (slopes, totals), (whole_slopes, whole) = gradient(live, parts), gradient(live, whole_parts)
     assert float((slopes - whole_slopes).norm() / whole_slopes.norm()) < 1e-5
     assert totals.loss == pytest.approx(whole.loss, rel=1e-4, abs=1e-6)
     assert totals.tokens == pytest.approx(whole.tokens)

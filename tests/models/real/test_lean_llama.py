@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, LlamaForCausalLM
 
-from fedsim.models.config import LoraConfig
 from fedsim.models.real import batch_fitting
 from fedsim.models.real.language import extend, prefill
 from fedsim.models.real.lean_llama import is_lean, lean_logits
 from fedsim.models.real.zoo import WithoutAdapters, with_lora
+from fedsim.models.sources import LoraConfig
 from tests.samples.tiny_models import language, questions, trained_network
 
 

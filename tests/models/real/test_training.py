@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from fedsim.models.config import DpTuning
+from fedsim.models.config import StartTuning
 from fedsim.models.real.muon import Muon, orthogonalised
 from fedsim.models.real.training import batches, encode_rows, fine_tune, train_from_scratch
 from fedsim.models.real.weights import weights_sha256
@@ -82,7 +82,7 @@ def test_the_loss_counts_answer_and_end_tokens_only():
 def test_fine_tuning_lowers_the_loss_on_its_rows_and_repeats_exactly():
     def tuned():
         network = scratch_network(TINY, tokenizer(), 2)
-        done = fine_tune(network, tokenizer(), questions()[:20], DpTuning(steps=20, learning_rate=3e-3), 5)
+        done = fine_tune(network, tokenizer(), questions()[:20], StartTuning(steps=20, learning_rate=3e-3), 5)
         return weights_sha256(network), done.loss
 
     assert tuned() == tuned()

@@ -15,20 +15,13 @@ from safetensors.torch import load_file, save_file
 
 from fedsim.errors import FedsimError, ModelFileError
 from fedsim.models.cache import cache_folder, cache_key, cached
-from fedsim.models.config import (
-    DpTuning,
-    FolderModel,
-    HubModel,
-    LoraConfig,
-    ModelsConfig,
-    PolicyConfig,
-    ScratchModel,
-)
+from fedsim.models.config import ModelsConfig, PolicyConfig, StartTuning
 from fedsim.models.interfaces import Draw
 from fedsim.models.real.bundle import load_models
 from fedsim.models.real.training_jobs import Job, run_jobs
 from fedsim.models.real.weights import save_model, weights_sha256
 from fedsim.models.real.zoo import load_folder, load_source, with_lora
+from fedsim.models.sources import FolderModel, HubModel, LoraConfig, ScratchModel
 from fedsim.records.provenance import code_fingerprint
 from fedsim.rl.advantages import advantages
 from fedsim.tasks.questions import TaskData
@@ -165,7 +158,7 @@ def test_a_worker_that_dies_names_the_model_and_what_it_said(tmp_path):
 
 
 def test_a_start_tuned_on_dp_is_another_server_and_the_same_clients(tmp_path):
-    models = ModelsConfig(server=FAST, clients=FAST, dp_tuning=DpTuning(steps=3))
+    models = ModelsConfig(server=FAST, clients=FAST, dp_tuning=StartTuning(steps=3))
     public = load_models(models, PolicyConfig(), _data(), 5, cache_dir=tmp_path, processes=1)
     models = models.model_copy(update={"start": "dp_tuned"})
     tuned = load_models(models, PolicyConfig(), _data(), 5, cache_dir=tmp_path, processes=1)
@@ -179,7 +172,7 @@ def test_a_dp_tuned_folder_model_is_tuned_too(folder):
         server=FolderModel(path=str(folder)),
         clients=FolderModel(path=str(folder)),
         start="dp_tuned",
-        dp_tuning=DpTuning(steps=2),
+        dp_tuning=StartTuning(steps=2),
     )
     hashes = load_models(models, PolicyConfig(), _data(), 5).hashes
     assert hashes["server"] != hashes["client-0"] == hashes["client-1"]
