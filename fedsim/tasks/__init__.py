@@ -1,5 +1,5 @@
 """Questions: domains, own question files, splits, partition over clients.
 
-In reading order: ``questions``, ``config``, ``domains``, ``files``, ``matching``, ``mistakes``, ``dataset``,
+In reading order: ``questions``, ``config``, ``domains``, ``worked``, ``files``, ``matching``, ``mistakes``, ``dataset``,
 ``partition``.
 """
