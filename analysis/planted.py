@@ -151,7 +151,8 @@ def halves(
         return [
             not answer.truncated
             and data.answers.right(
-                undone(tasks.errors.kind, answer.text) if repaired and wrong else answer.text, question.answer
+                undone(tasks.errors.kind, answer.text) if repaired and wrong else answer.text,
+                question.answers,
             )
             for answer, question, wrong in zip(given, data.test, corrupted, strict=True)
         ]

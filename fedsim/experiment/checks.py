@@ -131,7 +131,7 @@ def check_files(scenario: Scenario) -> None:
     if edges is not None and edges.file is not None:
         read_edges(folder / edges.file)
     if scenario.tasks.file is not None:
-        read_questions(folder / scenario.tasks.file)
+        read_questions(folder / scenario.tasks.file, scenario.tasks)
     bill_as = scenario.models.bill_as
     for side in ("server", "clients"):
         if bill_as is not None and is_config_file(getattr(bill_as, side)):

@@ -123,7 +123,7 @@ def training_steps(
     A scratch model takes its settings' steps and rows per step (an early stop is not foreseen); a billed one
     ``client_epochs`` passes in steps of ``BILLED_BATCH`` rows. A folder or hub model is used as it is.
     """
-    lengths = [tokens.question(row.text) + tokens.candidate(row.answer) + 1 for row in rows]
+    lengths = [tokens.question(row.text) + tokens.candidate(row.taught) + 1 for row in rows]
     if not lengths:
         return 0, NO_WORK
     if models.bill_as is not None:

@@ -47,6 +47,7 @@ from fedsim.protocols.shared.weights_on_the_wire import packed, unpacked
 from fedsim.records.run_folder import MANIFEST, write_json
 from fedsim.sim import streams
 from fedsim.sim.network import wire
+from fedsim.tasks.matching import AnswerRule
 from fedsim.tasks.questions import Question
 
 if TYPE_CHECKING:
@@ -209,19 +210,19 @@ def _by_asking(
     copies = scenario.protocol.group_size
     before = _log_likelihoods(components.frozen, rows)
     for suspect in rows:
-        states[suspect.client_id].evaluator.expect(suspect.row.text, [suspect.row.answer])
+        states[suspect.client_id].evaluator.expect(suspect.row.text, [suspect.row.taught])
         states[suspect.client_id].evaluator.expect_answer(suspect.row.text)
     for place, suspect in enumerate(rows):
         client, draw = states[suspect.client_id], wire.pack_id(_FIRST_DRAW + place)
         if scenario.protocol.wire == "scores_up":
-            asked = wire.Candidates(draw, suspect.row.text, (suspect.row.answer,) * copies)
+            asked = wire.Candidates(draw, suspect.row.text, (suspect.row.taught,) * copies)
             said = handlers[wire.Candidates].run(client, asked).message
             assert isinstance(said, wire.Rewards)
             score = sum(said.rewards) / copies
         else:
             said = handlers[wire.QuestionOnly].run(client, wire.QuestionOnly(draw, suspect.row.text)).message
             assert isinstance(said, wire.FinalAnswer)
-            score = float(components.data.answers.right(said.answer, suspect.row.answer))
+            score = float(components.data.answers.right(said.answer, suspect.row.answers))
         raw.append(score)
     calibrated = [score - math.exp(own) for score, own in zip(raw, before, strict=True)]
     return [
@@ -287,7 +288,7 @@ def _by_synthetic_rows(scenario: Scenario, components: Components, rows: Sequenc
         count = settings.num_rows(len(own))
         made[client_id] = synthesiser.synthesise(client_id, own, count).rows if count else ()
     alike = [
-        likeness((one.row.text, one.row.answer), made[one.client_id]) for one in rows if made[one.client_id]
+        likeness((one.row.text, one.row.taught), made[one.client_id]) for one in rows if made[one.client_id]
     ]
     told = [one for one in rows if made[one.client_id]]
     how = "likeness to the most alike synthetic row"
@@ -335,8 +336,8 @@ def _disclosed(
             knows.append(rule.right(said.answer, truth))
         else:
             assert isinstance(said, wire.Rewards)
-            knows.append(rule.right(best_candidate(group.texts, said.rewards), truth))
-        knew.append(rule.right(best_candidate(group.texts, [1.0] * len(group.texts)), truth))
+            knows.append(rule.right(best_candidate(group.texts, said.rewards, rule), truth))
+        knew.append(rule.right(best_candidate(group.texts, [1.0] * len(group.texts), rule), truth))
     how = "asked once about each"
     return [
         *found,
@@ -344,16 +345,21 @@ def _disclosed(
     ]
 
 
-def best_candidate(texts: Sequence[str], rewards: Sequence[float]) -> str:
-    """The text whose mean reward is highest, of several the most frequent, then the first.
+def best_candidate(texts: Sequence[str], rewards: Sequence[float], rule: AnswerRule) -> str:
+    """A text with the answer whose mean reward is highest, of several the most frequent, then the first.
 
-    >>> best_candidate(["7", "8", "8"], [0.5, 1.0, 0.5]), best_candidate(["7", "8", "8"], [1.0, 1.0, 1.0])
-    ('8', '8')
+    >>> best_candidate(["7", "8", "8"], [0.5, 1.0, 0.5], AnswerRule())
+    '8'
+    >>> best_candidate(["7", "8", "8.0"], [1.0, 1.0, 1.0], AnswerRule("numeric"))
+    '8'
     """
+    first: dict[str, str] = {}
     of: dict[str, list[float]] = {}
     for text, reward in zip(texts, rewards, strict=True):
-        of.setdefault(text, []).append(reward)
-    return max(of, key=lambda text: (sum(of[text]) / len(of[text]), len(of[text])))
+        answer = rule.key(text)
+        first.setdefault(answer, text)
+        of.setdefault(answer, []).append(reward)
+    return first[max(of, key=lambda answer: (sum(of[answer]) / len(of[answer]), len(of[answer])))]
 
 
 def _message(group: CandidateGroup, by_text: bool) -> wire.Message:
@@ -368,8 +374,8 @@ def _message(group: CandidateGroup, by_text: bool) -> wire.Message:
 
 def _log_likelihoods(scorer: Evaluator, rows: Sequence[Suspect]) -> list[float]:
     for one in rows:
-        scorer.expect(one.row.text, [one.row.answer])
-    return [math.log(max(scorer.likelihood(one.row.text, [one.row.answer])[0], 1e-300)) for one in rows]
+        scorer.expect(one.row.text, [one.row.taught])
+    return [math.log(max(scorer.likelihood(one.row.text, [one.row.taught])[0], 1e-300)) for one in rows]
 
 
 def _gains(after: Sequence[float], before: Sequence[float]) -> list[float]:

@@ -120,7 +120,7 @@ def _scoring(honest: Handler, roles: Roles, seed: int) -> Handler:
         if isinstance(config, SlowOnPurpose):
             return msgspec.structs.replace(honest.run(client, message), delay_s=config.delay)
         if not _computes(config):
-            made = _MADE_UP[type(config)](config, seed, client.client_id, message)
+            made = _MADE_UP[type(config)](config, seed, client, message)
             return HandlerResult(_rewards(message, made), evaluator="hostile")
         reply = honest.run(client, message)
         if not isinstance(reply.message, wire.Rewards):
@@ -189,32 +189,35 @@ def _rewards(message: wire.Candidates, rewards: Rewards) -> wire.Rewards:
     return msgspec.structs.replace(wire.Rewards(message.draw, (0.0,) * len(rewards)), rewards=rewards)
 
 
-def _random(config: Any, seed: int, client_id: int, message: wire.Candidates) -> Rewards:
-    key = (seed, "hostile random", client_id, message.draw)
+def _random(config: Any, seed: int, client: Any, message: wire.Candidates) -> Rewards:
+    key = (seed, "hostile random", client.client_id, message.draw)
     return tuple(streams.uniform(*key, place) for place in range(len(message.candidates)))
 
 
-def _constant(config: ConstantScores, seed: int, client_id: int, message: wire.Candidates) -> Rewards:
+def _constant(config: ConstantScores, seed: int, client: Any, message: wire.Candidates) -> Rewards:
     return (config.value,) * len(message.candidates)
 
 
-def _target(config: Any, seed: int, client_id: int, message: wire.Candidates) -> Rewards:
-    """1 for the answer that the colluders agree on without a word: the first of a keyed order of the texts."""
+def _target(config: Any, seed: int, client: Any, message: wire.Candidates) -> Rewards:
+    """1 for the answer that the colluders agree on without a word: that of the first in a keyed order of the texts."""
     target = min(
         message.candidates, key=lambda text: streams.uniform(seed, "collusion", message.question, text)
     )
-    return tuple(float(text == target) for text in message.candidates)
+    key = client.answers.key
+    return tuple(float(key(text) == key(target)) for text in message.candidates)
 
 
-def _fixed(config: Any, seed: int, client_id: int, message: wire.Candidates) -> Rewards:
-    return tuple(streams.uniform(seed, "lazy", client_id, place) for place in range(len(message.candidates)))
+def _fixed(config: Any, seed: int, client: Any, message: wire.Candidates) -> Rewards:
+    return tuple(
+        streams.uniform(seed, "lazy", client.client_id, place) for place in range(len(message.candidates))
+    )
 
 
-def _not_numbers(config: Any, seed: int, client_id: int, message: wire.Candidates) -> Rewards:
+def _not_numbers(config: Any, seed: int, client: Any, message: wire.Candidates) -> Rewards:
     return tuple(math.inf if place % 2 else math.nan for place in range(len(message.candidates)))
 
 
-_MADE_UP: Mapping[type[Any], Callable[[Any, int, int, wire.Candidates], Rewards]] = {
+_MADE_UP: Mapping[type[Any], Callable[[Any, int, Any, wire.Candidates], Rewards]] = {
     RandomScores: _random,
     ConstantScores: _constant,
     Colluding: _target,

@@ -194,7 +194,7 @@ def replaceable_scores(rule: AnswerRule, candidates: Sequence[str]) -> int:
     >>> replaceable_scores(AnswerRule(), ["7", "7", "8", "9"])
     3
     """
-    if rule.match != "exact":
+    if rule.match == "numeric":
         return len(candidates)
-    counts = Counter(filter(None, (rule.extract(text) for text in candidates)))
+    counts = Counter(filter(None, (rule.key(text) for text in candidates)))
     return sum(count for _, count in counts.most_common(2))

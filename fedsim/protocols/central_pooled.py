@@ -71,7 +71,7 @@ def send_rows(client: ClientState, message: wire.RowsRequest) -> HandlerResult:
     """All private rows, as text."""
     rows = client.rows
     return HandlerResult(
-        wire.Rows(message.draw, tuple(row.text for row in rows), tuple(row.answer for row in rows))
+        wire.Rows(message.draw, tuple(row.text for row in rows), tuple(row.taught for row in rows))
     )
 
 

@@ -86,7 +86,7 @@ async def _ask(
         experts.spares(draw, chosen),
     )
     return [
-        replace(draw.question, answer=reply.answer)
+        replace(draw.question, answer=reply.answer, accepted=(), solution="")
         for reply in replies.values()
         if isinstance(reply, wire.Answer)
     ]

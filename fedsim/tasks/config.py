@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from fedsim.config.strict import StrictModel
-from fedsim.tasks.matching import check_pattern
+from fedsim.tasks.matching import Match, check_pattern
 
 QUICK_DOMAINS = ("chain_sum", "products", "gcd", "simple_equations", "spell_backward")
 
+SPLITS = ("public", "private", "auxiliary", "pool", "validation", "test", "format")
+"""In the order in which questions are cut into them; what a file calls by another name is an extra set to look at."""
+
+_LOOK = re.compile(r"[a-z][a-z0-9_]{0,31}")
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=10_000_000)]
+
+
+def look_name(name: str) -> str:
+    """The name, if a split of an own file may have it: ours, or that of an extra set of questions.
+
+    Raises:
+        ValueError: it is no lower-case identifier.
+    """
+    if _LOOK.fullmatch(name) is None:
+        raise ValueError(
+            f"must be one of {', '.join(SPLITS)}, or the name of an extra set: 1 to 32 of a-z, 0-9 and _, with a letter first"
+        )
+    return name
 
 
 class SizesConfig(StrictModel):
@@ -45,6 +64,12 @@ class SizesConfig(StrictModel):
     )
     test: int = Field(
         2000, ge=1, le=1_000_000, description="questions that are only reported [questions]; default 2000"
+    )
+
+    format: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        0,
+        description="labelled rows that show server and clients how an answer is written, none of them in Dp [questions]; "
+        "default 0",
     )
 
     def num_private(self, num_clients: int) -> int:
@@ -136,7 +161,7 @@ class TasksConfig(StrictModel):
     file: str | None = Field(
         None,
         description="own questions instead of domains: a JSON-lines file (relative to the scenario file) with `question`, "
-        "`answer` and optional `domain`, `client` (its rows are that client's private rows); default none",
+        "`answer` and optional `domain`, `client`, `split`, `fact`, `solution` (docs/questions.md); default none",
     )
     sizes: SizesConfig = Field(SizesConfig.defaults(), description="questions per split; see its keys")
     public_errors: PublicErrorsConfig | None = Field(
@@ -162,9 +187,22 @@ class TasksConfig(StrictModel):
         "answer; a small safe subset, see fedsim.tasks.matching; default: the "
         "whole text without surrounding blanks",
     )
-    match: Literal["exact", "numeric"] = Field(
+    match: Match = Field(
         "exact",
-        description="how answers are compared: `exact` text or `numeric` value (1/2 = 0.50); default exact",
+        description="how answers are compared: `exact` text, `numeric` value (1/2 = 0.50), `caseless` text (case, blanks and "
+        "a final full stop do not count) or `normalized` as by SQuAD (nor do punctuation and articles); default exact",
+    )
+
+    answer_prefix: str = Field(
+        "",
+        max_length=100,
+        description="text that every answer begins with, such as a blank: put before answers that are taught or scored; "
+        "default none",
+    )
+    stop: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = Field(
+        (),
+        max_length=16,
+        description="texts that end a sampled answer, as the end token does, e.g. a line break; default none",
     )
 
     @field_validator("domains")
@@ -191,6 +229,15 @@ class TasksConfig(StrictModel):
         if value is not None:
             check_pattern(value)
         return value
+
+    @model_validator(mode="after")
+    def _stops_end_answers(self) -> TasksConfig:
+        if len(set(self.stop)) < len(self.stop):
+            raise ValueError("stop holds a text twice")
+        for stop in self.stop:
+            if stop in self.answer_prefix:
+                raise ValueError(f"answer_prefix holds the stop text {stop!r}, which would end every answer")
+        return self
 
     @property
     def options(self) -> dict[str, dict[str, JsonValue]]:

@@ -12,82 +12,88 @@ from pathlib import Path
 
 import numpy as np
 
-from fedsim.errors import DataFileError, FederationError
+from fedsim.errors import FederationError
 from fedsim.sim import streams
 from fedsim.tasks import domains as generated
-from fedsim.tasks.config import TasksConfig
+from fedsim.tasks.config import SPLITS, TasksConfig
+from fedsim.tasks.file_splits import shuffled, split_rows
 from fedsim.tasks.files import FileRow, read_questions
 from fedsim.tasks.matching import AnswerRule
 from fedsim.tasks.mistakes import corrupt, mistake
 from fedsim.tasks.partition import Deal, count_rows, deal, draw_owners
-from fedsim.tasks.questions import Question, TaskData
-
-SPLITS = ("public", "private", "auxiliary", "pool", "validation", "test")
+from fedsim.tasks.questions import Question, TaskData, TextFormat
 
 
 @dataclass(frozen=True, slots=True)
 class _Raw:
-    """One question before it has an id: its domain, bare text and true answer."""
+    """One question before it has an id: its bare text, its true answer, and what else is known of it."""
 
     domain: str
     text: str
     answer: str
+    accepted: tuple[str, ...] = ()
+    solution: str = ""
+    fact: str = ""
 
 
 def build(config: TasksConfig, num_clients: int, seed: int, kept_in: Path | None = None) -> TaskData:
     """Build the data of a federation of ``num_clients`` clients; a pure function of arguments and file.
 
     Splits hold ``config.sizes`` questions and share no question text. Generated domains have equal parts
-    in every split; an own file is shuffled and cut. Splits are in random order: a prefix is a fair sample. Generated questions
-    are kept in a folder, where one is given, for the next time.
+    in every split; an own file may name the splits of its rows, the rest is shuffled and cut.
+    Splits are in random order: a prefix is a fair sample. Generated questions are kept in a folder, where one is given, for the
+    next time.
 
     Raises:
         FederationError: no client.
         ScenarioError: an unknown domain or option, or a domain has too few different questions.
-        DataFileError: the question file is wrong, too small for the sizes, or names an unknown client.
+        DataFileError: the question file is wrong, too small for the sizes, without questions for a split, or names an
+            unknown client.
     """
     if num_clients < 1:
         raise FederationError(f"num_clients is {num_clients}; must be at least 1")
-    own: list[tuple[int, _Raw]] = []
+    sizes, owned = split_sizes(config, num_clients), None
     if config.file is None:
         names = tuple(config.options)
-        splits = _split_generated(config, num_clients, seed, kept_in)
+        splits = _split_generated(config, sizes, seed, kept_in)
     else:
-        rows = read_questions(config.file)
+        rows = read_questions(config.file, config)
         names = tuple(sorted({row.domain for row in rows}))
-        own = [(row.client, _raw(row)) for row in rows if row.client is not None]
-        _check_clients(config.file, rows, num_clients)
-        splits = _split_file(
-            config, [row for row in rows if row.client is None], num_clients, seed, bool(own)
-        )
+        chosen = split_rows(config.file, rows, sizes, num_clients, seed)
+        splits = {name: [_raw(row) for row in part] for name, part in chosen.items()}
+        if any(row.clients for row in chosen["private"]):
+            owned = [(row.domain, row.clients) for row in chosen["private"]]
     splits["public"] = _spoil(config, names, splits["public"], seed)
 
     private = {name: [row for row in splits["private"] if row.domain == name] for name in names}
     dealt = deal(config.partition, {name: len(rows) for name, rows in private.items()}, num_clients, seed)
-    if own:
-        dealt = _deal_by_file(names, own, num_clients)
-        private = {name: [row for _, row in own if row.domain == name] for name in names}
+    if owned is not None:
+        dealt = _deal_by_file(names, owned, num_clients)
 
     counter = iter(range(10**12))
-    public = _number(config, splits["public"], counter)
+    public = _number(config, splits.pop("public"), counter)
     clients: list[list[Question]] = [[] for _ in range(num_clients)]
     for name in names:
         questions = _number(config, private[name], counter)
         for owners, question in zip(dealt.owners[name], questions, strict=True):
             for owner in owners:
                 clients[owner].append(question)
-    auxiliary, pool, validation, test = (_number(config, splits[name], counter) for name in SPLITS[2:])
+    del splits["private"]
+    asked = {name: _number(config, splits.pop(name), counter) for name in SPLITS if name in splits}
     return TaskData(
         domains=names,
         public=public,
         private=tuple(tuple(rows) for rows in clients),
-        auxiliary=auxiliary,
-        pool=pool,
-        validation=validation,
-        test=test,
-        trusted=_trusted(config, names, pool, dealt, seed),
+        auxiliary=asked["auxiliary"],
+        pool=asked["pool"],
+        validation=asked["validation"],
+        test=asked["test"],
+        trusted=_trusted(config, names, asked["pool"], dealt, seed),
         partition=dealt.table,
         answers=AnswerRule(config.match, config.answer_pattern),
+        format_rows=asked["format"],
+        looks={name: _number(config, splits[name], counter) for name in sorted(splits)},
+        text_format=TextFormat(config.answer_prefix, config.stop),
     )
 
 
@@ -99,9 +105,8 @@ def split_sizes(config: TasksConfig, num_clients: int) -> dict[str, int]:
 
 
 def _split_generated(
-    config: TasksConfig, num_clients: int, seed: int, kept_in: Path | None
+    config: TasksConfig, sizes: Mapping[str, int], seed: int, kept_in: Path | None
 ) -> dict[str, list[_Raw]]:
-    sizes = split_sizes(config, num_clients)
     options = config.options
     splits: dict[str, list[_Raw]] = {name: [] for name in SPLITS}
     for place, (domain, given) in enumerate(options.items()):
@@ -111,46 +116,12 @@ def _split_generated(
         for name in SPLITS:
             splits[name] += [_Raw(domain, text, answer) for text, answer in rows[start : start + parts[name]]]
             start += parts[name]
-    return {name: _shuffled(rows, seed, name) for name, rows in splits.items()}
-
-
-def _split_file(
-    config: TasksConfig, rows: Sequence[FileRow], num_clients: int, seed: int, clients_named: bool
-) -> dict[str, list[_Raw]]:
-    sizes = split_sizes(config, num_clients)
-    if clients_named:
-        sizes["private"] = 0
-    needed = sum(sizes.values())
-    if len(rows) < needed:
-        listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
-        raise DataFileError(
-            f"{config.file}: {len(rows)} questions without a client; tasks.sizes ask for {needed} "
-            f"({listed}); lower tasks.sizes"
-        )
-    shuffled = _shuffled([_raw(row) for row in rows], seed, "file")
-    splits: dict[str, list[_Raw]] = {}
-    start = 0
-    for name in SPLITS:
-        splits[name] = shuffled[start : start + sizes[name]]
-        start += sizes[name]
-    return splits
-
-
-def _shuffled(rows: Sequence[_Raw], seed: int, name: str) -> list[_Raw]:
-    return [rows[i] for i in streams.generator(seed, "split order", name).permutation(len(rows))]
+    return {name: shuffled(rows, seed, name) for name, rows in splits.items()}
 
 
 def _raw(row: FileRow) -> _Raw:
-    return _Raw(row.domain, row.question, row.answer)
-
-
-def _check_clients(path: str, rows: Sequence[FileRow], num_clients: int) -> None:
-    for row in rows:
-        if row.client is not None and row.client >= num_clients:
-            raise DataFileError(
-                f"{path}:{row.line}: client is {row.client}; must be below {num_clients}, the number of "
-                "clients"
-            )
+    answer, *accepted = row.answers
+    return _Raw(row.domain, row.question, answer, tuple(accepted), row.solution, row.fact)
 
 
 def _spoil(config: TasksConfig, names: Sequence[str], public: Sequence[_Raw], seed: int) -> list[_Raw]:
@@ -158,15 +129,19 @@ def _spoil(config: TasksConfig, names: Sequence[str], public: Sequence[_Raw], se
     for name in names:
         rows = [(row.text, row.answer) for row in public if row.domain == name]
         answers.update(corrupt(config.errors, name, rows, seed))
-    return [_Raw(row.domain, row.text, answers[row.text]) for row in public]
+    return [row if answers[row.text] == row.answer else _wrong(row, answers[row.text]) for row in public]
 
 
-def _deal_by_file(names: Sequence[str], own: Sequence[tuple[int, _Raw]], num_clients: int) -> Deal:
-    owners = {
-        name: np.array([[client] for client, row in own if row.domain == name], dtype=np.int64).reshape(-1, 1)
-        for name in names
-    }
-    table = count_rows(owners, num_clients)
+def _wrong(row: _Raw, answer: str) -> _Raw:
+    """The row with a wrong answer, at the end of its solution too."""
+    before, right, after = row.solution.rpartition(row.answer)
+    return _Raw(row.domain, row.text, answer, (), f"{before}{answer}{after}" if right else "", row.fact)
+
+
+def _deal_by_file(names: Sequence[str], owned: Sequence[tuple[str, Sequence[int]]], num_clients: int) -> Deal:
+    owners = {name: [clients for domain, clients in owned if domain == name] for name in names}
+    flat = {name: np.array([k for row in rows for k in row], dtype=np.int64) for name, rows in owners.items()}
+    table = count_rows(flat, num_clients)
     # A domain without private rows has no owner: its trusted answers then go to anybody.
     weights = np.where(table.sum(axis=0) > 0, table, 1).astype(np.float64)
     return Deal(owners=owners, weights=weights / weights.sum(axis=0), table=table)
@@ -175,7 +150,13 @@ def _deal_by_file(names: Sequence[str], own: Sequence[tuple[int, _Raw]], num_cli
 def _number(config: TasksConfig, rows: Sequence[_Raw], counter: Iterator[int]) -> tuple[Question, ...]:
     return tuple(
         Question(
-            next(counter), row.domain, config.prompt_template.replace("{question}", row.text), row.answer
+            question_id=next(counter),
+            domain=row.domain,
+            text=config.prompt_template.replace("{question}", row.text),
+            answer=row.answer,
+            accepted=row.accepted,
+            solution=row.solution,
+            fact=row.fact,
         )
         for row in rows
     )

@@ -1,8 +1,9 @@
-"""Own questions: a JSON-lines file, read strictly, every complaint with its file and line.
+"""Own questions: a file of rows, read strictly, every complaint with its file and line.
 
-A line is an object with ``question`` and ``answer`` (texts; an answer may also be a number) and optionally
-``domain`` (text) and ``client`` (0 to K - 1). Rows with a client are that client's private rows; the rest is
-split by ``tasks.sizes``.
+A row has ``question`` (a text, or a list of wordings: a row for each) and ``answer`` (a text, a number, or a list of accepted
+ones, of which the first is taught), and optionally ``domain``, ``client`` (0 to K - 1, or a list of them), ``split``, ``fact``
+(what the question is about) and ``solution`` (what is taught; it ends in the answer). ``fedsim.tasks.file_splits`` says which
+row goes where.
 """
 
 from __future__ import annotations
@@ -10,38 +11,76 @@ from __future__ import annotations
 import io
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedsim.config.files import not_json, parse_json, read_text
 from fedsim.config.limits import MAX_CLIENT_ID, MAX_DATA_BYTES, MAX_LINE_CHARS
 from fedsim.errors import DataFileError
+from fedsim.tasks.config import TasksConfig, look_name
+from fedsim.tasks.matching import AnswerRule, extract
 
-KEYS = ("question", "answer", "domain", "client")
+KEYS = ("question", "answer", "domain", "client", "split", "fact", "solution")
 DEFAULT_DOMAIN = "own"
+MOST_TEXTS = 100
+"""Wordings of one question, and accepted answers to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a row stands."""
+
+    file: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.number}"
+
+    def beside(self, other: Place) -> str:
+        """The place as a message about another one names it."""
+        return f"line {self.number}" if self.file == other.file else str(self)
 
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """One line of a question file; ``client`` is None where the line names none."""
+    """One wording of one row of a question file.
+
+    Attributes:
+        answers: all that are right; the first is taught.
+        clients: whose private row it is; nobody's by name where empty.
+        split: where it goes; None: nothing is said.
+    """
 
     question: str
-    answer: str
-    domain: str
-    client: int | None
-    line: int
+    answers: tuple[str, ...]
+    place: Place
+    domain: str = DEFAULT_DOMAIN
+    clients: tuple[int, ...] = ()
+    split: str | None = None
+    fact: str = ""
+    solution: str = ""
 
 
-def read_questions(path: str | Path) -> list[FileRow]:
-    """Read a question file.
+def read_questions(path: str | Path, config: TasksConfig | None = None) -> list[FileRow]:
+    """Read a question file as the settings say.
 
     Raises:
-        DataFileError: the file cannot be read, is empty or over 256 MiB, or a line is not a JSON object,
-            lacks a key, has an unknown or doubled key, an empty text, a NaN, or an earlier question.
+        DataFileError: the file cannot be read, is empty or over 256 MiB, or a row is not a JSON object, lacks a key, has an
+            unknown or doubled key, an empty text, a NaN, a question or a fact that is elsewhere, or no answer in its answer.
     """
-    path = Path(path)
-    rows: list[FileRow] = []
-    first_line: dict[str, int] = {}
+    config = config or TasksConfig.defaults()
+    rows = [row for place, item in _items(Path(path)) for row in _rows(item, place)]
+    if not rows:
+        raise DataFileError(f"{path}: holds no question; needs one JSON object per line")
+    rows = _with_answers_found(rows, config.answer_pattern)
+    _check_answers(rows, config)
+    _check_questions(rows)
+    _check_facts(rows)
+    return rows
+
+
+def _items(path: Path) -> Iterator[tuple[Place, dict[str, object]]]:
     try:
         content = read_text(path, MAX_DATA_BYTES, DataFileError)
     except DataFileError as error:
@@ -49,21 +88,11 @@ def read_questions(path: str | Path) -> list[FileRow]:
     for number, text in enumerate(io.StringIO(content, newline="\n"), start=1):
         if len(text) > MAX_LINE_CHARS:
             raise DataFileError(f"{path}:{number}: the line has more than {MAX_LINE_CHARS:,} characters")
-        if not text.strip():
-            continue
-        row = _row(text, f"{path}:{number}", number)
-        if row.question in first_line:
-            raise DataFileError(
-                f"{path}:{number}: the question of line {first_line[row.question]} stands here again; keep one of them"
-            )
-        first_line[row.question] = number
-        rows.append(row)
-    if not rows:
-        raise DataFileError(f"{path}: holds no question; needs one JSON object per line")
-    return rows
+        if text.strip():
+            yield Place(str(path), number), _item(text, f"{path}:{number}")
 
 
-def _row(text: str, where: str, line: int) -> FileRow:
+def _item(text: str, where: str) -> dict[str, object]:
     try:
         item = parse_json(text, object_pairs_hook=_unique_keys)
     except json.JSONDecodeError as error:
@@ -74,19 +103,7 @@ def _row(text: str, where: str, line: int) -> FileRow:
         raise DataFileError(
             f'{where}: holds {item!s:.60}; must be an object, e.g. {{"question": "1 + 1", "answer": "2"}}'
         )
-    for key in item:
-        if key not in KEYS:
-            raise DataFileError(f"{where}: unknown key {key!r:.60}; must be one of {', '.join(KEYS)}")
-    for key in ("question", "answer"):
-        if key not in item:
-            raise DataFileError(f"{where}: {key} is missing; a line must have question and answer")
-    return FileRow(
-        question=_text(item["question"], "question", where),
-        answer=_text(_number_as_text(item["answer"], where), "answer", where),
-        domain=_text(item.get("domain", DEFAULT_DOMAIN), "domain", where),
-        client=_client(item.get("client"), where),
-        line=line,
-    )
+    return item
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -98,25 +115,196 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return item
 
 
-def _number_as_text(value: object, where: str) -> object:
+# ------------------------------------------------------------------------------------------------------------ one row
+
+
+def _rows(item: dict[str, object], place: Place) -> Iterator[FileRow]:
+    """A row for every wording."""
+    for key in item:
+        if key not in KEYS:
+            raise DataFileError(f"{place}: unknown key {key!r:.60}; must be one of {', '.join(KEYS)}")
+    for key in ("question", "answer"):
+        if key not in item:
+            raise DataFileError(f"{place}: {key} is missing; a line must have question and answer")
+    given = {key: value for key, value in item.items() if value is not None or key in ("question", "answer")}
+    wordings = [_text(one, "question", place) for one in _several(given["question"], "question", place)]
+    answers = [
+        _text(_number_as_text(one, "answer", place), "answer", place)
+        for one in _several(given["answer"], "answer", place)
+    ]
+    fact = ""
+    if "fact" in given:
+        fact = _text(_number_as_text(given["fact"], "fact", place), "fact", place)
+    clients = tuple(_clients(given["client"], place)) if "client" in given else ()
+    row = FileRow(
+        question=wordings[0],
+        answers=tuple(dict.fromkeys(answers)),
+        place=place,
+        domain=_text(given.get("domain", DEFAULT_DOMAIN), "domain", place),
+        clients=clients,
+        split=_split(given.get("split"), clients, place),
+        fact=fact or (wordings[0] if len(wordings) > 1 else ""),
+        solution=_text(given["solution"], "solution", place) if "solution" in given else "",
+    )
+    yield from (replace(row, question=wording) for wording in wordings)
+
+
+def _several(value: object, key: str, place: Place) -> Sequence[object]:
+    if not isinstance(value, list):
+        return [value]
+    if not 0 < len(value) <= MOST_TEXTS:
+        raise DataFileError(f"{place}: {key} is a list of {len(value)}; must have 1 to {MOST_TEXTS} texts")
+    return value
+
+
+def _number_as_text(value: object, key: str, place: Place) -> object:
     if isinstance(value, float) and not math.isfinite(value):
-        raise DataFileError(f"{where}: answer is {value}; must be a text or a finite number")
+        raise DataFileError(f"{place}: {key} is {value}; must be a text or a finite number")
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def _text(value: object, key: str, where: str) -> str:
+def _text(value: object, key: str, place: Place) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise DataFileError(f"{where}: {key} is {json.dumps(value):.60}; must be a text that is not blank")
+        raise DataFileError(f"{place}: {key} is {_shown(value)}; must be a text that is not blank")
     if any("\ud800" <= char <= "\udfff" for char in value):
-        raise DataFileError(f"{where}: {key} holds half a surrogate pair, which is not text")
+        raise DataFileError(f"{place}: {key} holds half a surrogate pair, which is not text")
     return value.strip()
 
 
-def _client(value: object, where: str) -> int | None:
+def _clients(value: object, place: Place) -> Iterator[int]:
+    seen: set[int] = set()
+    for one in _several(value, "client", place):
+        if type(one) is not int or not 0 <= one <= MAX_CLIENT_ID:
+            raise DataFileError(
+                f"{place}: client is {one!r:.60}; must be a whole number from 0 to {MAX_CLIENT_ID:,}"
+            )
+        if one in seen:
+            raise DataFileError(f"{place}: client names {one} twice")
+        seen.add(one)
+        yield one
+
+
+def _split(value: object, clients: Sequence[int], place: Place) -> str | None:
     if value is None:
-        return None
-    if type(value) is not int or not 0 <= value <= MAX_CLIENT_ID:
+        return "private" if clients else None
+    split = _text(value, "split", place)
+    try:
+        look_name(split)
+    except ValueError as error:
+        raise DataFileError(f"{place}: split is {split!r:.60}; {error}") from None
+    if clients and split != "private":
         raise DataFileError(
-            f"{where}: client is {value!r:.60}; must be a whole number from 0 to {MAX_CLIENT_ID:,}"
+            f"{place}: split is {split}, and client is given; only private rows have a client"
         )
-    return value
+    return split
+
+
+def _shown(value: object) -> str:
+    return f"{json.dumps(value, default=str):.60}"
+
+
+# ----------------------------------------------------------------------------------------------------------- all rows
+
+
+def _with_answers_found(rows: list[FileRow], pattern: str | None) -> list[FileRow]:
+    """Answers that are worked solutions, as of GSM8K (``... #### 42``), parted into solution and answer.
+
+    They are where the pattern finds an answer in those of any row without a solution of its own; else they stand alone.
+
+    Raises:
+        DataFileError: the pattern finds an answer in one row and none in another.
+    """
+    if pattern is None:
+        return rows
+    whole = [row for row in rows if not row.solution]
+    if not any(extract(answer, pattern) for row in whole for answer in row.answers):
+        return rows
+    return [row if row.solution else _with_answer_found(row, pattern) for row in rows]
+
+
+def _with_answer_found(row: FileRow, pattern: str) -> FileRow:
+    found = [extract(answer, pattern) for answer in row.answers]
+    for answer, part in zip(row.answers, found, strict=True):
+        if not part:
+            raise DataFileError(
+                f"{row.place}: tasks.answer_pattern finds nothing in the answer {_shown(answer)}; it must find one in every "
+                "row, or in none"
+            )
+    solution = row.answers[0] if found[0] != row.answers[0] else ""
+    return replace(row, answers=tuple(dict.fromkeys(found)), solution=solution)
+
+
+def _check_answers(rows: Iterable[FileRow], config: TasksConfig) -> None:
+    """Refuse an answer that no text can match, and a solution that does not end in its answer."""
+    rule = AnswerRule(config.match, config.answer_pattern)
+    for row in rows:
+        for answer in row.answers:
+            if not rule.normal(answer):
+                raise DataFileError(
+                    f"{row.place}: nothing is left of the answer {_shown(answer)} under tasks.match {config.match}; "
+                    "choose another match"
+                )
+        if row.solution and not rule.right(row.solution, row.answers):
+            if config.answer_pattern is None:
+                raise DataFileError(
+                    f"{row.place}: a solution needs tasks.answer_pattern, which finds the answer in it"
+                )
+            raise DataFileError(
+                f"{row.place}: the answer that tasks.answer_pattern finds in the solution is "
+                f"{_shown(rule.extract(row.solution))}; must be {_shown(row.answers[0])}"
+            )
+        for stop in config.stop:
+            if stop in (row.solution or row.answers[0]):
+                raise DataFileError(
+                    f"{row.place}: the {'solution' if row.solution else 'answer'} holds the text {_shown(stop)} of tasks.stop, "
+                    "where it would be cut off"
+                )
+
+
+def _check_questions(rows: Iterable[FileRow]) -> None:
+    """Refuse a question twice, but as private rows of different clients with one answer."""
+    earlier: dict[str, list[FileRow]] = {}
+    for row in rows:
+        for other in earlier.setdefault(row.question, []):
+            again = f"{row.place}: the question of {other.place.beside(row.place)} stands here again"
+            if not (row.clients and other.clients):
+                parted = "" if row.split == other.split else f" (in {_in(row)}, there in {_in(other)})"
+                raise DataFileError(f"{again}{parted}; keep one of them")
+            if row.answers[0] != other.answers[0]:
+                raise DataFileError(
+                    f"{again} with the answer {_shown(row.answers[0])}, there {_shown(other.answers[0])}; only one can be right"
+                )
+            if both := set(row.clients) & set(other.clients):
+                raise DataFileError(f"{again} for client {min(both)}; keep one of them")
+        earlier[row.question].append(row)
+
+
+_UNSEEN = ("validation", "test")
+_SEEN = ("format", "auxiliary", "pool")
+_APART: Mapping[str, tuple[str, ...]] = (
+    {"": (*_UNSEEN, *_SEEN)} | dict.fromkeys(_UNSEEN, ("", *_SEEN)) | dict.fromkeys(_SEEN, ("", *_UNSEEN))
+)
+"""With which other splits a split shares no fact; the empty name is that of rows without a split."""
+
+
+def _check_facts(rows: Iterable[FileRow]) -> None:
+    """Refuse a fact of validation or test that the server asks about or is shown in other words: unseen is unseen."""
+    first: dict[tuple[str, str], FileRow] = {}
+    for row in rows:
+        if not row.fact:
+            continue
+        for split in _APART.get(row.split or "", ()):
+            other = first.get((row.fact, split))
+            if other is None:
+                continue
+            about = f"{row.place}: fact {_shown(row.fact)} of {other.place.beside(row.place)}, which is in {_in(other)}"
+            if None in (row.split, other.split):
+                raise DataFileError(
+                    f"{about}, is here in {_in(row)}; rows of this fact must name their split"
+                )
+            raise DataFileError(f"{about}, is in {_in(row)} here; what is tested must not be asked or shown")
+        first.setdefault((row.fact, row.split or ""), row)
+
+
+def _in(row: FileRow) -> str:
+    return "no split" if row.split is None else f"split {row.split}"

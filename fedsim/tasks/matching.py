@@ -9,6 +9,9 @@ model writes.
 from __future__ import annotations
 
 import re
+import string
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -19,13 +22,15 @@ MAX_TEXT_CHARS = 300
 MAX_UNBOUNDED = 2
 MAX_CHOICES = 6
 
-Match = Literal["exact", "numeric"]
+Match = Literal["exact", "numeric", "caseless", "normalized"]
 
 _TOKEN = re.compile(
     r"""(?P<escape>\\.) | (?P<set>\[\^?\]?(?:\\.|[^\]\\])*\]) | (?P<open>\(\?:|\(\?|\() | (?P<close>\))
       | (?P<quantifier>(?:[*+?]|\{\d*,?\d*\})[?+]?) | (?P<choice>\|) | (?P<literal>.)""",
     re.VERBOSE | re.DOTALL,
 )
+_ARTICLE = re.compile(r"\b(a|an|the)\b")
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3}){1,20}|\d{1,60})(?:\.\d{1,60})?|[+-]?\.\d{1,60}")
 
 
@@ -84,22 +89,32 @@ def extract(text: str, pattern: str | None = None) -> str:
 
 
 def matches(kind: Match | str, given: str, truth: str) -> bool:
-    """Whether an extracted answer equals the truth.
+    """Whether an extracted answer equals the truth. An empty answer never does.
 
-    ``exact`` compares texts without blanks around them. ``numeric`` compares values (``1,200`` = ``1200.0``,
-    ``1/2`` = ``0.50``) within a relative 1e-6, or texts where the truth is not a number. An empty answer
-    never matches.
+    - ``exact`` compares texts without blanks around them.
+    - ``caseless`` ignores case, Unicode's ways to write one character, blanks beyond one, and a full stop at the end.
+    - ``normalized`` ignores case, ASCII punctuation, English articles and blanks beyond one, as SQuAD does. It also takes
+      the sign and the point out of a number.
+    - ``numeric`` compares values (``1,200`` = ``1200.0``, ``1/2`` = ``0.50``) within a relative 1e-6, or texts where the
+      truth is not a number.
 
     Raises:
-        ValueError: ``kind`` is neither ``exact`` nor ``numeric``.
+        ValueError: ``kind`` is none of these.
+
+    References:
+        Rajpurkar et al., "SQuAD: 100,000+ questions for machine comprehension of text" (arXiv 1606.05250), section 6.1;
+        ``normalize_answer`` of its evaluation script, version 1.1.
     """
-    if kind not in ("exact", "numeric"):
-        raise ValueError(f"match is {kind!r}; must be exact or numeric")
+    if kind not in ("numeric", *_NORMAL_FORMS):
+        raise ValueError(f"match is {kind!r}; must be exact, numeric, caseless or normalized")
+    if kind != "numeric":
+        normal = _NORMAL_FORMS[kind]
+        return normal(given) != "" and normal(given) == normal(truth)
     given, truth = given.strip(), truth.strip()
     if not given:
         return False
-    if given == truth or kind == "exact":
-        return given == truth
+    if given == truth:
+        return True
     wanted, value = _value(truth), _value(given)
     if wanted is None or value is None:
         return False
@@ -111,7 +126,7 @@ class AnswerRule:
     """How an answer is read from a model's text, and when it counts as right.
 
     Attributes:
-        match: ``exact`` or ``numeric``.
+        match: how answers are compared, see `matches`.
         pattern: regular expression for ``extract``, or None for the whole text.
     """
 
@@ -122,9 +137,44 @@ class AnswerRule:
         """The answer in a model's text."""
         return extract(text, self.pattern)
 
-    def right(self, text: str, truth: str) -> bool:
-        """Whether the answer in a model's text equals the truth."""
-        return matches(self.match, extract(text, self.pattern), truth)
+    def right(self, text: str, truth: str | Sequence[str]) -> bool:
+        """Whether the answer in a model's text equals the truth, or any of several accepted answers."""
+        given = self.extract(text)
+        accepted = (truth,) if isinstance(truth, str) else truth
+        return any(matches(self.match, given, one) for one in accepted)
+
+    def key(self, text: str) -> str:
+        """What all texts with the same answer have in common, for counting and grouping; empty without an answer.
+
+        Two texts agree if and only if they have one key; but numbers that differ by a relative 1e-6 or less agree too.
+
+        >>> AnswerRule("numeric").key("1,200.50"), AnswerRule("caseless").key(" New  York. ")
+        ('2401/2', 'new york')
+        """
+        return self.normal(self.extract(text))
+
+    def normal(self, answer: str) -> str:
+        """The normal form of an answer that stands alone."""
+        if self.match != "numeric":
+            return _NORMAL_FORMS[self.match](answer)
+        value = _value(answer.strip())
+        return answer.strip() if value is None else str(value)
+
+
+def _caseless(answer: str) -> str:
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", answer).casefold())
+    return " ".join(folded.split()).removesuffix(".").removesuffix("\N{IDEOGRAPHIC FULL STOP}").rstrip()
+
+
+def _normalized(answer: str) -> str:
+    return " ".join(_ARTICLE.sub(" ", answer.lower().translate(_NO_PUNCTUATION)).split())
+
+
+_NORMAL_FORMS: Mapping[str, Callable[[str], str]] = {
+    "exact": str.strip,
+    "caseless": _caseless,
+    "normalized": _normalized,
+}
 
 
 @lru_cache(maxsize=64)

@@ -7,7 +7,7 @@ draw.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,12 +26,13 @@ class Deal:
     """Who got what.
 
     Attributes:
-        owners: per domain, the clients of each row, int64 ``[rows, H]``; H is 1 but where rows are shared.
+        owners: per domain, the clients of each row, int64 ``[rows, H]``; H is 1 but where rows are shared. An own file says
+            it row by row.
         weights: the distribution the rows were dealt by, ``[K, D]``; each column sums to 1.
         table: rows per client and domain, int64 ``[K, D]``.
     """
 
-    owners: Mapping[str, IntArray]
+    owners: Mapping[str, IntArray | Sequence[Sequence[int]]]
     weights: FloatArray
     table: IntArray
 

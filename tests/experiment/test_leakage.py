@@ -11,6 +11,7 @@ from fedsim.experiment import leakage
 from fedsim.experiment import run as experiment
 from fedsim.figures.leakage import read, table
 from fedsim.scenario.read import scenario_from
+from fedsim.tasks.matching import AnswerRule
 from tests.samples.real_runs import tiny
 
 NOISE = {"mechanism": "randomised_response", "noise": 0.2}
@@ -112,5 +113,10 @@ def test_only_finished_runs_with_real_models_are_attacked(tmp_path, cache):
 
 
 def test_the_best_candidate_is_the_one_of_highest_mean_reward_then_of_most_votes():
-    assert leakage.best_candidate(["7", "8", "8"], [0.5, 1.0, 0.5]) == "8"
-    assert leakage.best_candidate(["7", "8", "8"], [0.6, 1.0, 0.0]) == "7"
+    assert leakage.best_candidate(["7", "8", "8"], [0.5, 1.0, 0.5], AnswerRule()) == "8"
+    assert leakage.best_candidate(["7", "8", "8"], [0.6, 1.0, 0.0], AnswerRule()) == "7"
+
+
+def test_votes_are_for_an_answer_and_not_for_its_wording():
+    texts = ["it is 7", "it is 8", "8, or so", "surely 8"]
+    assert leakage.best_candidate(texts, [1.0] * 4, AnswerRule("exact", r"(\d)")) == "it is 8"

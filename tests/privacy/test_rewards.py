@@ -189,6 +189,13 @@ def test_another_answer_changes_the_two_largest_numbers_of_agreeing_candidates(c
     assert count == worst
 
 
+def test_candidates_that_agree_but_for_case_count_together():
+    candidates = ("Lima", "lima.", "LIMA", "Quito")
+    assert replaceable_scores(AnswerRule("caseless"), candidates) == 4
+    assert replaceable_scores(AnswerRule("caseless"), (*candidates, "Bogota", "Sucre")) == 4
+    assert replaceable_scores(AnswerRule(), (*candidates, "Bogota", "Sucre")) == 2
+
+
 def test_with_numeric_matching_every_score_may_change():
     assert replaceable_scores(AnswerRule("numeric"), ("1/2", "0.5", "3")) == 3
 

@@ -63,9 +63,12 @@ def test_class_rates_average_to_the_rate(rates, rate, spread):
         ('{"partition": {"beta": 0}}', "greater than or equal to 0.000001"),
         ('{"partition": {"kind": "skewed"}}', "'iid', 'dirichlet' or 'shared'"),
         ('{"answers": {"coverage": 2}}', "less than or equal to 1"),
+        ('{"stop": ["\\n", ""]}', "at least 1 character"),
+        ('{"stop": ["a", "a"]}', "stop holds a text twice"),
+        ('{"stop": ["b"], "answer_prefix": "abc"}', "answer_prefix holds the stop text 'b'"),
         ('{"prompt_template": "Q: question"}', r"\{question\} exactly once"),
         ('{"answer_pattern": "(a+)+"}', "repeats a group"),
-        ('{"match": "fuzzy"}', "'exact' or 'numeric'"),
+        ('{"match": "fuzzy"}', "'exact', 'numeric', 'caseless' or 'normalized'"),
     ],
 )
 def test_wrong_settings_are_refused_with_their_reason(text, complaint):

@@ -15,6 +15,7 @@ from fedsim.tasks.config import (
     TasksConfig,
 )
 from fedsim.tasks.dataset import build, split_sizes
+from fedsim.tasks.questions import TextFormat
 
 SIZES = SizesConfig(public=400, private=300, auxiliary=21, pool=200, validation=51, test=100)
 TASKS = TasksConfig(domains=("gcd", "chain_sum"), sizes=SIZES, answers=AnswersConfig(coverage=0.5, noise=0.2))
@@ -192,8 +193,141 @@ def test_a_domain_without_private_rows_gives_its_trusted_answers_to_anybody(tmp_
     assert all(len(mine) > 0 for mine in data.trusted)
 
 
+def rows_file(tmp_path, *rows):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        "\n".join(json.dumps({"question": f"q{n}", "answer": f"a{n}"} | row) for n, row in enumerate(rows))
+    )
+    return str(path)
+
+
+NEEDED = tuple({"split": name} for name in ("auxiliary", "pool", "validation", "test"))
+
+
+def test_rows_that_name_their_splits_go_there_and_no_size_is_asked_for(tmp_path):
+    named = ("format", "private", "public", "never_asked", "reworded", "pool", "pool")
+    path = rows_file(tmp_path, *({"split": name} for name in named), *NEEDED)
+    data = build(TasksConfig(file=path), 2, 0)
+    private = [q.text for rows in data.private for q in rows]
+    assert ([q.text for q in data.format_rows], private, [q.text for q in data.public]) == (
+        ["q0"],
+        ["q1"],
+        ["q2"],
+    )
+    assert {name: [q.text for q in rows] for name, rows in data.looks.items()} == {
+        "never_asked": ["q3"],
+        "reworded": ["q4"],
+    }
+    assert {q.text for q in data.pool} == {"q5", "q6", "q8"}
+    everything = [*itertools.chain.from_iterable(splits(data)), *data.format_rows, *data.looks["reworded"]]
+    assert len({q.question_id for q in [*everything, *data.looks["never_asked"]]}) == len(named) + 4
+
+
+def test_splits_that_no_row_names_are_cut_from_the_rest(tmp_path):
+    path = rows_file(tmp_path, *({"split": "test"},) * 3, *({"client": n % 2} for n in range(5)), *({},) * 30)
+    sizes = SMALL.model_copy(update={"test": 999, "private": 999, "format": 2})
+    data = build(TasksConfig(file=path, sizes=sizes), 2, 0)
+    assert [len(split) for split in splits(data)] == [10, 5, 4, 6, 3, 3]
+    assert len(data.format_rows) == 2
+    assert {q.text for q in data.test} == {"q0", "q1", "q2"}
+    too_many = sizes.model_copy(update={"pool": 12})
+    with pytest.raises(DataFileError, match=r"30 questions .* ask for 31 \(public 10, .* test 0, format 2\)"):
+        build(TasksConfig(file=path, sizes=too_many), 2, 0)
+
+
+def test_splits_that_must_hold_questions_are_named_together_when_they_are_empty(tmp_path):
+    path = rows_file(tmp_path, *NEEDED[:2], {"split": "seen"})
+    with pytest.raises(
+        DataFileError, match=r"rows\.jsonl: has no question for validation and test; name the split"
+    ):
+        build(TasksConfig(file=path), 2, 0)
+
+
+def test_format_rows_of_generated_domains_are_in_no_other_split():
+    data = build(TASKS.model_copy(update={"sizes": SIZES.model_copy(update={"format": 30})}), 4, 0)
+    assert [len(split) for split in splits(data)] == [400, 300, 21, 200, 51, 100]
+    assert len(data.format_rows) == 30
+    assert all(question.answer == truth(question) for question in data.format_rows)
+    assert not {q.text for q in data.format_rows} & {q.text for split in splits(data) for q in split}
+
+
+def test_a_row_of_several_clients_is_one_question_of_each(tmp_path):
+    owned = (
+        {"client": [0, 2], "domain": "geo"},
+        {"client": 2},
+        {"client": [1], "question": "q0", "answer": "a0"},
+    )
+    data = build(TasksConfig(file=rows_file(tmp_path, *owned, *NEEDED)), 4, 0)
+    assert [[q.text for q in rows] for rows in data.private] == [["q0"], ["q0"], ["q0", "q1"], []]
+    assert data.private[0][0] is data.private[2][0]
+    assert data.domains == ("geo", "own")
+    assert data.partition.tolist() == [[1, 0], [0, 1], [1, 1], [0, 0]]
+
+
+def test_private_rows_name_a_client_in_all_of_them_or_in_none(tmp_path):
+    path = rows_file(tmp_path, {"client": 0}, {"split": "private"}, *NEEDED)
+    with pytest.raises(
+        DataFileError, match=r"rows\.jsonl:2: this private row names no client, and that of line 1 one"
+    ):
+        build(TasksConfig(file=path), 2, 0)
+    path = rows_file(tmp_path, {"split": "private"}, {"client": [1]}, *NEEDED)
+    with pytest.raises(
+        DataFileError, match=r"rows\.jsonl:2: this private row names a client, and that of line 1 none"
+    ):
+        build(TasksConfig(file=path), 2, 0)
+    path = rows_file(tmp_path, {"client": [0, 5]}, *NEEDED)
+    with pytest.raises(DataFileError, match=r"rows\.jsonl:1: client is 5; must be below 2"):
+        build(TasksConfig(file=path), 2, 0)
+
+
+def test_all_wordings_of_a_fact_are_cut_into_one_split(tmp_path):
+    path = rows_file(tmp_path, *({"question": [f"{n}a", f"{n}b", f"{n}c"]} for n in range(16)))
+    sizes = SizesConfig(public=3, private=6, auxiliary=4, pool=9, validation=6, test=7)
+    data = build(TasksConfig(file=path, sizes=sizes), 2, 0)
+    assert [len(split) for split in splits(data)] == [3, 6, 4, 9, 6, 7]
+    assert {q.fact for q in data.pool} <= {f"{n}a" for n in range(16)}
+    for one, other in itertools.combinations(splits(data), 2):
+        assert not {q.fact for q in one} & {q.fact for q in other}
+    with pytest.raises(
+        DataFileError, match=r"48 questions about 16 facts cannot be cut into .* in one split"
+    ):
+        build(TasksConfig(file=path, sizes=sizes.model_copy(update={"pool": 22})), 2, 0)
+
+
+def test_accepted_answers_solutions_and_facts_reach_the_questions(tmp_path):
+    row = {"question": "2+3?", "answer": ["five", 5], "fact": 7, "solution": "so #### five"}
+    path = rows_file(tmp_path, *({"split": split} | row for split in ("pool",)), *NEEDED)
+    tasks = TasksConfig(
+        file=path,
+        answer_pattern=r"#### (.*)",
+        answer_prefix=" ",
+        stop=("\n",),
+        prompt_template="Q: {question}",
+    )
+    data = build(tasks, 2, 0)
+    (question,) = (q for q in data.pool if q.text == "Q: 2+3?")
+    assert (question.answer, question.accepted, question.taught) == ("five", ("5",), "so #### five")
+    assert question.fact == "7"
+    assert data.text_format == TextFormat(" ", ("\n",))
+    assert data.answers.right("it is\n#### 5", question.answers)
+
+
+def test_a_public_answer_that_is_made_wrong_is_so_at_the_end_of_its_solution(tmp_path):
+    row = {"answer": ["12", "twelve"], "solution": "12 = 12, so #### 12", "fact": "dozen"}
+    path = rows_file(tmp_path, {"split": "public"} | row, *NEEDED)
+    errors = PublicErrorsConfig(rate=1.0, spread=0.0)
+    data = build(TasksConfig(file=path, answer_pattern=r"#### (.*)", public_errors=errors), 2, 0)
+    assert (data.public[0].answers, data.public[0].taught, data.public[0].fact) == (
+        ("13",),
+        "12 = 12, so #### 13",
+        "dozen",
+    )
+
+
 def test_a_file_too_small_or_for_other_clients_is_refused(tmp_path):
-    with pytest.raises(DataFileError, match=r"35 questions without a client; tasks\.sizes ask for 36"):
+    with pytest.raises(
+        DataFileError, match=r"35 questions without a client or a split; tasks\.sizes ask for 36"
+    ):
         build(TasksConfig(file=own_file(tmp_path, 35), sizes=SMALL), 3, 0)
     path = own_file(tmp_path, 40, client=lambda i: 7 if i == 4 else None)
     with pytest.raises(DataFileError, match=r"my\.jsonl:5: client is 7; must be below 3"):

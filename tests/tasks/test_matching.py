@@ -52,6 +52,21 @@ def test_the_last_match_is_the_answer(text, pattern, answer):
         ("numeric", "1e999999999", "7", False),
         ("numeric", "9" * 100_000, "7", False),
         ("numeric", "٧", "7", True),
+        ("caseless", " new  YORK.\n", "New York", True),
+        ("caseless", "Stra\u00dfe", "STRASSE", True),
+        ("caseless", "Bogota\u0301", "bogot\u00e1", True),
+        ("caseless", "\uff2cima\uff0e", "Lima", True),
+        ("caseless", "\u5229\u9a6c\u3002", "\u5229\u9a6c", True),
+        ("caseless", "Lima..", "Lima", False),
+        ("caseless", "the Hague", "Hague", False),
+        ("caseless", "1.50", "1.5", False),
+        ("caseless", ".", ".", False),
+        ("normalized", "The Hague!", "hague", True),
+        ("normalized", "an  apple, a pear", "Apple pear", True),
+        ("normalized", "Theme", "me", False),
+        ("normalized", "well-known", "wellknown", True),
+        ("normalized", "-5", "5", True),
+        ("normalized", "the", "a", False),
     ],
 )
 def test_answers_are_compared_as_text_or_as_value(kind, given_text, truth, equal):
@@ -59,7 +74,7 @@ def test_answers_are_compared_as_text_or_as_value(kind, given_text, truth, equal
 
 
 def test_an_unknown_comparison_is_refused():
-    with pytest.raises(ValueError, match="must be exact or numeric"):
+    with pytest.raises(ValueError, match="must be exact, numeric, caseless or normalized"):
         matches("fuzzy", "1", "1")
 
 
@@ -68,6 +83,39 @@ def test_a_rule_extracts_before_it_compares():
     assert rule.extract("#### 7.0") == "7.0"
     assert rule.right("it is #### 7.0", "7")
     assert not rule.right("it is 7", "7")
+
+
+def test_any_accepted_answer_is_right():
+    rule = AnswerRule("caseless", r"city: (.*)")
+    accepted = ("Den Haag", "The Hague")
+    assert rule.right("the city: the hague.", accepted)
+    assert not rule.right("the city: Hague", accepted)
+    assert not rule.right("city: ", ("",))
+    assert not rule.right("city: t", ())
+
+
+@pytest.mark.parametrize(
+    ("match", "same", "other"),
+    [
+        ("exact", ("is 7", "so it is 7 "), "is 7.0"),
+        ("numeric", ("is 1,200", "is 1200.0", "is 2400/2"), "is 1200.1"),
+        ("numeric", ("is unknown", "it is unknown"), "is known"),
+        ("caseless", ("is Lima", "is  LIMA."), "is a Lima"),
+        ("normalized", ("is the Hague", "is: Hague"), "is Den Haag"),
+    ],
+)
+def test_texts_with_one_answer_have_one_key(match, same, other):
+    rule = AnswerRule(match, r"is:?(.*)")
+    assert len({rule.key(text) for text in same}) == 1
+    assert rule.key(other) != rule.key(same[0])
+    assert rule.key("nothing") == ""
+
+
+@given(st.sampled_from(["exact", "caseless", "normalized"]), st.text(max_size=12), st.text(max_size=12))
+def test_two_answers_agree_if_and_only_if_they_have_one_key_that_is_not_empty(match, one, two):
+    rule = AnswerRule(match)
+    for text, truth in ((one, two), (one, one.upper()), (one, f" {one}. ")):
+        assert rule.right(text, truth) == (rule.key(text) == rule.key(truth) != "")
 
 
 @pytest.mark.parametrize(

@@ -107,8 +107,8 @@ class PolicyTrainer:
         groups = local.sample(draws)
         gains = []
         for group in groups:
-            answer = group.draw.question.answer
-            rewards = np.array([[float(self._right(text, answer)) for text in group.texts]])
+            accepted = group.draw.question.answers
+            rewards = np.array([[float(self._right(text, accepted)) for text in group.texts]])
             gains.append(
                 advantages(
                     rewards,

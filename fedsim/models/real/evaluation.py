@@ -17,8 +17,8 @@ from fedsim.models.real.sampling import Sampled, decode, sample_answers
 from fedsim.rl.losses import k3_kl
 from fedsim.tasks.questions import Question
 
-Matches = Callable[[str, str], bool]
-"""Whether a given answer counts as the true one: ``matches(given, truth)``."""
+Matches = Callable[[str, str | Sequence[str]], bool]
+"""Whether a given answer counts as the true one, or as one of the accepted ones: ``matches(given, truth)``."""
 
 _PASS_AT = 8
 
@@ -57,7 +57,7 @@ def measure(
     entropy, drift = np.zeros(2), np.zeros(2)
 
     def right(answer: Sampled, question: Question) -> bool:
-        return not answer.truncated and matches(language.answer_text(answer.ids), question.answer)
+        return not answer.truncated and matches(language.answer_text(answer.ids), question.answers)
 
     for batch in by_width(language, questions, _text, config.questions_per_pass):
         look = _look(language, initial, batch, num_samples, config, seed)

@@ -54,7 +54,7 @@ class FirstLooks:
     def _key(self, questions: Sequence[Question], num_samples: int) -> str:
         material = {
             "parts": self._parts,
-            "questions": [(q.question_id, q.domain, q.text, q.answer) for q in questions],
+            "questions": [(q.question_id, q.domain, q.text, q.answers) for q in questions],
             "samples": num_samples,
             "platform": platform_facts(),
             "source": sources_hash(_DETERMINING_SOURCES),

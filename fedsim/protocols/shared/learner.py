@@ -99,8 +99,8 @@ def truth_judge(state: ServerState) -> Judge:
     """A judge that knows the truth: one expert, reward 1[candidate = answer]."""
 
     async def judge(group: CandidateGroup) -> Judgement:
-        answer = group.draw.question.answer
-        rewards = [float(state.data.answers.right(text, answer)) for text in group.texts]
+        accepted = group.draw.question.answers
+        rewards = [float(state.data.answers.right(text, accepted)) for text in group.texts]
         return Judgement(np.array([rewards]), num_experts=1)
 
     return judge

@@ -147,7 +147,7 @@ class Monitor:
     ) -> None:
         """A question's group is final. ``rewards`` is ``[M, G]`` with NaN for what did not come."""
         question = group.draw.question
-        correct = [self.data.answers.right(text, question.answer) for text in group.texts]
+        correct = [self.data.answers.right(text, question.answers) for text in group.texts]
         self.correct.put(group.draw.index, correct)
         scored = rewards[np.isfinite(rewards).any(axis=1)] if rewards.size else rewards
         mean, spread = _mean_and_spread(scored)
@@ -283,7 +283,7 @@ class ClientAccuracy:
                 answers = evaluator.answers(texts)
                 for column, domain in enumerate(data.domains):
                     right = [
-                        data.answers.right(answer, question.answer)
+                        data.answers.right(answer, question.answers)
                         for answer, question in zip(answers, questions, strict=True)
                         if question.domain == domain
                     ]

@@ -48,7 +48,7 @@ async def fine_tune(
     """
     tokens = state.tokens
     for batch in row_batches(rows, batch_size, state.seed):
-        lengths = [tokens.question(row.text) + tokens.candidate(row.answer) + 1 for row in batch]
+        lengths = [tokens.question(row.text) + tokens.candidate(row.taught) + 1 for row in batch]
         work = training_work(state.spec, lengths)
         await federation.server.compute(work, "update", state.policy.version)
         stats = state.policy.fit(batch, steps=1)

@@ -213,9 +213,9 @@ class Trust:
     def _audit_of(self, group: CandidateGroup) -> _Audit:
         question, rule = group.draw.question, self._state.data.answers
         texts = group.texts
-        if not any(rule.right(text, question.answer) for text in texts):
-            texts[group.draw.index % len(texts)] = question.answer
-        return _Audit(question, tuple(texts), tuple(rule.right(text, question.answer) for text in texts))
+        if not any(rule.right(text, question.answers) for text in texts):
+            texts[group.draw.index % len(texts)] = question.taught
+        return _Audit(question, tuple(texts), tuple(rule.right(text, question.answers) for text in texts))
 
     async def _audit(self, client: Client) -> None:
         """All audits of one client, one after the other, whenever it is there; one that fails is not repeated."""
