@@ -25,6 +25,7 @@ from fedsim.protocols.shared.state import ClientState, ServerState
 from fedsim.protocols.shared.supervised import Objective, learn_from_rows
 from fedsim.sim.devices.cost import NO_WORK, Work
 from fedsim.sim.network import wire
+from fedsim.tasks.matching import AnswerRule
 from fedsim.tasks.questions import Question
 
 CLIENT_RUNS = "nothing"
@@ -48,14 +49,17 @@ class Config(ServerRewardedConfig, GatheringConfig):
 async def run(federation: Federation, config: Config, state: ServerState) -> None:
     """Collect every client's rows, then train on all of them until the run's stop condition."""
     replies = await gather(federation, wire.RowsRequest(wire.pack_id(0)), config)
-    rows = received_rows(replies.values(), "pooled")
+    rows = received_rows(replies.values(), "pooled", state.data.answers)
     if not rows:
         raise FederationError("the clients that answered have no private row")
     await learn_from_rows(federation, config, state, rows, config.objective)
 
 
-def received_rows(replies: Iterable[wire.Message], domain: str) -> list[Question]:
-    """Rows that came up, as questions; their domain did not travel, so all get the same name."""
+def received_rows(replies: Iterable[wire.Message], domain: str, rule: AnswerRule) -> list[Question]:
+    """Rows that came up, as questions; their domain did not travel, so all get the same name.
+
+    Where answers are read by a pattern, a text that is longer than the answer in it is a solution.
+    """
     pairs = [
         pair
         for reply in replies
@@ -63,8 +67,13 @@ def received_rows(replies: Iterable[wire.Message], domain: str) -> list[Question
         for pair in zip(reply.questions, reply.answers, strict=True)
     ]
     return [
-        Question(FIRST_ROW_ID + index, domain, text, answer) for index, (text, answer) in enumerate(pairs)
+        Question(FIRST_ROW_ID + index, domain, text, _answer_in(written, rule), solution=written)
+        for index, (text, written) in enumerate(pairs)
     ]
+
+
+def _answer_in(written: str, rule: AnswerRule) -> str:
+    return written if rule.pattern is None else rule.extract(written) or written
 
 
 def send_rows(client: ClientState, message: wire.RowsRequest) -> HandlerResult:

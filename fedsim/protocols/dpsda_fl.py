@@ -77,7 +77,7 @@ class Config(ServerRewardedConfig, GatheringConfig):
 async def run(federation: Federation, config: Config, state: ServerState) -> None:
     """Collect synthetic rows from every client, then train on all of them until the run's stop condition."""
     replies = await gather(federation, wire.SyntheticRequest(wire.pack_id(0)), config)
-    rows = received_rows(replies.values(), "synthetic")
+    rows = received_rows(replies.values(), "synthetic", state.data.answers)
     if not rows:
         num_asked, num_answered = len(federation.clients), len(replies)
         raise FederationError(

@@ -75,6 +75,11 @@ def solution(domain: str, question: str, slip: int | None = None) -> Worked:
     return WORKED[domain].solve(question, slip)
 
 
+def example(domain: str) -> Worked:
+    """A solution in this domain, always the same one."""
+    return solution(domain, WORKED[domain].draw(WORKED[domain].options, random.Random(0)))
+
+
 def rows(domain: str, given: Mapping[str, JsonValue], seed: int) -> Iterator[tuple[str, str]]:
     """Endless (question, answer) rows of a domain, the same for the same seed; ``given`` override its options.
 

@@ -50,11 +50,11 @@ class EncodedRow:
 
 
 def encode_rows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Question]) -> list[EncodedRow]:
-    """Rows as the models see them: question, answer, end token."""
+    """Rows as the models see them: question, solution or answer, end token."""
     encoded = []
     for row in rows:
         prompt = tokenizer(row.text)["input_ids"]
-        answer = tokenizer(row.answer, add_special_tokens=False)["input_ids"]
+        answer = tokenizer(row.taught, add_special_tokens=False)["input_ids"]
         encoded.append(EncodedRow((*prompt, *answer, tokenizer.eos_token_id), len(prompt)))
     return encoded
 

@@ -225,7 +225,7 @@ def _as_json(job: Job, folder: Path) -> dict[str, Any]:
     return {
         "name": job.name,
         "key": job.key,
-        "rows": [(row.question_id, row.domain, row.text, row.answer) for row in job.rows],
+        "rows": [(row.question_id, row.domain, row.text, row.taught) for row in job.rows],
         "kind": next(kind for kind, model in _KINDS.items() if isinstance(job.settings, model)),
         "settings": job.settings.model_dump(),
         "seed": job.seed,

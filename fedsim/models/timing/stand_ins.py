@@ -84,7 +84,7 @@ class StandInPolicy:
             # One hash for both draws: its upper bits say whether the candidate is right, its lower 20 what else it is.
             bits = streams.integer(self._seed, "candidate", draw.index, g)
             right = (bits >> 20) < RIGHT_SHARE * 2**43
-            text = draw.question.answer if right else str(((bits & 0xFFFFF) * 1000) >> 20)
+            text = draw.question.taught if right else str(((bits & 0xFFFFF) * 1000) >> 20)
             yield Candidate(text, min(self._config.max_new_tokens, token_count(text) + 1), truncated=False)
 
 
@@ -115,7 +115,7 @@ class StandInEvaluator:
         skill = self._skill.get(truth.domain, 0.0)
         noise = (streams.uniform(self._seed, "score", self._client_id, question, text) for text in candidates)
         return [
-            0.5 * skill * (text == truth.answer) + 0.5 * draw
+            0.5 * skill * (text == truth.taught) + 0.5 * draw
             for text, draw in zip(candidates, noise, strict=True)
         ]
 
@@ -131,7 +131,7 @@ class StandInEvaluator:
         truth = self._known[question]
         key = (self._seed, "own answer", self._client_id, question)
         if streams.uniform(*key) < self._skill.get(truth.domain, 0.0):
-            return truth.answer
+            return truth.taught
         return f"{streams.integer(*key, 'wrong') % 1000 + 1000}"
 
 
