@@ -43,7 +43,7 @@ def cache_key(parts: Mapping[str, Any], rows: Sequence[Question], threads: int) 
     """Hex key of a training: its own ``parts`` (JSON), its rows, and the platform that will compute it."""
     material = {
         "parts": parts,
-        "rows": [(row.text, row.answer) for row in rows],
+        "rows": [(row.text, row.taught) for row in rows],
         "platform": {**platform_facts(), "threads": threads},
         "source": sources_hash(_DETERMINING_SOURCES),
     }

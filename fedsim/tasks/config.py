@@ -8,7 +8,8 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from fedsim.config.strict import StrictModel
-from fedsim.tasks.matching import Match, check_pattern
+from fedsim.tasks import worked
+from fedsim.tasks.matching import AnswerRule, Match, check_pattern
 
 QUICK_DOMAINS = ("chain_sum", "products", "gcd", "simple_equations", "spell_backward")
 
@@ -104,7 +105,7 @@ class PublicErrorsConfig(StrictModel):
         "auto",
         description="the mistake: `off_by_one` (last integer plus one), `reversed` (answer backward), "
         "`shuffled` (another row's answer: noise that cannot be learned), `auto` (off by one where "
-        "the answer holds a digit, else reversed); default auto",
+        "the answer holds a digit, else reversed); worked solutions are off by one in a step; default auto",
     )
 
     @model_validator(mode="after")
@@ -200,7 +201,7 @@ class TasksConfig(StrictModel):
         None,
         description="regular expression whose last match (its one group, if any) in a model's text is the "
         "answer; a small safe subset, see fedsim.tasks.matching; default: the "
-        "whole text without surrounding blanks",
+        "whole text without surrounding blanks, or of worked solutions the number after ####",
     )
     match: Match = Field(
         "exact",
@@ -271,6 +272,38 @@ class TasksConfig(StrictModel):
             if stop in self.answer_prefix:
                 raise ValueError(f"answer_prefix holds the stop text {stop!r}, which would end every answer")
         return self
+
+    @model_validator(mode="after")
+    def _worked_answers_can_be_read(self) -> TasksConfig:
+        plain = [name for name in self.options if not worked.is_worked(name)]
+        steps = [name for name in self.options if worked.is_worked(name)]
+        if self.file is not None or not steps:
+            return self
+        if plain and self.answer_pattern is None:
+            raise ValueError(
+                f"domain {steps[0]} writes steps before its answer and {plain[0]} does not; give an answer_pattern that finds "
+                "both, e.g. '(-?[0-9]+)'"
+            )
+        for name in steps:
+            example = worked.example(name)
+            if not self.answer_rule.right(example.text, example.answer):
+                raise ValueError(
+                    f"answer_pattern does not find the answer in {name}, e.g. in {example.text!r}; leave it out, or use "
+                    f"{worked.ANSWER_PATTERN!r}"
+                )
+        if self.errors.kind == "reversed":
+            raise ValueError(
+                f"public_errors.kind reversed has no meaning in the steps of {steps[0]}; use off_by_one or shuffled"
+            )
+        return self
+
+    @property
+    def answer_rule(self) -> AnswerRule:
+        """How answers are read and compared, the default resolved."""
+        pattern = self.answer_pattern
+        if pattern is None and self.file is None and all(map(worked.is_worked, self.options)):
+            pattern = worked.ANSWER_PATTERN
+        return AnswerRule(self.match, pattern)
 
     @property
     def options(self) -> dict[str, dict[str, JsonValue]]:

@@ -7,7 +7,7 @@ gets its mistakes after it, so private rows, exemplars and test questions stay c
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,11 @@ import numpy as np
 from fedsim.errors import FederationError
 from fedsim.sim import streams
 from fedsim.tasks import domains as generated
+from fedsim.tasks import worked
 from fedsim.tasks.config import SPLITS, TasksConfig
 from fedsim.tasks.file_splits import shuffled, split_rows
 from fedsim.tasks.files import FileRow, read_questions
-from fedsim.tasks.matching import AnswerRule
-from fedsim.tasks.mistakes import corrupt, mistake
+from fedsim.tasks.mistakes import corrupt, mistake, worked_with_mistakes
 from fedsim.tasks.partition import Deal, count_rows, deal, draw_owners
 from fedsim.tasks.questions import Question, TaskData, TextFormat
 
@@ -90,7 +90,7 @@ def build(config: TasksConfig, num_clients: int, seed: int, kept_in: Path | None
         test=asked["test"],
         trusted=_trusted(config, names, asked["pool"], dealt, seed),
         partition=dealt.table,
-        answers=AnswerRule(config.match, config.answer_pattern),
+        answers=config.answer_rule,
         format_rows=asked["format"],
         looks={name: _number(config, splits[name], counter) for name in sorted(splits)},
         text_format=TextFormat(config.answer_prefix, config.stop),
@@ -114,9 +114,14 @@ def _split_generated(
         rows = generated.generate(domain, given, sum(parts.values()), seed, kept_in)
         start = 0
         for name in SPLITS:
-            splits[name] += [_Raw(domain, text, answer) for text, answer in rows[start : start + parts[name]]]
+            splits[name] += [_generated(domain, *row) for row in rows[start : start + parts[name]]]
             start += parts[name]
     return {name: shuffled(rows, seed, name) for name, rows in splits.items()}
+
+
+def _generated(domain: str, text: str, answer: str) -> _Raw:
+    steps = worked.solution(domain, text).text if worked.is_worked(domain) else ""
+    return _Raw(domain, text, answer, solution=steps)
 
 
 def _raw(row: FileRow) -> _Raw:
@@ -125,11 +130,23 @@ def _raw(row: FileRow) -> _Raw:
 
 
 def _spoil(config: TasksConfig, names: Sequence[str], public: Sequence[_Raw], seed: int) -> list[_Raw]:
-    answers: dict[str, str] = {}
+    spoiled: dict[str, _Raw] = {}
     for name in names:
-        rows = [(row.text, row.answer) for row in public if row.domain == name]
-        answers.update(corrupt(config.errors, name, rows, seed))
-    return [row if answers[row.text] == row.answer else _wrong(row, answers[row.text]) for row in public]
+        rows = [row for row in public if row.domain == name]
+        if config.file is None and worked.is_worked(name):
+            solutions = worked_with_mistakes(config.errors, name, [row.text for row in rows], seed)
+            made = [
+                replace(row, answer=one.answer, solution=one.text)
+                for row, one in zip(rows, solutions, strict=True)
+            ]
+        else:
+            answers = corrupt(config.errors, name, [(row.text, row.answer) for row in rows], seed)
+            made = [
+                row if answer == row.answer else _wrong(row, answer)
+                for row, (_, answer) in zip(rows, answers, strict=True)
+            ]
+        spoiled.update((row.text, row) for row in made)
+    return [spoiled[row.text] for row in public]
 
 
 def _wrong(row: _Raw, answer: str) -> _Raw:

@@ -6,7 +6,7 @@ can be named with its own options. reasoning_gym is imported inside ``generate``
 What differs from reasoning_gym: our ``products`` multiplies one operand of up to ``max_long`` with one or two
 one-digit operands (same wording; reasoning_gym's has only 1,100 different questions with one-digit
 operands and a tiny model cannot learn its next size). Give ``products`` any option of reasoning_gym's own
-to get that one. ``spell_backward`` keeps lower-case words only.
+to get that one. ``spell_backward`` keeps lower-case words only. Domains with worked solutions are ours as well (``worked.py``).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from fedsim.errors import ScenarioError
 from fedsim.records.provenance import code_fingerprint
 from fedsim.records.run_folder import write_atomically
 from fedsim.sim import streams
+from fedsim.tasks import worked
 
 EASY_OPTIONS: Mapping[str, Mapping[str, JsonValue]] = {
     "chain_sum": {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 1},
@@ -95,7 +96,7 @@ def generate(
     if count == 0:
         return ()
     options_json = json.dumps(options, sort_keys=True)
-    if kept_in is None:
+    if kept_in is None or worked.is_worked(name):
         return _cached(name, options_json, count, seed)
     path = kept_in / f"{_key(name, options_json, count, seed)}.json"
     rows = _read_back(path)
@@ -131,7 +132,8 @@ def check_names(names: Iterable[str]) -> None:
         ScenarioError: a name is unknown; the message names the nearest one.
     """
     for name in names:
-        if name not in EASY_OPTIONS and registered_names() and name not in registered_names():
+        known = name in EASY_OPTIONS or worked.is_worked(name)
+        if not known and registered_names() and name not in registered_names():
             raise _unknown(name, registered_names())
 
 
@@ -149,7 +151,7 @@ _REGISTERED = re.compile(r'^DATASET_NAME\s*=\s*"(\w+)"|^register_dataset\(\s*"(\
 
 
 def _unknown(name: str, known: Iterable[str]) -> ScenarioError:
-    nearest = difflib.get_close_matches(name, sorted(known), n=1)
+    nearest = difflib.get_close_matches(name, sorted({*known, *worked.WORKED}), n=1)
     hint = f"; did you mean {nearest[0]}?" if nearest else "; see reasoning_gym for its data sets"
     return ScenarioError(f"tasks.domains: {name} is not a reasoning_gym data set{hint}")
 
@@ -157,6 +159,8 @@ def _unknown(name: str, known: Iterable[str]) -> ScenarioError:
 def _source(name: str, given: dict[str, JsonValue], count: int, seed: int) -> Iterable[Row]:
     options = dict(EASY_OPTIONS.get(name, {})) | given
     key = streams.integer(seed, "domain", name) % 2**31
+    if worked.is_worked(name):
+        return worked.rows(name, given, key)
     if name == "products" and set(given) <= set(EASY_OPTIONS["products"]):
         return _products(options, key)
     if name == "products":

@@ -6,6 +6,8 @@ right, so that what there is to learn is one bit per class. Classes are paired b
 a keyed coin decides which of each pair is the wrong one: both halves are about equally
 frequent and the overall rate is met.
 
+A row with a worked solution is wrong in its steps: one result is off by one, and what follows is worked out from it.
+
 Right answers stay in the corpus for both halves (10% and 90% by default), so a policy trained on it samples
 the right answer now and then, and rewards can teach it.
 """
@@ -14,10 +16,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from fedsim.sim import streams
 from fedsim.tasks.config import PublicErrorsConfig
+from fedsim.tasks.worked import Worked, solution
 
 _INTEGER = re.compile(r"\d+")
 _LAST_INTEGER = re.compile(r"(?<![\w.])-?\d+(?=\D*$)|\d+(?=\D*$)")
@@ -57,16 +60,46 @@ def corrupt(
     config: PublicErrorsConfig, domain: str, rows: Sequence[tuple[str, str]], seed: int
 ) -> list[tuple[str, str]]:
     """Rows (question, answer) of one domain with the configured mistakes put in; a pure function."""
+    questions = [question for question, _ in rows]
+    spoiled = list(rows)
+    for index in _spoiled(config, domain, questions, seed):
+        question, answer = rows[index]
+        spoiled[index] = question, mistake(config.kind, answer, rows[_another(index, questions, seed)][1])
+    return spoiled
+
+
+def worked_with_mistakes(
+    config: PublicErrorsConfig, domain: str, questions: Sequence[str], seed: int
+) -> list[Worked]:
+    """Worked solutions of one domain's questions with the configured mistakes in their steps; a pure function.
+
+    The result of one step is one too large, and all that follows is worked out from it. Which step it is depends on the
+    question's operand class. ``shuffled`` takes another question's whole solution.
+    """
+    solutions = [solution(domain, question) for question in questions]
+    for index in _spoiled(config, domain, questions, seed):
+        question = questions[index]
+        if config.kind == "shuffled":
+            solutions[index] = solution(domain, questions[_another(index, questions, seed)])
+        else:
+            step = streams.integer(seed, "wrong step", domain, operand_class(question))
+            solutions[index] = solution(domain, question, step)
+    return solutions
+
+
+def _spoiled(config: PublicErrorsConfig, domain: str, questions: Sequence[str], seed: int) -> Iterator[int]:
+    """Places of the questions that the corpus gets wrong."""
     high, low = config.class_rates()
-    wrong = wrong_classes(domain, [question for question, _ in rows], seed)
-    spoiled = []
-    for index, (question, answer) in enumerate(rows):
+    wrong = wrong_classes(domain, questions, seed)
+    for index, question in enumerate(questions):
         rate = high if operand_class(question) in wrong else low
         if streams.uniform(seed, "public error", domain, question) < rate:
-            other = rows[(index + 1 + streams.integer(seed, "other row", question)) % len(rows)][1]
-            answer = mistake(config.kind, answer, other)
-        spoiled.append((question, answer))
-    return spoiled
+            yield index
+
+
+def _another(index: int, questions: Sequence[str], seed: int) -> int:
+    """The place of another question, whose answer a ``shuffled`` one is given."""
+    return (index + 1 + streams.integer(seed, "other row", questions[index])) % len(questions)
 
 
 def mistake(kind: str, answer: str, other: str = "") -> str:

@@ -80,7 +80,7 @@ class PolicyTrainer:
         for batch in local_batches(self._config, rows, key):
             if self._config.objective == "sft":
                 losses.append(local.fit(batch, steps=1).loss)
-                steps.append(tuple((row.text, (row.answer,)) for row in batch))
+                steps.append(tuple((row.text, (row.taught,)) for row in batch))
             else:
                 draws = [Draw(num_draws + offset, row) for offset, row in enumerate(batch)]
                 num_draws += len(draws)

@@ -29,7 +29,7 @@ _MARKS = ("<pad>", "<unk>")
 
 def whole_row(row: Question) -> Question:
     """The row as the generator learns it: the empty question, answered by all of the row."""
-    return replace(row, text="", answer=f"{row.text}{ANSWER}{row.answer}")
+    return replace(row, text="", answer=f"{row.text}{ANSWER}{row.taught}", solution="")
 
 
 class TextGenerator:

@@ -128,7 +128,7 @@ class ModelSynthesiser:
         )
         if config.mechanism == "private_evolution":
             sigma = gaussian_sigma(config.privacy_loss, config.delta, config.evolution.iterations)
-            private = [(row.text, row.answer) for row in rows]
+            private = [(row.text, row.taught) for row in rows]
             evolved = evolve(generator, private, count, config.evolution, sigma, seed)
             return _Made(
                 evolved.rows, evolved.generated, evolved.voted_on, [], sigma, 1.0, evolved.num_uniform
@@ -166,8 +166,8 @@ class _Made:
 
 
 def _as_synthesis(made: _Made, rows: Sequence[Question], config: SynthesisConfig) -> Synthesis:
-    exercises = [(row.text, (row.answer,)) for row in rows]
-    private = tuple((row.text, row.answer) for row in rows)
+    exercises = [(row.text, (row.taught,)) for row in rows]
+    private = tuple((row.text, row.taught) for row in rows)
     return Synthesis(
         rows=made.rows,
         epsilon=config.privacy_loss,

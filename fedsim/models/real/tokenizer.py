@@ -2,8 +2,8 @@
 
 Three rules, found by measuring: every constant piece of a question's template is ONE token; numbers are right-aligned
 chunks of at most two digits (``104`` is ``1``, ``04``); everything else is single characters. The pieces are read
-off the data: a word that appears in at least ``CONSTANT_SHARE`` of a domain's questions is constant, and a maximal run of
-constant words with the spaces and marks around them is one piece. Encoding a question appends ``<answer>``, so that a
+off the data: a word that appears in at least ``CONSTANT_SHARE`` of a domain's questions, or of its worked solutions, is
+constant, and a maximal run of constant words with the spaces and marks around them is one piece. Encoding a question appends ``<answer>``, so that a
 question and an answer made of the same characters can be told apart. Decoding gives back the text exactly.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -47,12 +48,15 @@ def template_pieces(questions: Iterable[Question]) -> list[str]:
 
 
 def build_tokenizer(questions: Iterable[Question]) -> PreTrainedTokenizerFast:
-    """Build the tokenizer of one data set from its questions and answers.
+    """Build the tokenizer of one data set from its questions, answers and worked solutions.
 
     The result is an ordinary fast tokenizer: ``save_pretrained`` writes it, ``AutoTokenizer`` reads it. Characters
     that occur neither in the data nor in printable ASCII become ``<unk>``.
     """
-    questions = list(questions)
+    questions = [*questions]
+    questions += [
+        replace(q, domain=f"solutions of {q.domain}", text=q.solution) for q in questions if q.solution
+    ]
     pieces = template_pieces(questions)
     characters = set(_PRINTABLE).union(*(set(q.text) | set(q.answer) for q in questions))
     numbers = [f"{n:02d}" for n in range(100)]

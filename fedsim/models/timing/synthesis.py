@@ -50,7 +50,7 @@ class StandInSynthesiser:
         if config.mechanism == "private_evolution":
             iterations = config.evolution.iterations
             noise, rate = gaussian_sigma(loss, config.delta, iterations), 1.0
-            private = tuple((row.text, row.answer) for row in rows)
+            private = tuple((row.text, row.taught) for row in rows)
             result = Synthesis(
                 made,
                 loss,
@@ -80,7 +80,7 @@ class StandInSynthesiser:
         )
 
     def _steps(self, rows: Sequence[Question], rate: float, seed: int) -> tuple[tuple[Exercise, ...], ...]:
-        exercises: list[Exercise] = [(row.text, (row.answer,)) for row in rows]
+        exercises: list[Exercise] = [(row.text, (row.taught,)) for row in rows]
         coins = streams.generator(seed, "poisson")
         return tuple(
             tuple(exercises[i] for i in (coins.random(len(rows)) < rate).nonzero()[0].tolist())

@@ -57,7 +57,7 @@ class StandInTrainer:
 
     def _answers(self, rows: Sequence[Question], key: int) -> Iterator[tuple[Exercise, ...]]:
         for batch in local_batches(self._config, rows, key):
-            yield tuple((row.text, (row.answer,)) for row in batch)
+            yield tuple((row.text, (row.taught,)) for row in batch)
 
     def _candidates(self, rows: Sequence[Question], key: int) -> Iterator[tuple[Exercise, ...]]:
         sampler = StandInPolicy(self._config, key)

@@ -323,10 +323,13 @@ def answer_neighbours(client: ClientState, message: wire.ProbeNeighbours) -> Han
 
 
 def exemplars_cost(client: ClientState, message: wire.ProbeExemplars | wire.ProbeNeighbours) -> Work:
-    """Decoding one answer per exemplar, as one batch."""
+    """Decoding one answer per exemplar, as one batch: as long as its label, or as what the client writes before an answer."""
     tokens = client.tokens
     prompts = [tokens.question(text) for text in message.questions]
-    return generate_work(client.spec, prompts, [[tokens.candidate(text) + 1] for text in message.answers])
+    written = message.answers
+    if client.answers.pattern is not None:
+        written = tuple(client.evaluator.answers(message.questions))
+    return generate_work(client.spec, prompts, [[tokens.candidate(text) + 1] for text in written])
 
 
 PROBE_HANDLERS: Mapping[type[wire.Message], Handler] = {
