@@ -175,7 +175,7 @@ def packed_backward(language: LanguageModel, rows: Sequence[Question]) -> float:
     """Give what learns the gradient of the mean negative log-likelihood per answer token, a few rows at a time."""
     answers = [language.answer_ids(row.taught) for row in rows]
     num_tokens, total = sum(map(len, answers)), 0.0
-    size = language.shapes.prompt_rows
+    size = 2 * language.shapes.prompt_rows
     for start in range(0, len(rows), size):
         prompts = [language.prompt_ids(row.text) for row in rows[start : start + size]]
         places = {ids: place for place, ids in enumerate(dict.fromkeys(prompts))}
