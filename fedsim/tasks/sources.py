@@ -18,13 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.config.files import decoded, json_decoder, not_json, parse_json, read_bytes, read_json, why
-from fedsim.config.limits import MAX_DATA_BYTES, MAX_LINE_CHARS
+from fedsim.config.limits import MAX_DATA_BYTES, MAX_DATA_FILES, MAX_DATA_ROWS, MAX_LINE_CHARS
 from fedsim.errors import DataFileError
-
-MOST_FILES = 1_000
-"""Files of one folder."""
-MOST_ROWS = 10_000_000
-"""Rows of one table: a few bytes can stand for many rows that are alike."""
 
 _ROWS_AT_ONCE = 10_000
 _TABLES = (".parquet", ".arrow")
@@ -113,8 +108,8 @@ def data_files(folder: Path) -> list[DataFile]:
         found = _saved(folder, Path(), None)
     else:
         found = _snapshot(folder)
-    if len(found) > MOST_FILES:
-        raise DataFileError(f"{folder}: has {len(found):,} files of rows; at most {MOST_FILES:,}")
+    if len(found) > MAX_DATA_FILES:
+        raise DataFileError(f"{folder}: has {len(found):,} files of rows; at most {MAX_DATA_FILES:,}")
     for data in found:
         _refuse_leaving(folder, data.path)
     num_bytes = sum(path.stat().st_size for data in found if (path := folder / data.path).exists())
@@ -343,8 +338,8 @@ def _table_rows(content: bytes, path: Path, split: str | None) -> Iterator[Item]
         else:
             table = pl.read_ipc_stream(stream).lazy()
         num_rows = int(table.select(pl.len()).collect().item())
-        if num_rows > MOST_ROWS:
-            raise DataFileError(f"{path}: has {num_rows:,} rows; must have at most {MOST_ROWS:,}")
+        if num_rows > MAX_DATA_ROWS:
+            raise DataFileError(f"{path}: has {num_rows:,} rows; must have at most {MAX_DATA_ROWS:,}")
         for start in range(0, num_rows, _ROWS_AT_ONCE):
             for values in table.slice(start, _ROWS_AT_ONCE).collect().iter_rows(named=True):
                 number += 1
