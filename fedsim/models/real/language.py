@@ -214,7 +214,7 @@ def filled(items: Tensor, rows: int) -> Tensor:
 def prefill(language: LanguageModel, prompts: Sequence[Ids], width: int) -> Prefix:
     """Run questions once, padded to ``width``, and keep what their continuations need."""
     if language.packs:
-        layers, real, logits = packed_prefill(language.network, prompts, width)
+        layers, real, logits = packed_prefill(language.network, prompts, width, language.shared)
         keys, values = zip(*layers, strict=True)
         return Prefix(keys, values, _bias(real), real.sum(-1), logits)
     parts, places = [], []

@@ -26,6 +26,7 @@ from fedsim.models.real.tokens import Ids
 
 _WIDTH_STEP = 16
 _MOST_REMEMBERED = 60_000  # beginnings
+_MOST_ATTENDED = 6_000  # beginnings whose keys and values are remembered, ten times as large
 FEWEST_ROWS = 4
 """Rows of a matrix product at least: of fewer, other kernels take over."""
 
@@ -173,12 +174,14 @@ def packed_logits(network: Any, pack: Pack, shared: SharedLayers | None) -> tupl
 
 @torch.no_grad()
 def packed_prefill(
-    network: Any, prompts: Sequence[Ids], width: int
+    network: Any, prompts: Sequence[Ids], width: int, shared: SharedLayers | None
 ) -> tuple[list[tuple[Tensor, Tensor]], Tensor, Tensor]:
     """Keys and values ``[n, heads, W, d]`` per layer, which of them are real ``[n, W]``, and logits after each question."""
     llama, pack = llama_of(network), Pack.of(prompts, [], [])
     kept: list[tuple[Tensor, Tensor]] = []
-    states = _attended_through(llama, range(len(llama.model.layers)), _embedded(llama, pack), pack, kept)
+    first = 0 if shared is None else shared.num_layers
+    states = _embedded(llama, pack) if shared is None else shared.leaving(pack, kept)
+    states = _attended_through(llama, range(first, len(llama.model.layers)), states, pack, kept)
     own = pack.prompt_rows[: len(prompts)]
     rows = torch.tensor([[*one, *one[:1] * (width - len(one))] for one in own])
     real = torch.arange(width) < torch.tensor([len(one) for one in own])[:, None]
@@ -242,20 +245,25 @@ class SharedLayers:
         self.num_layers = num_layers
         self._network = network
         self._known: dict[Ids, Tensor] = {}
+        self._attended: dict[Ids, Tensor] = {}  # keys and values [2, layers, heads, d]
 
     @torch.no_grad()
-    def leaving(self, pack: Pack) -> Tensor:
-        """States ``[N, h]`` that leave these layers."""
-        missing = {beginning for beginning in pack.rows if beginning not in self._known}
+    def leaving(self, pack: Pack, kept: list[tuple[Tensor, Tensor]] | None = None) -> Tensor:
+        """States ``[N, h]`` that leave these layers; ``kept`` takes up each layer's keys and values ``[N, heads, d]``."""
+        known = self._known if kept is None else self._attended
+        missing = {beginning for beginning in pack.rows if beginning not in known}
         if missing:
-            self._run(pack, missing)
+            self._run(pack, missing, kept is not None)
         states = torch.stack([self._known[beginning] for beginning in pack.rows])
-        if len(self._known) > _MOST_REMEMBERED:
-            for beginning in list(self._known)[: _MOST_REMEMBERED // 2]:
-                del self._known[beginning]
+        if kept is not None:
+            both = torch.stack([self._attended[beginning] for beginning in pack.rows], dim=2)
+            kept += zip(*both.unbind(0), strict=True)
+        _forget(self._attended, _MOST_ATTENDED)
+        for beginning in _forget(self._known, _MOST_REMEMBERED):
+            self._attended.pop(beginning, None)
         return states
 
-    def _run(self, pack: Pack, missing: Collection[Ids]) -> None:
+    def _run(self, pack: Pack, missing: Collection[Ids], with_attended: bool) -> None:
         """Remember the beginnings that are missing; texts that they belong to are run whole, for they attend to it all."""
         answers = [
             (owner, inputs)
@@ -273,10 +281,22 @@ class SharedLayers:
             prompts, [places[pack.prompts[owner]] for owner, _ in answers], [inputs for _, inputs in answers]
         )
         llama = llama_of(self._network)
-        states = _attended_through(llama, range(self.num_layers), _embedded(llama, part), part)
+        kept: list[tuple[Tensor, Tensor]] = []
+        states = _attended_through(llama, range(self.num_layers), _embedded(llama, part), part, kept)
+        both = torch.stack([torch.stack(layer) for layer in kept], dim=1) if with_attended else None
         for beginning, row in part.rows.items():
             if beginning in missing:
                 self._known[beginning] = states[row].clone()
+                if both is not None:
+                    self._attended[beginning] = both[:, :, row].clone()
+
+
+def _forget(known: dict[Ids, Tensor], most: int) -> list[Ids]:
+    """Of too many the older half, which is no longer known."""
+    old = list(known)[: len(known) // 2] if len(known) > most else []
+    for beginning in old:
+        del known[beginning]
+    return old
 
 
 @torch.no_grad()

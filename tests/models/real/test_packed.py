@@ -166,6 +166,27 @@ def test_embeddings_by_shared_layers_put_like_questions_together():
     assert (again == found).all()
 
 
+def _tensors(prefix):
+    return [*prefix.keys, *prefix.values, prefix.logits]
+
+
+@torch.no_grad()
+def test_a_prefix_has_the_same_bits_whoever_ran_the_shared_layers(monkeypatch):
+    network = base()
+    shared = SharedLayers(network, 2)
+    own, other = adapted(network, 5), adapted(network, 6)
+    plain = model(own)
+    prompts = [plain.prompt_ids(question.text) for question in questions()[:9]]
+    wanted = prefill(plain, prompts, 8)
+    prefill(model(other, shared=shared), prompts[:6], 8)
+    monkeypatch.setattr(packed, "_MOST_ATTENDED", 8)
+    for _ in range(2):
+        found = prefill(model(own, shared=shared), prompts, 8)
+        for ours, theirs in zip(_tensors(found), _tensors(wanted), strict=True):
+            assert torch.equal(ours, theirs)
+    assert len(shared._attended) <= 20
+
+
 @pytest.mark.parametrize("copies", [1, 6])
 def test_copies_that_begin_alike_are_computed_once_and_sampled_the_same(copies):
     network = adapted(base())
