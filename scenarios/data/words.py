@@ -102,13 +102,9 @@ ALSO = {
     ("roof", "NNS"): ("rooves",),
     ("scarf", "NNS"): ("scarfs",),
 }
-# Format rows about words: a question and pairs of a word and its answer. The last two show what a form of a word is;
-# neither is taught, and no other question is about these words.
+# Format rows about words: a question and pairs of a word and its answer. Past tense and participle show what a form of a
+# word is; neither is taught, and no other question is about these words.
 FORMAT_WORDS = {
-    "opposite": (
-        "What is the opposite of {}?",
-        "left right, day night, before after, inside outside, buy sell, push pull, start stop",
-    ),
     "ordinal": (
         "What is the ordinal of {}?",
         "one first, two second, five fifth, nine ninth, twelve twelfth, six sixth, ten tenth",
