@@ -135,7 +135,10 @@ def _spoil(config: TasksConfig, names: Sequence[str], public: Sequence[_Raw], se
         rows = [row for row in public if row.domain == name]
         if config.file is None and worked.is_worked(name):
             solutions = worked_with_mistakes(config.errors, name, [row.text for row in rows], seed)
-            made = [replace(row, answer=one.answer, solution=one.text) for row, one in zip(rows, solutions, strict=True)]
+            made = [
+                replace(row, answer=one.answer, solution=one.text)
+                for row, one in zip(rows, solutions, strict=True)
+            ]
         else:
             answers = corrupt(config.errors, name, [(row.text, row.answer) for row in rows], seed)
             made = [

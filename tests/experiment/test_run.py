@@ -179,6 +179,7 @@ def test_a_protocol_that_returns_ends_the_run(tmp_path):
     [
         {"name": "central_grpo", "update": {"groups_per_update": 8}},
         {"name": "self_reward", "update": {"groups_per_update": 8}},
+        {"name": "majority_vote", "update": {"groups_per_update": 8}},
         {"name": "dp_grpo", "update": {"groups_per_update": 8}},
         {"name": "dp_sft"},
         {"name": "distil", "questions_per_update": 8},

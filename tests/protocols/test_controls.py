@@ -12,11 +12,13 @@ from fedsim import protocols
 from fedsim.config.strict import StrictModel
 from fedsim.errors import FederationError, ScenarioError
 from fedsim.protocols import distil
+from fedsim.protocols.majority_vote import votes
 from fedsim.protocols.shared.monitor import StopConfig
 from fedsim.records.rows import Compute, Reward, Transfer
 from fedsim.scenario.read import scenario_from
 from fedsim.sim.devices.config import DropoutConfig
 from fedsim.sim.network import wire
+from fedsim.tasks.matching import AnswerRule
 from tests.samples.fakes import FakeEvaluator, FakePolicy, play, settings, task_data
 
 ROUNDS = {"schedule": "barrier", "groups_per_update": 6}
@@ -106,7 +108,7 @@ async def test_central_grpo_is_rewarded_by_the_truth_and_sends_nothing():
 
 
 def test_a_server_that_rewards_itself_trains_on_its_live_policy_unless_told_otherwise():
-    for name in ("central_grpo", "dp_grpo", "self_reward", "central_pooled", "dpsda_fl"):
+    for name in ("central_grpo", "dp_grpo", "self_reward", "majority_vote", "central_pooled", "dpsda_fl"):
         config = protocols.load(name).Config
         few = config(name=name, update={"groups_per_update": 4})
         assert config(name=name).update.schedule == few.update.schedule == "barrier"
@@ -128,6 +130,17 @@ async def test_self_reward_scores_with_the_frozen_server_and_takes_the_servers_t
     # The frozen fake knows both domains: 0.8 for a right candidate, 0.1 for a wrong one.
     for row in ran.groups:
         assert row.reward_mean == pytest.approx(0.1 + 0.7 * row.correct)
+
+
+async def test_majority_vote_rewards_what_most_candidates_say_be_it_right_or_wrong():
+    ran = await server_only("majority_vote")
+    # Wrong candidates all differ: the right ones win where there are two, else the first of four different answers does.
+    assert {row.correct for row in ran.groups} > {0.0}
+    assert all(row.reward_mean == max(row.correct, 0.25) for row in ran.groups)
+    numbers = votes(AnswerRule("numeric"), ["2", "3", "2.0", "3.00", "4"])
+    assert numbers == [1.0, 0.0, 1.0, 0.0, 0.0], "the first of two that are as frequent"
+    assert votes(AnswerRule(pattern="#### ([0-9]+)"), ["5", "5", "so #### 6"]) == [0.0, 0.0, 1.0]
+    assert votes(AnswerRule(), ["", " "]) == [0.0, 0.0], "nobody gave an answer"
 
 
 async def test_dp_sft_fits_the_exemplars_step_by_step():

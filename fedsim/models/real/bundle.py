@@ -118,12 +118,13 @@ def load_models(
         centre,
         looks,
     )
+    counted = data.answers if getattr(policy, "model_score", None) == "answer_likelihood" else None
     evaluators = []
     for client, (client_network, client_tokenizer) in enumerate(_clients(models, data, folders)):
         hashes[f"client-{client}"] = weights_sha256(client_network)
         own_tokens, own_shapes = read.by(client_tokenizer)
         language = LanguageModel(client_network, client_tokenizer, own_shapes, own_tokens)
-        evaluators.append(ModelEvaluator(language, policy.max_new_tokens))
+        evaluators.append(ModelEvaluator(language, policy.max_new_tokens, counted))
     return Bundle(
         policy=live,
         evaluators=list(in_company(evaluators)),

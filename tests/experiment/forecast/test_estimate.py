@@ -125,6 +125,7 @@ TYPICAL = {
     "central_grpo": None,
     "zero_shot": None,
     "self_reward": None,
+    "majority_vote": None,
     "dp_sft": None,
     "dp_grpo": None,
 }
