@@ -35,8 +35,8 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 .PHONY: quickstart
-quickstart: $(STAMP)  ## run FedGRPO on real small models and draw its figures (minutes)
-	$(BIN)/fedsim run scenarios/quickstart.yaml
+quickstart: $(STAMP)  ## run FedGRPO on a pretrained model, clients teaching it skills by scores (minutes), and draw figures
+	$(BIN)/fedsim run scenarios/skills.yaml
 
 .PHONY: test
 test: $(STAMP)  ## run the tests (7 to 20 minutes on 2 cores)

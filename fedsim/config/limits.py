@@ -17,9 +17,13 @@ MAX_DIGITS = 18
 
 # Data files
 MAX_DATA_BYTES = 256 * 2**20
-"""Questions (JSON lines), devices and traces (CSV)."""
+"""Questions (a file, or all files of a data set's folder), devices and traces (CSV)."""
+MAX_DATA_FILES = 1_000
+"""Files of rows in a data set's folder."""
+MAX_DATA_ROWS = 10_000_000
+"""Rows of a Parquet or Arrow table, in which a few bytes can stand for many rows that are alike."""
 MAX_LINE_CHARS = 100_000
-"""Characters of one line of a question file."""
+"""Characters of one line, or of one text, of a question file."""
 MAX_GRAPH_BYTES = 16 * 2**20
 """A GraphML file; one with a document type declaration (entities) is not read at all."""
 MAX_JSON_BYTES = 64 * 2**20

@@ -21,7 +21,8 @@ from fedsim.federation.billed_sizes import (
 )
 from fedsim.federation.text_lengths import TextConfig, TextLengths
 from fedsim.models.config import ModelsConfig, is_config_file
-from fedsim.models.sources import FolderModel, ModelSource, ScratchModel
+from fedsim.models.pretrained import CARRIED
+from fedsim.models.sources import FolderModel, ModelSource, PretrainedModel, ScratchModel
 from fedsim.models.timing import stand_ins
 from fedsim.sim.devices import population
 from fedsim.sim.devices.architecture import ModelSpec, architecture, spec_from_config, spec_from_file
@@ -53,6 +54,22 @@ def spec_without_weights(scenario: Scenario, side: Literal["server", "clients"])
         ModelFileError: the file that says it cannot be used.
     """
     return _billed(scenario, side) or _architecture(scenario, side)
+
+
+def client_specs_without_weights(scenario: Scenario, num_clients: int) -> tuple[ModelSpec, ...]:
+    """The architecture that client k's model counts as where no model is loaded; a single one where all have the same.
+
+    Raises:
+        ScenarioError, ModelFileError: as for `spec_without_weights`.
+    """
+    source = scenario.models.clients
+    if scenario.models.bill_as is None and isinstance(source, FolderModel) and source.is_one_for_each_client:
+        specs = [
+            spec_from_file(scenario.folder / source.folder_of(client) / "config.json")
+            for client in range(num_clients)
+        ]
+        return tuple(specs) if len(set(specs)) > 1 else (specs[0],)
+    return (spec_without_weights(scenario, "clients"),)
 
 
 def spec_of(scenario: Scenario, side: Literal["server", "clients"], network: Any) -> ModelSpec:
@@ -97,7 +114,7 @@ def check_memory(scenario: Scenario, devices: population.Population) -> None:
     if server_spec is None or client_spec is None or scenario.text is None:
         return
     needed = requirement(scenario, server_spec, client_spec, stated_lengths(scenario))
-    device_memory.too_small(needed, devices)
+    device_memory.too_small([needed], devices)
 
 
 def _billed(scenario: Scenario, side: Literal["server", "clients"]) -> ModelSpec | None:
@@ -123,8 +140,10 @@ def _architecture(scenario: Scenario, side: Literal["server", "clients"]) -> Mod
             vocab=stand_ins.VOCABULARY,
             tied=True,
         )
+    if isinstance(source, PretrainedModel):
+        return architecture(CARRIED[source.pretrained].architecture)
     if isinstance(source, FolderModel):
-        return spec_from_file(scenario.folder / source.path / "config.json")
+        return spec_from_file(scenario.folder / source.folder_of(0) / "config.json")
     raise ScenarioError(
         f"models.{side}: a hub model needs fidelity: real; timing fidelity loads no model"
     ).at("models", side)

@@ -93,7 +93,7 @@ def client_states(
         return ClientState(
             client_id=client_id,
             evaluator=evaluator,
-            spec=components.client_spec,
+            spec=components.client_spec(client_id),
             trusted={text_of[number]: answer for number, answer in data.trusted[client_id].items()},
             answers=data.answers,
             tokens=billed.counts(lengths, counting),

@@ -45,7 +45,7 @@ def refuse_early(scenario: Scenario) -> population.Population:
     billed.check_memory(scenario, devices)
     faults_of(scenario, devices)
     edges_of(scenario, devices)
-    if scenario.fidelity == "real" and scenario.tasks.file is not None:
+    if scenario.tasks.file is not None:
         from fedsim.tasks import dataset  # only own questions are built before the run
 
         tasks = scenario.tasks.model_copy(update={"file": str(scenario.folder / scenario.tasks.file)})
@@ -111,7 +111,10 @@ def _files_of(scenario: Scenario) -> str:
     models = scenario.models
     folders = [getattr(source, "path", None) for source in (models.server, models.clients)]
     length = getattr(scenario.availability, "length", None)
-    return repr((scenario.folder, scenario.fidelity, length, scenario.input_files(), models.bill_as, folders))
+    tasks = None if scenario.tasks.file is None else scenario.tasks
+    return repr(
+        (scenario.folder, scenario.fidelity, length, scenario.input_files(), tasks, models.bill_as, folders)
+    )
 
 
 @located
@@ -138,9 +141,13 @@ def check_files(scenario: Scenario) -> None:
             _told_at("bill_as", spec_from_file, folder / getattr(bill_as, side))
         source = getattr(scenario.models, side)
         if isinstance(source, FolderModel) and scenario.fidelity == "real":
-            _told_at(side, check_folder, folder / source.path)
-            if bill_as is None:
-                _told_at(side, spec_from_file, folder / source.path / "config.json")
+            each = source.is_one_for_each_client
+            num = len(population.draw(scenario.clients, scenario.seed, folder)) if each else 1
+            for client_id in range(num):
+                own = folder / source.folder_of(client_id)
+                _told_at(side, check_folder, own)
+                if bill_as is None:
+                    _told_at(side, spec_from_file, own / "config.json")
 
 
 def _told_at(key: str, look: Callable[[Path], object], path: Path) -> None:

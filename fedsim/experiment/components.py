@@ -34,6 +34,7 @@ class Components:
     """The models and the data of one run, real or stand-in.
 
     Attributes:
+        client_specs: the architecture that client k's model counts as, or a single one that all have.
         hashes: what each model's weights hash to, for the manifest (empty for stand-ins).
         save: writes the final policy as a loadable folder (None for stand-ins).
         trainer: trains the server's model on clients' rows, for protocols that move weights.
@@ -45,17 +46,22 @@ class Components:
     frozen: Evaluator
     evaluators: Sequence[Evaluator]
     server_spec: ModelSpec
-    client_spec: ModelSpec
+    client_specs: tuple[ModelSpec, ...]
     hashes: Mapping[str, str]
     save: Any = None
     trainer: LocalTrainer | None = None
     synthesiser: Synthesiser | None = None
 
+    def client_spec(self, client_id: int) -> ModelSpec:
+        """The architecture that a client's model counts as."""
+        return self.client_specs[client_id if len(self.client_specs) > 1 else 0]
+
 
 def stand_ins(scenario: Scenario, num_clients: int) -> Components:
     """The components of a run with ``fidelity: timing``: token counts instead of models."""
-    data = task_data(scenario.tasks, num_clients, scenario.seed)
-    known = {question.text: question for question in (*data.auxiliary, *data.pool)}
+    tasks = scenario.tasks if scenario.tasks.file is None else scenario.anchored().tasks
+    data = task_data(tasks, num_clients, scenario.seed)
+    known = {question.text: question for question in (*data.auxiliary, *data.pool, *data.validation)}
 
     def evaluator_of(client_id: int) -> Evaluator:
         rows = dict(zip(data.domains, data.partition[client_id].tolist(), strict=True))
@@ -69,7 +75,7 @@ def stand_ins(scenario: Scenario, num_clients: int) -> Components:
         frozen=StandInEvaluator(-1, {}, known, scenario.seed),
         evaluators=LazySequence(num_clients, evaluator_of),
         server_spec=server_spec,
-        client_spec=billed.spec_without_weights(scenario, "clients"),
+        client_specs=billed.client_specs_without_weights(scenario, num_clients),
         hashes={},
         trainer=_stand_in_trainer(scenario, policy, server_spec),
         synthesiser=_stand_in_synthesiser(scenario),
@@ -124,7 +130,7 @@ def real_models(
         synthesiser = _synthesiser(scenario, data, cache_dir, training)
     finally:
         training.close()
-    client_spec = billed.spec_of(scenario, "clients", loaded.evaluators[0].language.network)
+    specs = [billed.spec_of(scenario, "clients", one.language.network) for one in loaded.evaluators]
     return Components(
         data=data,
         policy=loaded.policy,
@@ -133,7 +139,7 @@ def real_models(
             loaded.evaluators, scenario.compute, scenario.protocol.max_new_tokens, progress
         ),
         server_spec=billed.spec_of(scenario, "server", loaded.policy.language.network),
-        client_spec=client_spec,
+        client_specs=tuple(specs) if len(set(specs)) > 1 else (specs[0],),
         hashes=loaded.hashes | ({"generator": synthesiser.generator_sha256()} if synthesiser else {}),
         save=loaded.policy.save,
         trainer=loaded.trainer,
@@ -188,6 +194,9 @@ class _TrainingProgress:
         phase, done = self._phases[name]
         phase.advance(step - done, loss=loss)
         self._phases[name] = (phase, step)
+        if step == total:
+            phase.__exit__(None, None, None)
+            del self._phases[name]
 
     def close(self) -> None:
         """Finish every phase."""

@@ -29,8 +29,9 @@ from fedsim.config.units import format_bytes
 from fedsim.errors import FederationError
 from fedsim.federation.billed_sizes import TokenCounts
 from fedsim.models.config import ModelsConfig
-from fedsim.models.sources import ScratchModel
+from fedsim.models.sources import AdapterTuning, ScratchModel
 from fedsim.records.rows import Member
+from fedsim.sim.devices import adapters
 from fedsim.sim.devices.architecture import ModelSpec, resident_bytes
 from fedsim.sim.devices.cost import NO_WORK, Work, compute_energy_j, duration_s, training_work
 from fedsim.sim.devices.population import Population
@@ -75,19 +76,20 @@ def requirement(
     return Requirement(runs, float(needed), round(resident_bytes(spec)), pretrained)
 
 
-def too_small(needed: Requirement, devices: Population) -> frozenset[int]:
-    """Ids of the clients whose device cannot hold what they must.
+def too_small(needed: Sequence[Requirement], devices: Population) -> frozenset[int]:
+    """Ids of the clients whose device cannot hold what they must: client k ``needed[k]``, or all the single one there is.
 
     Raises:
         FederationError: that is everybody.
     """
     memory = devices.columns["memory_bytes"]
-    excluded = frozenset(np.flatnonzero(memory < needed.needed_bytes).tolist())
+    bounds = np.array([one.needed_bytes for one in needed])
+    excluded = frozenset(np.flatnonzero(memory < bounds).tolist())
     if len(devices) and len(excluded) == len(devices):
         largest = {name: float(memory[devices.ids_of(name)].max()) for name in devices.class_names}
         have = ", ".join(f"{name} at most {format_bytes(size)}" for name, size in sorted(largest.items()))
         raise FederationError(
-            f"no device can hold the model: {format_bytes(needed.needed_bytes)} are needed, and there are {have}; "
+            f"no device can hold the model: {format_bytes(float(bounds.min()))} are needed, and there are {have}; "
             "choose larger devices or a smaller model"
         )
     return excluded
@@ -120,8 +122,8 @@ def training_steps(
 ) -> tuple[int, Work]:
     """The one-off training of a client's own model on its rows: optimiser steps, and the work of one of them.
 
-    A scratch model takes its settings' steps and rows per step (an early stop is not foreseen); a billed one
-    ``client_epochs`` passes in steps of ``BILLED_BATCH`` rows. A folder or hub model is used as it is.
+    A scratch model, and adapters of a ready one, take their settings' steps and rows per step (an early stop is not foreseen);
+    a billed model ``client_epochs`` passes in steps of ``BILLED_BATCH`` rows. A ready model without adapters is used as it is.
     """
     lengths = [tokens.question(row.text) + tokens.candidate(row.taught) + 1 for row in rows]
     if not lengths:
@@ -132,13 +134,26 @@ def training_steps(
     elif isinstance(models.clients, ScratchModel):
         steps = models.clients.steps
         num_rows = steps * models.clients.batch_size
+    elif models.clients.lora is not None:
+        private = models.client_privacy
+        tuning = (models.clients.tuning or AdapterTuning()) if private is None else private.tuning
+        steps, num_rows = tuning.steps, tuning.steps * tuning.batch_size
     else:
         return 0, NO_WORK
     if not steps:
         return 0, NO_WORK
-    whole = training_work(spec, lengths)
+    whole = _pass_over(models, spec, lengths)
     # Rows are drawn alike, so a step's mean FLOP is its share of a whole pass; weights move once per step.
     return steps, Work(whole.flop * num_rows / (len(lengths) * steps), whole.memory_bytes)
+
+
+def _pass_over(models: ModelsConfig, spec: ModelSpec, lengths: Sequence[int]) -> Work:
+    """One optimiser step on rows of these lengths."""
+    lora = None if isinstance(models.clients, ScratchModel) else models.clients.lora
+    if lora is None:
+        return training_work(spec, list(lengths))
+    shapes = adapters.lora_shapes(spec, lora.rank, lora.targets, None if models.bill_as else lora.layers)
+    return adapters.lora_training_work(spec, lengths, adapters.num_numbers(shapes))
 
 
 def untrained(client_id: int, device_class: str, memory_bytes: float, needed: Requirement) -> Member:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedsim import protocols
 from fedsim.config.validation import located
 from fedsim.errors import (
     Deadlock,
@@ -32,7 +33,7 @@ from fedsim.experiment.simulation import RunEnd, Simulation
 from fedsim.privacy import reward_ledger
 from fedsim.progress import Progress, SilentProgress
 from fedsim.protocols.shared.boundary import BOUNDARIES
-from fedsim.protocols.shared.monitor import ClientAccuracy
+from fedsim.protocols.shared.monitor import ClientAccuracy, same_models
 from fedsim.records import invariants
 from fedsim.records.log import RecordLog
 from fedsim.records.provenance import source_hash
@@ -40,6 +41,7 @@ from fedsim.records.run_folder import CONFIDENCE_GRAPH, DETECTION, RunFolder
 from fedsim.records.summary import SummaryContext, summarise
 from fedsim.sim.clock import run as run_on_virtual_time
 from fedsim.sim.devices import population
+from fedsim.tasks.sources import kept_files
 
 if TYPE_CHECKING:
     from fedsim.records.run import Run
@@ -125,7 +127,8 @@ def _run_in(folder: RunFolder, asked: RunRequest) -> bool:
     started_at_wall_s = time.monotonic()
     scenario, devices, progress = asked.scenario, asked.devices, asked.progress
     if not folder.manifest["inputs"]:
-        folder.keep_inputs(scenario.input_files())
+        files = scenario.input_files()
+        folder.keep_inputs(files, {key: kept_files(path) for key, path in files.items() if path.is_dir()})
     journal = Journal(folder, scenario, asked.cache_dir, progress)
     with contextlib.closing(journal):
         components = journal.components(len(devices))
@@ -186,8 +189,21 @@ def summary_of(
             billed=statement(simulation.scenario.models, simulation.scenario.text),
             privacy=privacy_of(simulation),
             detection=None if detection is None else short(detection),
+            warnings=warnings_of(simulation),
         ),
     )
+
+
+def warnings_of(simulation: Simulation) -> list[str]:
+    """A line for each way in which a run could teach nothing."""
+    module = protocols.load(simulation.scenario.protocol.name)
+    own = getattr(module, "CLIENT_RUNS", "clients") == "clients"
+    same = (
+        same_models(simulation.components.hashes)
+        if own and protocols.handlers(simulation.scenario.protocol)
+        else []
+    )
+    return [*same, *simulation.monitor.learnability.warnings()]
 
 
 def privacy_of(simulation: Simulation) -> dict[str, Any] | None:

@@ -147,7 +147,10 @@ class Simulation:
         self.edges = edges = edges_of(scenario, devices)
         if edges is not None:
             profiles = edges.behind(profiles)
-        needed = billed.requirement(scenario, components.server_spec, components.client_spec, lengths)
+        needed = [
+            billed.requirement(scenario, components.server_spec, spec, lengths)
+            for spec in components.client_specs
+        ]
         self.roles = roles_of(scenario.hostile, len(profiles), scenario.seed, handlers)
         absent = device_memory.too_small(needed, devices) | set(excluded(self.roles))
         data, seed = components.data, scenario.seed
@@ -181,7 +184,7 @@ class Simulation:
         )
         if faults is not None:
             faults.arm(loop, world.downlink, world.uplink, network.server_link)
-        self.states = states = client_states(scenario, components, lengths, needed.runs)
+        self.states = states = client_states(scenario, components, lengths, needed[0].runs)
         self.world, self.profiles = world, profiles
         self._log_members(needed, classes)
         server_profile = population.server_profile(scenario.server)
@@ -208,18 +211,19 @@ class Simulation:
             client_accuracy=self._accuracy,
             trainer=components.trainer,
         )
-        if scenario.models.base_model == "shipped" and needed.runs != "nothing":
-            self.federation.ship(needed.model_bytes)
+        if scenario.models.base_model == "shipped" and needed[0].runs != "nothing":
+            self.federation.ship(max(one.model_bytes for one in needed))
 
-    def _log_members(self, needed: device_memory.Requirement, classes: Sequence[str]) -> None:
+    def _log_members(self, needed: Sequence[device_memory.Requirement], classes: Sequence[str]) -> None:
         """Put every client on record, with the one-off training of its own model if the protocol asks for that model."""
-        if not needed.pretrained:
+        if not needed[0].pretrained:
             memory = self._devices.columns["memory_bytes"].tolist()
             for client_id, device_class in enumerate(classes):
-                self._log.add(device_memory.untrained(client_id, device_class, memory[client_id], needed))
+                self._log.add(device_memory.untrained(client_id, device_class, memory[client_id], needed[0]))
             return
         for client_id, profile in enumerate(self.profiles):
-            self._log.add(device_memory.member(client_id, profile, needed, self._training(client_id)))
+            own = needed[client_id if len(needed) > 1 else 0]
+            self._log.add(device_memory.member(client_id, profile, own, self._training(client_id)))
 
     def _training(self, client_id: int) -> tuple[int, Work] | None:
         """The one-off training of a client's own model: optimiser steps and the work of one; None to put none on record."""

@@ -26,7 +26,7 @@ from fedsim.records.provenance import code_fingerprint
 from fedsim.tasks.questions import Question
 
 _DETERMINING_SOURCES = (
-    "models/real/muon.py", "models/real/tokenizer.py", "models/real/training.py", "models/real/zoo.py",
+    "models/real/muon.py", "models/real/tokenizer.py", "models/real/tokens.py", "models/real/training.py", "models/real/zoo.py",
     "sim/streams.py",
 )  # fmt: skip
 

@@ -85,7 +85,7 @@ class LocalTrainingConfig(PolicyConfig):
         """Names and shapes of what is trained and travels when the server's model has this architecture."""
         if self.module == "full":
             return full_shapes(spec)
-        return lora_shapes(spec, self.lora.rank, self.lora.targets)
+        return lora_shapes(spec, self.lora.rank, self.lora.targets, self.lora.layers)
 
     def num_local_steps(self, num_rows: int) -> int:
         """Optimiser steps of one client in one round, at most."""

@@ -116,7 +116,7 @@ class ModelsConfig(StrictModel):
     @model_validator(mode="after")
     def _used_or_refused(self) -> ModelsConfig:
         server, clients = self.server, self.clients
-        if isinstance(server, FolderModel) and "{client}" in server.path:
+        if isinstance(server, FolderModel) and server.is_one_for_each_client:
             raise ValueError("server.path holds {client}; the server has one model")
         if not isinstance(server, ScratchModel) and server.tuning is not None:
             raise ValueError(

@@ -20,6 +20,9 @@ from pathlib import Path
 from fedsim.errors import ModelFileError
 from fedsim.models.cache import cache_folder, cached
 
+Convert = Callable[[Path, Path], None]
+"""Writes a ``transformers`` folder from a GGUF file: ``fedsim.models.real.zoo.convert``."""
+
 SOURCE = "SOURCE.json"
 """Where a converted model is from."""
 
@@ -35,6 +38,7 @@ class Carried:
         megabytes: of the download.
         licence: of the weights.
         origin: whose the model is.
+        architecture: name of its preset (`fedsim.sim.devices.architecture`).
     """
 
     package: str
@@ -43,6 +47,7 @@ class Carried:
     megabytes: int
     licence: str
     origin: str
+    architecture: str
 
 
 CARRIED = {
@@ -53,21 +58,22 @@ CARRIED = {
         megabytes=93,
         licence="Apache-2.0",
         origin="SmolLM2-135M-Instruct of Hugging Face (arXiv 2502.02737), quantised to Q4_1",
+        architecture="SmolLM2-135M",
     )
 }
 """What ``models: {server: {pretrained: NAME}}`` may name."""
 
 
-def pretrained_folder(name: str, cache_dir: Path | None) -> Path:
+def pretrained_folder(name: str, cache_dir: Path | None, convert: Convert) -> Path:
     """The model's ``transformers`` folder; converted from the installed package if no run has done so yet.
 
     Raises:
         ModelFileError: neither in the cache nor installed, or the package's file is another one.
     """
-    return _folder(name, cache_dir, lambda _: _installed(name))
+    return _folder(name, cache_dir, convert, lambda _: _installed(name))
 
 
-def add(name: str, cache_dir: Path | None) -> Path:
+def add(name: str, cache_dir: Path | None, convert: Convert) -> Path:
     """The same, and what is not installed is downloaded from where pip is set up to look; nothing is installed.
 
     Raises:
@@ -78,6 +84,7 @@ def add(name: str, cache_dir: Path | None) -> Path:
     return _folder(
         name,
         cache_dir,
+        convert,
         lambda scratch: _installed(name) if _is_installed(name) else _downloaded(name, scratch),
     )
 
@@ -93,12 +100,10 @@ def _converted(name: str, cache_dir: Path | None) -> Path:
     return cache_folder(cache_dir) / "pretrained" / f"{name}-{CARRIED[name].sha256[:12]}"
 
 
-def _folder(name: str, cache_dir: Path | None, gguf: Callable[[Path], Path]) -> Path:
+def _folder(name: str, cache_dir: Path | None, convert: Convert, gguf: Callable[[Path], Path]) -> Path:
     goal = _converted(name, cache_dir)
 
     def build(folder: Path) -> None:
-        from fedsim.models.real.conversion import convert
-
         with tempfile.TemporaryDirectory() as scratch:
             file = gguf(Path(scratch))
             with file.open("rb") as content:

@@ -159,7 +159,19 @@ class PretrainedModel(_Loaded):
 class FolderModel(_Loaded):
     """A causal language model in a local ``transformers`` folder (safetensors weights only)."""
 
-    path: str = Field(min_length=1, description="folder with config.json, tokenizer and safetensors weights")
+    path: str = Field(
+        min_length=1,
+        description="folder with config.json, tokenizer and safetensors weights; a clients' path may hold {client}",
+    )
+
+    @property
+    def is_one_for_each_client(self) -> bool:
+        """Whether every client has a folder of its own."""
+        return "{client}" in self.path
+
+    def folder_of(self, client_id: int) -> str:
+        """The folder of a client's model."""
+        return self.path.replace("{client}", str(client_id))
 
 
 class HubModel(_Loaded):

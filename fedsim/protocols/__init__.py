@@ -23,7 +23,6 @@ PROTOCOLS: Mapping[str, str] = {
     "dpsda_fl": "fedsim.protocols.dpsda_fl",
     "zero_shot": "fedsim.protocols.zero_shot",
     "self_reward": "fedsim.protocols.self_reward",
-    "majority_vote": "fedsim.protocols.majority_vote",
     "dp_sft": "fedsim.protocols.dp_sft",
     "dp_grpo": "fedsim.protocols.dp_grpo",
     "distil": "fedsim.protocols.distil",

@@ -58,7 +58,7 @@ async def run(federation: Federation, config: Config, state: ServerState) -> Non
 def received_rows(replies: Iterable[wire.Message], domain: str, rule: AnswerRule) -> list[Question]:
     """Rows that came up, as questions; their domain did not travel, so all get the same name.
 
-    Where answers are read by a pattern, a text that is longer than the answer in it is a solution.
+    Of a worked solution the answer is what the rule finds in it; what else would be right did not travel either.
     """
     pairs = [
         pair
@@ -66,14 +66,12 @@ def received_rows(replies: Iterable[wire.Message], domain: str, rule: AnswerRule
         if isinstance(reply, wire.Rows)
         for pair in zip(reply.questions, reply.answers, strict=True)
     ]
-    return [
-        Question(FIRST_ROW_ID + index, domain, text, _answer_in(written, rule), solution=written)
-        for index, (text, written) in enumerate(pairs)
-    ]
-
-
-def _answer_in(written: str, rule: AnswerRule) -> str:
-    return written if rule.pattern is None else rule.extract(written) or written
+    rows = []
+    for index, (text, taught) in enumerate(pairs):
+        found = "" if rule.pattern is None else rule.extract(taught)
+        solution = taught if found else ""
+        rows.append(Question(FIRST_ROW_ID + index, domain, text, found or taught, solution=solution))
+    return rows
 
 
 def send_rows(client: ClientState, message: wire.RowsRequest) -> HandlerResult:

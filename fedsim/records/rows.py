@@ -178,11 +178,14 @@ class Ratio(Record, frozen=True, array_like=True, tag=True, kw_only=True):
 
 
 class Evaluation(Record, frozen=True, array_like=True, tag=True, kw_only=True):
-    """Accuracy of one policy version on one split; takes no virtual time (a simulator's view, not the server's)."""
+    """Accuracy of one policy version on one split; takes no virtual time (a simulator's view, not the server's).
+
+    ``split`` is ``validation``, ``test``, or the name of an extra set of questions of an own file.
+    """
 
     policy_version: int
     at_s: float
-    split: Literal["validation", "test"]
+    split: str
     greedy: float
     pass_at_1: float
     pass_at_8: float

@@ -143,11 +143,14 @@ class RunFolder:
         """Write a JSON file under the folder, whole or not at all."""
         return write_json(self._inside(name), value)
 
-    def keep_inputs(self, files: Mapping[str, Path]) -> None:
+    def keep_inputs(
+        self, files: Mapping[str, Path], parts: Mapping[str, Sequence[Path]] | None = None
+    ) -> None:
         """Copy files that a run reads into ``inputs/``, so that the folder says and holds all that the run depends on.
 
         Args:
             files: each file by the key that names it, e.g. ``tasks.file``.
+            parts: of what is a folder among them, the files that are read, relative to it.
 
         Raises:
             RunFolderError: a file cannot be copied.
@@ -156,10 +159,13 @@ class RunFolder:
         for key, source in files.items():
             # A model is called after the folder of its config.json.
             place = f"{INPUTS}/{key}/{_plain_name(source.parent.name)}/{_plain_name(source.name)}"
-            try:
-                write_atomically(self.path / place, source.read_bytes())
-            except OSError as error:
-                raise RunFolderError(f"{source}: cannot be copied to {self.path}: {error.strerror}") from None
+            for part in (parts or {}).get(key, [Path()]):
+                try:
+                    write_atomically(self.path / place / part, (source / part).read_bytes())
+                except OSError as error:
+                    raise RunFolderError(
+                        f"{source / part}: cannot be copied to {self.path}: {error.strerror}"
+                    ) from None
             kept[key] = place
         self.update(inputs=kept)
 

@@ -50,6 +50,7 @@ class SummaryContext:
         billed: what the run is billed as, in one line; None where everything counts as it is.
         privacy: what the wire variant lets out, and what noise promises for the whole run; None where none is declared.
         detection: whom the server came to distrust, against the truth; None where nobody is hostile on purpose.
+        warnings: a line for each way in which nothing could be learnt.
     """
 
     protocol: str
@@ -63,6 +64,7 @@ class SummaryContext:
     billed: str | None = None
     privacy: Mapping[str, Any] | None = None
     detection: Mapping[str, Any] | None = None
+    warnings: Sequence[str] = ()
 
 
 def summarise(log: RecordLog, context: SummaryContext) -> dict[str, Any]:
@@ -76,7 +78,8 @@ def summarise(log: RecordLog, context: SummaryContext) -> dict[str, Any]:
 class Summary:
     """Sums over the rows of a run, which may come in pieces.
 
-    ``accuracy`` is of the test split, first and last evaluation (``validation`` likewise).
+    ``accuracy`` is of the test split, first and last evaluation (``validation`` likewise, and ``looks`` by the name of each
+    extra set of questions, where there is any).
     ``bytes.by_fate`` and ``bytes.by_purpose`` are wire bytes, both directions. ``leaves`` is what has left the clients,
     useful or not, read from what went up (empty: nothing). ``learning.entropy`` and
     ``kl_to_initial`` are of the last evaluation (test, else validation); ``clip_fraction`` is a mean over
@@ -127,6 +130,7 @@ class Summary:
                     "stopped_by": context.stopped_by,
                     "accuracy": _accuracy(self._evaluations, "test") | {"by_domain": _by_domain(context)},
                     "validation": _accuracy(self._evaluations, "validation"),
+                    **self._looks(),
                     "bytes": self._traffic.to_dict(),
                     "leaves": self._traffic.leaves(),
                     "requests": {status: self._requests[status] for status in STATUSES}
@@ -146,10 +150,15 @@ class Summary:
                     "clients": self._clients.to_dict(),
                     "one_off": {"client_training": self._clients.training()},
                     **({} if context.detection is None else {"detection": context.detection}),
+                    **({"warnings": list(context.warnings)} if context.warnings else {}),
                     "records_sha256": records_sha256,
                 }
             )
         )
+
+    def _looks(self) -> dict[str, dict[str, Any]]:
+        names = sorted({row.split for row in self._evaluations} - {"validation", "test"})
+        return {"looks": {name: _accuracy(self._evaluations, name) for name in names}} if names else {}
 
     def _learning(self) -> dict[str, Any]:
         tested = [row for row in self._evaluations if row.split == "test"] or self._evaluations
@@ -172,13 +181,14 @@ class Summary:
 
 def summary_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """A summary in a few lines for people, as label and text; what was not measured or stated has none."""
-    accuracy, sizes, requests = summary["accuracy"], summary["bytes"], summary["requests"]
+    sizes, requests = summary["bytes"], summary["requests"]
     lines = []
-    for name, label in (("greedy", "greedy accuracy"), ("pass_at_1", "pass@1"), ("pass_at_8", "pass@8")):
-        before, after = accuracy[name]["initial"], accuracy[name]["final"]
-        if before is not None and after is not None:
-            change = f"{before:.3f} -> {after:.3f} on {accuracy['num_questions']} test questions"
-            lines.append((label, change))
+    for split, accuracy in {"test": summary["accuracy"], **summary.get("looks", {})}.items():
+        for name, label in (("greedy", "greedy accuracy"), ("pass_at_1", "pass@1"), ("pass_at_8", "pass@8")):
+            before, after = accuracy[name]["initial"], accuracy[name]["final"]
+            if before is not None and after is not None:
+                change = f"{before:.3f} -> {after:.3f} on {accuracy['num_questions']} {split} questions"
+                lines.append((label, change))
     up, down = sizes["wire"]["uplink"], sizes["wire"]["downlink"]
     paper = format_bytes(sizes["paper"]["uplink"])
     lines.append(
@@ -191,6 +201,7 @@ def summary_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     virtual, real = format_seconds(summary["virtual_s"]), format_seconds(summary["wall_s"])
     took = f"{virtual} of virtual time and {real} of real time (stopped by: {summary['stopped_by']})"
     lines.append(("updates", f"{summary['updates']} in {took}"))
+    lines += [("warning", text) for text in summary.get("warnings", ())]
     if privacy := summary.get("privacy"):
         lines.append(("privacy", privacy["in_words"]))
     return lines

@@ -154,6 +154,26 @@ class Scenario(StrictModel):
             refuse_nothing_to_order(self.correlate, self.availability, self.dropout)
         return self
 
+    @model_validator(mode="after")
+    def _scored_where_it_can_be(self) -> Scenario:
+        compute, clients = self.compute, self.models.clients
+        elsewhere = "scorers" if compute.scorers else "device" if compute.device != "cpu" else "autocast"
+        if compute.scorers or compute.device != "cpu" or compute.autocast != "none":
+            if getattr(clients, "lora", None) is not None:
+                raise SettingError(
+                    f"compute.{elsewhere} is {getattr(compute, elsewhere)!r}, but clients with lora score beside the server, "
+                    "on the CPU: they share their base with it; leave it out, or give models.clients without lora",
+                    *("compute", elsewhere),
+                )
+            written = self.tasks.answer_prefix or self.tasks.stop or getattr(clients, "chat", False)
+            if compute.scorers and written:
+                raise SettingError(
+                    f"compute.scorers is {compute.scorers}, but scorers know no tasks.answer_prefix, tasks.stop or chat; "
+                    "leave it out",
+                    *("compute", "scorers"),
+                )
+        return self
+
     def set_source(self, document: Document, folder: Path) -> None:
         """Remember what the scenario was read from: messages name its lines, relative paths start in its folder."""
         self._folder, self._key_origins = folder, _KeyOrigins(replace(document, data={}))

@@ -75,7 +75,7 @@ class RayPool:
         """Send a run to the cluster."""
         self._lives[run.key] = self._lives.get(run.key, 0) + 1
         unfinished(run, self._store)
-        files = {key: path.read_bytes() for key, path in run.scenario.input_files().items()}
+        files = {key: _content(key, path) for key, path in run.scenario.input_files().items()}
         order = {
             "key": run.key,
             "scenario": run.scenario.to_yaml(),
@@ -239,6 +239,12 @@ def _scenario_here(order: Mapping[str, Any], files: tuple[bytes, ...], folder: P
             section = section[word]
         section[last] = str(copy)
     return write_atomically(folder / "scenario.yaml", to_yaml(data).encode())
+
+
+def _content(key: str, path: Path) -> bytes:
+    if path.is_dir():
+        raise FedsimError(f"{key} is the folder {path}, which nodes of a Ray cluster do not get; give a file")
+    return path.read_bytes()
 
 
 def _differing(wanted: Mapping[str, str]) -> str:

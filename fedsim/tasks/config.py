@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
@@ -12,6 +12,10 @@ from fedsim.tasks import worked
 from fedsim.tasks.matching import AnswerRule, Match, check_pattern
 
 QUICK_DOMAINS = ("chain_sum", "products", "gcd", "simple_equations", "spell_backward")
+
+RowKey = Literal["question", "answer", "domain", "client", "split", "fact", "solution"]
+ROW_KEYS: tuple[RowKey, ...] = get_args(RowKey)
+"""What a row of an own file may hold."""
 
 SPLITS = ("public", "private", "auxiliary", "pool", "validation", "test", "format")
 """In the order in which questions are cut into them; what a file calls by another name is an extra set to look at."""
@@ -161,8 +165,19 @@ class TasksConfig(StrictModel):
     )
     file: str | None = Field(
         None,
-        description="own questions instead of domains: a JSON-lines file (relative to the scenario file) with `question`, "
-        "`answer` and optional `domain`, `client`, `split`, `fact`, `solution` (docs/questions.md); default none",
+        description="own questions instead of domains: a file (JSON lines, JSON list, CSV, Parquet) or the folder of a Hugging "
+        "Face data set, relative to the scenario file, with `question`, `answer` and optional `domain`, `client`, `split`, "
+        "`fact`, `solution` (docs/questions.md); default none",
+    )
+    keys: dict[RowKey, Annotated[str, Field(min_length=1, max_length=200)]] | None = Field(
+        None,
+        description="what an own file calls our keys, e.g. {question: problem, answer: solution}; dots go into what is nested "
+        "(messages.0.content), and keys of the file that are not named are ignored; default: our own names, no others",
+    )
+    splits: dict[str, str | None] = Field(
+        {},
+        description="which split of ours a split of an own file or folder is, e.g. {train: pool, dev: validation}; null: its "
+        "rows are cut by sizes; default: ours as they are, others of a folder are cut",
     )
     sizes: SizesConfig = Field(SizesConfig.defaults(), description="questions per split; see its keys")
     public_errors: PublicErrorsConfig | None = Field(
@@ -216,6 +231,24 @@ class TasksConfig(StrictModel):
         if len(set(value)) != len(value):
             raise ValueError("domains holds a name twice")
         return value
+
+    @field_validator("splits")
+    @classmethod
+    def _splits_of_ours(cls, value: dict[str, str | None]) -> dict[str, str | None]:
+        for name, ours in value.items():
+            if ours is not None:
+                try:
+                    look_name(ours)
+                except ValueError as error:
+                    raise ValueError(f"splits maps {name!r} to {ours!r}; {error}") from None
+        return value
+
+    @model_validator(mode="after")
+    def _keys_of_a_file(self) -> TasksConfig:
+        for name in ("keys", "splits"):
+            if getattr(self, name) and self.file is None:
+                raise ValueError(f"{name} says how an own file is read; give file too, or leave it out")
+        return self
 
     @field_validator("prompt_template")
     @classmethod

@@ -1,4 +1,4 @@
-"""Own questions: a file of rows, read strictly, every complaint with its file and line.
+"""Own questions: what the rows of a file mean, read strictly, every complaint with its file and line.
 
 A row has ``question`` (a text, or a list of wordings: a row for each) and ``answer`` (a text, a number, or a list of accepted
 ones, of which the first is taught), and optionally ``domain``, ``client`` (0 to K - 1, or a list of them), ``split``, ``fact``
@@ -8,38 +8,23 @@ row goes where.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 
-from fedsim.config.files import not_json, parse_json, read_text
-from fedsim.config.limits import MAX_CLIENT_ID, MAX_DATA_BYTES, MAX_LINE_CHARS
+from fedsim.config.limits import MAX_CLIENT_ID, MAX_LINE_CHARS
 from fedsim.errors import DataFileError
 from fedsim.tasks.config import TasksConfig, look_name
+from fedsim.tasks.file_keys import FileKeys
 from fedsim.tasks.matching import AnswerRule, extract
+from fedsim.tasks.sources import Place, items
 
-KEYS = ("question", "answer", "domain", "client", "split", "fact", "solution")
 DEFAULT_DOMAIN = "own"
 MOST_TEXTS = 100
 """Wordings of one question, and accepted answers to it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a row stands."""
-
-    file: str
-    number: int
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.number}"
-
-    def beside(self, other: Place) -> str:
-        """The place as a message about another one names it."""
-        return f"line {self.number}" if self.file == other.file else str(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +52,17 @@ def read_questions(path: str | Path, config: TasksConfig | None = None) -> list[
 
     Raises:
         DataFileError: the file cannot be read, is empty or over 256 MiB, or a row is not a JSON object, lacks a key, has an
-            unknown or doubled key, an empty text, a NaN, a question or a fact that is elsewhere, or no answer in its answer.
+            unknown or doubled key, an empty text, a NaN, a question or a fact that is elsewhere, or no answer in its answer;
+            or no row has a key or a split that the settings name.
     """
     config = config or TasksConfig.defaults()
-    rows = [row for place, item in _items(Path(path)) for row in _rows(item, place)]
+    keys = FileKeys(config)
+    rows = [row for item in items(Path(path)) for row in _rows(keys.values(item), item.place)]
     if not rows:
-        raise DataFileError(f"{path}: holds no question; needs one JSON object per line")
+        raise DataFileError(
+            f"{path}: holds no question{'; needs one JSON object per line' if Path(path).suffix == '.jsonl' else ''}"
+        )
+    keys.refuse_unmet(rows[0].place)
     rows = _with_answers_found(rows, config.answer_pattern)
     _check_answers(rows, config)
     _check_questions(rows)
@@ -80,53 +70,11 @@ def read_questions(path: str | Path, config: TasksConfig | None = None) -> list[
     return rows
 
 
-def _items(path: Path) -> Iterator[tuple[Place, dict[str, object]]]:
-    try:
-        content = read_text(path, MAX_DATA_BYTES, DataFileError)
-    except DataFileError as error:
-        raise error.at("tasks", "file") from None
-    for number, text in enumerate(io.StringIO(content, newline="\n"), start=1):
-        if len(text) > MAX_LINE_CHARS:
-            raise DataFileError(f"{path}:{number}: the line has more than {MAX_LINE_CHARS:,} characters")
-        if text.strip():
-            yield Place(str(path), number), _item(text, f"{path}:{number}")
-
-
-def _item(text: str, where: str) -> dict[str, object]:
-    try:
-        item = parse_json(text, object_pairs_hook=_unique_keys)
-    except json.JSONDecodeError as error:
-        raise DataFileError(f"{where}: {not_json(error)}") from None
-    except ValueError as error:
-        raise DataFileError(f"{where}: not JSON: {error}") from None
-    if not isinstance(item, dict):
-        raise DataFileError(
-            f'{where}: holds {item!s:.60}; must be an object, e.g. {{"question": "1 + 1", "answer": "2"}}'
-        )
-    return item
-
-
-def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    item: dict[str, object] = {}
-    for key, value in pairs:
-        if key in item:
-            raise ValueError(f"the key {key!r:.60} stands twice")
-        item[key] = value
-    return item
-
-
 # ------------------------------------------------------------------------------------------------------------ one row
 
 
-def _rows(item: dict[str, object], place: Place) -> Iterator[FileRow]:
+def _rows(given: Mapping[str, object], place: Place) -> Iterator[FileRow]:
     """A row for every wording."""
-    for key in item:
-        if key not in KEYS:
-            raise DataFileError(f"{place}: unknown key {key!r:.60}; must be one of {', '.join(KEYS)}")
-    for key in ("question", "answer"):
-        if key not in item:
-            raise DataFileError(f"{place}: {key} is missing; a line must have question and answer")
-    given = {key: value for key, value in item.items() if value is not None or key in ("question", "answer")}
     wordings = [_text(one, "question", place) for one in _several(given["question"], "question", place)]
     answers = [
         _text(_number_as_text(one, "answer", place), "answer", place)
@@ -160,12 +108,17 @@ def _several(value: object, key: str, place: Place) -> Sequence[object]:
 def _number_as_text(value: object, key: str, place: Place) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         raise DataFileError(f"{place}: {key} is {value}; must be a text or a finite number")
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    text = str(value)
+    return f"{Decimal(text):f}" if "e" in text else text
 
 
 def _text(value: object, key: str, place: Place) -> str:
     if not isinstance(value, str) or not value.strip():
         raise DataFileError(f"{place}: {key} is {_shown(value)}; must be a text that is not blank")
+    if len(value) > MAX_LINE_CHARS:
+        raise DataFileError(f"{place}: {key} has more than {MAX_LINE_CHARS:,} characters")
     if any("\ud800" <= char <= "\udfff" for char in value):
         raise DataFileError(f"{place}: {key} holds half a surrogate pair, which is not text")
     return value.strip()

@@ -171,7 +171,7 @@ def test_a_mistake_is_one_line_with_place_value_and_what_is_allowed(
         ("stop: {updates: 3}", "stop: {updates: 3}\nmodels: {server: {preset: scratch-1m, stepz: 5}}",
          "x.yaml:3: models.server.stepz is not a key of models.server; did you mean 'steps'? (allowed: preset, "),
         ("stop: {updates: 3}", "stop: {updates: 3}\nmodels: {server: {path: p, hub: h}}",
-         "x.yaml:3: models.server.hub is not a key of models.server (allowed: path, lora)"),
+         "x.yaml:3: models.server.hub is not a key of models.server (allowed: lora, tuning, chat, path)"),
         ("phone: 2", "phon: 2", "x.yaml:8: clients: unknown device preset 'phon'; did you mean 'phone'? "),
     ],
 )  # fmt: skip

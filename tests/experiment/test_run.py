@@ -179,7 +179,6 @@ def test_a_protocol_that_returns_ends_the_run(tmp_path):
     [
         {"name": "central_grpo", "update": {"groups_per_update": 8}},
         {"name": "self_reward", "update": {"groups_per_update": 8}},
-        {"name": "majority_vote", "update": {"groups_per_update": 8}},
         {"name": "dp_grpo", "update": {"groups_per_update": 8}},
         {"name": "dp_sft"},
         {"name": "distil", "questions_per_update": 8},
@@ -382,7 +381,7 @@ def test_more_holders_of_a_domain_than_clients_are_refused_before_the_run(tmp_pa
     ):
         fedsim.run(
             fedsim.read_scenario(
-                "quickstart", ["fidelity=timing", "tasks.partition={kind: shared, holders: 9}"]
+                "planted", ["fidelity=timing", "tasks.partition={kind: shared, holders: 9}"]
             ),
             out=tmp_path / "run",
         )

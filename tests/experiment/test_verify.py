@@ -36,6 +36,26 @@ def copied(folder: Path, to: Path) -> Path:
     return Path(shutil.copytree(folder, to / "elsewhere"))
 
 
+def test_a_run_keeps_the_folder_of_its_data_set_and_repeats_without_the_original(tmp_path):
+    data = tmp_path / "ours"
+    (data / "data").mkdir(parents=True)
+    (data / "README.md").write_text("a card")
+    for split, numbers in (("train", range(30)), ("test", range(30, 34))):
+        table = pl.DataFrame({"problem": [f"{n} + 1" for n in numbers], "answer": [n + 1 for n in numbers]})
+        table.write_parquet(data / "data" / f"{split}-00000-of-00001.parquet")
+    sizes = {"public": 2, "private": 9, "auxiliary": 4, "pool": 8, "validation": 3}
+    tasks = {"file": str(data), "keys": {"question": "problem"}, "sizes": sizes}
+    scenario = scenario_from(TIMING | {"tasks": tasks})
+    folder = fedsim.run(scenario, out=tmp_path / "run").folder
+    kept = folder / "inputs" / "tasks.file"
+    assert sorted(path.name for path in kept.rglob("*") if path.is_file()) == [
+        "test-00000-of-00001.parquet",
+        "train-00000-of-00001.parquet",
+    ]
+    shutil.rmtree(data)
+    assert verify(folder).differences == ()
+
+
 def test_a_run_repeats_with_another_hash_seed_and_from_another_folder(timing, tmp_path):
     folder = copied(timing, tmp_path)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

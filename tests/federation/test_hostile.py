@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ HONEST = (0.8, 0.1, 0.1, 0.8)
 
 def hostile(*entries):
     """Settings as a scenario file would give them."""
-    return read_scenario("quickstart", [f"hostile={json.dumps(entries)}"]).hostile
+    return read_scenario("planted", [f"hostile={json.dumps(entries)}"]).hostile
 
 
 def client(client_id):
@@ -97,7 +98,7 @@ def test_settings_say_who_in_one_way():
 @pytest.mark.parametrize("override", ["protocol=zero_shot", "protocol.wire=answers_up"])
 def test_a_protocol_without_scores_refuses_hostile_experts_before_it_runs(override):
     name = ["fidelity=timing", "stop={updates: 1}", override]
-    scenario = read_scenario("quickstart", [*name, "hostile=[{kind: random, count: 1}]"])
+    scenario = read_scenario("planted", [*name, "hostile=[{kind: random, count: 1}]"])
     with pytest.raises(ScenarioError, match="choose a protocol with scores"):
         checks.check(scenario, 8)
 
@@ -156,6 +157,13 @@ def test_colluders_agree_on_one_answer_wherever_it_stands():
     assert rewards("colluding", message=turned) == first[::-1]
 
 
+def test_colluders_agree_on_an_answer_and_not_on_one_wording_of_it():
+    message = wire.Candidates(wire.pack_id(5), "a7", ("it is 7", "so 7", "surely 7"))
+    rule = AnswerRule("exact", r"(\d)")
+    one = replace(client(1), answers=rule)
+    assert wrapped("colluding")[wire.Candidates].run(one, message).message.rewards == (1.0, 1.0, 1.0)
+
+
 def test_a_constant_expert_says_one_number():
     assert rewards("constant", value=0.5) == (0.5,) * 4
 
@@ -198,7 +206,7 @@ def test_a_liar_claims_every_exemplar_and_nobody_else_does(number):
 
 def run_of(tmp_path, *overrides):
     scenario = read_scenario(
-        "quickstart",
+        "planted",
         [
             "fidelity=timing",
             "stop={updates: 2}",

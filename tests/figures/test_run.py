@@ -149,6 +149,14 @@ def test_a_single_evaluation_and_both_splits_can_be_drawn(tmp_path):
     assert len(legend.get_texts()) == 6
 
 
+def test_extra_sets_of_questions_are_drawn_by_their_names(tmp_path):
+    names = ("validation", "test", "never_asked", "reworded")
+    rows = [evaluation(version, 5.0 * version, name, 0.3) for version in (0, 1) for name in names]
+    drawn = [text.get_text() for text in learning(run_of(tmp_path / "run", rows)).legends[0].get_texts()]
+    assert len(drawn) == 8
+    assert drawn[6:] == ["greedy, never_asked", "greedy, reworded"]
+
+
 def test_accuracy_that_nobody_measured_is_not_drawn_as_an_empty_panel(tmp_path):
     nan = float("nan")
     assert learning(run_of(tmp_path / "run", [evaluation(0, 0.0, "test", nan)])) is None

@@ -8,13 +8,15 @@ from dataclasses import replace
 import pytest
 
 from fedsim.errors import FederationError
-from fedsim.protocols.central_pooled import FIRST_ROW_ID
+from fedsim.protocols.central_pooled import FIRST_ROW_ID, received_rows, send_rows
 from fedsim.protocols.shared.monitor import StopConfig
+from fedsim.protocols.shared.state import ClientState
 from fedsim.protocols.shared.supervised import row_batches
 from fedsim.records.rows import Compute, Transfer
 from fedsim.sim.devices.config import DropoutConfig
 from fedsim.sim.devices.cost import training_work
 from fedsim.sim.network import wire
+from fedsim.tasks.matching import AnswerRule
 from tests.samples.fakes import (
     COUNTS,
     SPEC,
@@ -37,6 +39,12 @@ ROWS = (
 def owners(rows=ROWS):
     """Task data whose private rows these are."""
     return replace(task_data(num_clients=len(rows)), private=tuple(rows))
+
+
+def sent(rows):
+    """What a client with these rows sends up."""
+    client = ClientState(0, FakeEvaluator(), SPEC, {}, AnswerRule(), COUNTS, rows=rows)
+    return [send_rows(client, wire.RowsRequest(wire.pack_id(0))).message]
 
 
 async def pooled(updates: int = 4, rows=ROWS, world=None, **keys):
@@ -115,6 +123,19 @@ async def test_grpo_on_pooled_rows_equals_central_grpo_on_the_same_questions():
     ran = await pooled(5, (pool,), {"policy": gathered}, objective="grpo", update=update)
     assert gathered.steps == central.steps
     assert ran.wire_bytes("data") > 0
+
+
+async def test_rows_with_worked_solutions_arrive_whole_and_are_rewarded_by_their_answers():
+    worked = tuple(
+        replace(question("a", n), solution=f"so #### {n}", accepted=("many",)) for n in range(200, 204)
+    )
+    rule = AnswerRule("exact", r"#### (\d+)")
+    rows = received_rows(sent(worked), "pooled", rule)
+    assert [row.taught for row in rows] == [f"so #### {n}" for n in range(200, 204)]
+    assert [row.answers for row in rows] == [(str(n),) for n in range(200, 204)]
+    assert rule.right("it is #### 203", rows[3].answers)
+    plain = received_rows(sent(ROWS[0]), "pooled", rule)
+    assert [(row.answer, row.solution) for row in plain] == [(row.answer, "") for row in ROWS[0]]
 
 
 async def test_clients_without_any_row_are_an_error_and_not_an_endless_run():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from fedsim import protocols
 from fedsim.config.strict import StrictModel
 from fedsim.errors import FederationError, ScenarioError
 from fedsim.protocols import distil
-from fedsim.protocols.majority_vote import votes
+from fedsim.protocols.self_reward import majority
 from fedsim.protocols.shared.monitor import StopConfig
 from fedsim.records.rows import Compute, Reward, Transfer
 from fedsim.scenario.read import scenario_from
@@ -108,7 +109,7 @@ async def test_central_grpo_is_rewarded_by_the_truth_and_sends_nothing():
 
 
 def test_a_server_that_rewards_itself_trains_on_its_live_policy_unless_told_otherwise():
-    for name in ("central_grpo", "dp_grpo", "self_reward", "majority_vote", "central_pooled", "dpsda_fl"):
+    for name in ("central_grpo", "dp_grpo", "self_reward", "central_pooled", "dpsda_fl"):
         config = protocols.load(name).Config
         few = config(name=name, update={"groups_per_update": 4})
         assert config(name=name).update.schedule == few.update.schedule == "barrier"
@@ -133,14 +134,14 @@ async def test_self_reward_scores_with_the_frozen_server_and_takes_the_servers_t
 
 
 async def test_majority_vote_rewards_what_most_candidates_say_be_it_right_or_wrong():
-    ran = await server_only("majority_vote")
+    ran = await server_only("self_reward", reward="majority")
     # Wrong candidates all differ: the right ones win where there are two, else the first of four different answers does.
     assert {row.correct for row in ran.groups} > {0.0}
     assert all(row.reward_mean == max(row.correct, 0.25) for row in ran.groups)
-    numbers = votes(AnswerRule("numeric"), ["2", "3", "2.0", "3.00", "4"])
+    numbers = majority(["2", "3", "2.0", "3.00", "4"], AnswerRule("numeric"))
     assert numbers == [1.0, 0.0, 1.0, 0.0, 0.0], "the first of two that are as frequent"
-    assert votes(AnswerRule(pattern="#### ([0-9]+)"), ["5", "5", "so #### 6"]) == [0.0, 0.0, 1.0]
-    assert votes(AnswerRule(), ["", " "]) == [0.0, 0.0], "nobody gave an answer"
+    assert majority(["5", "5", "so #### 6"], AnswerRule(pattern="#### ([0-9]+)")) == [0.0, 0.0, 1.0]
+    assert majority(["", " "], AnswerRule()) == [0.0, 0.0], "nobody gave an answer"
 
 
 async def test_dp_sft_fits_the_exemplars_step_by_step():
@@ -195,6 +196,14 @@ async def test_distil_learns_what_the_experts_say_and_never_the_truth():
     """All four are ignorant: their own answer is a question mark, and that is what is fitted."""
     ran = await distilled([FakeEvaluator("")] * 4)
     assert {row.answer for rows in ran.policy.fits for row in rows} == {"?"}
+
+
+async def test_distil_fits_nothing_of_a_questions_own_solution():
+    data = task_data(num_clients=4, pool=30)
+    pool = tuple(replace(one, solution=f"#### {one.answer}", accepted=("many",)) for one in data.pool)
+    ran = await distilled(data=replace(data, pool=pool))
+    assert {row.taught in (row.text[1:], "?") for rows in ran.policy.fits for row in rows} == {True}
+    assert {row.accepted for rows in ran.policy.fits for row in rows} == {()}
 
 
 async def test_distil_ends_in_an_error_when_nobody_ever_answers():

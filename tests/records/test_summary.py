@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
 from fedsim.records.log import RecordLog
-from fedsim.records.rows import FATES, PURPOSES, STATUSES, Outcome, Reward, Transfer, Update
+from fedsim.records.rows import FATES, PURPOSES, STATUSES, Evaluation, Outcome, Reward, Transfer, Update
 from fedsim.records.summary import SummaryContext, leaves, summarise, summary_lines
 from fedsim.records.totals import LEAVES, Scores
 from tests.samples.run import carried_bytes, sample_log
@@ -152,6 +152,36 @@ def test_accuracy_is_of_the_first_and_the_last_test_evaluation():
     assert accuracy["by_domain"] == {
         "gcd": {"initial": 0.2, "final": 0.4}, "lcm": {"initial": 0.1, "final": None},
     }  # fmt: skip
+
+
+def test_extra_sets_of_questions_stand_beside_the_test_questions_only_where_there_are_any():
+    log = sample_log(num_updates=1)
+    assert "looks" not in summarise(log, CONTEXT)
+    assert len(summary_lines(summarise(log, CONTEXT))) == 6
+    for version, greedy in ((0, 0.25), (1, 0.75)):
+        log.add(
+            Evaluation(
+                policy_version=version,
+                at_s=float(version),
+                split="reworded",
+                greedy=greedy,
+                pass_at_1=greedy,
+                pass_at_8=math.nan,
+                entropy=1.0,
+                kl_to_initial=0.0,
+                num_questions=4,
+            )
+        )
+    summary = summarise(log, CONTEXT)
+    assert summary["looks"] == {
+        "reworded": {
+            "greedy": {"initial": 0.25, "final": 0.75},
+            "pass_at_1": {"initial": 0.25, "final": 0.75},
+            "pass_at_8": {"initial": None, "final": None},
+            "num_questions": 4,
+        }
+    }
+    assert ("greedy accuracy", "0.250 -> 0.750 on 4 reworded questions") in summary_lines(summary)
 
 
 def test_a_run_in_which_nothing_happened_has_nulls_and_zeros_and_no_nan():

@@ -107,12 +107,14 @@ def test_a_wheel_has_one_top_level_name_and_all_modules_scenarios_and_presets(wh
         for path in (ROOT / "fedsim").rglob("*")
         if path.is_file() and path.suffix != ".pyc"
     }
-    shipped = (path.relative_to(ROOT / "scenarios") for path in (ROOT / "scenarios").rglob("*.yaml"))
-    wanted |= {f"fedsim/scenario/shipped/{path.as_posix()}" for path in shipped}
+    scenarios = ROOT / "scenarios"
+    shipped = [path for path in scenarios.rglob("*") if path.suffix in {".yaml", ".jsonl", ".md"}]
+    wanted |= {f"fedsim/scenario/shipped/{path.relative_to(scenarios).as_posix()}" for path in shipped}
     assert {
         "fedsim/py.typed",
         "fedsim/sim/presets/devices.yaml",
         "fedsim/scenario/shipped/paper/base.yaml",
+        "fedsim/scenario/shipped/data/skills.jsonl",
     } <= wanted
     assert {name for name in names if ".dist-info/" not in name} == wanted
     assert len({name.partition("/")[0] for name in names}) == 2
@@ -132,10 +134,10 @@ def test_an_installed_fedsim_runs_checks_lists_and_compares_beside_packages_of_t
     found = done(python, "-c", "import fedsim; print(fedsim.__file__)", cwd=here)
     assert Path(found.strip()).is_relative_to(python.parents[1])
     listed = set(fedsim("list").split())
-    assert {"quickstart", "evidence", "stragglers", "paper/figure2", "edge-server"} <= listed
-    assert "name: quickstart" in fedsim("check", "quickstart")
+    assert {"planted", "evidence", "stragglers", "paper/figure2", "edge-server"} <= listed
+    assert "name: planted" in fedsim("check", "planted")
     changes = [word for change in SMALL for word in ("--set", change)]
-    fedsim("run", "quickstart", "--out", "run", "--quiet", *changes)
+    fedsim("run", "planted", "--out", "run", "--quiet", *changes)
     assert {".png", ".svg", ".html"} <= {path.suffix for path in (here / "run" / "figures").iterdir()}
     (here / "tiny.yaml").write_text(TINY)
     (here / "pair.yaml").write_text(PAIR)

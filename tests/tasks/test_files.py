@@ -239,11 +239,13 @@ def test_where_the_pattern_finds_an_answer_in_one_row_it_must_in_all(tmp_path):
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     for path, complaint in (
         (tmp_path / "absent.jsonl", "cannot be read"),
-        (tmp_path, "cannot be read"),
-        (write(tmp_path), "holds no question"),
+        (tmp_path, "holds no data set"),
+        (tmp_path / "\0", "cannot be read"),
     ):
         with pytest.raises(DataFileError, match=complaint):
             read_questions(path)
+    with pytest.raises(DataFileError, match=r"holds no question; needs one JSON object per line"):
+        read_questions(write(tmp_path))
     with pytest.raises(DataFileError, match="not UTF-8"):
         read_questions(write(tmp_path, b"\xff\xfe"))
 

@@ -93,14 +93,13 @@ class RecordedModels:
         assert isinstance(policy, Learner)
         return policy
 
-    def specs(self) -> tuple[ModelSpec, ModelSpec]:
-        """The architectures of the server's and the clients' models."""
+    def specs(self) -> tuple[ModelSpec, ...]:
+        """The architectures of the server's model and of the clients' (see `Components.client_specs`)."""
 
         def ask(components: Components) -> list[dict[str, Any]]:
-            return [asdict(components.server_spec), asdict(components.client_spec)]
+            return [asdict(spec) for spec in (components.server_spec, *components.client_specs)]
 
-        server, clients = self.call("specs", 0, ask)
-        return msgspec.convert(server, ModelSpec), msgspec.convert(clients, ModelSpec)
+        return msgspec.convert(self.call("specs", 0, ask), tuple[ModelSpec, ...])
 
 
 def recorded_components(
@@ -108,7 +107,7 @@ def recorded_components(
 ) -> Components:
     """The components of a run whose models keep a tape; ``hashes`` are what their weights hash to."""
     settings = scenario.protocol
-    server_spec, client_spec = recorded.specs()
+    server_spec, *client_specs = recorded.specs()
     policy = RecordedPolicy(recorded)
     return Components(
         data=data,
@@ -116,7 +115,7 @@ def recorded_components(
         frozen=RecordedEvaluator(recorded, -1),
         evaluators=[RecordedEvaluator(recorded, client_id) for client_id in range(data.num_clients)],
         server_spec=server_spec,
-        client_spec=client_spec,
+        client_specs=tuple(client_specs),
         hashes=hashes,
         save=lambda folder: recorded.live().save(folder),
         trainer=RecordedTrainer(recorded, policy) if isinstance(settings, LocalTrainingConfig) else None,

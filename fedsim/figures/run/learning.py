@@ -24,13 +24,15 @@ from fedsim.records.run import Run
 
 _MEASURES = (("greedy", "greedy", BLUE), ("pass_at_1", "pass@1", VERMILLION), ("pass_at_8", "pass@8", GREEN))
 _SPLITS = (("validation", "o", "-"), ("test", "D", ""))
+_LOOK_MARKERS = "s^vPX*<>"
 
 
 def learning(run: Run) -> Figure | None:
     """Two rows (accuracy; mean reward of the groups of each update) by three columns (time; wire; paper).
 
-    Lines are validation questions, diamonds test questions. A row without a single number is left out. The
-    reward is drawn per update (dots) with a running mean over ten updates. Wire bytes are both directions.
+    Lines are validation questions, diamonds test questions; extra sets of questions are dotted, greedy alone. A row without
+    a single number is left out. The reward is drawn per update (dots) with a running mean over ten updates. Wire bytes are
+    both directions.
     """
     metrics = run.metrics.fill_nan(None).with_columns(
         (pl.col("wire_up_bytes") + pl.col("wire_down_bytes")).alias("wire_bytes")
@@ -94,6 +96,16 @@ def _draw_accuracy(axes: Axes, evaluations: pl.DataFrame, name: str, scale: floa
                 markerfacecolor="white" if split == "test" else colour,
                 zorder=4 if split == "test" else 3,
             )
+    for place, look in enumerate(sorted(splits - {split for split, *_ in _SPLITS})):
+        rows = evaluations.filter(pl.col("split") == look)
+        axes.plot(
+            (rows[name] / scale).to_list(),
+            rows["greedy"].to_list(),
+            color=GREY,
+            marker=_LOOK_MARKERS[place % len(_LOOK_MARKERS)],
+            linestyle=":",
+            label=f"greedy, {look}",
+        )
     light_grid(axes)
     # A little below zero, so that a marker at zero is whole.
     axes.set_ylim(bottom=-0.03 * axes.get_ylim()[1])

@@ -1,8 +1,8 @@
 """Real language models: server policy and client evaluators. Imports torch; loaded only when fidelity is real.
 
-In reading order: ``bundle`` (all models of a run), ``zoo``, ``conversion``, ``adapters``, ``tokenizer``, ``tokens``,
-``language``, ``sampling``, ``likelihood``, ``policy``, ``objective``, ``evaluator``, ``evaluation``, ``initial_evaluation``,
-``training``, ``training_jobs``, ``muon``, ``weights``, ``client_training``, ``dp_sgd``, ``dp_evaluator``, ``embedding``,
-``row_generator``, ``private_evolution``, ``synthesis``; how they are made fast: ``lean_llama``, ``shared_layers``,
-``stacked``, ``batch_fitting``, ``gradients``, ``placement``, ``ray_scoring``.
+In reading order: ``bundle`` (all models of a run), ``ready_models``, ``zoo``, ``adapters``, ``tokenizer``,
+``tokens``, ``language``, ``sampling``, ``likelihood``, ``policy``, ``objective``, ``evaluator``, ``evaluation``,
+``initial_evaluation``, ``training``, ``training_jobs``, ``muon``, ``weights``, ``client_training``, ``dp_sgd``,
+ ``embedding``, ``row_generator``, ``private_evolution``, ``synthesis``; how they are made fast:
+``lean_llama``, ``packed``, ``stacked``, ``batch_fitting``, ``gradients``, ``placement``, ``ray_scoring``.
 """

@@ -22,7 +22,6 @@ import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from fedsim.errors import FedsimError, ModelFileError
 from fedsim.models.cache import sources_hash
@@ -41,7 +40,7 @@ _MAX_GRAD_NORM = 1.0
 _SMOOTHING = 0.9
 _DETERMINING_SOURCES = (
     "models/real/adapters.py", "models/real/batch_fitting.py", "models/real/language.py", "models/real/lean_llama.py",
-    "models/real/likelihood.py", "models/real/shared_layers.py", "models/real/tokens.py", "models/real/zoo.py",
+    "models/real/likelihood.py", "models/real/packed.py", "models/real/tokens.py", "models/real/zoo.py",
     "sim/streams.py",
 )  # fmt: skip
 
@@ -61,12 +60,20 @@ def with_lora(network: Any, lora: LoraConfig, seed: int) -> Any:
     """Wrap a network in low-rank adapters (peft), in place; only they are trainable. A is drawn from ``seed``, B is zero.
 
     Raises:
-        ModelFileError: no layer has one of the target names, or there are not so many layers.
+        ModelFileError: no layer has one of the target names, a target is a tied layer, or there are not so many layers.
     """
     depth = network.config.num_hidden_layers
     if lora.layers is not None and lora.layers[1] >= depth:
         raise ModelFileError(
             f"lora.layers is {list(lora.layers)}, but {type(network).__name__} has {depth} layers, 0 to {depth - 1}"
+        )
+    tied = (
+        {"lm_head", "embed_tokens"}.intersection(lora.targets) if network.config.tie_word_embeddings else ()
+    )
+    if tied:
+        raise ModelFileError(
+            f"lora.targets holds {min(tied)}, which is one matrix for embedding and head in {type(network).__name__}: "
+            "merged, it would be another policy than was trained; leave it out"
         )
     config = PeftLoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), task_type="CAUSAL_LM",
@@ -145,15 +152,13 @@ def train_adapters(
     weights = [weight for weight in language.network.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=tuning.learning_rate, weight_decay=0.0)
     mean, weight_of_mean = 0.0, 0.0
-    for step, batch in zip(range(tuning.steps), _batches(rows, tuning.batch_size, seed), strict=False):
-        loss = answer_loss(language, batch)
-        value = float(loss.detach())
+    for step, batch in zip(range(tuning.steps), row_batches(rows, tuning.batch_size, seed), strict=False):
+        value = packed_backward(language, batch)
         if not math.isfinite(value):
             raise FedsimError(
                 f"the training of adapters reached a loss of {value} at step {step + 1}; lower its learning_rate "
                 f"({tuning.learning_rate:g})"
             )
-        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(weights, _MAX_GRAD_NORM)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -166,16 +171,23 @@ def train_adapters(
     return Trained(tuning.steps, mean / weight_of_mean)
 
 
-def answer_loss(language: LanguageModel, rows: Sequence[Question]) -> Tensor:
-    """Mean negative log-likelihood per answer token, the end token included (nats): ``[]``."""
-    prompts = [language.prompt_ids(row.text) for row in rows]
-    places = {ids: place for place, ids in enumerate(dict.fromkeys(prompts))}
+def packed_backward(language: LanguageModel, rows: Sequence[Question]) -> float:
+    """Give what learns the gradient of the mean negative log-likelihood per answer token, a few rows at a time."""
     answers = [language.answer_ids(row.taught) for row in rows]
-    scores = answer_scores(language, list(places), [places[ids] for ids in prompts], answers)
-    return -scores.log_probs.sum() / scores.mask.sum()
+    num_tokens, total = sum(map(len, answers)), 0.0
+    size = 2 * language.shapes.prompt_rows
+    for start in range(0, len(rows), size):
+        prompts = [language.prompt_ids(row.text) for row in rows[start : start + size]]
+        places = {ids: place for place, ids in enumerate(dict.fromkeys(prompts))}
+        owners = [places[ids] for ids in prompts]
+        scores = answer_scores(language, list(places), owners, answers[start : start + size])
+        loss = -scores.log_probs.sum() / num_tokens
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach())
+    return total
 
 
-def _batches(rows: Sequence[Question], size: int, seed: int) -> Iterator[list[Question]]:
+def row_batches(rows: Sequence[Question], size: int, seed: int) -> Iterator[list[Question]]:
     """Endless batches: every epoch is a keyed permutation of the rows; fewer rows than ``size`` make one batch."""
     epoch = 0
     while rows:

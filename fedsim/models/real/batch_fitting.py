@@ -36,11 +36,8 @@ def fitting_rows(network: Any, count: int, full: int, width: int, past: int) -> 
         past: cached tokens of every row; 0 for questions, of which only the last position has logits.
     """
     gradients = torch.is_grad_enabled() and any(weight.requires_grad for weight in network.parameters())
-    last = llama_of(network).model.layers[-1]
-    kind = (
-        tuple(weight.shape for weight in last.parameters()), _num_tried(network),
-        llama_of(network).config.vocab_size, torch.get_num_threads(), full, width, past, gradients,
-    )  # fmt: skip
+    shapes = tuple((weight.shape, weight.requires_grad) for weight in network.parameters())
+    kind = (shapes, torch.get_num_threads(), full, width, past, gradients)
     for rows in TRIED_ROWS:
         if not count <= rows < full:
             continue
@@ -54,14 +51,12 @@ def fitting_rows(network: Any, count: int, full: int, width: int, past: int) -> 
 def has_the_same_bits(network: Any, rows: int, full: int, width: int, past: int, gradients: bool) -> bool:
     """Whether random rows have the same values, and gradients, alone and with copies of the last one up to ``full``."""
     draws = torch.Generator().manual_seed(0)
-    llama = llama_of(network)
-    config, num_tried = llama.config, _num_tried(network)
-    first = config.num_hidden_layers - num_tried
+    config = llama_of(network).config
     ids = torch.randint(config.vocab_size, (rows, width), generator=draws)
-    entering = torch.randn((rows, width, config.hidden_size), generator=draws) if first else None
-    shape = (rows, config.num_key_value_heads, past, llama.model.layers[0].self_attn.head_dim)
+    shape = (rows, config.num_key_value_heads, past, config.hidden_size // config.num_attention_heads)
     earlier = [
-        (torch.randn(shape, generator=draws), torch.randn(shape, generator=draws)) for _ in range(num_tried)
+        (torch.randn(shape, generator=draws), torch.randn(shape, generator=draws))
+        for _ in range(config.num_hidden_layers)
     ]
     hidden = (
         torch.randint(past, (rows, 1), generator=draws) if past else torch.zeros(rows, 1, dtype=torch.long)
@@ -75,33 +70,19 @@ def has_the_same_bits(network: Any, rows: int, full: int, width: int, past: int,
 
     def run(filled: Callable[[Tensor], Tensor]) -> list[Tensor]:
         leaves = [filled(tensor).requires_grad_(gradients) for pair in earlier for tensor in pair]
-        cache = DynamicCache()
-        for place, (keys, values) in enumerate(zip(leaves[::2], leaves[1::2], strict=True) if past else ()):
-            cache.update(keys, values, first + place)
-        states = None if entering is None else filled(entering)
+        cache = DynamicCache(list(zip(leaves[::2], leaves[1::2], strict=True)) if past else None)
         with torch.set_grad_enabled(gradients):
-            logits = lean_logits(
-                network, filled(ids), filled(bias), filled(positions), cache, not past, states, first
-            )
-            made = [tensor[:rows] for layer in cache.layers[first:] for tensor in (layer.keys, layer.values)]
-            found = [logits[:rows], *made]
+            logits = lean_logits(network, filled(ids), filled(bias), filled(positions), cache, last=not past)
+            found = [logits[:rows], *(t[:rows] for layer in cache.layers for t in (layer.keys, layer.values))]
             if gradients:
                 wanted = [weight for weight in network.parameters() if weight.requires_grad]
                 # Gradients reach a layer's keys and values as well: later answers attend to them.
                 value = (logits[:rows] * pull).sum() + sum(state.square().sum() for state in found[1:])
-                slopes = torch.autograd.grad(
-                    value, [*wanted, *(leaves if past else ())], allow_unused=first > 0
-                )
-                found += [slope for slope in slopes[: len(wanted)] if slope is not None]
-                found += [slope[:rows] for slope in slopes[len(wanted) :]]
+                slopes = torch.autograd.grad(value, [*wanted, *(leaves if past else ())])
+                found += [*slopes[: len(wanted)], *(slope[:rows] for slope in slopes[len(wanted) :])]
         return found
 
     def canonical(tensor: Tensor) -> Tensor:
         return torch.cat([tensor, tensor[-1:].expand(full - rows, *tensor.shape[1:])])
 
     return all(torch.equal(a, b) for a, b in zip(run(torch.clone), run(canonical), strict=True))
-
-
-def _num_tried(network: Any) -> int:
-    """The last layers, on which a trial is made: a deep network's are all alike, and two show how gradients pass."""
-    return min(2, llama_of(network).config.num_hidden_layers)

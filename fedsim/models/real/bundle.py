@@ -15,23 +15,33 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from fedsim.models.cache import cache_folder
 from fedsim.models.client_training_config import LocalTrainingConfig
 from fedsim.models.config import ModelsConfig, PolicyConfig
+from fedsim.models.real.adapters import (
+    adapted_sha256,
+    load_adapters,
+    num_shared_layers,
+    shared_copy,
+    with_lora,
+)
 from fedsim.models.real.client_training import PolicyTrainer
-from fedsim.models.real.dp_evaluator import dp_sgd_source
+from fedsim.models.real.dp_sgd import dp_sgd_source
 from fedsim.models.real.evaluation import Matches
 from fedsim.models.real.evaluator import ModelEvaluator, in_company
 from fedsim.models.real.initial_evaluation import FirstLooks
 from fedsim.models.real.language import LanguageModel, Shapes
+from fedsim.models.real.lean_llama import is_lean
+from fedsim.models.real.packed import SharedLayers
 from fedsim.models.real.policy import LanguagePolicy
+from fedsim.models.real.ready_models import ReadyModels, ready_models
 from fedsim.models.real.tokenizer import build_tokenizer
 from fedsim.models.real.tokens import Tokens
 from fedsim.models.real.training import fine_tune
 from fedsim.models.real.training_jobs import JobProgress, keyed_job, run_jobs
 from fedsim.models.real.weights import weights_sha256
-from fedsim.models.real.zoo import WithoutAdapters, load_folder, load_source, with_lora
+from fedsim.models.real.zoo import load_folder
 from fedsim.models.sources import LoraConfig, ScratchModel
 from fedsim.processes.cores import cores_of_a_run
 from fedsim.sim import streams
-from fedsim.tasks.questions import Question, TaskData
+from fedsim.tasks.questions import Question, TaskData, TextFormat
 
 _Pair = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 _CENTRE_QUESTIONS = 1000
@@ -79,20 +89,23 @@ def load_models(
         ModelFileError: a named model cannot be used.
     """
     torch.set_num_threads(threads)
-    root = cache_folder(cache_dir) / "models"
+    cache = cache_folder(cache_dir)
     processes = processes or max(1, cores_of_a_run() // threads)
-    folders = _trained(models, data, seed, threads, root, processes, progress)
-    network, tokenizer = _server(models, data, seed, folders)
-    texts = [question.text for question in _questions(data)]
+    folders = _trained(models, data, seed, threads, cache / "models", processes, progress)
+    ready = ready_models(models, data, seed, threads, cache, processes, progress)
+    network, tokenizer = _server(models, data, seed, folders, ready)
     hashes = {"server": weights_sha256(network)}
-    read = _Readings(texts)
-    tokens, shapes = read.by(tokenizer)
-    frozen: Any = deepcopy(network).requires_grad_(False)
+    read = _Readings([question.text for question in _questions(data)], data.text_format)
+    chats = not isinstance(models.server, ScratchModel) and models.server.chat
+    tokens, shapes = read.by(network, tokenizer, chats)
     lora = _adapters(models, policy)
+    base = network
+    frozen: Any = deepcopy(network).requires_grad_(False) if lora is None else None
     if lora is not None:
-        network = with_lora(network, lora, streams.integer(seed, "lora"))
-        frozen = WithoutAdapters(network)
-    initial = LanguageModel(frozen, tokenizer, shapes, tokens)
+        frozen = shared_copy(network.requires_grad_(False))
+        network = with_lora(shared_copy(base), lora, streams.integer(seed, "lora"))
+    shared = _shared_layers(models, ready, lora, frozen)
+    initial = LanguageModel(frozen, tokenizer, shapes, tokens, shared)
     centre = [question.text for question in [*data.auxiliary, *data.pool][:_CENTRE_QUESTIONS]]
     looks = None
     if right in (None, data.answers.right) and tokenizer.is_fast:  # a rule of somebody else's has no key
@@ -107,10 +120,12 @@ def load_models(
             "seed": seed,
             "threads": threads,
         }
-        looks = FirstLooks(root.parent / "first_looks", parts)
+        if chats or data.text_format != TextFormat():
+            parts |= {"chat": chats, "text_format": asdict(data.text_format)}
+        looks = FirstLooks(cache / "first_looks", parts)
     right = right or data.answers.right
     live = LanguagePolicy(
-        LanguageModel(network, tokenizer, shapes, tokens),
+        LanguageModel(network, tokenizer, shapes, tokens, shared),
         initial,
         policy,
         right,
@@ -120,10 +135,9 @@ def load_models(
     )
     counted = data.answers if getattr(policy, "model_score", None) == "answer_likelihood" else None
     evaluators = []
-    for client, (client_network, client_tokenizer) in enumerate(_clients(models, data, folders)):
-        hashes[f"client-{client}"] = weights_sha256(client_network)
-        own_tokens, own_shapes = read.by(client_tokenizer)
-        language = LanguageModel(client_network, client_tokenizer, own_shapes, own_tokens)
+    server = _ServerBase(base, tokenizer, hashes["server"], lora, shared)
+    for client, (language, sha256) in enumerate(_clients(models, data, folders, ready, read, server)):
+        hashes[f"client-{client}"] = sha256
         evaluators.append(ModelEvaluator(language, policy.max_new_tokens, counted))
     return Bundle(
         policy=live,
@@ -169,15 +183,19 @@ def _trained(
         for name, settings, rows in wanted:
             own_seed = streams.integer(seed, "train", name)
             jobs.append(
-                keyed_job(name, rows, settings, own_seed, threads, Path(folder), made_with=vocabulary)
+                keyed_job(
+                    name, rows, settings, own_seed, threads, Path(folder), None, vocabulary, data.text_format
+                )
             )
         folders = run_jobs(jobs, root, processes, threads, progress)
-    if models.client_privacy is not None:
+    if models.client_privacy is not None and isinstance(models.clients, ScratchModel):
         folders |= _private_clients(models, data, seed, threads, root, processes, progress, folders)
     if models.start == "dp_tuned" and "server" in folders:
         own_seed = streams.integer(seed, "train", "server-dp")
         base = folders["server"]
-        tuning = keyed_job("server", data.auxiliary, models.dp_tuning, own_seed, threads, base, base)
+        tuning = keyed_job(
+            "server", data.auxiliary, models.dp_tuning, own_seed, threads, base, base, "", data.text_format
+        )
         folders |= run_jobs([tuning], root, 1, threads, progress)
     return folders
 
@@ -200,57 +218,110 @@ def _private_clients(
         if rows:
             own_seed = streams.integer(seed, "train", f"client-{client_id}-private")
             name, source = f"client-{client_id}", dp_sgd_source()
-            jobs.append(keyed_job(name, rows, settings, own_seed, threads, base, base, made_with=source))
+            jobs.append(
+                keyed_job(name, rows, settings, own_seed, threads, base, base, source, data.text_format)
+            )
     without_rows = {f"client-{k}": base for k, rows in enumerate(data.private) if not rows}
     return run_jobs(jobs, root, processes, threads, progress) | without_rows
 
 
-def _server(models: ModelsConfig, data: TaskData, seed: int, folders: dict[str, Path]) -> _Pair:
+def _server(
+    models: ModelsConfig, data: TaskData, seed: int, folders: dict[str, Path], ready: ReadyModels
+) -> _Pair:
     """The server's network where the run starts."""
     if isinstance(models.server, ScratchModel):
         return load_folder(folders["server"])
-    network, tokenizer = load_source(models.server)
-    if models.start == "dp_tuned":
+    assert ready.server is not None
+    network, tokenizer = ready.server.load()
+    if models.start == "dp_tuned" and models.server.lora is None:
         own_seed = streams.integer(seed, "train", "server-dp")
-        fine_tune(network, tokenizer, data.auxiliary, models.dp_tuning, own_seed)
+        fine_tune(network, tokenizer, data.auxiliary, models.dp_tuning, own_seed, None, data.text_format)
     return network, tokenizer
 
 
-def _clients(models: ModelsConfig, data: TaskData, folders: dict[str, Path]) -> Iterator[_Pair]:
-    """Every client's network; a folder or hub model is loaded once and shared, for nobody changes it."""
+@dataclass(frozen=True, slots=True)
+class _ServerBase:
+    """What clients may have in common with the server: its base, its hash, its adapters, the layers computed once."""
+
+    network: Any
+    tokenizer: PreTrainedTokenizerBase
+    sha256: str
+    lora: LoraConfig | None
+    shared: SharedLayers | None
+
+
+def _shared_layers(
+    models: ModelsConfig, ready: ReadyModels, lora: LoraConfig | None, frozen: Any
+) -> SharedLayers | None:
+    """The lowest layers, where neither the server nor clients of its base change them; None where there are none."""
+    if lora is None or isinstance(models.server, ScratchModel) or not is_lean(frozen):
+        return None
+    same = ready.server in ready.client_bases and not isinstance(models.clients, ScratchModel)
+    num = num_shared_layers([lora, models.clients.lora if same else None])  # type: ignore[union-attr]
+    return SharedLayers(frozen, num) if num else None
+
+
+def _clients(
+    models: ModelsConfig,
+    data: TaskData,
+    folders: dict[str, Path],
+    ready: ReadyModels,
+    read: _Readings,
+    server: _ServerBase,
+) -> Iterator[tuple[LanguageModel, str]]:
+    """Every client's model, and the hash of its weights. Ready ones share the weights of their base."""
     if isinstance(models.clients, ScratchModel):
         for client in range(data.num_clients):
-            yield load_folder(folders[f"client-{client}"])
+            network, tokenizer = load_folder(folders[f"client-{client}"])
+            tokens, shapes = read.by(network, tokenizer)
+            yield LanguageModel(network, tokenizer, shapes, tokens), weights_sha256(network)
         return
-    shared = load_source(models.clients)
-    for _ in range(data.num_clients):
-        yield shared
+    source, loaded = models.clients, {}
+    for base, folder in zip(ready.client_bases, ready.clients, strict=True):
+        if base.key not in loaded:
+            of_server = base == ready.server and server.lora is not None
+            network, tokenizer = (server.network, server.tokenizer) if of_server else base.load()
+            loaded[base.key] = (
+                network.requires_grad_(False), tokenizer,
+                server.sha256 if of_server else weights_sha256(network),
+                server.shared if of_server else None,
+            )  # fmt: skip
+        network, tokenizer, sha256, shared = loaded[base.key]
+        if source.lora is not None:
+            network = with_lora(shared_copy(network), source.lora, 0)
+            if folder is not None:
+                load_adapters(network, folder)
+            network.requires_grad_(False)
+            sha256 = adapted_sha256(sha256, network)
+        tokens, shapes = read.by(network, tokenizer, source.chat)
+        yield LanguageModel(network, tokenizer, shapes, tokens, shared), sha256
 
 
 def _questions(data: TaskData) -> list[Question]:
     """All questions of a data set, in a fixed order."""
     splits = [data.public, data.auxiliary, data.pool, data.validation, data.test, *data.private]
-    return [question for split in splits for question in split]
+    return [question for split in [*splits, *data.looks.values()] for question in split]
 
 
 class _Readings:
     """All questions as tokens, once for every vocabulary: remembered ids, and shapes that fit them."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    def __init__(self, texts: Sequence[str], text_format: TextFormat) -> None:
         self._texts = texts
-        self._known: dict[str | int, tuple[Tokens, Shapes]] = {}
+        self._format = text_format
+        self._known: dict[tuple[str | int, bool], tuple[Tokens, int]] = {}
 
-    def by(self, tokenizer: PreTrainedTokenizerBase) -> tuple[Tokens, Shapes]:
+    def by(
+        self, network: Any, tokenizer: PreTrainedTokenizerBase, chat: bool = False
+    ) -> tuple[Tokens, Shapes]:
         """What a tokenizer, or another one of the same vocabulary, reads."""
         vocabulary = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else id(tokenizer)
-        if vocabulary not in self._known:
-            tokens = Tokens(tokenizer)
+        if (vocabulary, chat) not in self._known:
+            tokens = Tokens(tokenizer, self._format, chat)
             tokens.read(self._texts)
-            self._known[vocabulary] = tokens, _shapes([len(tokens.prompt_ids(text)) for text in self._texts])
-        return self._known[vocabulary]
-
-
-def _shapes(lengths: Sequence[int]) -> Shapes:
-    """Shapes whose width holds nearly all questions; the few longer ones take wider batches of their own."""
-    typical = sorted(lengths)[min(len(lengths) - 1, int(_TYPICAL * len(lengths)))]
-    return Shapes(prompt_tokens=typical)
+            lengths = sorted(len(tokens.prompt_ids(text)) for text in self._texts)
+            # The width holds nearly all questions; the few longer ones take wider batches of their own.
+            typical = lengths[min(len(lengths) - 1, int(_TYPICAL * len(lengths)))]
+            self._known[vocabulary, chat] = tokens, typical
+        tokens, typical = self._known[vocabulary, chat]
+        return tokens, Shapes.of(network, typical)

@@ -8,7 +8,6 @@ policy never notices, and what comes out depends on (client, round, weights, row
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 
 from fedsim.models.client_training_config import LocalTrainingConfig, local_batches
 from fedsim.models.interfaces import Draw, Exercise, LocalUpdate, Weights
+from fedsim.models.real.adapters import shared_copy
 from fedsim.models.real.evaluation import Matches
 from fedsim.models.real.language import LanguageModel
 from fedsim.models.real.policy import LanguagePolicy
@@ -53,7 +53,9 @@ class PolicyTrainer:
             }
         )
         live = policy.language
-        self._language = LanguageModel(_copy(live.network), live.tokenizer, live.shapes, live.tokens)
+        self._language = LanguageModel(
+            shared_copy(live.network), live.tokenizer, live.shapes, live.tokens, live.shared
+        )
         self._start = trainable_weights(live.network)
 
     def start(self) -> Weights:
@@ -156,9 +158,3 @@ def _trainable(network: Any) -> dict[str, torch.nn.Parameter]:
     return {
         canonical_name(name): weight for name, weight in network.named_parameters() if weight.requires_grad
     }
-
-
-def _copy(network: Any) -> Any:
-    """A network with trainable weights of its own, which shares the frozen ones."""
-    frozen = {id(weight): weight for weight in network.parameters() if not weight.requires_grad}
-    return deepcopy(network, frozen)

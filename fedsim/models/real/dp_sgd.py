@@ -13,6 +13,10 @@ and the clipped sum is one matrix product over all rows. The tied embedding is b
 a cross term. Any other weight that is used twice is refused, because its norm would lack one. This is exact (a test compares a
 plain loop) and costs 1.4 times a plain step here; ``vmap(grad)`` costs 8 to 11.
 
+A client's model trained so says nothing of a training row, in rewards or in probe bits, that the model would not: that is
+post-processing, however often it is asked. Not covered: the vocabulary of scratch models (one character tokenizer is read off
+all questions of the run), and how many rows a client has, which its sampling rate is made from.
+
 Not hardened: the noise is drawn by a keyed generator in floating point, as a simulation may and a deployment must not.
 
 References:
@@ -34,11 +38,15 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from fedsim.errors import ModelFileError
-from fedsim.models.real.training import IGNORED, EncodedRow, collated
-from fedsim.privacy.config import TuningConfig
+from fedsim.models.cache import sources_hash
+from fedsim.models.real.training import IGNORED, EncodedRow, Trained, collated
+from fedsim.privacy.config import EvaluatorPrivacyConfig, TuningConfig
 from fedsim.sim import streams
 
 _ROWS_AT_ONCE = 128
+_DETERMINING_SOURCES = (
+    "models/real/dp_sgd.py", "privacy/accounting.py", "sim/streams.py",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,7 @@ def tune(
     Raises:
         ModelFileError: the network has a kind of weights whose row gradients are not known here.
     """
-    weights = list(network.parameters())
+    weights = trainable(network)
     optimizer = torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=0.0)
     draws = poisson_draws(len(rows), settings, seed)
     expected = sampling_rate(len(rows), settings) * len(rows)
@@ -85,6 +93,11 @@ def tune(
     return draws
 
 
+def trainable(network: PreTrainedModel) -> list[Tensor]:
+    """The weights that learn, in the network's order: all of them, or its adapters."""
+    return [weight for weight in network.parameters() if weight.requires_grad]
+
+
 def sampling_rate(num_rows: int, settings: TuningConfig) -> float:
     """q: the probability with which a row takes part in a step."""
     return min(1.0, settings.batch_size / num_rows)
@@ -100,8 +113,8 @@ def poisson_draws(num_rows: int, settings: TuningConfig, seed: int) -> list[list
 def clipped_sum(
     network: PreTrainedModel, rows: Sequence[EncodedRow], clip_norm: float | None
 ) -> list[Tensor]:
-    """``sum_i g_i min(1, C / |g_i|)`` for every weight, in the order of ``network.parameters()``; None clips nothing."""
-    totals = [torch.zeros_like(weight) for weight in network.parameters()]
+    """``sum_i g_i min(1, C / |g_i|)`` for every trainable weight, in the network's order; None clips nothing."""
+    totals = [torch.zeros_like(weight) for weight in trainable(network)]
     ordered = sorted(rows, key=lambda row: len(row.ids))
     for start in range(0, len(ordered), _ROWS_AT_ONCE):
         part = row_gradients(network, ordered[start : start + _ROWS_AT_ONCE])
@@ -169,7 +182,8 @@ def row_gradients(network: PreTrainedModel, rows: Sequence[EncodedRow]) -> RowGr
             also the head is known. Uses outside of a layer (``functional.linear`` on its weight) are not noticed.
     """
     ids, labels = collated(rows)
-    index = {id(weight): number for number, weight in enumerate(network.parameters())}
+    weights = trainable(network)
+    index = {id(weight): number for number, weight in enumerate(weights)}
     uses: list[tuple[str, int, Tensor, Tensor]] = []
 
     def seen(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -184,7 +198,10 @@ def row_gradients(network: PreTrainedModel, rows: Sequence[EncodedRow]) -> RowGr
         uses.append((kind, index[id(module.weight)], incoming, output))
         return output
 
-    modules = [module for module in network.modules() if _kind(module)]
+    def differentiable(_: Any, __: Any, output: Tensor) -> Tensor:
+        return output.detach().requires_grad_()
+
+    modules = [module for module in network.modules() if _kind(module) and id(module.weight) in index]
     known = {id(weight) for module in modules for weight in module.parameters(recurse=False)}
     if set(index) - known or any(getattr(module, "bias", None) is not None for module in modules):
         raise ModelFileError(
@@ -192,11 +209,14 @@ def row_gradients(network: PreTrainedModel, rows: Sequence[EncodedRow]) -> RowGr
             "dp_sgd knows linear layers without bias, embeddings and RMS norms"
         )
     hooks = [module.register_forward_hook(seen) for module in modules]
+    for module in network.modules():
+        if _kind(module) == "embedding" and module not in modules:  # where what is differentiable begins
+            hooks.append(module.register_forward_hook(differentiable))
     try:
-        for weight in network.parameters():
+        for weight in weights:
             weight.requires_grad_(False)
         logits = network(input_ids=ids, use_cache=False).logits[:, :-1]
-        _refuse_shared_weights(network, [(kind, number) for kind, number, *_ in uses])
+        _refuse_shared_weights(network, weights, [(kind, number) for kind, number, *_ in uses])
         targets = labels[:, 1:]
         losses = cross_entropy(logits.mT.float(), targets, ignore_index=IGNORED, reduction="none")
         loss = (losses.sum(-1) / (targets != IGNORED).sum(-1).clamp_min(1)).sum()
@@ -204,13 +224,13 @@ def row_gradients(network: PreTrainedModel, rows: Sequence[EncodedRow]) -> RowGr
     finally:
         for hook in hooks:
             hook.remove()
-        for weight in network.parameters():
+        for weight in weights:
             weight.requires_grad_(True)
     layers = tuple(
         _Layer(kind, number, inputs, slope)
         for (kind, number, inputs, _), slope in zip(uses, slopes, strict=True)
     )
-    return RowGradients(layers, tuple(weight.shape for weight in network.parameters()), _norms(layers))
+    return RowGradients(layers, tuple(weight.shape for weight in weights), _norms(layers))
 
 
 def _norms(layers: Sequence[_Layer]) -> Tensor:
@@ -227,14 +247,16 @@ def _norms(layers: Sequence[_Layer]) -> Tensor:
     return total.clamp_min(0).sqrt().float()
 
 
-def _refuse_shared_weights(network: PreTrainedModel, uses: Sequence[tuple[str, int]]) -> None:
+def _refuse_shared_weights(
+    network: PreTrainedModel, weights: Sequence[Tensor], uses: Sequence[tuple[str, int]]
+) -> None:
     """Every weight is used once, or once as embedding and once as head: no other cross term is in ``_norms``."""
     kinds: dict[int, list[str]] = {}
     for kind, weight in uses:
         kinds.setdefault(weight, []).append(kind)
     for weight, used_as in kinds.items():
         if len(used_as) > 1 and sorted(used_as) != ["embedding", "linear"]:
-            name, _ = list(network.named_parameters())[weight]
+            name = next(name for name, one in network.named_parameters() if one is weights[weight])
             raise ModelFileError(
                 f"{name} of {type(network).__name__} is used {len(used_as)} times; the row gradients of a shared weight are "
                 "known to dp_sgd only where it is the embedding and the head"
@@ -247,3 +269,17 @@ def _kind(module: Any) -> str:
     if isinstance(module, torch.nn.Embedding):
         return "embedding"
     return "norm" if hasattr(module, "variance_epsilon") else ""
+
+
+def tuned_privately(
+    network: PreTrainedModel, rows: Sequence[EncodedRow], settings: EvaluatorPrivacyConfig, seed: int
+) -> Trained:
+    """Tune what is trainable of a network, in place; its loss is not looked at, because it would be one more release."""
+    protection = Protection(settings.tuning.clip_norm, settings.noise_multiplier(len(rows)))
+    tune(network, rows, settings.tuning, protection, seed)
+    return Trained(settings.tuning.steps, float("nan"))
+
+
+def dp_sgd_source() -> str:
+    """Hash of the code that determines the weights, for the cache's key."""
+    return sources_hash(_DETERMINING_SOURCES)

@@ -19,9 +19,10 @@ from fedsim.records.run_folder import write_atomically
 from fedsim.tasks.questions import Question
 
 _DETERMINING_SOURCES = (
-    "models/real/batch_fitting.py", "models/real/language.py", "models/real/lean_llama.py", "models/real/likelihood.py",
-    "models/real/evaluation.py", "models/real/sampling.py", "models/real/tokenizer.py", "models/real/zoo.py",
-    "rl/losses.py", "tasks/matching.py", "sim/streams.py",
+    "models/real/adapters.py", "models/real/batch_fitting.py", "models/real/evaluation.py", "models/real/language.py",
+    "models/real/lean_llama.py", "models/real/likelihood.py", "models/real/packed.py", "models/real/sampling.py",
+    "models/real/tokenizer.py", "models/real/tokens.py", "models/real/zoo.py", "rl/losses.py", "tasks/matching.py",
+    "sim/streams.py",
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from fedsim.models.real.batch_fitting import fitting_rows
 from fedsim.models.real.lean_llama import is_lean, lean_logits, llama_of
-from fedsim.models.real.shared_layers import SharedLayers
+from fedsim.models.real.packed import FEWEST_ROWS, SharedLayers, packed_prefill, rows_are_independent
 from fedsim.models.real.tokens import Ids, Tokens, end_ids
 
 T = TypeVar("T")
@@ -37,19 +37,21 @@ class Shapes:
         prompt_rows: questions per prefill.
         answer_rows: answers per teacher-forced pass.
         decode_rows: answers per sampling step.
+        packs: leave out the filling of batches, and score answers in `packed` form, where the machine allows it.
     """
 
     prompt_tokens: int
     prompt_rows: int = 32
     answer_rows: int = 64
     decode_rows: int = 128
+    packs: bool = False
 
     @classmethod
     def of(cls, network: Any, prompt_tokens: int) -> Shapes:
         """Shapes for a network: where a pass takes long by itself, filling is dear and small batches are not."""
         if sum(weight.numel() for weight in network.parameters()) < _BIG:
             return cls(prompt_tokens)
-        return cls(prompt_tokens, prompt_rows=4, answer_rows=16, decode_rows=64)
+        return cls(prompt_tokens, prompt_rows=8, answer_rows=16, decode_rows=64, packs=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,6 @@ class Prefix:
     """Questions after one forward pass: what their continuations need.
 
     Attributes:
-        prompts: the questions themselves.
         keys: per layer ``[n, heads, W, d]``.
         values: per layer ``[n, heads, W, d]``.
         bias: additive attention bias over the prefix, 0 or minus infinity ``[n, W]``.
@@ -65,7 +66,6 @@ class Prefix:
         logits: next-token logits after the question ``[n, V]``.
     """
 
-    prompts: tuple[Ids, ...]
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
     bias: Tensor
@@ -100,6 +100,7 @@ class LanguageModel:
 
     Attributes:
         end_id: the end token that answers are taught and scored with.
+        packs: whether batches are not filled up, and answers scored in packed form.
         end_ids: all tokens that end a sampled answer: the tokenizer's, and those of the model's generation settings.
     """
 
@@ -118,7 +119,8 @@ class LanguageModel:
         self.end_id = self.end_ids[0]
         self.tokens = tokens or Tokens(tokenizer)
         self._was_lean = is_lean(network)
-        self.shared = shared if self._was_lean else None
+        self.shared = shared
+        self.packs = shapes.packs and self._was_lean and rows_are_independent(network)
 
     @property
     def is_lean(self) -> bool:
@@ -139,15 +141,13 @@ class LanguageModel:
         cache: DynamicCache,
         last: bool = False,
         batch: Batch | None = None,
-        states: Tensor | None = None,
-        first_layer: int = 0,
     ) -> Tensor:
         """Next-token logits after each input token, or after the last alone; see ``lean_logits``, whose bits these are.
 
         ``batch`` is where the rows come from, for networks that share a pass.
         """
         if self.is_lean:
-            return lean_logits(self.network, ids, bias, positions, cache, last, states, first_layer)
+            return lean_logits(self.network, ids, bias, positions, cache, last)
         out = self.network(
             input_ids=ids, attention_mask=bias, position_ids=positions, past_key_values=cache, use_cache=True,
             logits_to_keep=1 if last else 0,
@@ -157,6 +157,8 @@ class LanguageModel:
 
     def rows(self, count: int, full: int, width: int, past: int) -> int:
         """How many rows a batch of ``count`` is filled up to: ``full``, or fewer where that changes no bit."""
+        if self.packs:
+            return max(count, min(full, FEWEST_ROWS))
         if count >= full or not self.is_lean:
             return full
         return fitting_rows(self.network, count, full, width, past)
@@ -210,22 +212,20 @@ def filled(items: Tensor, rows: int) -> Tensor:
 
 
 def prefill(language: LanguageModel, prompts: Sequence[Ids], width: int) -> Prefix:
-    """Run questions once, left-padded to ``width``, and keep what their continuations need."""
+    """Run questions once, padded to ``width``, and keep what their continuations need."""
+    if language.packs:
+        layers, real, logits = packed_prefill(language.network, prompts, width)
+        keys, values = zip(*layers, strict=True)
+        return Prefix(keys, values, _bias(real), real.sum(-1), logits)
     parts, places = [], []
     for batch in language.batches(range(len(prompts)), language.shapes.prompt_rows, width, 0):
-        asked = [prompts[item] for item in batch.items.tolist()]
-        inputs, real = _padded(language, asked, width)
-        cache, states, first = DynamicCache(), None, 0
-        if language.shared is not None:
-            states, cache = _shared_questions(language, language.shared, asked, width)
-            first = language.shared.num_layers
+        cache = DynamicCache()
+        inputs, real = _padded(language, [prompts[item] for item in batch.items.tolist()], width)
         logits = language.logits(
-            inputs["input_ids"], inputs["attention_mask"], inputs["position_ids"], cache, True, batch,
-            states, first,
-        )  # fmt: skip
+            inputs["input_ids"], inputs["attention_mask"], inputs["position_ids"], cache, True, batch
+        )
         parts.append(
             Prefix(
-                prompts=tuple(prompts[item] for item in batch.items[batch.kept].tolist()),
                 keys=tuple(layer.keys[batch.kept] for layer in cache.layers),
                 values=tuple(layer.values[batch.kept] for layer in cache.layers),
                 bias=_bias(real)[batch.kept].to(language.network.dtype),
@@ -237,30 +237,12 @@ def prefill(language: LanguageModel, prompts: Sequence[Ids], width: int) -> Pref
     if len(parts) == 1 and isinstance(batch.kept, slice):  # the questions' own order, and nothing to join
         return parts[0]
     return Prefix(
-        prompts=tuple(prompts),
         keys=tuple(_in_order(layer, places) for layer in zip(*(p.keys for p in parts), strict=True)),
         values=tuple(_in_order(layer, places) for layer in zip(*(p.values for p in parts), strict=True)),
         bias=_in_order([p.bias for p in parts], places),
         lengths=_in_order([p.lengths for p in parts], places),
         logits=_in_order([p.logits for p in parts], places),
     )
-
-
-def _shared_questions(
-    language: LanguageModel, shared: SharedLayers, asked: Sequence[Ids], width: int
-) -> tuple[Tensor, DynamicCache]:
-    """What enters the layers above the shared ones ``[rows, W, h]``, and a cache that holds the shared ones' part."""
-
-    def inputs(missing: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, DynamicCache]:
-        rows = [asked[row] for row in missing]
-        filling = [rows[-1]] * (language.rows(len(rows), language.shapes.prompt_rows, width, 0) - len(rows))
-        given, _ = _padded(language, [*rows, *filling], width)
-        return given["input_ids"], given["attention_mask"], given["position_ids"], DynamicCache()
-
-    found = shared.entering([((*ids, width), ()) for ids in asked], inputs)
-    states, *layers = (torch.stack(same) for same in zip(*found, strict=True))
-    shared.shrink()
-    return states, DynamicCache(list(zip(layers[::2], layers[1::2], strict=True)))
 
 
 def _in_order(parts: Sequence[Tensor], places: Sequence[Tensor]) -> Tensor:
@@ -310,39 +292,11 @@ def extend(language: LanguageModel, prefix: Prefix, owners: Tensor, inputs: Tens
     for batch in language.batches(owners.tolist(), language.shapes.answer_rows, width, past):
         owner = owners[batch.items]
         bias, positions = _answer_inputs(prefix, owner, width)
-        states, first = None, 0
-        if language.shared is not None:
-            states = _shared_answers(language, language.shared, prefix, owner, inputs[batch.items])
-            first = language.shared.num_layers
-        cache = shared_cache(prefix, owner, first)
-        logits = language.logits(inputs[batch.items], bias, positions, cache, False, batch, states, first)
+        cache = shared_cache(prefix, owner)
+        logits = language.logits(inputs[batch.items], bias, positions, cache, batch=batch)
         pieces.append(logits[batch.kept].float())
         places.append(batch.items[batch.kept])
     return _in_order(pieces, places)
-
-
-def _shared_answers(
-    language: LanguageModel, shared: SharedLayers, prefix: Prefix, owners: Tensor, inputs: Tensor
-) -> Tensor:
-    """What enters the layers above the shared ones at the answers' tokens ``[R, A, h]``."""
-    width, past = inputs.shape[1], prefix.bias.shape[1]
-
-    def given(missing: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, DynamicCache]:
-        rows = torch.tensor(missing)
-        rows = filled(rows, language.rows(len(rows), language.shapes.answer_rows, width, past))
-        bias, positions = _answer_inputs(prefix, owners[rows], width)
-        pairs = zip(prefix.keys[: shared.num_layers], prefix.values[: shared.num_layers], strict=True)
-        cache = DynamicCache(
-            [(k.index_select(0, owners[rows]), v.index_select(0, owners[rows])) for k, v in pairs]
-        )
-        return inputs[rows], bias, positions, cache
-
-    questions = [(*prefix.prompts[owner], past) for owner in owners.tolist()]
-    answers = map(tuple, inputs.tolist())
-    found = shared.entering(list(zip(questions, answers, strict=True)), given)
-    states = torch.stack([entering for (entering,) in found])
-    shared.shrink()
-    return states
 
 
 def _answer_inputs(prefix: Prefix, owners: Tensor, width: int) -> tuple[Tensor, Tensor]:
@@ -353,13 +307,12 @@ def _answer_inputs(prefix: Prefix, owners: Tensor, width: int) -> tuple[Tensor, 
     return bias[:, None], prefix.lengths[owners, None] + torch.arange(width)
 
 
-def shared_cache(prefix: Prefix, owners: Tensor, first_layer: int = 0) -> DynamicCache:
-    """A fresh cache that holds, for every row, its own question's keys and values in the layers from the first on."""
-    cache = DynamicCache()
-    for index in range(first_layer, len(prefix.keys)):
-        keys, values = prefix.keys[index], prefix.values[index]
-        cache.update(keys.index_select(0, owners), values.index_select(0, owners), index)
-    return cache
+def shared_cache(prefix: Prefix, owners: Tensor) -> DynamicCache:
+    """A fresh cache that holds, for every row, its own question's keys and values."""
+    pairs = zip(prefix.keys, prefix.values, strict=True)
+    return DynamicCache(
+        [(keys.index_select(0, owners), values.index_select(0, owners)) for keys, values in pairs]
+    )
 
 
 def _left_padded(rows: Sequence[Ids], width: int, pad: int) -> tuple[Tensor, Tensor]:

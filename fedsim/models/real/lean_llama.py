@@ -6,11 +6,12 @@ so that values and gradients keep their bits; linear layers may carry low-rank a
 and values. ``transformers`` and ``peft`` remain the twin that the tests compare with, and what runs every network that
 ``is_lean`` refuses (other architectures, other adapters, other attention).
 
-A pass may be cut after some layers: ``lean_states`` gives what enters a layer, and ``lean_logits`` goes on from there.
+``through`` is the body of all layers; who calls it says what attention sees (here a cache, in ``packed`` a packed batch).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
 from transformers import DynamicCache, LlamaForCausalLM
 
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 _LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -68,8 +70,6 @@ def lean_logits(
     positions: Tensor,
     cache: DynamicCache,
     last: bool,
-    states: Tensor | None = None,
-    first_layer: int = 0,
 ) -> Tensor:
     """Next-token logits ``[rows, A, V]`` after each input token; of the last one alone ``[rows, 1, V]`` if asked for.
 
@@ -80,47 +80,42 @@ def lean_logits(
         positions: of the input tokens, int64 ``[rows, A]``, or ``[1, A]`` where all rows have the same.
         cache: earlier keys and values ``[rows, heads, W, d]`` per layer; takes up the new ones.
         last: whether only the last position's logits are wanted.
-        states: what enters ``first_layer`` ``[rows, A, h]``, where the layers below have been computed already.
-        first_layer: where to begin.
     """
     llama = llama_of(network)
-    if states is None:
-        states = embedding(ids, llama.model.embed_tokens.weight, llama.model.padding_idx)
-    states = _through(llama, range(first_layer, len(llama.model.layers)), states, bias, positions, cache)
-    states = _normed(llama.model.norm, states)
-    return linear(states[:, -1:] if last else states, llama.lm_head.weight)
-
-
-def lean_states(
-    network: Any, ids: Tensor, bias: Tensor, positions: Tensor, cache: DynamicCache, num_layers: int
-) -> Tensor:
-    """What enters layer ``num_layers`` ``[rows, A, h]``; arguments as for ``lean_logits``."""
-    llama = llama_of(network)
     states = embedding(ids, llama.model.embed_tokens.weight, llama.model.padding_idx)
-    return _through(llama, range(num_layers), states, bias, positions, cache)
-
-
-def _through(
-    llama: Any, layers: range, states: Tensor, bias: Tensor, positions: Tensor, cache: DynamicCache
-) -> Tensor:
-    """States ``[rows, A, h]`` after these layers."""
-    rows, width = states.shape[:2]
+    rows, width = ids.shape
     cos, sin = rotations(llama.model.rotary_emb.inv_freq, positions)
-    for index in layers:
-        layer = llama.model.layers[index]
-        attention, mlp = layer.self_attn, layer.mlp
-        shape = (rows, width, -1, attention.head_dim)
-        normed = _normed(layer.input_layernorm, states)
-        query = _product(attention.q_proj, normed).view(shape).transpose(1, 2)
-        key = _product(attention.k_proj, normed).view(shape).transpose(1, 2)
-        value = _product(attention.v_proj, normed).view(shape).transpose(1, 2)
+
+    def attend(index: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        query, key, value = (one.transpose(1, 2) for one in (query, key, value))
         query = (query * cos) + (half_turned(query) * sin)
         key = (key * cos) + (half_turned(key) * sin)
         key, value = cache.update(key, value, index)
-        mixed = _attended(query, key, value, bias, attention.scaling)
-        states = states + _product(attention.o_proj, mixed.transpose(1, 2).reshape(rows, width, -1))
-        normed = _normed(layer.post_attention_layernorm, states)
-        gated = silu(_product(mlp.gate_proj, normed)) * _product(mlp.up_proj, normed)
+        mixed = _attended(query, key, value, bias, llama.model.layers[index].self_attn.scaling)
+        return mixed.transpose(1, 2).reshape(rows, width, -1)
+
+    states = through(llama, range(len(llama.model.layers)), states, attend)
+    states = normed(llama.model.norm, states)
+    return linear(states[:, -1:] if last else states, llama.lm_head.weight)
+
+
+def through(llama: Any, layers: range, states: Tensor, attend: Attend) -> Tensor:
+    """States ``[..., h]`` after these layers.
+
+    ``attend`` gets a layer's index and its queries, keys and values ``[..., heads, d]``, before their rotation, and gives what
+    they attended to ``[..., h]``.
+    """
+    for index in layers:
+        layer = llama.model.layers[index]
+        attention, mlp = layer.self_attn, layer.mlp
+        shape = (*states.shape[:-1], -1, attention.head_dim)
+        entering = normed(layer.input_layernorm, states)
+        query = _product(attention.q_proj, entering).view(shape)
+        key = _product(attention.k_proj, entering).view(shape)
+        value = _product(attention.v_proj, entering).view(shape)
+        states = states + _product(attention.o_proj, attend(index, query, key, value))
+        entering = normed(layer.post_attention_layernorm, states)
+        gated = silu(_product(mlp.gate_proj, entering)) * _product(mlp.up_proj, entering)
         states = states + _product(mlp.down_proj, gated)
     return states
 
@@ -128,11 +123,11 @@ def _through(
 def _product(layer: Any, states: Tensor) -> Tensor:
     """A linear layer's output, with that of its adapter."""
     if type(layer) is not LoraLinear:
-        return linear(states, layer.weight)
+        plain: Tensor = linear(states, layer.weight)
+        return plain
     down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-    return (
-        linear(states, layer.base_layer.weight) + linear(linear(states, down), up) * layer.scaling["default"]
-    )
+    added: Tensor = linear(linear(states, down), up) * layer.scaling["default"]
+    return linear(states, layer.base_layer.weight) + added
 
 
 def _attended(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float) -> Tensor:
@@ -160,10 +155,11 @@ def rotations(frequencies: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
     return angles.cos(), angles.sin()
 
 
-def _normed(norm: Any, states: Tensor) -> Tensor:
+def normed(norm: Any, states: Tensor) -> Tensor:
+    """What an RMS norm makes of states ``[..., h]``."""
     variance = states.pow(2).mean(-1, keepdim=True)
-    normed: Tensor = norm.weight * (states * torch.rsqrt(variance + norm.variance_epsilon))
-    return normed
+    scaled: Tensor = norm.weight * (states * torch.rsqrt(variance + norm.variance_epsilon))
+    return scaled
 
 
 def half_turned(states: Tensor) -> Tensor:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from fedsim.models.real.language import LanguageModel, Prefix, extend, prefill
+from fedsim.models.real.packed import Pack, packed_logits
 from fedsim.models.real.tokens import Ids
 from fedsim.rl.losses import token_entropy
 
@@ -53,6 +55,8 @@ def answer_scores(
         entropy: also return each token's entropy.
         prefix: the prompts' prefix, if it was run already.
     """
+    if language.packs:
+        return _packed_scores(language, prompts, owners, answers, temperature, entropy)
     prefix = prefix or prefill(language, prompts, max(language.width(ids) for ids in prompts))
     owner = torch.tensor(owners)
     longest = max(len(ids) for ids in answers)
@@ -81,6 +85,30 @@ def answer_scores(
     return AnswerScores(
         log_probs=torch.cat(log_probs)[back] * mask,
         entropy=torch.cat(entropies)[back] * mask if entropy else None,
+        mask=mask,
+    )
+
+
+def _packed_scores(
+    language: LanguageModel,
+    prompts: Sequence[Ids],
+    owners: Sequence[int],
+    answers: Sequence[Ids],
+    temperature: float,
+    entropy: bool,
+) -> AnswerScores:
+    """The same in packed form: one pass over the tokens that there are."""
+    pack = Pack.of(prompts, owners, [ids[:-1] for ids in answers])
+    logits, rows = packed_logits(language.network, pack, language.shared)
+    scaled = logits / temperature
+    totals, entropies = scaled.logsumexp(-1), token_entropy(scaled.detach()) if entropy else None
+    index = pad_sequence([torch.tensor(places) for places in rows], batch_first=True)
+    tokens = pad_sequence([torch.tensor(ids) for ids in answers], batch_first=True)
+    lengths = torch.tensor([len(ids) for ids in answers])
+    mask = (torch.arange(index.shape[1]) < lengths[:, None]).to(logits.dtype)
+    return AnswerScores(
+        log_probs=(scaled[index, tokens] - totals[index]) * mask,
+        entropy=None if entropies is None else entropies[index] * mask,
         mask=mask,
     )
 

@@ -16,7 +16,7 @@ it by the pass that trains it (the ratio is then exactly 1), those of all others
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,8 +24,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from fedsim.errors import FederationError
 from fedsim.models.config import PolicyConfig
 from fedsim.models.interfaces import Accuracy, Candidate, CandidateGroup, Draw, FloatArray, UpdateStats
+from fedsim.models.real.adapters import packed_backward, row_batches
 from fedsim.models.real.embedding import Encoder
 from fedsim.models.real.evaluation import Matches, measure
 from fedsim.models.real.gradients import GradientPart, backward, parts_of
@@ -35,7 +37,7 @@ from fedsim.models.real.likelihood import answer_scores
 from fedsim.models.real.objective import NO_BRAKE, Brake, Row, Totals, divergence_part
 from fedsim.models.real.sampling import Sampled, sample_answers
 from fedsim.models.real.tokens import Ids
-from fedsim.models.real.training import answer_loss, batches, encode_rows
+from fedsim.models.real.training import answer_loss, batches, encoded_by
 from fedsim.models.real.weights import load_learning_state, save_learning_state, save_model, weights_sha256
 from fedsim.rl.discriminative import squared_hinge
 from fedsim.rl.losses import length_weights
@@ -218,6 +220,7 @@ class LanguagePolicy:
             self._backward(parts, totals, first=index == 0)
             norm = torch.nn.utils.clip_grad_norm_(self._weights, self.config.max_grad_norm)
             totals.grad_norm = float(norm)
+            _refuse_divergence(totals.loss, totals.grad_norm, f"update {self._version + 1}")
             self._optimizer.step()
         self.forget([group.draw.index for group in groups])
         self._version += 1
@@ -231,17 +234,14 @@ class LanguagePolicy:
         """
         self.take_down()
         seed = streams.integer(self._seed, "fit", self._version)
-        stream = batches(encode_rows(self.language.tokenizer, rows), self.config.fit_batch_size, seed)
-        network = self.language.network.train()
+        backward = self._packed_losses(rows, seed) if self.language.packs else self._row_losses(rows, seed)
         losses, norm = [], 0.0
         for _ in range(steps):
             self._fit_optimizer.zero_grad(set_to_none=True)
-            loss = answer_loss(network, *next(stream))
-            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(next(backward))
             norm = float(torch.nn.utils.clip_grad_norm_(self._weights, self.config.max_grad_norm))
+            _refuse_divergence(losses[-1], norm, f"supervised step {len(losses)}")
             self._fit_optimizer.step()
-            losses.append(float(loss.detach()))
-        network.eval()
         self._version += 1
         return UpdateStats(
             loss=sum(losses) / len(losses) if losses else math.nan,
@@ -249,6 +249,20 @@ class LanguagePolicy:
             clip_fraction=0.0,
             grad_norm=norm,
         )
+
+    def _row_losses(self, rows: Sequence[Question], seed: int) -> Iterator[float]:
+        """Losses of batch after batch, each of which leaves its gradient."""
+        language = self.language
+        encoded = encoded_by(language.tokens, language.end_id, rows)
+        for ids, labels in batches(encoded, self.config.fit_batch_size, seed):
+            loss = answer_loss(language.network, ids, labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+            yield float(loss.detach())
+
+    def _packed_losses(self, rows: Sequence[Question], seed: int) -> Iterator[float]:
+        """The same for a big model."""
+        for batch in row_batches(rows, self.config.fit_batch_size, seed):
+            yield packed_backward(self.language, batch)
 
     def _rows(
         self, groups: Sequence[CandidateGroup], advantages: Sequence[FloatArray]
@@ -359,6 +373,18 @@ class LanguagePolicy:
             for draw, kept in self._behaviours.items()
         }
         return {"version": self._version, "behaviours": behaviours}
+
+
+def _refuse_divergence(loss: float, norm: float, where: str) -> None:
+    """Stop before a number that is none reaches the weights.
+
+    Raises:
+        FederationError: the loss or the gradient is not finite.
+    """
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise FederationError(
+            f"{where}: the loss is {loss:g} and its gradient's norm {norm:g}, which no weights survive; lower the learning rate"
+        )
 
 
 def _draw_text(draw: Draw) -> str:

@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from fedsim.models.config import PolicyConfig
-from fedsim.models.real.language import LanguageModel, Prefix, prefill
+from fedsim.models.real.language import LanguageModel, Prefix, filled, prefill
 from fedsim.models.real.tokens import Ids
 from fedsim.sim import streams
 
@@ -61,8 +61,9 @@ def decode(
     ended = np.zeros(num_rows, dtype=bool)
     entropy = np.zeros(num_rows)
 
-    def choose(rows: npt.NDArray[np.int64], logits: Tensor, step: int) -> None:
-        picked, h = _pick(logits, None if uniforms is None else uniforms[rows, step], temperature)
+    def choose(rows: npt.NDArray[np.int64], logits: Tensor, which: npt.NDArray[np.int64], step: int) -> None:
+        """Choose the token of each row by the logits ``[n, V]`` that are its own, ``which`` of them."""
+        picked, h = _pick(logits, which, None if uniforms is None else uniforms[rows, step], temperature)
         tokens[rows, step], counts[rows] = picked, step + 1
         ended[rows] = np.isin(picked, language.end_ids)
         if language.tokens.stops_at_texts:
@@ -70,12 +71,21 @@ def decode(
         entropy[rows] += h
 
     everyone = np.arange(num_rows)
-    choose(everyone, prefix.logits[owners], 0)
+    choose(everyone, prefix.logits, owners.numpy(), 0)
     batches: list[_Batch] = []
+    distinct = _Distinct.of(prefix, owners) if language.packs else None
     for step in range(1, max_new_tokens):
         alive = everyone[~ended]
         if not len(alive):
             break
+        if distinct is not None:
+            choose(
+                alive,
+                distinct.step(language, prefix, alive, tokens[alive, step - 1], step),
+                distinct.states[alive],
+                step,
+            )
+            continue
         # A batch without a living row takes no more steps, so its cache is too short to move with the others.
         batches = [batch for batch in batches if not ended[batch.rows].all()]
         sizes = _batch_sizes(language, len(alive), prefix.bias.shape[1] + max_new_tokens - 2)
@@ -86,7 +96,7 @@ def decode(
             last = torch.from_numpy(tokens[batch.rows, step - 1])[:, None]
             logits = _step(language, prefix, owners, batch, last, step)
             rows = batch.rows[: batch.count][live]
-            choose(rows, logits[: batch.count][torch.from_numpy(live)], step)
+            choose(rows, logits[: batch.count][torch.from_numpy(live)], np.arange(len(rows)), step)
     answers = [
         Sampled(tuple(tokens[row, : counts[row]].tolist()), not ended[row], float(entropy[row]))
         for row in everyone
@@ -116,6 +126,60 @@ def greedy_answers(language: LanguageModel, prompts: Sequence[Ids], max_new_toke
     """The most probable answer, token by token, to each of some questions of one canonical width."""
     prefix = prefill(language, prompts, language.width(prompts[0]))
     return [answer for (answer,) in decode(language, prefix, 1, max_new_tokens, None)]
+
+
+@dataclass(slots=True)
+class _Distinct:
+    """The distinct beginnings of a big model's answers: copies that have written the same so far are computed once.
+
+    Attributes:
+        states: for each row which of them it has, int64 ``[rows]``.
+        owners: for each of them its question ``[n]``.
+        layers: their keys and values ``[n, heads, W, d]`` per layer.
+    """
+
+    states: npt.NDArray[np.int64]
+    owners: Tensor
+    layers: list[tuple[Tensor, Tensor]]
+
+    @classmethod
+    def of(cls, prefix: Prefix, owners: Tensor) -> _Distinct:
+        """The questions themselves."""
+        every = torch.arange(len(prefix.lengths))
+        return cls(owners.numpy().copy(), every, list(zip(prefix.keys, prefix.values, strict=True)))
+
+    def step(
+        self,
+        language: LanguageModel,
+        prefix: Prefix,
+        rows: npt.NDArray[np.int64],
+        last: npt.NDArray[np.int64],
+        step: int,
+    ) -> Tensor:
+        """Logits ``[n, V]`` after the rows' last tokens, one line for each of the beginnings that there are now."""
+        pairs, which = np.unique(np.stack([self.states[rows], last], axis=1), axis=0, return_inverse=True)
+        parents, token = torch.from_numpy(pairs).unbind(1)
+        found, caches = [], []
+        for start in range(0, len(pairs), language.shapes.decode_rows):
+            some = parents[start : start + language.shapes.decode_rows]
+            some = filled(some, language.rows(len(some), language.shapes.decode_rows, 1, step))
+            ids = filled(token[start : start + language.shapes.decode_rows], len(some))
+            cache = DynamicCache([(k.index_select(0, some), v.index_select(0, some)) for k, v in self.layers])
+            owner = self.owners[some]
+            bias = torch.nn.functional.pad(prefix.bias[owner], (0, step))[:, None, None, :]
+            found.append(
+                language.logits(ids[:, None], bias, prefix.lengths[owner, None] + (step - 1), cache)[:, -1]
+            )
+            caches.append(cache)
+        stacks = zip(*(cache.layers for cache in caches), strict=True)
+        num = len(pairs)
+        self.layers = [
+            (torch.cat([one.keys for one in same])[:num], torch.cat([one.values for one in same])[:num])
+            for same in stacks
+        ]
+        self.owners = self.owners[parents]
+        self.states[rows] = which.reshape(-1)
+        return torch.cat(found)[:num].float()
 
 
 class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
@@ -200,17 +264,24 @@ def _step(
 
 
 def _pick(
-    logits: Tensor, uniforms: npt.NDArray[np.float64] | None, temperature: float
+    logits: Tensor,
+    which: npt.NDArray[np.int64],
+    uniforms: npt.NDArray[np.float64] | None,
+    temperature: float,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Tokens ``[n]`` and the entropies of their distributions ``[n]``."""
+    """Tokens ``[rows]`` and the entropies of their distributions ``[rows]``: row r's is that of ``logits[which[r]]``."""
     log_probs = (logits.double() / temperature).log_softmax(-1)
     probs = log_probs.exp()
-    entropy = -(probs * log_probs).sum(-1).numpy()
+    entropy = -(probs * log_probs).sum(-1).numpy()[which]
     if uniforms is None:
-        return logits.argmax(-1).numpy(), entropy
+        return logits.argmax(-1).numpy()[which], entropy
     cdf = probs.cumsum(-1)
+    counts = np.bincount(which, minlength=len(cdf))
+    order = np.argsort(which, kind="stable")
+    slots = np.empty_like(which)
+    slots[order] = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+    draws = torch.zeros(len(cdf), int(counts.max()), dtype=torch.float64)
     # The last value is 1 up to rounding: scaling the draw keeps it inside.
-    draws = torch.from_numpy(uniforms)[:, None] * cdf[:, -1:]
-    return torch.searchsorted(cdf, draws, right=True).squeeze(-1).clamp_max(
-        logits.shape[-1] - 1
-    ).numpy(), entropy
+    draws[which, slots] = torch.from_numpy(uniforms) * cdf[which, -1]
+    found = torch.searchsorted(cdf, draws, right=True)[which, slots]
+    return found.clamp_max(logits.shape[-1] - 1).numpy(), entropy

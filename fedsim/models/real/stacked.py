@@ -76,8 +76,6 @@ class Stack(LanguageModel):
         cache: DynamicCache,
         last: bool = False,
         batch: Batch | None = None,
-        states: Tensor | None = None,
-        first_layer: int = 0,
     ) -> Tensor:
         """As ``lean_logits``, with the rows of ``batch.counts`` by each network's weights."""
         assert batch is not None and batch.counts is not None

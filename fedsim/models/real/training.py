@@ -18,10 +18,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fedsim.models.config import StartTuning
 from fedsim.models.real.muon import Muon
+from fedsim.models.real.tokens import Tokens
 from fedsim.models.real.zoo import scratch_network
 from fedsim.models.sources import ScratchModel
 from fedsim.sim import streams
-from fedsim.tasks.questions import Question
+from fedsim.tasks.questions import Question, TextFormat
 
 Progress = Callable[[int, int, float], None]
 """Called with (steps done, steps in all, smoothed loss in nats per answer token)."""
@@ -49,14 +50,23 @@ class EncodedRow:
     num_prompt: int
 
 
-def encode_rows(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Question]) -> list[EncodedRow]:
-    """Rows as the models see them: question, solution or answer, end token."""
-    encoded = []
-    for row in rows:
-        prompt = tokenizer(row.text)["input_ids"]
-        answer = tokenizer(row.taught, add_special_tokens=False)["input_ids"]
-        encoded.append(EncodedRow((*prompt, *answer, tokenizer.eos_token_id), len(prompt)))
-    return encoded
+def encode_rows(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Question],
+    text_format: TextFormat | None = None,
+    chat: bool = False,
+) -> list[EncodedRow]:
+    """Rows as the models see them: question, what is taught, end token."""
+    return encoded_by(Tokens(tokenizer, text_format, chat), int(tokenizer.eos_token_id), rows)
+
+
+def encoded_by(tokens: Tokens, end_id: int, rows: Sequence[Question]) -> list[EncodedRow]:
+    """The same with what remembers ids already."""
+    prompts = [tokens.prompt_ids(row.text) for row in rows]
+    return [
+        EncodedRow((*prompt, *tokens.answer_ids(row.taught), end_id), len(prompt))
+        for prompt, row in zip(prompts, rows, strict=True)
+    ]
 
 
 def batches(rows: Sequence[EncodedRow], batch_size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -104,6 +114,7 @@ def train_from_scratch(
     rows: Sequence[Question],
     seed: int,
     progress: Progress | None = None,
+    text_format: TextFormat | None = None,
 ) -> tuple[PreTrainedModel, Trained]:
     """Train a new network on the rows; without rows it stays untrained, which is what an empty client has.
 
@@ -114,7 +125,7 @@ def train_from_scratch(
         return network, Trained(0, float("nan"))
     network.train()
     optimizers = _muon_and_adamw(network, model)
-    encoded = encode_rows(tokenizer, rows)
+    encoded = encode_rows(tokenizer, rows, text_format)
     stream = batches(encoded, model.batch_size, streams.integer(seed, "order"))
     done = _descend(network, optimizers, stream, model.steps, model.warmup_steps, model.stop_loss, progress)
     return network.eval(), done
@@ -127,6 +138,7 @@ def fine_tune(
     tuning: StartTuning,
     seed: int,
     progress: Progress | None = None,
+    text_format: TextFormat | None = None,
 ) -> Trained:
     """Supervised fine-tuning of all trainable weights by AdamW, in place, with linear decay to zero."""
     if not rows:
@@ -134,7 +146,9 @@ def fine_tune(
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=tuning.learning_rate, weight_decay=0.0)
     network.train()
-    stream = batches(encode_rows(tokenizer, rows), tuning.batch_size, streams.integer(seed, "order"))
+    stream = batches(
+        encode_rows(tokenizer, rows, text_format), tuning.batch_size, streams.integer(seed, "order")
+    )
     done = _descend(network, [optimizer], stream, tuning.steps, 0, 0.0, progress)
     network.eval()
     return done

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +21,46 @@ from fedsim.errors import FedsimError
 from fedsim.models.cache import cache_key, cached
 from fedsim.models.config import StartTuning
 from fedsim.models.folder import REPORT
-from fedsim.models.real.training import Progress
-from fedsim.models.sources import ScratchModel
+from fedsim.models.real.training import Progress, Trained
+from fedsim.models.sources import AdapterTuning, LoraConfig, ScratchModel
 from fedsim.privacy.config import EvaluatorPrivacyConfig
-from fedsim.tasks.questions import Question
+from fedsim.sim import streams
+from fedsim.tasks.questions import Question, TextFormat
 
 JobProgress = Callable[[str, int, int, float], None]
 """Called with (model name, steps done, steps in all, smoothed loss)."""
 
 _REPORT_EVERY = 10
-_KINDS: dict[str, type[ScratchModel] | type[StartTuning] | type[EvaluatorPrivacyConfig]] = {
+_FEW = 100  # steps, each of which is worth a report
+Settings = ScratchModel | StartTuning | AdapterTuning | EvaluatorPrivacyConfig
+_KINDS: dict[str, type[Settings]] = {
     "scratch": ScratchModel,
     "tune": StartTuning,
+    "adapt": AdapterTuning,
     "private": EvaluatorPrivacyConfig,
 }
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterJob:
+    """That adapters are trained and kept, not whole weights.
+
+    Attributes:
+        lora: the adapters.
+        merged_lora: shapes of the adapters that are merged into the base first; None: there are none.
+        merged: their folders.
+        chat: whether questions stand in the tokenizer's chat template.
+    """
+
+    lora: LoraConfig
+    merged_lora: LoraConfig | None
+    merged: tuple[Path, ...]
+    chat: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
-    """One model to be trained: from scratch, or tuned further from a ``base`` folder, perhaps with DP-SGD.
+    """One model to be trained: from scratch, or tuned further from a ``base`` folder, perhaps with DP-SGD or by adapters.
 
     ``tokenizer`` is a folder; ``key`` names the result in the cache.
     """
@@ -46,30 +68,44 @@ class Job:
     name: str
     key: str
     rows: tuple[Question, ...]
-    settings: ScratchModel | StartTuning | EvaluatorPrivacyConfig
+    settings: Settings
     seed: int
     tokenizer: Path
     base: Path | None = None
+    text_format: TextFormat = field(default_factory=TextFormat)
+    adapters: AdapterJob | None = None
 
 
 def keyed_job(
     name: str,
     rows: Sequence[Question],
-    settings: ScratchModel | StartTuning | EvaluatorPrivacyConfig,
+    settings: Settings,
     seed: int,
     threads: int,
     tokenizer: Path,
     base: Path | None = None,
     made_with: str = "",
+    text_format: TextFormat | None = None,
+    adapters: AdapterJob | None = None,
 ) -> Job:
     """A job with its key; ``made_with`` is what determines the weights besides, such as the tokenizer's vocabulary."""
+    text_format = text_format or TextFormat()
     parts = {
         "settings": settings.model_dump(),
         "seed": seed,
         "base": None if base is None else base.name,
         "made_with": made_with,
     }
-    return Job(name, cache_key(parts, rows, threads), tuple(rows), settings, seed, tokenizer, base)
+    if text_format != TextFormat():
+        parts["text_format"] = asdict(text_format)
+    if adapters is not None:
+        parts |= {
+            "lora": adapters.lora.model_dump(),
+            "chat": adapters.chat,
+            "base": None,
+        }  # made_with has the base
+    key = cache_key(parts, rows, threads)
+    return Job(name, key, tuple(rows), settings, seed, tokenizer, base, text_format, adapters)
 
 
 def run_jobs(
@@ -83,9 +119,13 @@ def run_jobs(
     folders = {job.name: root / job.key for job in jobs}
     waiting = [job for job in jobs if not folders[job.name].is_dir()]
     waiting.sort(key=lambda job: (-_work(job), job.name))
-    if len(waiting) <= 1 or processes == 1:
+    alone = len(waiting) <= 1 and all(
+        job.adapters is None for job in waiting
+    )  # a big model's memory is not kept
+    if not waiting or alone or processes == 1:
         for job in waiting:
             cached(root, job.key, lambda folder, job=job: train(job, folder, _named(progress, job.name)))  # type: ignore[misc]
+        _loaded.cache_clear()
         return folders
     failures: list[BaseException] = []
     lock = threading.Lock()
@@ -119,24 +159,69 @@ def train(job: Job, folder: Path, progress: Progress | None) -> None:
     """Train one job in this process and write its model folder."""
     from transformers import AutoTokenizer
 
-    from fedsim.models.real.dp_evaluator import tuned_privately
-    from fedsim.models.real.training import fine_tune, train_from_scratch
+    from fedsim.models.real.dp_sgd import tuned_privately
+    from fedsim.models.real.training import encode_rows, fine_tune, train_from_scratch
     from fedsim.models.real.weights import save_model
     from fedsim.models.real.zoo import load_folder
 
-    if isinstance(job.settings, ScratchModel):
+    if job.adapters is not None:
+        done = _train_adapters(job, job.adapters, folder, progress)
+    elif isinstance(job.settings, ScratchModel):
         tokenizer = AutoTokenizer.from_pretrained(job.tokenizer)
-        network, done = train_from_scratch(job.settings, tokenizer, job.rows, job.seed, progress)
+        network, done = train_from_scratch(
+            job.settings, tokenizer, job.rows, job.seed, progress, job.text_format
+        )
+        save_model(network, tokenizer, folder)
     else:
-        assert job.base is not None
+        assert job.base is not None and not isinstance(job.settings, AdapterTuning)
         network, tokenizer = load_folder(job.base)
         if isinstance(job.settings, StartTuning):
-            done = fine_tune(network, tokenizer, job.rows, job.settings, job.seed, progress)
+            done = fine_tune(network, tokenizer, job.rows, job.settings, job.seed, progress, job.text_format)
         else:
-            done = tuned_privately(network, tokenizer, job.rows, job.settings, job.seed)
-    save_model(network, tokenizer, folder)
+            encoded = encode_rows(tokenizer, job.rows, job.text_format)
+            done = tuned_privately(network, encoded, job.settings, job.seed)
+        save_model(network, tokenizer, folder)
     report = {"name": job.name, "rows": len(job.rows), "steps": done.steps, "loss": done.loss}
     (folder / REPORT).write_text(json.dumps(report), encoding="utf-8")
+
+
+def _train_adapters(job: Job, adapted: AdapterJob, folder: Path, progress: Progress | None) -> Trained:
+    from fedsim.models.real import adapters
+    from fedsim.models.real.dp_sgd import tuned_privately
+    from fedsim.models.real.language import LanguageModel, Shapes
+    from fedsim.models.real.packed import SharedLayers
+    from fedsim.models.real.tokens import Tokens
+    from fedsim.models.real.training import encode_rows
+
+    assert job.base is not None
+    base, tokenizer = _loaded(job.base, adapted.merged_lora, adapted.merged)
+    network = adapters.with_lora(
+        adapters.shared_copy(base), adapted.lora, streams.integer(job.seed, "weights")
+    )
+    if isinstance(job.settings, EvaluatorPrivacyConfig):
+        encoded = encode_rows(tokenizer, job.rows, job.text_format, adapted.chat)
+        done = tuned_privately(network, encoded, job.settings, job.seed)
+    else:
+        assert isinstance(job.settings, AdapterTuning)
+        tokens = Tokens(tokenizer, job.text_format, adapted.chat)
+        longest = max(len(tokens.prompt_ids(row.text)) for row in job.rows)
+        shared = SharedLayers(network, adapters.num_shared_layers([adapted.lora]))
+        language = LanguageModel(network, tokenizer, Shapes.of(network, longest), tokens, shared)
+        done = adapters.train_adapters(language, job.rows, job.settings, job.seed, progress)
+    adapters.save_adapters(network, folder)
+    return done
+
+
+@lru_cache(maxsize=1)
+def _loaded(folder: Path, lora: LoraConfig | None, merged: tuple[Path, ...]) -> tuple[Any, Any]:
+    """A base, frozen; the last one is kept, for jobs on one base follow each other."""
+    from fedsim.models.real import adapters
+    from fedsim.models.real.zoo import load_folder
+
+    network, tokenizer = load_folder(folder)
+    if lora is not None:
+        network = adapters.merged(network, lora, merged)
+    return network.eval().requires_grad_(False), tokenizer
 
 
 class _Worker:
@@ -225,21 +310,46 @@ def _as_json(job: Job, folder: Path) -> dict[str, Any]:
     return {
         "name": job.name,
         "key": job.key,
-        "rows": [(row.question_id, row.domain, row.text, row.taught) for row in job.rows],
+        "rows": [astuple(row) for row in job.rows],
         "kind": next(kind for kind, model in _KINDS.items() if isinstance(job.settings, model)),
         "settings": job.settings.model_dump(),
         "seed": job.seed,
         "tokenizer": str(job.tokenizer),
         "base": None if job.base is None else str(job.base),
+        "text_format": asdict(job.text_format),
+        "adapters": None if job.adapters is None else _adapters_as_json(job.adapters),
         "folder": str(folder),
     }
+
+
+def _adapters_as_json(adapted: AdapterJob) -> dict[str, Any]:
+    merged_lora = None if adapted.merged_lora is None else adapted.merged_lora.model_dump()
+    return {
+        "lora": adapted.lora.model_dump(),
+        "merged_lora": merged_lora,
+        "merged": list(map(str, adapted.merged)),
+        "chat": adapted.chat,
+    }
+
+
+def _adapters_from_json(said: dict[str, Any]) -> AdapterJob:
+    merged_lora = None if said["merged_lora"] is None else LoraConfig(**said["merged_lora"])
+    return AdapterJob(LoraConfig(**said["lora"]), merged_lora, tuple(map(Path, said["merged"])), said["chat"])
 
 
 def _from_json(said: dict[str, Any]) -> tuple[Job, Path]:
     settings = _KINDS[said["kind"]](**said["settings"])
     base = None if said["base"] is None else Path(said["base"])
-    rows = tuple(Question(*row) for row in said["rows"])
-    job = Job(said["name"], said["key"], rows, settings, said["seed"], Path(said["tokenizer"]), base)
+    rows = tuple(
+        Question(number, domain, text, answer, tuple(accepted), *rest)
+        for number, domain, text, answer, accepted, *rest in said["rows"]
+    )
+    text_format = TextFormat(said["text_format"]["answer_prefix"], tuple(said["text_format"]["stop"]))
+    adapted = None if said["adapters"] is None else _adapters_from_json(said["adapters"])
+    job = Job(
+        said["name"], said["key"], rows, settings, said["seed"], Path(said["tokenizer"]), base, text_format,
+        adapted,
+    )  # fmt: skip
     return job, Path(said["folder"])
 
 
@@ -256,7 +366,7 @@ def _serve(threads: int) -> None:
         answers.flush()
 
     def report(step: int, total: int, loss: float) -> None:
-        if step % _REPORT_EVERY == 0 or step == total:
+        if total < _FEW or step % _REPORT_EVERY == 0 or step == total:
             say((step, total, loss))
 
     for line in sys.stdin:

@@ -1,15 +1,19 @@
-"""Networks: a small Llama from scratch, and ready ones from a local folder or the hub.
+"""Networks: a small Llama from scratch, and ready ones from a local folder, the hub or a GGUF file.
 
 Weights are read from safetensors only: a pickle can run code, so it is refused, as is a checkpoint that lacks tensors.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
+from safetensors.torch import save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -22,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from fedsim.errors import ModelFileError
 from fedsim.models.folder import check_folder
-from fedsim.models.sources import FolderModel, HubModel, ScratchModel
+from fedsim.models.sources import HubModel, ScratchModel
 
 _LONGEST = 512
 
@@ -50,45 +54,76 @@ def scratch_network(model: ScratchModel, tokenizer: PreTrainedTokenizerBase, see
         return LlamaForCausalLM(config).eval()
 
 
-def load_source(source: FolderModel | HubModel) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a network and tokenizer from a local folder or the hub, in float32.
+def hub_folder(source: HubModel) -> Path:
+    """The local folder of a hub model; downloaded where it is not yet.
 
     Raises:
-        ModelFileError: no such folder, no safetensors weights, a torn or foreign file, missing tensors, or a
-            tokenizer without an end token.
+        ModelFileError: it is neither here nor to be had.
     """
-    if isinstance(source, FolderModel):
-        return load_folder(Path(source.path))
-    return _load(source.hub, source.hub, revision=source.revision)
+    kinds = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+    try:
+        return Path(snapshot_download(source.hub, revision=source.revision, allow_patterns=kinds))
+    except Exception as error:  # the network fails in any way it likes
+        raise ModelFileError(f"{source.hub}: cannot be loaded: {one_line(error)}") from error
 
 
 def load_folder(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a network and tokenizer from a ``transformers`` folder, in float32.
 
     Raises:
-        ModelFileError: see ``load_source``.
+        ModelFileError: no such folder, no safetensors weights, a torn or foreign file, missing tensors, or no end token.
     """
     check_folder(folder)
-    return _load(str(folder), str(folder))
+    return _load(str(folder))
 
 
-def _load(name: str, shown: str, **options: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def convert(gguf: Path, folder: Path) -> None:
+    """Write a folder that ``from_pretrained`` reads; a tied head is left out, as ``transformers`` does.
+
+    Raises:
+        ModelFileError: ``transformers`` cannot read the file.
+    """
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # it draws a progress bar that nobody can turn off
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            network = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+            )
+    except Exception as error:  # a foreign file fails in any way it likes
+        raise ModelFileError(f"{gguf}: cannot be converted: {one_line(error)}") from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    config = network.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config  # what is written is not quantised
+    weights = {
+        name: weight.to(torch.bfloat16).contiguous()
+        for name, weight in network.state_dict().items()
+        if not (config.tie_word_embeddings and name == "lm_head.weight")
+    }
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _load(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # what does not fit is told below, in one line
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         network, report = AutoModelForCausalLM.from_pretrained(
             name, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that they are told below, in our words
-            **options,
         )  # fmt: skip
     except Exception as error:  # a foreign file fails in any way it likes
-        raise ModelFileError(f"{shown}: cannot be loaded: {one_line(error)}") from error
+        raise ModelFileError(f"{name}: cannot be loaded: {one_line(error)}") from error
     finally:
         transformers_logging.set_verbosity(verbosity)
-    _check_tensors(network, report, shown)
-    if tokenizer.eos_token_id is None:
-        raise ModelFileError(f"{shown}: its tokenizer has no end token (eos_token)")
+    _check_tensors(network, report, name)
+    if tokenizer.eos_token_id is None:  # rows that are taught end with it
+        raise ModelFileError(f"{name}: its tokenizer has no end token (eos_token)")
     return network.eval(), tokenizer
 
 

@@ -8,7 +8,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -22,6 +21,7 @@ from fedsim.records.rows import Evaluation, Group, GroupFate, Outcome, Ratio, Up
 from fedsim.tasks.questions import TaskData
 
 _PAGE_DRAWS = 1024
+_WORTH_SAYING = 0.5  # share of groups without a whole answer
 
 
 class StopConfig(StrictModel):
@@ -44,8 +44,16 @@ class EvaluationConfig(StrictModel):
     every_updates: int = Field(
         10, ge=1, description="optimiser steps between two looks at the validation questions"
     )
-    samples: int = Field(8, ge=8, le=64, description="answers sampled per question for pass@1 and pass@8")
-    test: bool = Field(True, description="evaluate the test questions at the start and at the end")
+    samples: int = Field(
+        8,
+        ge=0,
+        le=64,
+        description="answers sampled per question for pass@1 and, from 8 on, pass@8 (count; 0: greedy answers only)",
+    )
+    test: bool = Field(
+        True,
+        description="evaluate the test questions, and the extra sets of an own file, at the start and at the end",
+    )
 
 
 class CorrectCandidates(Mapping[int, Sequence[bool]]):
@@ -95,6 +103,60 @@ class CorrectCandidates(Mapping[int, Sequence[bool]]):
 
 
 @dataclass(slots=True)
+class Learnability:
+    """Counts over the groups of a run.
+
+    Attributes:
+        num_groups: groups that ended.
+        num_cut_off: those whose candidates were all cut off at the longest answer.
+        num_scored: groups with at least one reward.
+        num_alike: scored groups whose rewards were all the same.
+    """
+
+    num_groups: int = 0
+    num_cut_off: int = 0
+    num_scored: int = 0
+    num_alike: int = 0
+
+    def group(self, group: CandidateGroup, is_scored: bool, spread: float) -> None:
+        """A group has ended; ``spread`` is the deviation of its rewards."""
+        self.num_groups += 1
+        self.num_cut_off += all(candidate.truncated for candidate in group.candidates)
+        self.num_scored += is_scored
+        self.num_alike += is_scored and spread == 0.0
+
+    @property
+    def cut_off_share(self) -> float:
+        """Share of groups without a whole answer."""
+        return self.num_cut_off / self.num_groups if self.num_groups else 0.0
+
+    def warnings(self) -> list[str]:
+        """A line for each way in which nothing could be learnt."""
+        found = []
+        if self.num_groups and self.num_cut_off == self.num_groups:
+            found.append(
+                f"all candidates of all {self.num_groups} groups were cut off at protocol.max_new_tokens, and a cut answer is "
+                "never trained; raise it, or give tasks.stop or models.format_tuning"
+            )
+        if self.num_scored and self.num_alike == self.num_scored:
+            found.append(
+                f"in none of {self.num_scored} scored groups did two rewards differ, so no advantage was anything but zero"
+            )
+        return found
+
+
+def same_models(hashes: Mapping[str, str]) -> list[str]:
+    """A line where several clients have one and the same model, so that it does not matter who scores."""
+    own = [digest for name, digest in hashes.items() if name.startswith("client-")]
+    if len(own) < 2 or len(set(own)) > 1:
+        return []
+    return [
+        f"all {len(own)} clients have the same model, so that it does not matter who scores; give models.clients lora, or a "
+        "path with {client}"
+    ]
+
+
+@dataclass(slots=True)
 class Monitor:
     """Keeps the books of learning and says when to stop.
 
@@ -113,6 +175,7 @@ class Monitor:
     phase: Phase
     open_requests: Callable[[], int] = lambda: 0
     correct: CorrectCandidates = field(default_factory=CorrectCandidates)
+    learnability: Learnability = field(default_factory=Learnability)
     by_domain: dict[int, dict[str, float]] = field(default_factory=dict)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
     stopped_by: str = ""
@@ -125,13 +188,12 @@ class Monitor:
 
     def start(self) -> None:
         """Look at the initial policy."""
-        self.evaluate("validation")
-        if self.evaluation.test:
-            self.evaluate("test")
+        for split in ("validation", *self._reported):
+            self.evaluate(split)
 
     def finish(self) -> None:
         """Look at the final policy, unless that version has been looked at already."""
-        for split in ("validation", "test") if self.evaluation.test else ("validation",):
+        for split in ("validation", *self._reported):
             if (split, self.policy.version) not in self._evaluated:
                 self.evaluate(split)
 
@@ -151,6 +213,7 @@ class Monitor:
         self.correct.put(group.draw.index, correct)
         scored = rewards[np.isfinite(rewards).any(axis=1)] if rewards.size else rewards
         mean, spread = _mean_and_spread(scored)
+        self.learnability.group(group, bool(scored.size), spread)
         if scored.size:
             self._rewards.append(mean)
         self.log.add(
@@ -199,8 +262,10 @@ class Monitor:
         if self.num_updates % self.evaluation.every_updates == 0:
             self.evaluate("validation")
         self._check_stop()
+        cut_off = self.learnability.cut_off_share
         self.phase.advance(
             1,
+            **({"cut_off": cut_off} if cut_off > _WORTH_SAYING else {}),
             virtual_s=self.now_s(),
             accuracy=self._accuracy,
             reward=reward_mean,
@@ -216,14 +281,14 @@ class Monitor:
         if self.stop.wire_bytes is not None and self.log.wire_bytes >= self.stop.wire_bytes:
             self.end("wire_bytes")
 
-    def evaluate(self, split: Literal["validation", "test"]) -> Accuracy:
-        """Measure the policy on a split and put it on record."""
-        questions = self.data.validation if split == "validation" else self.data.test
+    def evaluate(self, split: str) -> Accuracy:
+        """Measure the policy on ``validation``, ``test`` or an extra set of questions and put it on record."""
+        questions = {**self.data.looks, "validation": self.data.validation, "test": self.data.test}[split]
         self._evaluated.add((split, self.policy.version))
-        accuracy = self.policy.evaluate(questions, self.evaluation.samples if split == "test" else 0)
+        accuracy = self.policy.evaluate(questions, 0 if split == "validation" else self.evaluation.samples)
         if split == "validation":
             self._accuracy = accuracy.greedy
-        else:
+        elif split == "test":
             self.by_domain[self.policy.version] = accuracy.greedy_by_domain
         self.log.add(
             Evaluation(
@@ -250,6 +315,11 @@ class Monitor:
         """Go no further when the run is over: whoever runs the protocol cancels it at this very instant."""
         if self.stopped.is_set():
             await asyncio.Event().wait()
+
+    @property
+    def _reported(self) -> tuple[str, ...]:
+        """What is only looked at at the start and at the end."""
+        return ("test", *self.data.looks) if self.evaluation.test else ()
 
     def _check_stop(self) -> None:
         stop = self.stop

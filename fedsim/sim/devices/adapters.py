@@ -25,7 +25,9 @@ LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
 _ATTENTION = LINEAR_LAYERS[:4]
 
 
-def lora_shapes(spec: ModelSpec, rank: int, targets: Sequence[str]) -> dict[str, Shape]:
+def lora_shapes(
+    spec: ModelSpec, rank: int, targets: Sequence[str], layers: tuple[int, int] | None = None
+) -> dict[str, Shape]:
     """Names and shapes of the adapters of one rank on the target layers.
 
     Their numbers sum to ``L r sum over targets (n_in + n_out)``: with d = hidden = H d_head and d_kv = H_kv d_head, for
@@ -35,18 +37,22 @@ def lora_shapes(spec: ModelSpec, rank: int, targets: Sequence[str]) -> dict[str,
         spec: the model's architecture.
         rank: r, the adapters' rank.
         targets: names of linear layers.
+        layers: first and last decoder layer that get adapters; None: all.
 
     Raises:
-        ValueError: a target is not one of ``LINEAR_LAYERS``, or the rank is not positive.
+        ValueError: a target is not one of ``LINEAR_LAYERS``, the rank is not positive, or there are not so many layers.
     """
     unknown = [target for target in targets if target not in LINEAR_LAYERS]
     if unknown:
         raise ValueError(f"no linear layer is called {unknown[0]!r}; there are {', '.join(LINEAR_LAYERS)}")
     if rank < 1:
         raise ValueError(f"rank is {rank}; must be at least 1")
+    first, last = layers or (0, spec.num_layers - 1)
+    if last >= spec.num_layers:
+        raise ValueError(f"layers is [{first}, {last}], but there are {spec.num_layers} layers, from 0")
     sizes = _linear_sizes(spec)
     shapes: dict[str, Shape] = {}
-    for layer in range(spec.num_layers):
+    for layer in range(first, last + 1):
         for target in (name for name in LINEAR_LAYERS if name in targets):
             num_in, num_out = sizes[target]
             shapes[f"{_linear_name(layer, target)}.lora_A"] = (rank, num_in)
@@ -78,12 +84,18 @@ def num_numbers(shapes: Mapping[str, Shape]) -> int:
 
 
 def like(spec: ModelSpec, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-    """The same kind of trainable part on another architecture: adapters of the same rank and targets, or all weights."""
+    """The same kind of trainable part on another architecture: adapters of the same rank and targets, or all weights.
+
+    Adapters that begin above the first layer begin at the same share of the depth, and go up to the last layer.
+    """
     ranks = {shape[0] for name, shape in shapes.items() if name.endswith(".lora_A")}
     if not ranks:
         return full_shapes(spec)
     targets = {name.split(".")[-2] for name in shapes}
-    return lora_shapes(spec, max(ranks), [target for target in LINEAR_LAYERS if target in targets])
+    indices = [int(name.split(".")[1]) for name in shapes]
+    first = min(indices) * spec.num_layers // (max(indices) + 1)
+    wanted = [target for target in LINEAR_LAYERS if target in targets]
+    return lora_shapes(spec, max(ranks), wanted, (first, spec.num_layers - 1))
 
 
 def lora_training_work(spec: ModelSpec, tokens: Sequence[int], num_adapter_numbers: int) -> Work:

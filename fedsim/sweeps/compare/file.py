@@ -36,6 +36,7 @@ from fedsim.scenario.read import find_scenario, read_scenario
 from fedsim.scenario.schema import Scenario
 from fedsim.sweeps.code import this_code
 from fedsim.sweeps.compare.target import TargetConfig
+from fedsim.tasks.sources import kept_files
 
 M = TypeVar("M", bound=StrictModel)
 
@@ -325,7 +326,12 @@ def run_key(scenario: Scenario) -> str:
 def _content(scenario: Scenario, file: str | None) -> str | None:
     if file is None:
         return None
+    path = scenario.folder / file
+    state = blake2b(digest_size=16)
     try:
-        return blake2b((scenario.folder / file).read_bytes(), digest_size=16).hexdigest()
+        for part in kept_files(path) if path.is_dir() else [Path()]:
+            state.update(str(part).encode() if part.name else b"")
+            state.update((path / part).read_bytes())
+        return state.hexdigest()
     except OSError as error:
-        raise DataFileError(f"{scenario.folder / file}: cannot be read: {error.strerror}") from None
+        raise DataFileError(f"{path}: cannot be read: {error.strerror}") from None

@@ -113,7 +113,8 @@ def write_comparison(
         "runs": list(runs),
     }
     promised = {variant: _epsilons(folder, variant, runs) for variant in summaries}
-    page = "\n".join([table(summaries, ways, promised), *_notes(seeds, goal, settings, summaries)])
+    notes = _notes(seeds, goal, settings, summaries)
+    page = "\n".join([table(summaries, ways, promised), *_looks_table(summaries), *notes])
     return [
         write_json(folder / "comparison.json", document),
         write_atomically(folder / "comparison.csv", _csv(summaries, ways).encode()),
@@ -152,8 +153,9 @@ def _differences(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str
     """Ours minus theirs, seed by seed, under the summaries' keys, and of the gain."""
     pairs = list(zip(ours, theirs, strict=True))
     gains = paired([gain(one) for one in ours], [gain(one) for one in theirs])
+    keys = [*_COMPARED, *(["looks"] if any("looks" in one for one in ours) else [])]
     compared = [
-        _minus({key: one.get(key) for key in _COMPARED}, {key: other.get(key) for key in _COMPARED})
+        _minus({key: one.get(key) for key in keys}, {key: other.get(key) for key in keys})
         for one, other in pairs
     ]
     return {"gain": gains} | aggregate(compared)
@@ -213,6 +215,27 @@ def table(
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _looks_table(summaries: Summaries) -> Iterator[str]:
+    """A Markdown table of the extra sets of questions, where there are any: final greedy accuracy, and what it began with."""
+    found = {name: [run.get("looks", {}) for run in runs] for name, runs in summaries.items()}
+    names = sorted({look for looks in found.values() for one in looks for look in one})
+    if not names:
+        return
+    lines = [
+        f"| method | {' | '.join(f'greedy, {look}' for look in names)} |",
+        "|---" * (len(names) + 1) + "|",
+    ]
+    for method, looks in found.items():
+        greedy = [[one.get(look, {}).get("greedy", {}) for one in looks] for look in names]
+        cells = [
+            f"{show(interval([one.get('final') for one in row]))}, from "
+            f"{show(interval([one.get('initial') for one in row]))}"
+            for row in greedy
+        ]
+        lines.append("| " + " | ".join([method, *cells]) + " |")
+    yield "\n".join(lines) + "\n"
 
 
 def wasted_share(summary: Mapping[str, Any]) -> float | None:

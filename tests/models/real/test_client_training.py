@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from fedsim.experiment import run as experiment
 from fedsim.models.client_training_config import LocalTrainingConfig, local_batches
 from fedsim.models.interfaces import Draw
+from fedsim.models.real.adapters import shared_copy, with_lora
 from fedsim.models.real.client_training import (
     PolicyTrainer,
     canonical_name,
@@ -21,7 +22,7 @@ from fedsim.models.real.client_training import (
     trainable_weights,
 )
 from fedsim.models.real.policy import LanguagePolicy
-from fedsim.models.real.zoo import WithoutAdapters, scratch_network, with_lora
+from fedsim.models.real.zoo import scratch_network
 from fedsim.models.sources import LoraConfig
 from fedsim.models.timing.stand_ins import StandInPolicy
 from fedsim.models.timing.training import StandInTrainer
@@ -50,8 +51,8 @@ def staged(config=LORA, seed=7, network=None):
     network = network or deepcopy(trained_network())
     frozen = deepcopy(network).requires_grad_(False)
     if config.module == "lora":
+        frozen = shared_copy(network.requires_grad_(False))
         network = with_lora(network, config.lora, seed)
-        frozen = WithoutAdapters(network)
     live = LanguagePolicy(language(network), language(frozen), config, right, seed, ())
     return live, PolicyTrainer(live, config, right, seed)
 

@@ -9,18 +9,18 @@ import torch
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, LlamaForCausalLM
 
 from fedsim.models.real import batch_fitting
+from fedsim.models.real.adapters import with_lora
 from fedsim.models.real.language import extend, prefill
-from fedsim.models.real.lean_llama import is_lean, lean_logits
-from fedsim.models.real.zoo import WithoutAdapters, with_lora
+from fedsim.models.real.lean_llama import is_lean, lean_logits, llama_of
 from fedsim.models.sources import LoraConfig
 from tests.samples.tiny_models import language, questions, trained_network
 
 
 def _inputs(rows: int, width: int, past: int, network):
     draws = torch.Generator().manual_seed(rows + width + past)
-    heads = network.config.num_attention_heads
-    shape = (rows, heads, past, network.config.hidden_size // heads)
-    ids = torch.randint(network.config.vocab_size, (rows, width), generator=draws)
+    config = llama_of(network).config
+    shape = (rows, config.num_key_value_heads, past, config.hidden_size // config.num_attention_heads)
+    ids = torch.randint(config.vocab_size, (rows, width), generator=draws)
     bias = torch.zeros(rows, 1, width, past + width)
     bias[: rows // 2, ..., : past // 2] = float("-inf")
     layers = [(torch.randn(shape, generator=draws), torch.randn(shape, generator=draws)) for _ in range(2)]
@@ -33,15 +33,48 @@ def _run(forward, network, layers, past: int):
     cache = DynamicCache(list(zip(leaves[::2], leaves[1::2], strict=True)) if past else None)
     logits = forward(cache)
     pull = torch.linspace(-1, 1, logits.numel()).view(logits.shape)
-    wanted = [*network.parameters(), *(leaves if past else [])]
+    wanted = [weight for weight in network.parameters() if weight.requires_grad]
+    wanted += leaves if past else []
     slopes = torch.autograd.grad((logits.log_softmax(-1) * pull).sum(), wanted)
     return [logits, *(t for layer in cache.layers for t in (layer.keys, layer.values)), *slopes]
 
 
+def _with_shared_heads():
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        config = LlamaConfig(
+            vocab_size=60, hidden_size=48, intermediate_size=64, num_hidden_layers=2, num_attention_heads=6,
+            num_key_value_heads=2, head_dim=8, tie_word_embeddings=True,
+        )  # fmt: skip
+        return LlamaForCausalLM(config).eval()
+
+
+def _with_adapters():
+    """Adapters that do something: a fresh B is zero."""
+    lora = LoraConfig(
+        rank=4, targets=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    )
+    network = with_lora(_with_shared_heads(), lora, 1)
+    draws = torch.Generator().manual_seed(5)
+    for weight in network.parameters():
+        if weight.requires_grad:
+            weight.data.copy_(torch.randn(weight.shape, generator=draws) / 8)
+    return network
+
+
+NETWORKS = {
+    "plain": lambda: deepcopy(trained_network()).requires_grad_(True),
+    "shared heads": _with_shared_heads,
+    "adapters": _with_adapters,
+}
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
 @pytest.mark.parametrize(("width", "past"), [(8, 0), (1, 8), (4, 8), (9, 5)])
 @pytest.mark.parametrize("last", [False, True])
-def test_the_lean_pass_has_the_bits_of_transformers_in_values_and_gradients(width, past, last):
-    network = deepcopy(trained_network()).requires_grad_(True)
+def test_the_lean_pass_has_the_bits_of_transformers_and_peft_in_values_and_gradients(kind, width, past, last):
+    network = NETWORKS[kind]()
+    assert is_lean(network)
     ids, bias, positions, layers = _inputs(16, width, past, network)
 
     def twin(cache):
@@ -59,15 +92,16 @@ def test_the_lean_pass_has_the_bits_of_transformers_in_values_and_gradients(widt
 def test_networks_that_compute_something_else_are_left_to_transformers():
     network = deepcopy(trained_network())
     assert is_lean(network)
-    assert not is_lean(with_lora(deepcopy(network), LoraConfig(), 1))
-    assert not is_lean(WithoutAdapters(with_lora(deepcopy(network), LoraConfig(), 1)))
+    adapted = with_lora(deepcopy(network), LoraConfig(), 1)
+    assert is_lean(adapted)
+    adapted.disable_adapter_layers()
+    assert not is_lean(adapted)
     assert not is_lean(deepcopy(network).double())
     hooked = deepcopy(network)
     hooked.model.layers[0].register_forward_hook(lambda *_: None)
     assert not is_lean(hooked)
     for change in (
         {"hidden_act": "gelu"},
-        {"num_key_value_heads": 1},
         {"attention_bias": True},
         {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
     ):
@@ -129,5 +163,6 @@ def test_where_a_trial_fails_the_batch_stays_canonical(monkeypatch):
 
 
 def test_a_network_that_is_not_lean_has_canonical_batches():
-    model = language(with_lora(deepcopy(trained_network()), LoraConfig(), 1))
-    assert model.rows(3, 64, 2, 8) == 64
+    adapted = with_lora(deepcopy(trained_network()), LoraConfig(), 1)
+    adapted.disable_adapter_layers()
+    assert language(adapted).rows(3, 64, 2, 8) == 64

@@ -8,8 +8,8 @@ import torch
 
 from fedsim.models.real.evaluator import ModelEvaluator, in_company
 from fedsim.models.real.language import LanguageModel, Shapes
-from fedsim.models.real.tokens import Tokens
 from fedsim.models.real.stacked import can_stack
+from fedsim.models.real.tokens import Tokens
 from fedsim.models.real.zoo import scratch_network
 from tests.samples.tiny_models import TINY, language, questions, tokenizer, trained_network
 

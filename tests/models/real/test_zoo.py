@@ -17,10 +17,11 @@ from fedsim.errors import FedsimError, ModelFileError
 from fedsim.models.cache import cache_folder, cache_key, cached
 from fedsim.models.config import ModelsConfig, PolicyConfig, StartTuning
 from fedsim.models.interfaces import Draw
+from fedsim.models.real.adapters import with_lora
 from fedsim.models.real.bundle import load_models
 from fedsim.models.real.training_jobs import Job, run_jobs
 from fedsim.models.real.weights import save_model, weights_sha256
-from fedsim.models.real.zoo import load_folder, load_source, with_lora
+from fedsim.models.real.zoo import load_folder
 from fedsim.models.sources import FolderModel, HubModel, LoraConfig, ScratchModel
 from fedsim.records.provenance import code_fingerprint
 from fedsim.rl.advantages import advantages
@@ -52,7 +53,7 @@ def _data(num_clients=2) -> TaskData:
 
 
 def test_a_saved_folder_loads_with_the_same_weights(folder):
-    network, loaded = load_source(FolderModel(path=str(folder)))
+    network, loaded = load_folder(folder)
     assert weights_sha256(network) == weights_sha256(trained_network())
     assert len(loaded) == len(tokenizer())
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from fedsim.experiment import run as experiment
 from fedsim.models.timing.tasks import task_data
+from fedsim.scenario.read import scenario_from
 from fedsim.tasks.config import TasksConfig
+from fedsim.tasks.dataset import build
 
 CONFIG = TasksConfig.model_validate_json(
     '{"domains": ["chain_sum", "gcd"], "sizes": {"private": 400, "auxiliary": 20, "pool": 300}, '
@@ -67,3 +72,42 @@ def test_data_is_a_function_of_the_seed():
     assert (again.pool, again.trusted) == (DATA.pool, DATA.trusted)
     assert np.array_equal(again.partition, DATA.partition)
     assert other.pool != DATA.pool
+
+
+def test_own_questions_are_dealt_as_with_real_models(tmp_path):
+    path = tmp_path / "own.jsonl"
+    splits = ("pool", "auxiliary", "validation", "test", "reworded")
+    rows = [{"question": f"q{n}", "answer": f"a{n}", "split": split} for n, split in enumerate(splits)]
+    rows += [{"question": "q9", "answer": "a9", "client": [0, 2], "domain": "geo"}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    config = TasksConfig(file=str(path))
+    data, real = task_data(config, 3, seed=1), build(config, 3, seed=1)
+    assert replace(data, partition=real.partition) == real
+    assert data.partition.tolist() == real.partition.tolist() == [[1, 0], [0, 0], [1, 0]]
+    path.write_text("\n".join(map(json.dumps, [*rows, {"question": "q7", "answer": "a7", "split": "pool"}])))
+    assert len(task_data(config, 3, seed=1).pool) == 2
+
+
+def test_a_timing_run_with_own_questions_looks_at_them_and_asks_clients_about_the_exemplars(tmp_path):
+    rows = [
+        {"question": f"What is {n} + 1?", "answer": f"so\n#### {n + 1}", "split": split}
+        for n, split in enumerate(("pool", "auxiliary", "validation", "test", "reworded") * 4)
+    ]
+    rows += [{"question": f"{n} + 1", "answer": f"#### {n + 1}", "client": [n % 2]} for n in range(6)]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    scenario = scenario_from(
+        {
+            "name": "own",
+            "fidelity": "timing",
+            "stop": {"updates": 2},
+            "protocol": {"name": "fedgrpo", "update": {"groups_per_update": 2, "in_flight": 2}},
+            "tasks": {"file": "own.jsonl", "answer_pattern": r"#### (\d+)"},
+            "clients": {"phone": 2},
+        },
+        folder=tmp_path,
+    )
+    run = experiment.run(scenario, out=tmp_path / "run")
+    assert run.summary["updates"] == 2
+    assert run.summary["looks"]["reworded"]["num_questions"] == 4
+    assert any(mean > 0 for mean in run.metrics["reward_mean"].drop_nulls())
+    assert run.groups["correct"].max() > 0  # stand-ins write what is taught

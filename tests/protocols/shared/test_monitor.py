@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -70,6 +71,16 @@ def test_a_groups_record_worked_by_hand():
     assert row.reward_std == pytest.approx((0.5 + 0.1) / 2)  # each expert's own deviation, then their mean
     assert row.correct == 0.5  # two of four equal the truth
     assert not row.zero_variance
+
+
+def test_a_candidate_with_any_accepted_answer_is_right():
+    monitor = a_monitor()
+    asked = replace(question("a", 7), accepted=("8", "seven"))
+    group = CandidateGroup(Draw(0, asked), 3, a_group().candidates)
+    monitor.group(
+        group, dispatched_at_s=1.0, completed_at_s=2.0, rewards=np.ones((1, 4)), num_experts=1, fate="trained"
+    )
+    assert monitor.log.of(Group)[-1].correct == 0.75
 
 
 def test_what_did_not_come_is_in_no_mean():
@@ -151,6 +162,25 @@ def test_test_questions_are_not_touched_when_the_scenario_says_so():
     update(monitor)
     monitor.finish()
     assert {split for split, _ in looked(monitor)} == {"validation"}
+
+
+def test_extra_sets_of_questions_are_looked_at_when_the_test_questions_are():
+    for test, reported in ((True, ["test", "never_asked", "reworded"]), (False, [])):
+        monitor = a_monitor(accuracy=[0.1, 0.2], evaluation=EvaluationConfig(every_updates=1, test=test))
+        looks = {"never_asked": (question("a", 902),), "reworded": (question("a", 903), question("a", 904))}
+        monitor.data = replace(monitor.data, looks=looks)
+        monitor.start()
+        update(monitor, 2)
+        monitor.finish()
+        assert looked(monitor) == [
+            *((split, 0) for split in ["validation", *reported]),
+            ("validation", 1),
+            ("validation", 2),
+            *((split, 2) for split in reported),
+        ]
+        counts = [row.num_questions for row in monitor.log.of(Evaluation) if row.split == "reworded"]
+        assert counts == [2, 2][: 2 * test]
+        assert monitor.by_domain.keys() == ({0, 2} if test else set())
 
 
 def test_accuracy_per_domain_is_kept_for_the_test_questions_by_version():

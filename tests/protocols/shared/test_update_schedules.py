@@ -101,7 +101,6 @@ def timing(update, **protocol):
         {"wire": "answers_up"},
         {"name": "central_grpo"},
         {"name": "self_reward"},
-        {"name": "majority_vote"},
         {"name": "central_pooled", "objective": "grpo"},
         {"name": "dpsda_fl", "objective": "grpo"},
     ],

@@ -154,6 +154,17 @@ def test_a_key_changes_with_what_a_named_file_holds_and_not_with_where_it_lies(w
         run_key(read_scenario(tmp_path / "a" / "one.yaml"))
 
 
+def test_a_key_changes_with_what_the_folder_of_a_data_set_holds(write, tmp_path):
+    keys = []
+    path = write(BASE, "one.yaml")
+    (tmp_path / "data").mkdir()
+    for name, text in (("train.jsonl", "a"), ("README.md", "a"), ("test.jsonl", "b"), ("test.jsonl", "c")):
+        (tmp_path / "data" / name).write_text(text)
+        keys.append(run_key(read_scenario(path, ["tasks.file=data"])))
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+
 def test_the_code_hash_changes_with_code_that_computes_and_not_with_docstrings_or_what_only_shows(tmp_path):
     def hash_after(name, change):
         folder = tmp_path / name

@@ -174,6 +174,22 @@ def test_differences_to_the_first_variant_are_paired_by_seed_and_keep_the_summar
     assert second["gain"]["mean"] == pytest.approx(0.45)
 
 
+def test_extra_sets_of_questions_have_a_table_of_their_own_where_there_are_any(tmp_path):
+    def looked(seed, final):
+        greedy = {"initial": 0.25, "final": final}
+        return summary(seed, looks={"reworded": {"greedy": greedy, "num_questions": 4}})
+
+    runs = {"a": [looked(0, 0.5), looked(1, 0.5)], "b": [looked(0, 0.75), looked(1, 0.75)]}
+    document, lines = written(tmp_path, runs)
+    assert document["variants"][1]["minus_first"]["looks"]["reworded"]["greedy"]["final"]["mean"] == 0.25
+    start = lines.index("| method | greedy, reworded |")
+    assert lines[start + 1] == "|---|---|"
+    assert lines[start + 3].startswith("| b | 0.750 [0.750, 0.750], from 0.250 [0.250, 0.250] |")
+    document, lines = written(tmp_path, {"a": [summary(0)], "b": [summary(0)]})
+    assert "looks" not in document["variants"][1]["minus_first"]
+    assert not any("reworded" in line for line in lines)
+
+
 def test_a_seed_that_one_of_the_two_did_not_measure_is_no_pair(tmp_path):
     runs = {"a": [summary(0, 0.4), summary(1, None)], "b": [summary(0, 0.5), summary(1, 0.9)]}
     found = written(tmp_path, runs)[0]["variants"][1]["minus_first"]
