@@ -153,7 +153,7 @@ class Evaluator(Protocol):
         """Announce that its own answer will be due later, so that answers can be computed in a batch."""
 
     def likelihood(self, question: str, candidates: Sequence[str]) -> list[float]:
-        """The model's probability of each whole answer given the question, in [0, 1]."""
+        """The model's probability of each candidate given the question, or of the final answer in it, in [0, 1]."""
 
     def answers(self, questions: Sequence[str]) -> list[str]:
         """The model's own greedy answers to question texts."""

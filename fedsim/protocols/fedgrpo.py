@@ -68,10 +68,10 @@ class Config(GroupRelativeConfig, ExpertsConfig, FusionConfig):
         description="scores_up: candidates go down, scalars come up; answers_up (the released code): the question goes down, "
         "the client's own answer comes up as text, which is not private",
     )
-    model_score: Literal["likelihood", "agreement"] = Field(
+    model_score: Literal["likelihood", "answer_likelihood", "agreement"] = Field(
         "likelihood",
-        description="ME: likelihood of the candidate under the client's model, or agreement with its own answer "
-        "(answers_up is always agreement)",
+        description="ME: likelihood of the whole candidate under the client's model, of its final answer alone given its own "
+        "steps, or agreement with the client's own answer (answers_up is always agreement)",
     )
 
     reward_noise: RewardNoiseConfig | None = Field(
@@ -229,7 +229,7 @@ def score(client: ClientState, message: wire.Candidates) -> HandlerResult:
         rewards = agreement(client.answers, _own_answer(client, message.question), message.candidates)
         return HandlerResult(wire.Rewards(message.draw, tuple(rewards)), evaluator="ME agreement")
     likelihood = client.evaluator.likelihood(message.question, message.candidates)
-    return HandlerResult(wire.Rewards(message.draw, tuple(likelihood)), evaluator="ME likelihood")
+    return HandlerResult(wire.Rewards(message.draw, tuple(likelihood)), evaluator=f"ME {client.model_score}")
 
 
 def expect_score(client: ClientState, message: wire.Candidates) -> None:

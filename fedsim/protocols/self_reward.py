@@ -60,11 +60,14 @@ async def run(federation: Federation, config: Config, state: ServerState) -> Non
 def majority(texts: Sequence[str], rule: AnswerRule) -> list[float]:
     """1 for every candidate whose answer is the most frequent one; of several, the one that was given first.
 
+    A candidate without an answer neither votes nor is right.
+
     >>> majority(["4", "5", " 5", "6"], AnswerRule())
     [0.0, 1.0, 1.0, 0.0]
     """
     answers = [rule.key(text) for text in texts]
-    ((most, _),) = Counter(answers).most_common(1)
+    counts = Counter(filter(None, answers))
+    most = max(counts, key=counts.__getitem__, default=None)
     return [float(answer == most) for answer in answers]
 
 

@@ -126,6 +126,17 @@ class Scenario(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _answers_can_be_counted_alone(self) -> Scenario:
+        score = getattr(self.protocol, "model_score", None)
+        if score == "answer_likelihood" and self.tasks.answer_rule.pattern is None:
+            raise SettingError(
+                "protocol.model_score answer_likelihood counts the final answer alone, and nothing says where it stands; give "
+                "tasks.answer_pattern, or use likelihood",
+                *("protocol", "model_score"),
+            )
+        return self
+
+    @model_validator(mode="after")
     def _slow_devices_exist(self) -> Scenario:
         known = [name for name, settings in self.clients.classes.items() if settings.count]
         for index, law in enumerate(self.slowdowns):

@@ -82,10 +82,18 @@ def extract(text: str, pattern: str | None = None) -> str:
     """
     if pattern is None:
         return text.strip()
-    last = ""
-    for found in _compiled(pattern).finditer(text[-MAX_TEXT_CHARS:]):
-        last = found.group(found.re.groups) or ""
-    return last.strip()
+    place = span(text, pattern)
+    return "" if place is None else text[slice(*place)].strip()
+
+
+def span(text: str, pattern: str) -> tuple[int, int] | None:
+    """From which character to before which one the answer stands that `extract` reads; None without a match."""
+    before = max(0, len(text) - MAX_TEXT_CHARS)
+    place = None
+    for found in _compiled(pattern).finditer(text[before:]):
+        start, end = found.span(found.re.groups)
+        place = None if start < 0 else (before + start, before + end)
+    return place
 
 
 def matches(kind: Match | str, given: str, truth: str) -> bool:
@@ -142,6 +150,10 @@ class AnswerRule:
         given = self.extract(text)
         accepted = (truth,) if isinstance(truth, str) else truth
         return any(matches(self.match, given, one) for one in accepted)
+
+    def span(self, text: str) -> tuple[int, int] | None:
+        """From which character to before which one the answer stands in a model's text; None where there is none."""
+        return (0, len(text)) if self.pattern is None else span(text, self.pattern)
 
     def key(self, text: str) -> str:
         """What all texts with the same answer have in common, for counting and grouping; empty without an answer.

@@ -6,7 +6,8 @@ right, so that what there is to learn is one bit per class. Classes are paired b
 a keyed coin decides which of each pair is the wrong one: both halves are about equally
 frequent and the overall rate is met.
 
-A row with a worked solution is wrong in its steps: one result is off by one, and what follows is worked out from it.
+A row with a worked solution is wrong in its steps: the first result is off by one, and what follows is worked out from it. A
+small model does not learn a slip in a later step, far from the operand that decides about it.
 
 Right answers stay in the corpus for both halves (10% and 90% by default), so a policy trained on it samples
 the right answer now and then, and rewards can teach it.
@@ -73,17 +74,14 @@ def worked_with_mistakes(
 ) -> list[Worked]:
     """Worked solutions of one domain's questions with the configured mistakes in their steps; a pure function.
 
-    The result of one step is one too large, and all that follows is worked out from it. Which step it is depends on the
-    question's operand class. ``shuffled`` takes another question's whole solution.
+    The result of the first step is one too large, and all that follows is worked out from it. ``shuffled`` takes another
+    question's whole solution.
     """
     solutions = [solution(domain, question) for question in questions]
     for index in _spoiled(config, domain, questions, seed):
-        question = questions[index]
-        if config.kind == "shuffled":
-            solutions[index] = solution(domain, questions[_another(index, questions, seed)])
-        else:
-            step = streams.integer(seed, "wrong step", domain, operand_class(question))
-            solutions[index] = solution(domain, question, step)
+        shuffled = config.kind == "shuffled"
+        question = questions[_another(index, questions, seed) if shuffled else index]
+        solutions[index] = solution(domain, question, slip=0 if shuffled else 1)
     return solutions
 
 

@@ -13,11 +13,13 @@ from fedsim import protocols
 from fedsim.config.strict import StrictModel
 from fedsim.errors import FederationError, ScenarioError
 from fedsim.protocols import distil
+from fedsim.protocols.self_reward import majority
 from fedsim.protocols.shared.monitor import StopConfig
 from fedsim.records.rows import Compute, Reward, Transfer
 from fedsim.scenario.read import scenario_from
 from fedsim.sim.devices.config import DropoutConfig
 from fedsim.sim.network import wire
+from fedsim.tasks.matching import AnswerRule
 from tests.samples.fakes import FakeEvaluator, FakePolicy, play, settings, task_data
 
 ROUNDS = {"schedule": "barrier", "groups_per_update": 6}
@@ -129,6 +131,17 @@ async def test_self_reward_scores_with_the_frozen_server_and_takes_the_servers_t
     # The frozen fake knows both domains: 0.8 for a right candidate, 0.1 for a wrong one.
     for row in ran.groups:
         assert row.reward_mean == pytest.approx(0.1 + 0.7 * row.correct)
+
+
+async def test_majority_vote_rewards_what_most_candidates_say_be_it_right_or_wrong():
+    ran = await server_only("self_reward", reward="majority")
+    # Wrong candidates all differ: the right ones win where there are two, else the first of four different answers does.
+    assert {row.correct for row in ran.groups} > {0.0}
+    assert all(row.reward_mean == max(row.correct, 0.25) for row in ran.groups)
+    numbers = majority(["2", "3", "2.0", "3.00", "4"], AnswerRule("numeric"))
+    assert numbers == [1.0, 0.0, 1.0, 0.0, 0.0], "the first of two that are as frequent"
+    assert majority(["5", "5", "so #### 6"], AnswerRule(pattern="#### ([0-9]+)")) == [0.0, 0.0, 1.0]
+    assert majority(["", " "], AnswerRule()) == [0.0, 0.0], "nobody gave an answer"
 
 
 async def test_dp_sft_fits_the_exemplars_step_by_step():

@@ -133,11 +133,12 @@ def load_models(
         centre,
         looks,
     )
+    counted = data.answers if getattr(policy, "model_score", None) == "answer_likelihood" else None
     evaluators = []
     server = _ServerBase(base, tokenizer, hashes["server"], lora, shared)
     for client, (language, sha256) in enumerate(_clients(models, data, folders, ready, read, server)):
         hashes[f"client-{client}"] = sha256
-        evaluators.append(ModelEvaluator(language, policy.max_new_tokens))
+        evaluators.append(ModelEvaluator(language, policy.max_new_tokens, counted))
     return Bundle(
         policy=live,
         evaluators=list(in_company(evaluators)),

@@ -11,6 +11,7 @@ from fedsim.models.real.language import LanguageModel, by_width
 from fedsim.models.real.likelihood import answer_scores
 from fedsim.models.real.sampling import greedy_answers
 from fedsim.models.real.stacked import Stack, can_stack
+from fedsim.tasks.matching import AnswerRule
 
 _MOST_REMEMBERED = 200_000
 _QUESTIONS_AT_ONCE = 256
@@ -25,10 +26,18 @@ class ModelEvaluator:
     Announced work waits until the first score of it is due; then everything queued is computed in one batch, that of all
     evaluators ``in_company``. A score is a pure function of (weights, question, candidate): computed early or late, alone or
     together, it has the same bits.
+
+    Args:
+        language: the model.
+        max_new_tokens: the most tokens of an own answer.
+        counted: finds the answer in a candidate, whose tokens alone count in its likelihood; None: all of its tokens count.
     """
 
-    def __init__(self, language: LanguageModel, max_new_tokens: int) -> None:
+    def __init__(
+        self, language: LanguageModel, max_new_tokens: int, counted: AnswerRule | None = None
+    ) -> None:
         self.language = language
+        self.counted = counted
         self._max_new_tokens = max_new_tokens
         self._queue: dict[tuple[str, str], None] = {}
         self._likelihoods: dict[tuple[str, str], float] = {}
@@ -74,7 +83,10 @@ class ModelEvaluator:
             self._answers_due[question] = None
 
     def likelihood(self, question: str, candidates: Sequence[str]) -> list[float]:
-        """``exp(sum_t log p(y_t | x, y_<t))`` over the answer's tokens and the end token, in [0, 1]."""
+        """``exp(sum_t log p(y_t | x, y_<t))`` over the tokens that count and the end token, in [0, 1].
+
+        Where only an answer counts it is given the candidate's own steps; a candidate without an answer scores 0.
+        """
         drop_oldest(self._likelihoods)
         keys = [(question, candidate) for candidate in candidates]
         if any(key not in self._likelihoods for key in keys):
@@ -93,6 +105,14 @@ class ModelEvaluator:
     def count_tokens(self, text: str) -> int:
         """Tokens of a text under this client's tokenizer."""
         return self.language.count_tokens(text)
+
+    def counted_places(self, text: str) -> Sequence[int] | None:
+        """Places of a candidate's tokens that count in its likelihood, the end token's too; None if it has no answer."""
+        num_tokens = len(self.language.answer_ids(text))
+        if self.counted is None:
+            return range(num_tokens)
+        place = self.counted.span(text)
+        return None if place is None else [*self.language.tokens.covering(text, *place), num_tokens - 1]
 
     def _compute_queue(self) -> None:
         for evaluator, question, candidate, score in self._company.scores():
@@ -125,7 +145,7 @@ class Company:
 
     @torch.no_grad()
     def _likelihoods(self, batch: Sequence[_Asked], pairs: Sequence[tuple[int, str]]) -> list[float]:
-        """``exp(sum_t log p(y_t | x, y_<t))`` of candidates, each with the place of its question in the batch."""
+        """What `ModelEvaluator.likelihood` says of candidates, each with the place of its question in the batch."""
         language = self._language
         if isinstance(language, Stack):
             language.assign([member for member, _ in batch])
@@ -134,8 +154,11 @@ class Company:
         scores = answer_scores(language, prompts, [place for place, _ in pairs], answers)
         # Summed one by one: a row's sum must not depend on the width that its batch is padded to.
         rows = scores.log_probs.double().cpu().numpy()
-        totals = [sum(row[: len(ids)].tolist()) for row, ids in zip(rows, answers, strict=True)]
-        return [float(min(1.0, math.exp(total))) for total in totals]
+        counted = [self._evaluators[batch[place][0]].counted_places(text) for place, text in pairs]
+        return [
+            0.0 if places is None else min(1.0, math.exp(sum(row[places].tolist())))
+            for row, places in zip(rows, counted, strict=True)
+        ]
 
     def answer(self) -> None:
         """Every own answer that any of them has announced; empties the queues."""

@@ -27,6 +27,7 @@ from fedsim.models.real.zoo import load_folder
 from fedsim.processes.ray_cluster import LOCAL, ON_RAY, Cluster, first_line
 from fedsim.progress import Progress
 from fedsim.records.archive import packed, unpack
+from fedsim.tasks.matching import AnswerRule
 
 if TYPE_CHECKING:
     from fedsim.processes.config import ComputeConfig
@@ -72,11 +73,16 @@ class ScoringPool:
         self._held: dict[int, HeldModel] = {}
         self._end = weakref.finalize(self, _end, self._ray, self._actors, cluster)
 
-    def evaluator(self, language: LanguageModel, max_new_tokens: int) -> PooledEvaluator:
-        """An evaluator whose model is scored with here; a network that several share travels once."""
+    def evaluator(
+        self, language: LanguageModel, max_new_tokens: int, counted: AnswerRule | None = None
+    ) -> PooledEvaluator:
+        """An evaluator whose model is scored with here; a network that several share travels once.
+
+        ``counted`` says which part of a candidate counts, as for `ModelEvaluator`; those who share a network share it too.
+        """
         known = id(language.network)
         if known not in self._held:
-            self._held[known] = self._hold(language, max_new_tokens)
+            self._held[known] = self._hold(language, max_new_tokens, counted)
         return PooledEvaluator(self, self._held[known], language)
 
     def score(
@@ -109,12 +115,17 @@ class ScoringPool:
         """End the actors and leave the cluster; done when nobody needs the pool any more, at the latest."""
         self._end()
 
-    def _hold(self, language: LanguageModel, max_new_tokens: int) -> HeldModel:
+    def _hold(self, language: LanguageModel, max_new_tokens: int, counted: AnswerRule | None) -> HeldModel:
         with TemporaryDirectory() as made:
             save_model(language.network, language.tokenizer, Path(made))
             archive = self._ray.put(packed(Path(made)))
         sha256 = weights_sha256(language.network)
-        told = {"sha256": sha256, "shapes": asdict(language.shapes), "max_new_tokens": max_new_tokens}
+        told = {
+            "sha256": sha256,
+            "shapes": asdict(language.shapes),
+            "max_new_tokens": max_new_tokens,
+            "counted": None if counted is None else asdict(counted),
+        }
         return HeldModel(sha256, json.dumps(told), archive)
 
 
@@ -167,7 +178,8 @@ class Scorer:
         if weights_sha256(network) != model["sha256"]:
             raise FedsimError("a model arrived with other weights than it was sent with")
         language = LanguageModel(network, tokenizer, Shapes(**model["shapes"]))
-        evaluator = ModelEvaluator(language, model["max_new_tokens"])
+        counted = None if model["counted"] is None else AnswerRule(**model["counted"])
+        evaluator = ModelEvaluator(language, model["max_new_tokens"], counted)
         return evaluator if self._placement.is_plain else PlacedEvaluator(evaluator, self._placement)
 
 
@@ -243,7 +255,7 @@ def scoring(
         address = os.environ.get("RAY_ADDRESS") or LOCAL
         cluster = Cluster(address, compute.scorers * compute.threads, progress, "compute.scorers")
         pool = ScoringPool(cluster, compute.scorers, compute.threads, placement)
-        return [pool.evaluator(evaluator.language, max_new_tokens) for evaluator in evaluators]
+        return [pool.evaluator(one.language, max_new_tokens, one.counted) for one in evaluators]
     if placement.is_plain:
         return list(evaluators)
     return [PlacedEvaluator(evaluator, placement) for evaluator in evaluators]

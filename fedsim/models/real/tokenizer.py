@@ -3,8 +3,9 @@
 Three rules, found by measuring: every constant piece of a question's template is ONE token; numbers are right-aligned
 chunks of at most two digits (``104`` is ``1``, ``04``); everything else is single characters. The pieces are read
 off the data: a word that appears in at least ``CONSTANT_SHARE`` of a domain's questions, or of its worked solutions, is
-constant, and a maximal run of constant words with the spaces and marks around them is one piece. Encoding a question appends ``<answer>``, so that a
-question and an answer made of the same characters can be told apart. Decoding gives back the text exactly.
+constant, and a maximal run of constant words with the spaces and marks around them is one piece. Encoding a question
+appends ``<answer>``, so that a question and an answer made of the same characters can be told apart. Decoding gives back
+the text exactly.
 """
 
 from __future__ import annotations

@@ -48,6 +48,14 @@ class Tokens:
         """Token ids of an answer, the prefix that every answer has before it."""
         return self.plain_ids(self._format.answer_prefix + text)
 
+    def covering(self, text: str, start: int, end: int) -> range:
+        """Places in ``answer_ids(text)`` of the tokens that hold any character of the text from ``start`` to before ``end``."""
+        prefix = self._format.answer_prefix
+        read = self._tokenizer(prefix + text, add_special_tokens=False, return_offsets_mapping=True)
+        first, last = start + len(prefix), end + len(prefix)
+        places = [place for place, (a, b) in enumerate(read["offset_mapping"]) if a < last and b > first]
+        return range(places[0], places[-1] + 1) if places else range(0)
+
     def has_stopped(self, ids: Ids) -> bool:
         """Whether sampled ids hold a text that ends an answer."""
         written = str(self._tokenizer.decode(list(ids), skip_special_tokens=True))

@@ -84,7 +84,7 @@ class StandInPolicy:
             # One hash for both draws: its upper bits say whether the candidate is right, its lower 20 what else it is.
             bits = streams.integer(self._seed, "candidate", draw.index, g)
             right = (bits >> 20) < RIGHT_SHARE * 2**43
-            text = draw.question.taught if right else str(((bits & 0xFFFFF) * 1000) >> 20)
+            text = draw.question.taught if right else _wrong(draw.question, ((bits & 0xFFFFF) * 1000) >> 20)
             yield Candidate(text, min(self._config.max_new_tokens, token_count(text) + 1), truncated=False)
 
 
@@ -132,7 +132,12 @@ class StandInEvaluator:
         key = (self._seed, "own answer", self._client_id, question)
         if streams.uniform(*key) < self._skill.get(truth.domain, 0.0):
             return truth.taught
-        return f"{streams.integer(*key, 'wrong') % 1000 + 1000}"
+        return _wrong(truth, streams.integer(*key, "wrong") % 1000 + 1000)
+
+
+def _wrong(question: Question, number: int) -> str:
+    """What is taught for a question, with another number in the place of its answer."""
+    return f"{question.taught.removesuffix(question.answer)}{number}"
 
 
 def token_count(text: str) -> int:

@@ -1,6 +1,6 @@
 """Questions of a timing run: numbered texts whose answers are short numbers, in the sizes and the partition of the scenario.
 
-Own questions are dealt as in a run with real models.
+Own questions, and those with worked solutions, whose length matters, are those of a run with real models.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from fedsim.sim import streams
+from fedsim.tasks import worked
 from fedsim.tasks.config import PartitionConfig, SizesConfig, TasksConfig
 from fedsim.tasks.dataset import build
 from fedsim.tasks.partition import deal
@@ -18,14 +19,14 @@ from fedsim.tasks.questions import Question, TaskData
 
 
 def task_data(config: TasksConfig, num_clients: int, seed: int) -> TaskData:
-    """Numbered questions in the sizes and the partition that the scenario asks for, or those of its file.
+    """Numbered questions in the sizes and the partition that the scenario asks for, or those of its file or worked domains.
 
     What was made last is kept: a run asks for the same again after its deadline was checked. A file is read again.
 
     Raises:
-        DataFileError: as for `fedsim.tasks.dataset.build`.
+        InputError: as for `fedsim.tasks.dataset.build`.
     """
-    if config.file is not None:
+    if config.file is not None or all(map(worked.is_worked, config.options)):
         return build(config, num_clients, seed)
     names = tuple(config.options)
     return _task_data(names, config.sizes, config.partition, config.answers.coverage, num_clients, seed)

@@ -55,7 +55,7 @@ class ClientState:
         trusted: answers it owns, by question text (AE).
         answers: how an answer is read from text and compared.
         tokens: how many tokens a text counts.
-        model_score: how its model scores a candidate (ME): ``likelihood`` or ``agreement``.
+        model_score: how its model scores a candidate (ME): ``likelihood``, ``answer_likelihood`` or ``agreement``.
         rows: its private rows.
         trainer: trains the server's model on those rows (protocols that move weights).
         synthesiser: makes synthetic rows of them (protocols that move synthetic data).

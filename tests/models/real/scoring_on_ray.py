@@ -15,6 +15,7 @@ from fedsim.models.real.ray_scoring import ScoringPool
 from fedsim.models.real.zoo import scratch_network
 from fedsim.processes.ray_cluster import LOCAL, Cluster
 from fedsim.progress import SilentProgress
+from fedsim.tasks.matching import AnswerRule
 from tests.samples.tiny_models import TINY, language, questions, tokenizer
 
 NEW_TOKENS = 4
@@ -33,14 +34,15 @@ def main() -> None:
     texts = [question.text for question in questions()[:12]]
     shared = language(scratch_network(TINY, tokenizer(), 1))
     models = [shared, shared, language(scratch_network(TINY, tokenizer(), 2))]
-    local = [scored(ModelEvaluator(model, NEW_TOKENS), texts) for model in models]
+    rules = [None, None, AnswerRule(pattern="([0-9]+)")]
+    local = [scored(ModelEvaluator(*one), texts) for one in zip(models, [NEW_TOKENS] * 3, rules, strict=True)]
     cluster = Cluster(LOCAL, 3, SilentProgress())
     pool = ScoringPool(cluster, 2)
-    evaluators = [pool.evaluator(model, NEW_TOKENS) for model in models]
+    evaluators = [pool.evaluator(*one) for one in zip(models, [NEW_TOKENS] * 3, rules, strict=True)]
     far = [scored(evaluator, texts) for evaluator in evaluators]
     ray.kill(pool._actors[0], no_restart=False)  # as if its node had died
     more = [question.text for question in questions()[20:26]]
-    again = scored(evaluators[2], more) == scored(ModelEvaluator(models[2], NEW_TOKENS), more)
+    again = scored(evaluators[2], more) == scored(ModelEvaluator(models[2], NEW_TOKENS, rules[2]), more)
     rough = ScoringPool(cluster, 1, placement=Placement(autocast="bf16"))
     bf16 = scored(rough.evaluator(shared, NEW_TOKENS), texts)[0]
     rough.close()

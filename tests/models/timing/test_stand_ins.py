@@ -119,3 +119,15 @@ def test_a_client_is_asked_by_text_alone():
 
 def _first(domain: str) -> Question:
     return next(question for question in DATA.pool if question.domain == domain)
+
+
+def test_candidates_and_own_answers_hold_the_steps_before_the_answer_whether_it_is_right_or_wrong():
+    worked = Question(7, "worked_sums", "Add up step by step: 3 + 4", "7", solution="3 + 4 = 7 ; #### 7")
+    (group,) = policy(group_size=32, max_new_tokens=64).sample([Draw(0, worked)])
+    endings = {text.removeprefix("3 + 4 = 7 ; #### ") for text in group.texts}
+    assert all(ending.isdigit() for ending in endings) and len(endings) > 10 and "7" in endings
+    knowing = stand_ins.StandInEvaluator(0, {"worked_sums": 10**9}, {worked.text: worked}, 1)
+    ignorant = stand_ins.StandInEvaluator(0, {}, {worked.text: worked}, 1)
+    assert knowing.answers([worked.text]) == [worked.taught]
+    assert ignorant.answers([worked.text])[0].removeprefix("3 + 4 = 7 ; #### ").isdigit()
+    assert knowing.likelihood(worked.text, [worked.taught])[0] >= 0.5

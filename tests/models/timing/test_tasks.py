@@ -111,3 +111,14 @@ def test_a_timing_run_with_own_questions_looks_at_them_and_asks_clients_about_th
     assert run.summary["looks"]["reworded"]["num_questions"] == 4
     assert any(mean > 0 for mean in run.metrics["reward_mean"].drop_nulls())
     assert run.groups["correct"].max() > 0  # stand-ins write what is taught
+
+
+def test_worked_solutions_are_as_long_as_in_a_run_with_real_models():
+    config = TasksConfig(
+        domains=("worked_sums", "worked_products"), sizes=CONFIG.sizes.model_copy(update={"public": 0})
+    )
+    data = task_data(config, 5, seed=1)
+    real = build(config, 5, seed=1)
+    assert (data.pool, data.private, data.answers) == (real.pool, real.private, real.answers)
+    mixed = config.model_copy(update={"domains": ("worked_sums", "gcd"), "answer_pattern": "(-?[0-9]+)"})
+    assert not any(row.solution for row in task_data(mixed, 5, seed=1).pool)
