@@ -33,6 +33,7 @@ OLD_KEYS = (
         ("dpsda_fl", "central_pooled"),
         "write protocol.stragglers: {policy: deadline, deadline: ...}",
     ),
+    OldKey(("compute", "processes"), (), "leave it out: a run's models compute in one process"),
 )
 
 
