@@ -1,6 +1,6 @@
 """What makes an update of a pretrained model affordable: packed batches, shared layers, threads; each as a ratio in one run.
 
-    python benchmarks/bench_pretrained.py [--pairs 5] [--updates 3]
+    python benchmarks/bench_pretrained.py [--pairs 5] [--updates 3] [--variants 6]
 
 The job is that of scenarios/skills.yaml: 16 questions x 8 candidates x at most 8 tokens, scored by one client, on SmolLM2-135M
 with adapters of rank 16 on layers 15 to 29. Every variant does the same updates from the same start, in a process of its own;
@@ -90,14 +90,16 @@ def main() -> None:
     )
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--updates", type=int, default=3)
+    parser.add_argument("--variants", type=int, default=len(VARIANTS), help="the first so many")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         print(json.dumps(updates(**json.loads(given.child))))
         return
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
+    variants = dict(list(VARIANTS.items())[: given.variants])
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
     for pair in range(given.pairs):
-        for name, settings in VARIANTS.items():
+        for name, settings in variants.items():
             found[name].append(measured(settings, given.updates))
             print(f"pair {pair + 1}: {name}: {found[name][-1]}", file=sys.stderr, flush=True)
     base = found["packed, 1 thread"]
