@@ -56,7 +56,9 @@ class Side:
 
         live = language(deepcopy(trained_network()))
         initial = language(deepcopy(trained_network()).requires_grad_(False))
-        self.policy = LanguagePolicy(live, initial, CONFIG, str.__eq__, 7, [], sharing=sharing)
+        self.policy = LanguagePolicy(
+            live, initial, CONFIG, lambda given, truth: given in truth, 7, [], sharing=sharing
+        )
         clients = [language(scratch_network(TINY, tokenizer(), seed)) for seed in range(3)]
         evaluators = [ModelEvaluator(one, max_new_tokens=4) for one in clients]
         if isinstance(sharing, Workers):
