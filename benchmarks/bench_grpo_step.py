@@ -134,7 +134,7 @@ def ours(endless: bool, merging: bool) -> Ours:
         update={"learning_rate": RATE, "warmup_updates": 0, "group_size": GROUP, "max_new_tokens": TOKENS}
     )
     policy = (LanguagePolicy if merging else EveryCandidate)(
-        kind(network, live.tokenizer, live.shapes), live, config, lambda given, truth: given == truth, start.seed, ()
+        kind(network, live.tokenizer, live.shapes), live, config, lambda given, truth: given in truth, start.seed, ()
     )  # fmt: skip
     return Ours(policy, endless)
 

@@ -50,4 +50,4 @@ def policy(config: PolicyConfig | None = None, seed: int = 7, network=None) -> L
     live = language(network)
     frozen = language(deepcopy(live.network).requires_grad_(False))
     config = config or PolicyConfig(warmup_updates=1, learning_rate=1e-3)
-    return LanguagePolicy(live, frozen, config, lambda given, truth: given == truth, seed, [])
+    return LanguagePolicy(live, frozen, config, lambda given, truth: given in truth, seed, [])
