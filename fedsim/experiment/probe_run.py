@@ -73,7 +73,7 @@ class ProbeRun(ShortSimulation):
             components,
             self.log,
             phase,
-            ClientAccuracy(components.data, components.evaluators),
+            ClientAccuracy(components.data, components.evaluators, scenario.evaluation.client_questions),
         )
 
     def handler(self, message: wire.Message) -> Handler:

@@ -133,7 +133,8 @@ def _run_in(folder: RunFolder, asked: RunRequest) -> bool:
     with contextlib.closing(journal):
         components = journal.components(len(devices))
         folder.write_partition(components.data.domains, components.data.partition.tolist())
-        log, accuracy = journal.log, ClientAccuracy(components.data, components.evaluators)
+        most = scenario.evaluation.client_questions
+        log, accuracy = journal.log, ClientAccuracy(components.data, components.evaluators, most)
         with progress.phase("federation", scenario.stop.updates) as phase:
             simulation = Simulation(scenario, devices, components, log, phase, accuracy, journal.seal)
             try:

@@ -160,7 +160,7 @@ def _played(
             components,
             log,
             phase,
-            ClientAccuracy(components.data, components.evaluators),
+            ClientAccuracy(components.data, components.evaluators, scenario.evaluation.client_questions),
         )
         ending = simulate(simulation)
     return log, summary_of(log, simulation, ending.virtual_s, ending.stopped_by, time.monotonic())

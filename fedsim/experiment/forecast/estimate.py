@@ -69,7 +69,7 @@ def estimate(scenario: Scenario) -> Estimate:
             components,
             log,
             phase,
-            ClientAccuracy(components.data, components.evaluators),
+            ClientAccuracy(components.data, components.evaluators, scenario.evaluation.client_questions),
         )
         limits = scenario.limits
         ending = run_on_virtual_time(

@@ -54,6 +54,11 @@ class EvaluationConfig(StrictModel):
         True,
         description="evaluate the test questions, and the extra sets of an own file, at the start and at the end",
     )
+    client_questions: int | None = Field(
+        None,
+        ge=1,
+        description="validation questions of each domain on which every client is measured, once (count; default all)",
+    )
 
 
 class CorrectCandidates(Mapping[int, Sequence[bool]]):
@@ -332,18 +337,27 @@ class Monitor:
 
 
 class ClientAccuracy:
-    """The clients' true accuracy per domain on the validation questions, ``[K, D]``; computed once, when asked."""
+    """The clients' true accuracy per domain on the validation questions, ``[K, D]``; computed once, when asked.
 
-    def __init__(self, data: TaskData, evaluators: Sequence[Evaluator]) -> None:
+    Args:
+        data: whose validation questions; where there are none, Dp.
+        evaluators: the clients' models.
+        most: so many questions of each domain at most; None: all.
+    """
+
+    def __init__(self, data: TaskData, evaluators: Sequence[Evaluator], most: int | None = None) -> None:
         self._data = data
         self._evaluators = evaluators
+        self._most = most
         self._table: FloatArray | None = None
 
     def __call__(self) -> FloatArray:
         """The table; NaN for a domain without questions."""
         if self._table is None:
             data = self._data
-            questions = data.validation or data.auxiliary
+            every = data.validation or data.auxiliary
+            by_domain = [[question for question in every if question.domain == name] for name in data.domains]
+            questions = [question for same in by_domain for question in same[: self._most]]
             texts = [question.text for question in questions]
             self._table = np.full((len(self._evaluators), len(data.domains)), np.nan)
             for evaluator in self._evaluators:
