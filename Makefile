@@ -35,7 +35,11 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 .PHONY: quickstart
-quickstart: $(STAMP)  ## run FedGRPO on a pretrained model, clients teaching it skills by scores (minutes), and draw figures
+quickstart: $(STAMP)  ## run FedGRPO on real small models and draw its figures (minutes)
+	$(BIN)/fedsim run scenarios/quickstart.yaml
+
+.PHONY: skills
+skills: $(STAMP)  ## clients teach a pretrained model skills by scores: SmolLM2-135M, words never asked (minutes)
 	$(BIN)/fedsim run scenarios/skills.yaml
 
 .PHONY: test

@@ -1,4 +1,4 @@
-"""One GRPO step against TRL's GRPOTrainer: sample, score and update on the planted job's server model and load.
+"""One GRPO step against TRL's GRPOTrainer: sample, score and update on the quick start's server model and load.
 
 96 questions x 8 candidates x at most 8 tokens; float32, one thread, AdamW without weight decay, gradients clipped at norm 1,
 loss = clipped surrogate summed over all tokens over their number (TRL's ``dapo``), no KL, one optimiser step on everything.
@@ -125,7 +125,7 @@ def as_ended(group: CandidateGroup) -> CandidateGroup:
 
 
 def ours(endless: bool, merging: bool) -> Ours:
-    """Our side at the planted job's initial weights."""
+    """Our side at the quick start's initial weights."""
     start = quick_start()
     live = start.models.policy.initial
     kind = Endless if endless else LanguageModel

@@ -1,6 +1,6 @@
 """Scoring with the clients' own models: batched across clients, questions and duplicates, against a request at a time.
 
-The load is what the planted job's server samples at its first policy version: 128 questions x 8 candidates of the pool, each
+The load is what the quick start's server samples at its first policy version: 128 questions x 8 candidates of the pool, each
 question scored by 2 of the 8 clients: 256 requests, 2048 scores. A score is a model's likelihood of candidate and end token.
 
 Ours: every request is announced, then every score is asked for, as a run does it. The naive loop scores a request by one

@@ -1,7 +1,7 @@
 """What stands before the first virtual second: help, a check, and the fixed cost of a run in timing fidelity.
 
 Each is timed in a fresh process, and the middle of several is taken; `fedsim check` must print its estimate and a run its
-summary. The fixed cost is that of a run of one update of the planted job's federation, less what an interpreter takes to
+summary. The fixed cost is that of a run of one update of the quick start's federation, less what an interpreter takes to
 start, and once more as the second run of one process, without the imports, as in a sweep's workers.
 
 Modules are compiled before, as they are for whoever uses the command twice: where PYTHONDONTWRITEBYTECODE is set, every
@@ -25,7 +25,7 @@ from benchmarks.ledger import Claim, report
 
 ROUNDS = 5
 SCENARIOS = Path(__file__).resolve().parent.parent / "scenarios"
-QUICKSTART = str(SCENARIOS / "planted.yaml")
+QUICKSTART = str(SCENARIOS / "quickstart.yaml")
 ONE_UPDATE = (
     "fidelity=timing",
     "stop.updates=1",
@@ -134,7 +134,7 @@ def main() -> int:
     claims = [
         claim("an interpreter that does nothing", interpreter, None),
         claim("fedsim --help", shown, 0.3),
-        claim("fedsim check scenarios/planted.yaml", checked, 1.0),
+        claim("fedsim check scenarios/quickstart.yaml", checked, 1.0),
         claim("a timing run of one update, less the interpreter", ran, 0.3, start_s),
         claim("the same as the second run of a process", again, 0.3),
     ]

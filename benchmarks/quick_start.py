@@ -1,4 +1,4 @@
-"""The planted job's models, questions and settings, for benchmarks of real compute (trained once, then from the cache)."""
+"""The quick start's models, questions and settings, for benchmarks of real compute (trained once, then from the cache)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NUM_CLIENTS = 8
 
 @dataclass(frozen=True)
 class QuickStart:
-    """What ``scenarios/planted.yaml`` runs on, seed 0."""
+    """What ``scenarios/quickstart.yaml`` runs on, seed 0."""
 
     data: TaskData
     models: Bundle
@@ -28,7 +28,7 @@ class QuickStart:
 @cache
 def quick_start() -> QuickStart:
     """Load it; the first time on a machine its nine models are trained, which takes minutes."""
-    path = Path(__file__).resolve().parent.parent / "scenarios" / "planted.yaml"
+    path = Path(__file__).resolve().parent.parent / "scenarios" / "quickstart.yaml"
     scenario = read_scenario(path)
     data = questions(scenario, NUM_CLIENTS)
     models = load_models(

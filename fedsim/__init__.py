@@ -1,9 +1,9 @@
 """fedsim: an asyncio, event-driven simulator of federated foundation models; its home protocol is FedGRPO.
 
-    run = fedsim.run(fedsim.read_scenario("planted"))
+    run = fedsim.run(fedsim.read_scenario("quickstart"))
     run.metrics                       # a polars frame
     fedsim.draw(run)                  # figures/ in its folder
-    fedsim.load("runs/planted-0-1")
+    fedsim.load("runs/quickstart-0-1")
 
 Names are imported on first use (PEP 562), so that ``import fedsim`` costs nothing.
 """

@@ -32,7 +32,7 @@ def read_scenario(
     """Read a scenario file, or a shipped scenario by its bare name.
 
     Args:
-        source: path, or name such as ``planted``.
+        source: path, or name such as ``quickstart``.
         assignments: overrides ``path.to.key=value``, whose values are YAML, or where else they were written.
         seed: replaces the scenario's seed.
 

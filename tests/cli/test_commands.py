@@ -94,11 +94,11 @@ def test_bad_input_is_one_line_and_exit_code_2(scenario: Path, capsys: pytest.Ca
     [
         ["run"],
         ["fly"],
-        ["check", "planted", "--sett", "a=b"],
-        ["check", "planted", "--seed", "x"],
+        ["check", "quickstart", "--sett", "a=b"],
+        ["check", "quickstart", "--seed", "x"],
         ["check", "no-such-scenario"],
         ["show", "no-such-folder"],
-        ["check", "planted", "--set", "seed"],
+        ["check", "quickstart", "--set", "seed"],
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_code_2(
@@ -169,7 +169,7 @@ def test_check_prints_a_scenario_that_reads_back_as_itself_and_an_estimate(
 
 
 def test_check_tells_a_misspelt_domain_without_importing_its_package() -> None:
-    code = "import sys; from fedsim.cli import main; main(['check', 'planted', '--set', 'tasks.domains=[gcd, chain_sun]'])"
+    code = "import sys; from fedsim.cli import main; main(['check', 'quickstart', '--set', 'tasks.domains=[gcd, chain_sun]'])"
     shown = subprocess.run(
         [sys.executable, "-c", code + "; print('reasoning_gym' in sys.modules)"],
         cwd=REPOSITORY, capture_output=True, text=True,
@@ -197,7 +197,7 @@ def test_check_tells_the_wrong_line_of_a_question_file_beside_the_scenario(
 def test_list_names_every_protocol_preset_and_scenario(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     words = capsys.readouterr().out.split()
-    assert {*names(), "phone", "edge-server", "wifi", "scratch-1m", "planted"} <= set(words)
+    assert {*names(), "phone", "edge-server", "wifi", "scratch-1m", "quickstart"} <= set(words)
 
 
 def test_list_groups_what_lies_in_sub_folders(capsys: pytest.CaptureFixture[str]) -> None:
@@ -253,7 +253,7 @@ def test_help_imports_nothing_that_takes_time() -> None:
     assert not [name for name in (*HEAVY, "numpy", "pydantic") if f"'{name}'" in loaded]
 
 
-@pytest.mark.parametrize("arguments", [["check", "planted"], ["list"], ["schema"]])
+@pytest.mark.parametrize("arguments", [["check", "quickstart"], ["list"], ["schema"]])
 def test_commands_that_do_not_run_import_no_model_library(arguments: list[str]) -> None:
     code = f"import sys; from fedsim.cli import main; main({arguments!r}); print(sorted(sys.modules))"
     loaded = python(code).splitlines()[-1]

@@ -113,7 +113,7 @@ def test_a_folder_that_was_there_before_is_emptied_and_stays(tmp_path):
 def test_a_comparison_of_too_many_runs_is_refused_before_they_are_resolved(tmp_path):
     seeds = list(range(MAX_COMPARED_RUNS // 2 + 1))
     path = tmp_path / "c.yaml"
-    path.write_text(f"name: c\nbase: planted\nvariants: [{{name: a}}, {{name: b}}]\nseeds: {seeds}\n")
+    path.write_text(f"name: c\nbase: quickstart\nvariants: [{{name: a}}, {{name: b}}]\nseeds: {seeds}\n")
     with pytest.raises(ScenarioError, match=r"c\.yaml:4: 10,002 runs; a comparison may have at most 10,000"):
         open_comparison(path)
 

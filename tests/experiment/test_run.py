@@ -381,7 +381,7 @@ def test_more_holders_of_a_domain_than_clients_are_refused_before_the_run(tmp_pa
     ):
         fedsim.run(
             fedsim.read_scenario(
-                "planted", ["fidelity=timing", "tasks.partition={kind: shared, holders: 9}"]
+                "quickstart", ["fidelity=timing", "tasks.partition={kind: shared, holders: 9}"]
             ),
             out=tmp_path / "run",
         )

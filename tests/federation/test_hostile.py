@@ -32,7 +32,7 @@ HONEST = (0.8, 0.1, 0.1, 0.8)
 
 def hostile(*entries):
     """Settings as a scenario file would give them."""
-    return read_scenario("planted", [f"hostile={json.dumps(entries)}"]).hostile
+    return read_scenario("quickstart", [f"hostile={json.dumps(entries)}"]).hostile
 
 
 def client(client_id):
@@ -98,7 +98,7 @@ def test_settings_say_who_in_one_way():
 @pytest.mark.parametrize("override", ["protocol=zero_shot", "protocol.wire=answers_up"])
 def test_a_protocol_without_scores_refuses_hostile_experts_before_it_runs(override):
     name = ["fidelity=timing", "stop={updates: 1}", override]
-    scenario = read_scenario("planted", [*name, "hostile=[{kind: random, count: 1}]"])
+    scenario = read_scenario("quickstart", [*name, "hostile=[{kind: random, count: 1}]"])
     with pytest.raises(ScenarioError, match="choose a protocol with scores"):
         checks.check(scenario, 8)
 
@@ -206,7 +206,7 @@ def test_a_liar_claims_every_exemplar_and_nobody_else_does(number):
 
 def run_of(tmp_path, *overrides):
     scenario = read_scenario(
-        "planted",
+        "quickstart",
         [
             "fidelity=timing",
             "stop={updates: 2}",

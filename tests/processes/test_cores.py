@@ -60,7 +60,7 @@ def test_the_command_line_sets_the_threads_of_numpys_products_before_numpy_is_th
 
 def test_a_run_counts_with_the_threads_of_all_its_scorers():
     few, many = (
-        read_scenario("planted", [f"compute={json.dumps(keys)}"])
+        read_scenario("quickstart", [f"compute={json.dumps(keys)}"])
         for keys in ({"threads": 2}, {"threads": 2, "scorers": 3})
     )
     assert (threads_of([few]), threads_of([many]), threads_of([few, many])) == (2, 6, 6)
@@ -68,7 +68,7 @@ def test_a_run_counts_with_the_threads_of_all_its_scorers():
 
 def test_runs_on_a_gpu_never_take_more_than_all_of_it():
     def runs(*settings):
-        return [read_scenario("planted", [f"compute={json.dumps(keys)}"]) for keys in settings]
+        return [read_scenario("quickstart", [f"compute={json.dumps(keys)}"]) for keys in settings]
 
     assert fit_a_gpu(runs({}, {"gpu_share": 0.5})) is None
     assert fit_a_gpu(runs({"device": "cuda"})) == 1
@@ -121,7 +121,7 @@ class Nothing:
 
 @pytest.mark.parametrize(("asked", "threads"), [(None, 1), (64, 1), (1, 1), (64, 2), (None, 200)])
 def test_no_more_runs_are_given_at_a_time_than_fit(tmp_path, asked, threads):
-    scenario = read_scenario("planted", [f"compute.threads={threads}"])
+    scenario = read_scenario("quickstart", [f"compute.threads={threads}"])
     planned = [SimpleNamespace(name=str(n), key=str(n), scenario=scenario) for n in range(9)]
     progress = Told()
     pools: list[Counting] = []

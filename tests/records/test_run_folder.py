@@ -18,10 +18,10 @@ def everything_under(folder):
 
 
 def test_given_folder_is_exactly_that_folder_and_holds_a_manifest_at_once(tmp_path):
-    folder = RunFolder.create(tmp_path / "a" / "b", "planted", 3)
+    folder = RunFolder.create(tmp_path / "a" / "b", "quickstart", 3)
     assert folder.path == tmp_path / "a" / "b"
     manifest = read_manifest(folder.path)
-    assert (manifest["status"], manifest["seed"], manifest["name"]) == ("running", 3, "planted")
+    assert (manifest["status"], manifest["seed"], manifest["name"]) == ("running", 3, "quickstart")
     assert manifest["format_version"] == FORMAT_VERSION
     assert manifest["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
     assert manifest["finished_at"] is None

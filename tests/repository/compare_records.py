@@ -2,7 +2,7 @@
 
 Every shipped file is run by this checkout and by the other, each from its own folder through its own command line, so that the
 two may be laid out otherwise: scenarios, every variant of every comparison, and of a sweep the variants that take the first
-level of all axes, then the second, and so on. All of that is of timing fidelity and a few updates. Then come a planted job with
+level of all axes, then the second, and so on. All of that is of timing fidelity and a few updates. Then come a quick start with
 real models, and one that is killed and resumed. A line a run has both ``records_sha256``; the exit code is 1 if any two differ.
 
 Files are the same if the key ``name`` in them is. What neither checkout accepts, in the same words, is equal.
@@ -52,8 +52,8 @@ def run(checkout: Path, out: Path, source: str | Path, *arguments: str) -> dict[
 
 
 def killed_and_resumed(checkout: Path, out: Path, *arguments: str) -> dict[str, str]:
-    """A real run that is killed once it has a checkpoint, and goes on from there."""
-    command = fedsim(checkout, "run", planted(checkout), *arguments, "--no-figures", "-q", "--out", out)
+    """A real quick start that is killed once it has a checkpoint, and goes on from there."""
+    command = fedsim(checkout, "run", "quickstart", *arguments, "--no-figures", "-q", "--out", out)
     while command.poll() is None and not any((out / "checkpoints").glob("[!.]*")):
         time.sleep(0.05)
     command.send_signal(signal.SIGKILL)
@@ -112,15 +112,7 @@ def compare(checkout: Path, out: Path, file: Path, updates: int) -> dict[str, st
 def shipped(checkout: Path) -> dict[str, Path]:
     """Every shipped file, by the name that it gives itself."""
     files = sorted((checkout / "scenarios").rglob("*.yaml"))
-    names = [yaml.safe_load(path.read_text(encoding="utf-8"))["name"] for path in files]
-    return {
-        "planted" if name == "quickstart" else name: path for name, path in zip(names, files, strict=True)
-    }
-
-
-def planted(checkout: Path) -> str:
-    """The scenario with planted mistakes, which was called quickstart until 2026-12-01."""
-    return "planted" if (checkout / "scenarios" / "planted.yaml").is_file() else "quickstart"
+    return {yaml.safe_load(path.read_text(encoding="utf-8"))["name"]: path for path in files}
 
 
 def timing(checkout: Path, out: Path, files: dict[str, Path], name: str, updates: int) -> dict[str, str]:
@@ -146,12 +138,12 @@ def pairs(checkouts: tuple[Path, Path], out: Path, updates: int, real: bool) -> 
             yield name, ours, theirs
         if real:
             again = (folders[0] / "real", folders[1] / "real")
-            whole = list(both.map(lambda at, to: run(at, to, planted(at), *REAL), checkouts, again))
-            yield "planted, real", whole[0], whole[1]
+            whole = list(both.map(lambda *side: run(*side, "quickstart", *REAL), checkouts, again))
+            yield "quickstart, real", whole[0], whole[1]
             again = (folders[0] / "resumed", folders[1] / "resumed")
             resumed = both.map(lambda *side: killed_and_resumed(*side, *REAL), checkouts, again)
             for checkout, found, other in zip(checkouts, resumed, reversed(whole), strict=True):
-                yield f"planted, resumed in {checkout}", found, other
+                yield f"quickstart, resumed in {checkout}", found, other
 
 
 def main() -> int:

@@ -55,7 +55,7 @@ COMMAND = "from fedsim import cli\nassert cli.main({!r}) == 0"
 
 
 def test_checking_a_scenario_imports_nothing_that_only_reads_or_writes_results():
-    modules = modules_after(COMMAND.format(["check", "scenarios/planted.yaml"]))
+    modules = modules_after(COMMAND.format(["check", "scenarios/quickstart.yaml"]))
     assert (
         modules
         & {"fedsim.experiment.run", "fedsim.experiment.replay.journal", "fedsim.records.run", "numpy.ma"}
@@ -76,13 +76,13 @@ def test_a_timing_run_without_figures_imports_polars_and_no_other_large_package(
         "--out",
         str(tmp_path / "run"),
     ]
-    ran = imported_by(COMMAND.format(["run", "scenarios/planted.yaml", *words]))
+    ran = imported_by(COMMAND.format(["run", "scenarios/quickstart.yaml", *words]))
     assert ran & (HEAVY | {"networkx", "scipy", "matplotlib", "rich"}) == set()
     assert "polars" in ran
     assert (tmp_path / "run" / "confidence_graph.json").exists()
 
 
-@pytest.mark.parametrize("word", ["scenarios/planted.yaml", "scenarios/paper/probe.yaml", "no_such_file"])
+@pytest.mark.parametrize("word", ["scenarios/quickstart.yaml", "scenarios/paper/probe.yaml", "no_such_file"])
 def test_garbage_is_looked_for_again_once_a_command_has_started(word):
     code = f"import gc\nfrom fedsim import cli\ncli.main(['check', {word!r}])\n"
     code += "assert gc.isenabled()\nassert gc.get_freeze_count() > 10_000"

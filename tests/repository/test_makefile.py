@@ -22,7 +22,9 @@ def recipes() -> str:
 
 def test_every_scenario_that_a_target_names_is_there():
     named = re.findall(r"scenarios/\S*\.yaml", recipes())
-    assert {"scenarios/skills.yaml", "scenarios/byzantine/hard.yaml"} < set(named)
+    assert {"scenarios/quickstart.yaml", "scenarios/skills.yaml", "scenarios/byzantine/hard.yaml"} < set(
+        named
+    )
     assert [name for name in named if not (ROOT / name).is_file()] == []
 
 

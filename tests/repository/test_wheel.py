@@ -134,10 +134,10 @@ def test_an_installed_fedsim_runs_checks_lists_and_compares_beside_packages_of_t
     found = done(python, "-c", "import fedsim; print(fedsim.__file__)", cwd=here)
     assert Path(found.strip()).is_relative_to(python.parents[1])
     listed = set(fedsim("list").split())
-    assert {"planted", "evidence", "stragglers", "paper/figure2", "edge-server"} <= listed
-    assert "name: planted" in fedsim("check", "planted")
+    assert {"quickstart", "evidence", "stragglers", "paper/figure2", "edge-server"} <= listed
+    assert "name: quickstart" in fedsim("check", "quickstart")
     changes = [word for change in SMALL for word in ("--set", change)]
-    fedsim("run", "planted", "--out", "run", "--quiet", *changes)
+    fedsim("run", "quickstart", "--out", "run", "--quiet", *changes)
     assert {".png", ".svg", ".html"} <= {path.suffix for path in (here / "run" / "figures").iterdir()}
     (here / "tiny.yaml").write_text(TINY)
     (here / "pair.yaml").write_text(PAIR)

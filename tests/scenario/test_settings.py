@@ -177,17 +177,17 @@ def test_a_quantity_keeps_every_bit_when_the_scenario_is_written_and_read_again(
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 2**53 - 1))
 def test_a_seed_option_replaces_the_seed_and_nothing_else(seed: int) -> None:
-    changed = read_scenario("planted", seed=seed).resolved()
-    assert changed == read_scenario("planted").resolved() | {"seed": seed}
+    changed = read_scenario("quickstart", seed=seed).resolved()
+    assert changed == read_scenario("quickstart").resolved() | {"seed": seed}
 
 
 def test_later_overrides_win(tmp_path: Path) -> None:
-    scenario = read_scenario("planted", ["protocol.group_size=4", "protocol.group_size=6"])
+    scenario = read_scenario("quickstart", ["protocol.group_size=4", "protocol.group_size=6"])
     assert scenario.protocol.group_size == 6
 
 
 def test_an_override_may_replace_a_whole_section() -> None:
-    scenario = read_scenario("planted", ["clients={workstation: 2}", "availability={kind: always}"])
+    scenario = read_scenario("quickstart", ["clients={workstation: 2}", "availability={kind: always}"])
     assert list(scenario.clients.classes) == ["workstation"]
     assert scenario.availability.kind == "always"
 
@@ -200,8 +200,8 @@ def test_relative_paths_start_at_the_scenario_file(tmp_path: Path) -> None:
 
 def test_a_missing_file_names_the_nearest_shipped_scenario() -> None:
     with pytest.raises(ScenarioError) as caught:
-        find_scenario("plantde")
-    assert str(caught.value).startswith("plantde: no such file; did you mean 'planted'? (shipped: ")
+        find_scenario("quickstrat")
+    assert str(caught.value).startswith("quickstrat: no such file; did you mean 'quickstart'? (shipped: ")
 
 
 def test_shipped_files_in_sub_folders_are_named_with_their_folder() -> None:
@@ -219,7 +219,7 @@ def test_the_bare_name_of_a_folder_of_shipped_files_means_its_first_file(first: 
 
 
 def test_what_is_a_comparison_is_told_without_reading_it_as_one(tmp_path: Path) -> None:
-    assert is_comparison("evidence") and not is_comparison("planted")
+    assert is_comparison("evidence") and not is_comparison("quickstart")
     path = tmp_path / "x.yaml"
     path.write_bytes(b"name: \xff\nvariants: [\n")
     assert is_comparison(path)  # what is wrong in it is told, with its line, by whoever reads it
@@ -232,7 +232,7 @@ def test_a_folder_is_not_a_scenario(tmp_path: Path) -> None:
 
 def test_a_comparison_is_not_mistaken_for_a_scenario(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
-    path.write_text("name: x\nbase: planted\nvariants: [{name: a}]\n")
+    path.write_text("name: x\nbase: quickstart\nvariants: [{name: a}]\n")
     with pytest.raises(ScenarioError, match="is a comparison of several runs; give it to fedsim compare"):
         read_scenario(path)
     assert not set(shipped_comparisons()) & set(shipped_scenarios())
@@ -260,7 +260,7 @@ def test_an_installed_package_can_bring_its_own_protocol(tmp_path: Path) -> None
     (info / "entry_points.txt").write_text("[fedsim.protocols]\ntheirs = theirs\n")
     code = (
         "from fedsim.scenario.read import read_scenario\n"
-        "s = read_scenario('planted', ['protocol={name: theirs, knob: 5}'])\n"
+        "s = read_scenario('quickstart', ['protocol={name: theirs, knob: 5}'])\n"
         "print(s.protocol.name, s.protocol.knob, s.resolved()['protocol'])\n"
     )
     shown = subprocess.run(

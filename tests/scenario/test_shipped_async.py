@@ -17,7 +17,7 @@ def test_every_run_is_another_one_in_the_world_middle(name):
     comparison, planned = read_comparison(SCENARIOS / f"{name}.yaml", seeds=[0])
     assert len({run.key for run in planned}) == len(planned) == len(comparison.variants)
     for run in planned:
-        assert run.scenario.dropout.per_task == 0.08  # the world's, not the planted job's
+        assert run.scenario.dropout.per_task == 0.08  # the world's, not the quick start's
         assert run.scenario.network.extra_rtt == 0.06
 
 

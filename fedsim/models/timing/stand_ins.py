@@ -25,7 +25,7 @@ HALF_SKILL_ROWS = 100
 """Rows of a domain at which a stand-in client answers half of its questions rightly."""
 
 VOCABULARY = 200
-"""Tokens in a stand-in vocabulary, as in the planted job's."""
+"""Tokens in a stand-in vocabulary, as in the quick start's."""
 
 _CHARS_PER_TOKEN = 4
 _EMBEDDING = 16

@@ -239,7 +239,7 @@ def test_the_command_prints_the_table_and_its_folder_last(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "devices"
-    assert main(["devices", "planted", "--out", str(out), "--seed", "3"]) == 0
+    assert main(["devices", "quickstart", "--out", str(out), "--seed", "3"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("phone: 4 devices")
     assert printed[-2:] == [str(out / "devices.png"), str(out)]
@@ -257,9 +257,9 @@ def test_without_figures_and_without_a_folder_the_tables_lie_under_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["devices", "planted", "--no-figures"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == str(Path("runs") / "planted-devices")
-    folder = tmp_path / "runs" / "planted-devices"
+    assert main(["devices", "quickstart", "--no-figures"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(Path("runs") / "quickstart-devices")
+    folder = tmp_path / "runs" / "quickstart-devices"
     assert sorted(path.name for path in folder.iterdir()) == ["devices.csv", "devices.json"]
 
 
@@ -267,8 +267,8 @@ def test_a_deadline_that_nobody_can_meet_is_one_line_and_exit_code_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["--set", "protocol.stragglers.deadline=1 ms", "--set", "fidelity=timing"]
-    assert main(["check", "planted", *given]) == 2
-    assert main(["run", "planted", "--quiet", "--out", str(tmp_path / "run"), *given]) == 2
+    assert main(["check", "quickstart", *given]) == 2
+    assert main(["run", "quickstart", "--quiet", "--out", str(tmp_path / "run"), *given]) == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 2
     assert all(

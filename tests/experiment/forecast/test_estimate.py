@@ -215,7 +215,7 @@ def test_foreseeing_imports_neither_torch_nor_scipy_nor_matplotlib() -> None:
     code = (
         "import sys; from fedsim.scenario.read import read_scenario; "
         "from fedsim.experiment.forecast import device_table as p; "
-        "t = p.population_table(read_scenario('planted')); list(p.lines(t)); "
+        "t = p.population_table(read_scenario('quickstart')); list(p.lines(t)); "
         "print([m for m in ('torch', 'transformers', 'scipy', 'matplotlib', 'polars') if m in sys.modules])"
     )
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -40,8 +40,8 @@ def test_the_quick_start_killed_at_twenty_places_ends_like_one_that_was_not(tmp_
         "faults=[{kind: crash, hazard: 180 /h, for: 2 s}, {kind: wrong_length, probability: 0.01}]",
         "compute.checkpoint_every=2 s",
     ]
-    file = tmp_path / "planted.yaml"
-    file.write_text(fedsim.read_scenario("planted", settings).to_yaml())
+    file = tmp_path / "quickstart.yaml"
+    file.write_text(fedsim.read_scenario("quickstart", settings).to_yaml())
     found = lives(tmp_path, str(file), "20")
     assert len(found) == 20
     for place, case in found.items():

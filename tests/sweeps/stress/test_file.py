@@ -154,7 +154,7 @@ def test_other_commands_say_which_one_takes_a_sweep(write, capsys, command):
 
 
 def test_shipped_sweeps_are_neither_scenarios_nor_comparisons():
-    assert "stragglers" in shipped_sweeps() and is_sweep("stragglers") and not is_sweep("planted")
+    assert "stragglers" in shipped_sweeps() and is_sweep("stragglers") and not is_sweep("quickstart")
     assert not set(shipped_sweeps()) & (set(shipped_scenarios()) | set(shipped_comparisons()))
 
 
