@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from fedsim.config.limits import MAX_BATCH
+from fedsim.errors import ScenarioError
 from fedsim.models.config import PolicyConfig
 from fedsim.models.sources import LoraConfig
 from fedsim.sim import streams
@@ -85,7 +86,10 @@ class LocalTrainingConfig(PolicyConfig):
         """Names and shapes of what is trained and travels when the server's model has this architecture."""
         if self.module == "full":
             return full_shapes(spec)
-        return lora_shapes(spec, self.lora.rank, self.lora.targets, self.lora.layers)
+        try:
+            return lora_shapes(spec, self.lora.rank, self.lora.targets, self.lora.layers)
+        except ValueError as error:
+            raise ScenarioError(f"protocol.lora: {error}").at("protocol", "lora", "layers") from None
 
     def num_local_steps(self, num_rows: int) -> int:
         """Optimiser steps of one client in one round, at most."""

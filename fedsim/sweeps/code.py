@@ -23,7 +23,7 @@ _WITHOUT_RESULTS = {
     "records/story.py",
     "records/provenance.py",
 }
-_PACKAGES_WITHOUT_RESULTS = ("cli/", "experiment/forecast/", "figures/", "sweeps/")
+_PACKAGES_WITHOUT_RESULTS = ("cli/", "experiment/forecast/", "figures/", "scenario/shipped/", "sweeps/")
 
 
 @cache

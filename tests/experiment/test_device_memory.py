@@ -74,13 +74,13 @@ def of_memory(device_class: str, *memory_bytes: float) -> Population:
 
 def test_only_a_device_with_less_memory_than_needed_is_too_small() -> None:
     devices = of_memory("x", 99.0, 100.0, 101.0)
-    assert too_small(Requirement("clients", 100.0, 1, pretrained=True), devices) == {0}
+    assert too_small([Requirement("clients", 100.0, 1, pretrained=True)], devices) == {0}
 
 
 def test_a_federation_of_devices_that_are_all_too_small_is_refused_with_the_numbers() -> None:
     devices = of_memory("phone", 4.0 * 2**30, 4.0 * 2**30)
     with pytest.raises(FederationError, match=r"8\.0 GiB are needed, and there are phone at most 4\.0 GiB"):
-        too_small(Requirement("clients", 8.0 * 2**30, 1, pretrained=True), devices)
+        too_small([Requirement("clients", 8.0 * 2**30, 1, pretrained=True)], devices)
 
 
 def test_an_excluded_client_is_never_there_and_the_others_as_before() -> None:

@@ -52,7 +52,8 @@ def parts_of(
     language: LanguageModel, rows: Sequence[Row], count: float, most_questions: int
 ) -> list[GradientPart]:
     """The rows of an update as parts; those of a large one are an even number of about the same size."""
-    most_questions = min(most_questions, 2 * language.shapes.prompt_rows)
+    if language.packs:  # what is kept for the backward pass is large
+        most_questions = min(most_questions, 2 * language.shapes.prompt_rows)
     num = len({row.prompt for row in rows})
     if num >= _WORTH_HALVING:
         most_questions = min(most_questions, -(-num // (2 * -(-num // (2 * _LARGEST)))))

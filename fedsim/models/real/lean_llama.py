@@ -2,9 +2,10 @@
 
 On a model of half a million weights a good part of a pass through ``transformers`` is Python: masks are examined, outputs
 are built, hooks are looked for. Here the tensor operations of ``LlamaForCausalLM`` stand one after the other, in its order,
-so that values and gradients keep their bits; linear layers may carry low-rank adapters of ``peft``, and heads may share keys
-and values. ``transformers`` and ``peft`` remain the twin that the tests compare with, and what runs every network that
-``is_lean`` refuses (other architectures, other adapters, other attention).
+so that values and gradients keep their bits; heads may share keys and values, and linear layers may carry low-rank adapters
+of ``peft`` (of which values keep their bits, and gradients are added up in another order). ``transformers`` and ``peft``
+remain the twin that the tests compare with, and what runs every network that ``is_lean`` refuses (other architectures, other
+adapters, other attention).
 
 ``through`` is the body of all layers; who calls it says what attention sees (here a cache, in ``packed`` a packed batch).
 """
