@@ -21,7 +21,7 @@ from fedsim.models.interfaces import CandidateGroup
 from fedsim.protocols.shared.group_relative import ServerRewardedConfig, train
 from fedsim.protocols.shared.learner import Judgement
 from fedsim.protocols.shared.state import ServerState
-from fedsim.sim.devices.cost import NO_WORK, score_work
+from fedsim.sim.devices.cost import score_work
 from fedsim.sim.network import wire
 from fedsim.tasks.matching import AnswerRule
 
@@ -43,16 +43,13 @@ async def run(federation: Federation, config: Config, state: ServerState) -> Non
     """GRPO with the server's own rewards."""
 
     async def judge(group: CandidateGroup) -> Judgement:
-        text, voted = group.draw.question.text, config.reward == "majority"
-        tokens = state.tokens
+        if config.reward == "majority":  # comparing texts takes no time, as for the truth
+            return Judgement(np.array([majority(group.texts, state.data.answers)]), num_experts=1)
+        text, tokens = group.draw.question.text, state.tokens
         work = score_work(state.spec, tokens.question(text), [tokens.candidate(c) for c in group.texts])
-        if not voted:
-            state.frozen.expect(text, group.texts)
-        await federation.server.compute(NO_WORK if voted else work, "score", group.draw.index)
-        rewards = (
-            majority(group.texts, state.data.answers) if voted else state.frozen.likelihood(text, group.texts)
-        )
-        return Judgement(np.array([rewards]), num_experts=1)
+        state.frozen.expect(text, group.texts)
+        await federation.server.compute(work, "score", group.draw.index)
+        return Judgement(np.array([state.frozen.likelihood(text, group.texts)]), num_experts=1)
 
     await train(federation, config, state, state.data.pool, judge)
 

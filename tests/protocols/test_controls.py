@@ -138,6 +138,7 @@ async def test_majority_vote_rewards_what_most_candidates_say_be_it_right_or_wro
     # Wrong candidates all differ: the right ones win where there are two, else the first of four different answers does.
     assert {row.correct for row in ran.groups} > {0.0}
     assert all(row.reward_mean == max(row.correct, 0.25) for row in ran.groups)
+    assert "score" not in {row.kind for row in ran.log.of(Compute)}, "comparing texts takes no time"
     numbers = majority(["2", "3", "2.0", "3.00", "4"], AnswerRule("numeric"))
     assert numbers == [1.0, 0.0, 1.0, 0.0, 0.0], "the first of two that are as frequent"
     assert majority(["5", "5", "so #### 6"], AnswerRule(pattern="#### ([0-9]+)")) == [0.0, 0.0, 1.0]
