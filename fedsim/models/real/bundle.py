@@ -35,7 +35,7 @@ from fedsim.models.real.ready_models import ReadyModels, ready_models
 from fedsim.models.real.tokenizer import build_tokenizer
 from fedsim.models.real.tokens import Tokens
 from fedsim.models.real.training import fine_tune
-from fedsim.models.real.training_jobs import JobProgress, keyed_job, run_jobs
+from fedsim.models.real.training_jobs import JobProgress, Training, keyed_job
 from fedsim.models.real.weights import weights_sha256
 from fedsim.models.real.zoo import load_folder
 from fedsim.models.sources import LoraConfig, ScratchModel
@@ -91,8 +91,9 @@ def load_models(
     torch.set_num_threads(threads)
     cache = cache_folder(cache_dir)
     processes = processes or max(1, cores_of_a_run() // threads)
-    folders = _trained(models, data, seed, threads, cache / "models", processes, progress)
-    ready = ready_models(models, data, seed, threads, cache, processes, progress)
+    training = Training(seed, cache / "models", threads, processes, progress)
+    folders = _trained(models, data, training)
+    ready = ready_models(models, data, cache, training)
     network, tokenizer = _server(models, data, seed, folders, ready)
     hashes = {"server": weights_sha256(network)}
     read = _Readings([question.text for question in _questions(data)], data.text_format)
@@ -155,16 +156,9 @@ def _adapters(models: ModelsConfig, policy: PolicyConfig) -> LoraConfig | None:
     return None if isinstance(models.server, ScratchModel) else models.server.lora
 
 
-def _trained(
-    models: ModelsConfig,
-    data: TaskData,
-    seed: int,
-    threads: int,
-    root: Path,
-    processes: int,
-    progress: JobProgress | None,
-) -> dict[str, Path]:
+def _trained(models: ModelsConfig, data: TaskData, training: Training) -> dict[str, Path]:
     """Cache folders of all models that are trained from scratch, by name."""
+    seed, threads = training.seed, training.threads
     wanted: list[tuple[str, ScratchModel, Sequence[Question]]] = []
     if isinstance(models.server, ScratchModel):
         wanted.append(("server", models.server, data.public))
@@ -187,28 +181,21 @@ def _trained(
                     name, rows, settings, own_seed, threads, Path(folder), None, vocabulary, data.text_format
                 )
             )
-        folders = run_jobs(jobs, root, processes, threads, progress)
+        folders = training.run(jobs)
     if models.client_privacy is not None and isinstance(models.clients, ScratchModel):
-        folders |= _private_clients(models, data, seed, threads, root, processes, progress, folders)
+        folders |= _private_clients(models, data, training, folders)
     if models.start == "dp_tuned" and "server" in folders:
         own_seed = streams.integer(seed, "train", "server-dp")
         base = folders["server"]
         tuning = keyed_job(
             "server", data.auxiliary, models.dp_tuning, own_seed, threads, base, base, "", data.text_format
         )
-        folders |= run_jobs([tuning], root, 1, threads, progress)
+        folders |= training.run([tuning])
     return folders
 
 
 def _private_clients(
-    models: ModelsConfig,
-    data: TaskData,
-    seed: int,
-    threads: int,
-    root: Path,
-    processes: int,
-    progress: JobProgress | None,
-    folders: dict[str, Path],
+    models: ModelsConfig, data: TaskData, training: Training, folders: dict[str, Path]
 ) -> dict[str, Path]:
     """Cache folders of the clients' models: the public one, tuned with DP-SGD on each client's rows; as it is without rows."""
     settings, base = models.client_privacy, folders[_PUBLIC_CLIENT]
@@ -216,13 +203,15 @@ def _private_clients(
     jobs = []
     for client_id, rows in enumerate(data.private):
         if rows:
-            own_seed = streams.integer(seed, "train", f"client-{client_id}-private")
+            own_seed = streams.integer(training.seed, "train", f"client-{client_id}-private")
             name, source = f"client-{client_id}", dp_sgd_source()
             jobs.append(
-                keyed_job(name, rows, settings, own_seed, threads, base, base, source, data.text_format)
+                keyed_job(
+                    name, rows, settings, own_seed, training.threads, base, base, source, data.text_format
+                )
             )
     without_rows = {f"client-{k}": base for k, rows in enumerate(data.private) if not rows}
-    return run_jobs(jobs, root, processes, threads, progress) | without_rows
+    return training.run(jobs) | without_rows
 
 
 def _server(
@@ -300,7 +289,8 @@ def _clients(
 def _questions(data: TaskData) -> list[Question]:
     """All questions of a data set, in a fixed order."""
     splits = [data.public, data.auxiliary, data.pool, data.validation, data.test, *data.private]
-    return [question for split in [*splits, *data.looks.values()] for question in split]
+    more = [*data.looks.values(), data.format_rows]
+    return [question for split in [*splits, *more] for question in split]
 
 
 class _Readings:

@@ -3,9 +3,8 @@
 On a model of half a million weights a good part of a pass through ``transformers`` is Python: masks are examined, outputs
 are built, hooks are looked for. Here the tensor operations of ``LlamaForCausalLM`` stand one after the other, in its order,
 so that values and gradients keep their bits; heads may share keys and values, and linear layers may carry low-rank adapters
-of ``peft`` (of which values keep their bits, and gradients are added up in another order). ``transformers`` and ``peft``
-remain the twin that the tests compare with, and what runs every network that ``is_lean`` refuses (other architectures, other
-adapters, other attention).
+of ``peft``. Both libraries remain the twin that the tests compare with, and what runs every network that ``is_lean`` refuses
+(other architectures, other adapters, other attention).
 
 ``through`` is the body of all layers; who calls it says what attention sees (here a cache, in ``packed`` a packed batch).
 """
@@ -127,8 +126,10 @@ def _product(layer: Any, states: Tensor) -> Tensor:
         plain: Tensor = linear(states, layer.weight)
         return plain
     down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-    added: Tensor = linear(linear(states, down), up) * layer.scaling["default"]
-    return linear(states, layer.base_layer.weight) + added
+    # The base first, as in peft: gradients of the states are added up in the order of these products.
+    whole: Tensor = linear(states, layer.base_layer.weight)
+    whole = whole + linear(linear(states, down), up) * layer.scaling["default"]
+    return whole
 
 
 def _attended(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float) -> Tensor:

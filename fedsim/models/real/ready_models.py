@@ -17,7 +17,7 @@ from fedsim.errors import DataFileError
 from fedsim.models.config import ModelsConfig
 from fedsim.models.pretrained import pretrained_folder
 from fedsim.models.real import adapters
-from fedsim.models.real.training_jobs import AdapterJob, JobProgress, keyed_job, run_jobs
+from fedsim.models.real.training_jobs import AdapterJob, Job, Training, keyed_job
 from fedsim.models.real.zoo import convert, hub_folder, load_folder
 from fedsim.models.sources import (
     AdapterTuning,
@@ -74,35 +74,26 @@ class ReadyModels:
     clients: tuple[Path | None, ...]
 
 
-def ready_models(
-    models: ModelsConfig,
-    data: TaskData,
-    seed: int,
-    threads: int,
-    cache: Path,
-    processes: int,
-    progress: JobProgress | None,
-) -> ReadyModels:
-    """Train what the cache lacks: format and start adapters first, then the clients', ``processes`` at a time.
+def ready_models(models: ModelsConfig, data: TaskData, cache: Path, training: Training) -> ReadyModels:
+    """Train what the cache lacks: format and start adapters first, then the clients'.
 
     Raises:
         ModelFileError: a named model cannot be used.
         DataFileError: a format tuning without format rows.
     """
-    root = cache / "models"
     server = None
     sides = [source for source in (models.server, models.clients) if not isinstance(source, ScratchModel)]
     bases = {path: Base(path, _digest(path)) for source in sides for path in _paths(source, data, cache)}
     if models.format_tuning is not None:
-        bases = _format_tuned(models, data, seed, threads, root, processes, progress, bases)
+        bases = _format_tuned(models, data, training, bases)
     if not isinstance(models.server, ScratchModel):
         server = bases[_paths(models.server, data, cache)[0]]
         if models.start == "dp_tuned":
-            server = _tuned_on_dp(models, data, seed, threads, root, progress, server)
+            server = _tuned_on_dp(models, data, training, server)
     if isinstance(models.clients, ScratchModel):
         return ReadyModels(server, (), ())
     own = tuple(bases[path] for path in _paths(models.clients, data, cache, each=True))
-    folders = _client_adapters(models, data, seed, threads, root, processes, progress, own)
+    folders = _client_adapters(models, data, training, own)
     return ReadyModels(server, own, folders)
 
 
@@ -123,7 +114,7 @@ def _digest(folder: Path) -> str:
     """Hash of a model folder's files."""
     state = blake2b(digest_size=16)
     for path in sorted(folder.glob("*")):
-        if path.suffix in (".json", ".safetensors", ".jinja", ".model"):
+        if path.suffix in (".json", ".safetensors", ".jinja", ".model", ".txt"):
             with path.open("rb") as content:
                 state.update(f"{path.name} {file_digest(content, 'sha256').hexdigest()}".encode())
     return state.hexdigest()
@@ -136,26 +127,18 @@ def _job(
     lora: LoraConfig,
     base: Base,
     data: TaskData,
-    seed: int,
-    threads: int,
+    training: Training,
     chat: bool,
-) -> Any:
+) -> Job:
     made = AdapterJob(lora, base.lora, base.merged, chat)
     return keyed_job(
-        name, rows, settings, streams.integer(seed, "train", name), threads, base.folder, base.folder,
+        name, rows, settings, streams.integer(training.seed, "train", name), training.threads, base.folder, base.folder,
         made_with=f"{adapters.adapters_source()} {base.key}", text_format=data.text_format, adapters=made,
     )  # fmt: skip
 
 
 def _format_tuned(
-    models: ModelsConfig,
-    data: TaskData,
-    seed: int,
-    threads: int,
-    root: Path,
-    processes: int,
-    progress: JobProgress | None,
-    bases: dict[Path, Base],
+    models: ModelsConfig, data: TaskData, training: Training, bases: dict[Path, Base]
 ) -> dict[Path, Base]:
     """The bases with adapters merged in that were trained on the format rows."""
     if not data.format_rows:
@@ -167,44 +150,29 @@ def _format_tuned(
     lora, tuning, chat = models.server.lora, models.format_tuning, models.server.chat
     settings = AdapterTuning(**tuning.model_dump())
     jobs = [
-        _job(f"format-{number}", data.format_rows, settings, lora, base, data, seed, threads, chat)
+        _job(f"format-{number}", data.format_rows, settings, lora, base, data, training, chat)
         for number, base in enumerate(bases.values())
     ]
-    folders = run_jobs(jobs, root, processes, threads, progress)
+    folders = training.run(jobs)
     return {
         path: replace(base, merged=(folders[job.name],), lora=lora)
         for (path, base), job in zip(bases.items(), jobs, strict=True)
     }
 
 
-def _tuned_on_dp(
-    models: ModelsConfig,
-    data: TaskData,
-    seed: int,
-    threads: int,
-    root: Path,
-    progress: JobProgress | None,
-    base: Base,
-) -> Base:
+def _tuned_on_dp(models: ModelsConfig, data: TaskData, training: Training, base: Base) -> Base:
     """The server's base with adapters merged in that were trained on Dp; without adapters, see `bundle`."""
     assert not isinstance(models.server, ScratchModel)
     if models.server.lora is None:
         return base
     lora, settings = models.server.lora, AdapterTuning(**models.dp_tuning.model_dump())
-    job = _job("server-dp", data.auxiliary, settings, lora, base, data, seed, threads, models.server.chat)
-    folder = run_jobs([job], root, 1, threads, progress)[job.name]
+    job = _job("server-dp", data.auxiliary, settings, lora, base, data, training, models.server.chat)
+    folder = training.run([job])[job.name]
     return replace(base, merged=(*base.merged, folder), lora=lora)
 
 
 def _client_adapters(
-    models: ModelsConfig,
-    data: TaskData,
-    seed: int,
-    threads: int,
-    root: Path,
-    processes: int,
-    progress: JobProgress | None,
-    bases: Sequence[Base],
+    models: ModelsConfig, data: TaskData, training: Training, bases: Sequence[Base]
 ) -> tuple[Path | None, ...]:
     """Folders of every client's adapters; None for a client without rows, and where clients have none."""
     source = models.clients
@@ -213,9 +181,9 @@ def _client_adapters(
         return (None,) * data.num_clients
     settings = models.client_privacy or source.tuning or AdapterTuning()
     jobs = [
-        _job(f"client-{client}", rows, settings, source.lora, bases[client], data, seed, threads, source.chat)
+        _job(f"client-{client}", rows, settings, source.lora, bases[client], data, training, source.chat)
         for client, rows in enumerate(data.private)
         if rows
     ]
-    folders = run_jobs(jobs, root, processes, threads, progress)
+    folders = training.run(jobs)
     return tuple(folders.get(f"client-{client}") for client in range(data.num_clients))

@@ -155,6 +155,29 @@ def run_jobs(
     return folders
 
 
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How the models of a run are trained that the cache lacks.
+
+    Attributes:
+        seed: of the run.
+        root: the cache's folder of models.
+        threads: torch threads of each process.
+        processes: how many train at once.
+        progress: told of every model's steps.
+    """
+
+    seed: int
+    root: Path
+    threads: int = 1
+    processes: int = 1
+    progress: JobProgress | None = None
+
+    def run(self, jobs: Sequence[Job]) -> dict[str, Path]:
+        """Model folders by job name; see `run_jobs`."""
+        return run_jobs(jobs, self.root, self.processes, self.threads, self.progress)
+
+
 def train(job: Job, folder: Path, progress: Progress | None) -> None:
     """Train one job in this process and write its model folder."""
     from transformers import AutoTokenizer
