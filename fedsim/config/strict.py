@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Self, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -63,6 +64,11 @@ def refuse_flicker(cycle_s: float, what: str) -> None:
     """
     if cycle_s < SHORTEST_CYCLE_S:
         raise ValueError(f"{what} come to {cycle_s:g} s together; must be at least {SHORTEST_CYCLE_S:g} s")
+
+
+@dataclass(frozen=True, slots=True)
+class AtMostClients:
+    """Marks a count, in any settings, that cannot be more than there are clients: a run that asks for more is refused."""
 
 
 class SettingError(ValueError):

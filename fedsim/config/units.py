@@ -156,7 +156,9 @@ def format_bytes(amount: float) -> str:
 
 
 def format_seconds(amount: float) -> str:
-    """A duration for people: ``35 ms``, ``12.5 s``, ``3 min 20 s``, ``2 h 05 min``, ``30 days``, ``4 days 06 h``."""
+    """A duration for people: ``2 us``, ``35 ms``, ``12.5 s``, ``3 min 20 s``, ``2 h 05 min``, ``30 days``, ``4 days 06 h``."""
+    if amount > 0 and round(amount * 1e6) < 1000:
+        return f"{amount * 1e6:.3g} us"
     if round(amount * 1e3) < 1000:
         return f"{amount * 1e3:.0f} ms"
     if round(amount, 1) < 60:

@@ -7,11 +7,14 @@ there is a deadline, the protocol plays with stand-ins for a moment.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import BaseModel
+
 from fedsim import protocols
+from fedsim.config.strict import AtMostClients
 from fedsim.config.validation import located
 from fedsim.errors import ModelFileError, ScenarioError
 from fedsim.experiment import billed, request_times
@@ -70,23 +73,39 @@ def check(scenario: Scenario, num_clients: int) -> None:
     if scenario.tasks.file is None:
         correlate.refuse_unknown_domain(scenario.correlate, list(scenario.tasks.options))
     availability.availability(scenario.availability, scenario.seed, scenario.folder)  # reads a trace
-    wanted = getattr(scenario.protocol, "num_experts", 1)
-    if getattr(scenario.protocol, "experts", None) != "all" and wanted > num_clients:
-        raise ScenarioError(
-            f"protocol.num_experts is {wanted}, but there are {num_clients} clients; must be at most {num_clients}"
-        ).at("protocol", "num_experts")
-    partition = scenario.tasks.partition
-    if partition.kind == "shared" and partition.holders > num_clients:
-        raise ScenarioError(
-            f"tasks.partition.holders is {partition.holders}, but there are {num_clients} clients; must be at most "
-            f"{num_clients}"
-        ).at("tasks", "partition", "holders")
+    _refuse_more_than_there_are(scenario, num_clients)
     roles_of(scenario.hostile, num_clients, scenario.seed, protocols.handlers(scenario.protocol))
     policy = getattr(scenario.protocol, "stragglers", None)
     if isinstance(policy, StragglerConfig):
         cohort_size = getattr(scenario.protocol, "cohort_size", None)
         refuse_shortage(policy, cohort_size, num_clients)
     request_times.check_deadline(scenario)
+
+
+def _refuse_more_than_there_are(scenario: Scenario, num_clients: int) -> None:
+    """Refuse counts that are marked as at most the number of clients, and are more."""
+    for path, wanted in _counts_of_clients(scenario, ()):
+        if wanted > num_clients and not _is_ignored(scenario, path[-1]):
+            raise ScenarioError(
+                f"{'.'.join(path)} is {wanted}, but there are {num_clients} clients; must be at most {num_clients}"
+            ).at(*path)
+
+
+def _counts_of_clients(model: BaseModel, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            yield from _counts_of_clients(value, (*path, name))
+        elif value is not None and any(isinstance(mark, AtMostClients) for mark in field.metadata):
+            yield (*path, name), value
+
+
+def _is_ignored(scenario: Scenario, key: str) -> bool:
+    """Whether nothing reads a key as the scenario stands."""
+    is_for_all = getattr(scenario.protocol, "experts", None) == "all"
+    return (key == "num_experts" and is_for_all) or (
+        key == "holders" and scenario.tasks.partition.kind != "shared"
+    )
 
 
 class CheckedFiles:

@@ -2,7 +2,8 @@
 
 So whatever is derived from its messages holds for any protocol, third parties' too, and imports no torch. The world is that
 of the scenario; injected faults are left out, since they are events and no property of the devices. Where nobody can be
-asked as things are (everybody away, everything given up), messages are heard in the same world with everybody there.
+asked as things are (everybody away, everything given up, a deadline that comes before any question), messages are heard in the
+same world with everybody there and a server that waits.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from fedsim.errors import FedsimError, InputError
 from fedsim.experiment.components import Components, stand_ins
 from fedsim.experiment.simulation import Simulation
 from fedsim.federation.handlers import Handler
+from fedsim.federation.stragglers.config import StragglerConfig
 from fedsim.progress import SilentProgress
 from fedsim.protocols.shared.monitor import ClientAccuracy
 from fedsim.protocols.shared.state import ClientState
@@ -119,7 +121,9 @@ def listen(scenario: Scenario, num_messages: int) -> ProbeRun:
     simulation = _probed(_with(scenario, **honest), num_messages)
     if simulation.repeated and not simulation.heard:
         neutral = {key: _default(scenario, key) for key in ("faults", "hostile", "slowdowns", "correlate")}
-        easy = _with(scenario, availability=AlwaysConfig(), dropout=DropoutConfig(), **neutral)
+        easy = _with(
+            scenario, availability=AlwaysConfig(), dropout=DropoutConfig(), **neutral, **_patient(scenario)
+        )
         simulation.heard = _probed(easy, num_messages).heard
     return simulation
 
@@ -146,6 +150,13 @@ def _with(scenario: Scenario, **settings: Any) -> Scenario:
     stop = scenario.stop.model_copy(update={"updates": 1})
     known = {key: value for key, value in settings.items() if key in type(scenario).model_fields}
     return scenario.model_copy(update={**known, "stop": stop, "fidelity": "timing"})
+
+
+def _patient(scenario: Scenario) -> dict[str, Any]:
+    """The protocol with a server that waits for everybody, where it has such a setting."""
+    if "stragglers" not in type(scenario.protocol).model_fields:
+        return {}
+    return {"protocol": scenario.protocol.model_copy(update={"stragglers": StragglerConfig.defaults()})}
 
 
 def _default(scenario: Scenario, key: str) -> Any:

@@ -50,11 +50,12 @@ from __future__ import annotations
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
+from fedsim.config.strict import AtMostClients
 from fedsim.errors import FederationError
 from fedsim.federation.clients import Federation
 from fedsim.federation.handlers import Handler, HandlerResult, Hurry, Subject
@@ -92,7 +93,7 @@ class Config(LocalTrainingConfig):
         "uniform", description="what a client counts in the average: all alike, or by its number of rows"
     )
     number_type: wire.NumberType = Field("float16", description="how numbers travel, either way (type)")
-    clients_per_round: int | None = Field(
+    clients_per_round: Annotated[int | None, AtMostClients()] = Field(
         None, ge=1, description="clients asked in one round, drawn among those there (count; default all)"
     )
     schedule: AveragingConfig = Field(

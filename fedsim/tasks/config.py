@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from fedsim.config.strict import StrictModel
+from fedsim.config.strict import AtMostClients, StrictModel
 from fedsim.tasks import worked
 from fedsim.tasks.matching import AnswerRule, Match, check_pattern
 
@@ -141,7 +141,7 @@ class PartitionConfig(StrictModel):
     beta: float = Field(
         0.1, ge=1e-6, le=1e6, description="dirichlet concentration [no unit]; small is skewed; default 0.1"
     )
-    holders: int = Field(
+    holders: Annotated[int, AtMostClients()] = Field(
         4, ge=1, description="shared only: clients that hold a domain, all of its rows each; default 4"
     )
 

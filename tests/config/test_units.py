@@ -138,6 +138,9 @@ def test_bytes_are_written_for_people(amount, text):
     ("amount", "text"),
     [
         (0, "0 ms"),
+        (1e-6, "1 us"),
+        (2.5e-4, "250 us"),
+        (9.996e-4, "1 ms"),
         (0.035, "35 ms"),
         (0.9997, "1.0 s"),
         (12.5, "12.5 s"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -366,6 +367,30 @@ def test_an_estimate_keeps_to_the_runs_limits():
         estimate(scenario(availability=rare, faults=stuck, limits={"virtual": "1 d"}))
     with pytest.raises(LimitExceeded, match="limit of 300 steps"):
         estimate(scenario(limits={"events": 300}))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "words"),
+    [
+        (
+            {"name": "fedpetuning", "clients_per_round": 6},
+            "clients_per_round is 6, but there are 5 clients; must be at most 5",
+        ),
+        (
+            {"name": "fedpetuning", "schedule": {"kind": "buffered", "in_flight": 6}},
+            "schedule.in_flight is 6, but there are 5 clients; must be at most 5",
+        ),
+    ],
+)
+def test_counts_that_cannot_be_met_are_refused_and_those_that_can_are_not(tmp_path, protocol, words):
+    with pytest.raises(ScenarioError, match=re.escape(f"protocol.{words}")):
+        run(tmp_path, protocol=protocol, stop={"updates": 1})
+    *path, key = words.split(" is ")[0].split(".")
+    inner = protocol
+    for step in path:
+        inner = inner[step]
+    inner[key] -= 1
+    assert run(tmp_path, protocol=protocol, stop={"updates": 1}).summary["updates"] == 1
 
 
 def test_expected_staleness_is_that_of_the_schedule():

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from fedsim.config.strict import StrictModel
+from fedsim.config.strict import AtMostClients, StrictModel
 from fedsim.errors import FederationError, RequestError
 from fedsim.federation.clients import Client, Federation
 from fedsim.federation.handlers import Handler, HandlerResult, Subject
@@ -55,7 +55,9 @@ class ExpertsConfig(StrictModel):
         description="who scores: the most competent by the confidence graph, "
         "or a control: random, all, oracle (by true domain accuracy)",
     )
-    num_experts: int = Field(2, ge=1, description="M, experts asked per question (experts: all ignores it)")
+    num_experts: Annotated[int, AtMostClients()] = Field(
+        2, ge=1, description="M, experts asked per question (experts: all ignores it)"
+    )
     competence_floor: float = Field(
         0.0,
         ge=0,
@@ -63,7 +65,9 @@ class ExpertsConfig(StrictModel):
         description="experts with less than this share of the best known client's competence are not asked; a question that "
         "none of those who are there knows is passed over (0: M are asked whatever they know, as in the paper)",
     )
-    num_neighbours: int = Field(20, ge=1, description="L, nearest exemplars that decide competence")
+    num_neighbours: int = Field(
+        20, ge=1, description="L, nearest exemplars that decide competence (all, where there are fewer)"
+    )
     probe: Literal["once", "per_question"] = Field(
         "once",
         description="once: Dp travels once per client; per_question: the L nearest exemplars travel "

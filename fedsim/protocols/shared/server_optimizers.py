@@ -25,14 +25,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from fedsim.config.limits import MAX_UNDER_WAY
-from fedsim.config.strict import StrictModel
+from fedsim.config.strict import AtMostClients, StrictModel
 from fedsim.models.interfaces import Weights
 from fedsim.protocols.shared.aggregation import FloatArray, factor_mean
 
@@ -67,7 +67,7 @@ class AveragingConfig(StrictModel):
         le=MAX_UNDER_WAY,
         description="buffered, client_centric: modules in one step (count; default 5)",
     )
-    in_flight: int | None = Field(
+    in_flight: Annotated[int | None, AtMostClients()] = Field(
         None,
         ge=1,
         le=MAX_UNDER_WAY,

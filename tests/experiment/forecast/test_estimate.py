@@ -168,6 +168,26 @@ def test_a_deadline_that_no_device_can_meet_is_refused_with_the_reason_and_an_es
     assert "(phone), takes about 55 ms (down 18 ms, compute 20 ms, up 18 ms); must be longer" in words
 
 
+@pytest.mark.parametrize("deadline", ["1 us", "20 ms"])
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        {"name": "fedgrpo", "num_experts": 1},
+        {"name": "fedpetuning", "local_steps": 2},
+        {"name": "fedpetuning", "local_steps": 2, "schedule": {"kind": "buffered"}},
+        {"name": "distil"},
+        {"name": "central_pooled"},
+        {"name": "dpsda_fl"},
+    ],
+    ids=lambda protocol: f"{protocol['name']}-{protocol.get('schedule', {}).get('kind', '')}",
+)
+def test_a_deadline_before_any_question_has_arrived_is_refused_in_every_protocol(protocol, deadline) -> None:
+    """The rehearsal must not wait by the user's own deadline: nobody would be heard, and nothing refused."""
+    stragglers = {"policy": "deadline", "deadline": deadline}
+    with pytest.raises(ScenarioError, match=f"deadline is {deadline}, but no client can answer by then"):
+        check_deadline(scenario(protocol=protocol | {"stragglers": stragglers}))
+
+
 def test_a_deadline_that_only_the_fastest_can_meet_is_the_users_choice() -> None:
     times = foreseen(scenario())
     check_deadline(with_deadline(f"{1.01 * times.nominal_s.min()} s"))
