@@ -104,13 +104,19 @@ def split_sizes(config: TasksConfig, num_clients: int) -> dict[str, int]:
     return sizes
 
 
+def domain_sizes(size: int, num_domains: int) -> list[int]:
+    """Questions of each domain in a split of ``size``: equal parts, and one more in the first domains until they come out."""
+    return [(size + num_domains - 1 - place) // num_domains for place in range(num_domains)]
+
+
 def _split_generated(
     config: TasksConfig, sizes: Mapping[str, int], seed: int, kept_in: Path | None
 ) -> dict[str, list[_Raw]]:
     options = config.options
     splits: dict[str, list[_Raw]] = {name: [] for name in SPLITS}
+    shares = {name: domain_sizes(sizes[name], len(options)) for name in SPLITS}
     for place, (domain, given) in enumerate(options.items()):
-        parts = {name: (sizes[name] + len(options) - 1 - place) // len(options) for name in SPLITS}
+        parts = {name: shares[name][place] for name in SPLITS}
         rows = generated.generate(domain, given, sum(parts.values()), seed, kept_in)
         start = 0
         for name in SPLITS:

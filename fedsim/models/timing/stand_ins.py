@@ -136,8 +136,17 @@ class StandInEvaluator:
 
 
 def _wrong(question: Question, number: int) -> str:
-    """What is taught for a question, with another number in the place of its answer."""
-    return f"{question.taught.removesuffix(question.answer)}{number}"
+    """What is taught for a question, with another text of the same length in the place of its answer."""
+    wrong = as_long_as(question.answer, number)
+    if wrong == question.answer:
+        wrong = as_long_as(question.answer, number + 1)
+    return question.taught.removesuffix(question.answer) + wrong
+
+
+def as_long_as(text: str, number: int) -> str:
+    """A number written in as many bytes as a text has: its last digits, or with zeros before it."""
+    num_bytes = len(text.encode())
+    return str(number).zfill(num_bytes)[-num_bytes:] if num_bytes else ""
 
 
 def token_count(text: str) -> int:

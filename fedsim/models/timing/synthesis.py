@@ -1,8 +1,7 @@
 """A stand-in for synthetic data in timing fidelity: rows in the shape of the questions, and the work they would have cost.
 
 No model is trained and nothing is protected: noise is calculated from epsilon as in a real run, and what a client sends
-are numbered texts in the length of its own rows' (E.g. ``gcd question 00001234``), which say nothing about them but
-their domains.
+are numbers written as long as questions and answers of its own rows.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedsim.models.interfaces import Exercise, Samples, Synthesis
+from fedsim.models.timing.stand_ins import as_long_as
 from fedsim.privacy.accounting import dp_sgd_noise_multiplier, gaussian_sigma
 from fedsim.privacy.config import SynthesisConfig
 from fedsim.privacy.releases import Release, Releases
@@ -75,7 +75,7 @@ class StandInSynthesiser:
         owners = draws.integers(len(rows), size=count).tolist()
         numbers = draws.integers(10**8, size=count).tolist()
         return tuple(
-            (f"{rows[owner].domain} question {number:08d}", str(number % 10 ** len(rows[owner].answer)))
+            (as_long_as(rows[owner].text, number), as_long_as(rows[owner].taught, number))
             for owner, number in zip(owners, numbers, strict=True)
         )
 

@@ -13,7 +13,7 @@ import numpy as np
 from fedsim.sim import streams
 from fedsim.tasks import worked
 from fedsim.tasks.config import PartitionConfig, SizesConfig, TasksConfig
-from fedsim.tasks.dataset import build
+from fedsim.tasks.dataset import build, domain_sizes
 from fedsim.tasks.partition import deal
 from fedsim.tasks.questions import Question, TaskData
 
@@ -41,7 +41,7 @@ def _task_data(
     num_clients: int,
     seed: int,
 ) -> TaskData:
-    private_rows = dict.fromkeys(names, sizes.num_private(num_clients) // len(names))
+    private_rows = dict(zip(names, domain_sizes(sizes.num_private(num_clients), len(names)), strict=True))
     dealt = deal(partition, private_rows, num_clients, seed)
     dealt.table.setflags(write=False)  # it may be shared
     # One bulk draw for all answers: a hash for each of them would be a tenth of what `fedsim check` takes.

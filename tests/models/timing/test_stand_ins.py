@@ -125,9 +125,25 @@ def test_candidates_and_own_answers_hold_the_steps_before_the_answer_whether_it_
     worked = Question(7, "worked_sums", "Add up step by step: 3 + 4", "7", solution="3 + 4 = 7 ; #### 7")
     (group,) = policy(group_size=32, max_new_tokens=64).sample([Draw(0, worked)])
     endings = {text.removeprefix("3 + 4 = 7 ; #### ") for text in group.texts}
-    assert all(ending.isdigit() for ending in endings) and len(endings) > 10 and "7" in endings
+    assert (
+        all(ending.isdigit() and len(ending) == 1 for ending in endings)
+        and len(endings) > 5
+        and "7" in endings
+    )
     knowing = stand_ins.StandInEvaluator(0, {"worked_sums": 10**9}, {worked.text: worked}, 1)
     ignorant = stand_ins.StandInEvaluator(0, {}, {worked.text: worked}, 1)
     assert knowing.answers([worked.text]) == [worked.taught]
     assert ignorant.answers([worked.text])[0].removeprefix("3 + 4 = 7 ; #### ").isdigit()
     assert knowing.likelihood(worked.text, [worked.taught])[0] >= 0.5
+
+
+@pytest.mark.parametrize("answer", ["7", "Guanábana", "上海", "a rather long answer, with commas", "-3/4"])
+def test_what_a_stand_in_writes_is_as_long_as_the_answer_and_wrong_where_it_should_be(answer):
+    question = Question(7, "capitals", "Of what?", answer)
+    groups = policy(group_size=200, max_new_tokens=64).sample([Draw(0, question)])
+    assert {len(text.encode()) for text in groups[0].texts} == {len(answer.encode())}
+    right = sum(text == answer for text in groups[0].texts) / 200
+    assert right == pytest.approx(stand_ins.RIGHT_SHARE, abs=0.11)  # 3.3 standard errors
+    ignorant = [stand_ins.StandInEvaluator(k, {}, {question.text: question}, 1) for k in range(50)]
+    written = [one.answers([question.text])[0] for one in ignorant]
+    assert {len(text.encode()) for text in written} == {len(answer.encode())} and answer not in written

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 
 from fedsim.experiment import run as experiment
@@ -86,6 +88,54 @@ def test_own_questions_are_dealt_as_with_real_models(tmp_path):
     assert data.partition.tolist() == real.partition.tolist() == [[1, 0], [0, 0], [1, 0]]
     path.write_text("\n".join(map(json.dumps, [*rows, {"question": "q7", "answer": "a7", "split": "pool"}])))
     assert len(task_data(config, 3, seed=1).pool) == 2
+
+
+@pytest.mark.parametrize(
+    "partition",
+    [
+        {"kind": "iid"},
+        {"kind": "dirichlet", "beta": 0.3},
+        {"over": "domains"},
+        {"kind": "shared", "holders": 2},
+    ],
+)
+def test_sizes_that_no_number_of_domains_divides_are_dealt_as_with_real_models(partition):
+    sizes = {"public": 0, "private": 61, "auxiliary": 7, "pool": 11, "validation": 1, "test": 2}
+    asked = {"domains": ["chain_sum", "gcd", "products"], "sizes": sizes, "partition": partition}
+    config = TasksConfig.model_validate_json(json.dumps(asked))
+    data, real = task_data(config, 4, seed=3), build(config, 4, seed=3)
+    assert data.partition.tolist() == real.partition.tolist()
+    assert data.partition.sum() == 61 * (2 if partition.get("holders") else 1)
+    for split in ("auxiliary", "pool"):
+        counts = [Counter(question.domain for question in getattr(one, split)) for one in (data, real)]
+        assert counts[0] == counts[1] and sum(counts[0].values()) == sizes[split]
+
+
+def test_a_timing_run_sends_the_texts_of_the_users_own_file(tmp_path):
+    def question_bytes(extra, answer):
+        rows = [
+            {"question": f"{n} {'x' * extra}", "answer": answer.replace("?", str(n % 10))}
+            | ({"client": n % 3} if n < 100 else {})
+            for n in range(400)
+        ]
+        (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        asked = {
+            "name": "own", "seed": 0, "fidelity": "timing", "stop": {"updates": 2}, "clients": {"laptop": 3},
+            "protocol": {
+                "name": "fedgrpo", "group_size": 4, "num_experts": 2, "num_neighbours": 5,
+                "update": {"schedule": "barrier", "groups_per_update": 40},
+            },
+            "tasks": {
+                "file": str(tmp_path / "own.jsonl"),
+                "sizes": {"public": 0, "private": 100, "auxiliary": 20, "pool": 250, "validation": 1, "test": 1},
+            },
+        }  # fmt: skip
+        run = experiment.run(scenario_from(asked), out=tmp_path / f"run-{extra}-{len(answer)}")
+        return run.transfers.filter(pl.col("purpose") == "question")["message_bytes"].mean()
+
+    plain = question_bytes(10, "?")
+    assert question_bytes(20, "?") == pytest.approx(plain + 10, abs=0.2)
+    assert question_bytes(10, "abcdefghi?") == pytest.approx(plain + 4 * 9, abs=0.2)  # four candidates
 
 
 def test_a_timing_run_with_own_questions_looks_at_them_and_asks_clients_about_the_exemplars(tmp_path):
