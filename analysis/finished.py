@@ -21,6 +21,9 @@ from fedsim.records.run_folder import MANIFEST, SUMMARY
 LEARNING_CODE = ("models", "rl", "protocols", "tasks", "privacy")
 """Packages that decide what is learnt, wherever in ``fedsim/`` they stand."""
 
+WORLD_CODE = ("sim", "network", "devices", "federation")
+"""Packages that decide what it costs, at the root of ``fedsim/``: devices, links and requests."""
+
 _NAMES = {"fedgrpo": "FedGRPO (floored", "paper_selection": "FedGRPO (paper's selection"}
 _VARIANT = re.compile(rf"(?<![\w/.-])({'|'.join(_NAMES)})(?:-(\w+))?(?![\w/-]|\.\w)")
 _COMMIT = re.compile(r"\bcommit ([0-9a-f]{10})\b")
@@ -99,20 +102,31 @@ def named(text: str) -> str:
 
 
 def provenance(page: Iterable[str], checkout: Path = SOURCE) -> str:
-    """First line of an evidence page: the commits it names, and how much code that decides learning has changed since."""
+    """First line of an evidence page: the commits it names, their versions, and how much code has changed since."""
     here = git("rev-parse", "--short=10", "HEAD", checkout=checkout) or "an unknown commit"
     found = dict.fromkeys(_COMMIT.findall("\n".join(page)))
-    ages = ", ".join(f"{made_by} ({_commits_since(made_by, checkout)})" for made_by in found) or "unknown"
+    ages = ", ".join(f"{made_by} ({_age(made_by, checkout)})" for made_by in found) or "unknown"
     return (
-        f"**Runs are of commit {ages}**; in brackets: commits of learning code ({', '.join(LEARNING_CODE)} in fedsim/) from "
-        f"there to {here}. Where that is not 0, newer code gives other numbers."
+        f"**Runs are of commit {ages}**; in brackets: version of fedsim, and commits from there to {here} of learning code "
+        f"({', '.join(LEARNING_CODE)} in fedsim/) + of the simulated world ({', '.join(WORLD_CODE)}). Where the first is not "
+        "0, newer code learns otherwise; where the second is not 0, it has other virtual times, bytes of cut messages and "
+        "energy."
     )
 
 
-def _commits_since(made_by: str, checkout: Path) -> str:
-    places = [f":(glob)fedsim/**/{package}/**" for package in LEARNING_CODE]
-    count = git("rev-list", "--count", f"{made_by}..HEAD", "--", *places, checkout=checkout)
-    return count or "not in this history"
+def _age(made_by: str, checkout: Path) -> str:
+    source = git("show", f"{made_by}:fedsim/__init__.py", checkout=checkout) or ""
+    version = re.search(r'__version__ = "(.*)"', source)
+    places = ([f"**/{package}" for package in LEARNING_CODE], WORLD_CODE)
+    counts = [_commits_since(made_by, where, checkout) for where in places]
+    if None in counts:
+        return "not in this history"
+    return (f"fedsim {version[1]}, " if version else "") + " + ".join(map(str, counts))
+
+
+def _commits_since(made_by: str, places: Sequence[str], checkout: Path) -> str | None:
+    globs = [f":(glob)fedsim/{place}/**" for place in places]
+    return git("rev-list", "--count", f"{made_by}..HEAD", "--", *globs, checkout=checkout)
 
 
 def mean(values: Iterable[float]) -> float:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fedsim.scenario.read import read_scenario, scenario_from
     from fedsim.scenario.schema import Scenario
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Run",
     "Scenario",

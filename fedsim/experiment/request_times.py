@@ -3,12 +3,12 @@
 Messages of the protocol are heard (`fedsim.experiment.probe_run`) and put to every client's handler: what each costs
 there, and how long the reply is. For client k, with means over the messages,
 
-    down    w + (bytes down) / r + rtt / 2      r: the slowest link on the way, w: what passes before bytes flow
+    down    w + (bytes down) / r + rtt / 2      r: the slowest link on the way, w: what slow start and the handshake add
     compute overhead + max(FLOP / peak, bytes / bandwidth)
     up      w + (bytes up) / r + rtt / 2
 
 are its *nominal* seconds: rates as drawn for the device, nothing else on the links or in its queue, no jitter, no slow-down,
-nothing lost (w is slow start and the handshake). *Drawn* seconds are such requests at random instants of the first hour under
+nothing lost. *Drawn* seconds are such requests at random instants of the first hour under
 the run's own laws: access rates, delays, repeats, jitter and slow-downs.
 
 The protocol's typical request is what it asks of clients again and again; probes and base models are not. Left out: waiting
@@ -252,17 +252,21 @@ class Forecast:
         rate_bytes_per_s = min(access, self._shared_rate(client_id, direction))
         if not rate_bytes_per_s:
             return math.inf
-        wait_s = transport.wait_s(plan, profile, lambda: access)
-        handshake, sent_bytes = transport.handshake, plan.total_bytes
+        wait_s, pace = transport.pace(plan, profile, lambda: access)
+        flows_s = (
+            plan.total_bytes / rate_bytes_per_s
+            if pace is None
+            else pace.seconds(plan.total_bytes, rate_bytes_per_s)
+        )
+        handshake = transport.handshake
         if direction == "down" and handshake.round_trips:  # it is over before the question, both ways
             up_bytes_per_s = world.rates.bytes_per_s(profile, client_id, "up", at_s)
             up_bytes_per_s = min(up_bytes_per_s, self._shared_rate(client_id, "up"))
             if not up_bytes_per_s:
                 return math.inf
             wait_s += handshake.round_trips * (profile.rtt_s + transport.extra_rtt_s)
-            wait_s += handshake.up_bytes / up_bytes_per_s
-            sent_bytes += handshake.down_bytes
-        return wait_s + sent_bytes / rate_bytes_per_s + transport.one_way_s(profile, key)
+            wait_s += handshake.up_bytes / up_bytes_per_s + handshake.down_bytes / rate_bytes_per_s
+        return wait_s + flows_s + transport.one_way_s(profile, key)
 
     def _shared_rate(self, client_id: int, direction: Direction) -> float:
         """The slowest link between a client's access and the server, bytes/s: of its edges and the server's own."""

@@ -11,6 +11,7 @@ from fedsim.sim.devices.cost import radio_energy_j
 from fedsim.sim.devices.device import Device
 from fedsim.sim.network import wire
 from fedsim.sim.network.link import Flow
+from fedsim.sim.network.tcp import Pace
 from fedsim.sim.network.transport import NO_HANDSHAKE, Handshake
 
 _SIDE: Mapping[Direction, streams.Joined] = {"down": streams.joined("down"), "up": streams.joined("up")}
@@ -59,17 +60,17 @@ class Leg:
             self._opening.start(self._opened)
 
     def _opened(self) -> None:
-        wait_s = self._world.transport.wait_s(self._plan, self.device.profile, self._rate_bytes_per_s)
+        wait_s, pace = self._world.transport.pace(self._plan, self.device.profile, self._rate_bytes_per_s)
         if wait_s:
-            self._world.timeline.after(wait_s, self._flow_on)
+            self._world.timeline.after(wait_s, self._flow_on, pace)
         else:
-            self._flow_on()
+            self._flow_on(pace)
 
-    def _flow_on(self) -> None:
+    def _flow_on(self, pace: Pace | None) -> None:
         if self.end_at_s is None:
             device = self.device
             self._flow = self._access.start(
-                device.client_id, device.profile, self._plan.total_bytes, self._finished
+                device.client_id, device.profile, self._plan.total_bytes, self._finished, pace
             )
 
     def _finished(self, flow: Flow) -> None:

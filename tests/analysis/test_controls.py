@@ -237,16 +237,16 @@ def test_only_whole_names_of_variants_are_replaced():
 def test_the_first_line_says_whose_runs_these_are_and_how_old_they_are(comparison):
     line = page(comparison(FINAL)).splitlines()[2]
     assert line.startswith(
-        "**Runs are of commit 0000000000 (not in this history)**; in brackets: commits of learning code"
+        "**Runs are of commit 0000000000 (not in this history)**; in brackets: version of fedsim, "
     )
 
 
-def test_commits_of_learning_code_are_counted_wherever_in_the_package_it_stands(tmp_path):
-    """Runs are of the first commit; of the four after it two touch learning code, before and after it has moved."""
+def test_commits_of_learning_code_and_of_the_world_are_counted_where_they_stand(tmp_path):
+    """Runs are of the second commit; of the four after it two touch learning code, before and after it moved, two the world."""
 
     def commit_of(path):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(path)
+        (tmp_path / path).write_text('__version__ = "0.7.3"' if path.endswith("__init__.py") else path)
         by = ["-c", "user.name=a", "-c", "user.email=a@b"]
         for words in (["add", path], [*by, "commit", "-q", "-m", "x"]):
             subprocess.run(["git", "-C", str(tmp_path), *words], check=True, capture_output=True)
@@ -254,12 +254,15 @@ def test_commits_of_learning_code_are_counted_wherever_in_the_package_it_stands(
 
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     changed = ("fedsim/models/a.py", "docs/models.md", "fedsim/sim/protocols/b.py", "fedsim/sim/clock.py")
+    commit_of("fedsim/__init__.py")
     made_by = commit_of("fedsim/rl/losses.py")
     here = [commit_of(path) for path in changed][-1]
     page = [f"code of commit {made_by}, commit {here}", f"again: commit {made_by}."]
     line = finished.provenance(page, tmp_path)
-    assert line.startswith(f"**Runs are of commit {made_by} (2), {here} (0)**;")
-    assert f"from there to {here}." in line
+    assert line.startswith(
+        f"**Runs are of commit {made_by} (fedsim 0.7.3, 2 + 2), {here} (fedsim 0.7.3, 0 + 0)**;"
+    )
+    assert f"from there to {here} of learning code" in line
 
 
 PAGES = [Path("docs") / name for name in ("evidence.md", "dropout.md", "learning_evidence.md")]
@@ -272,12 +275,13 @@ def test_every_evidence_page_says_first_which_commits_it_stands_on(page_of):
     assert first.startswith("**Runs are of commit ")
     below = set(re.findall(r"commit ([0-9a-f]{10})\b", text.partition(first)[2]))
     said = first.partition("**;")[0]
-    assert below and all(re.search(rf"{made_by} \(\d+\)", said) for made_by in below)
+    assert below and all(re.search(rf"{made_by} \(fedsim [\d.]+, \d+ \+ \d+\)", said) for made_by in below)
 
 
 def test_learning_code_is_where_the_first_line_counts_it():
     package = Path(finished.__file__).parents[1] / "fedsim"
     assert all(list(package.glob(f"**/{name}/*.py")) for name in finished.LEARNING_CODE)
+    assert (package / "sim").is_dir() and (package / "federation").is_dir()
 
 
 def test_a_run_of_changed_files_says_so():

@@ -285,15 +285,16 @@ async def test_a_device_that_leaves_during_the_handshake_has_paid_for_what_had_p
     }
 
 
-async def test_a_message_cut_in_its_slow_start_has_cost_the_handshake_and_nothing_else() -> None:
-    # 2 s of handshake, then 20 kB wait for a second window: the bytes flow after about 3 s.
+async def test_a_message_cut_in_its_slow_start_has_cost_the_handshake_and_what_its_window_let_out() -> None:
+    # 2 s of handshake; then 20 kB need a second window, and the first one, of 15 kB, takes a second.
     profile = replace(ROUND, up_bytes_per_s=1e6, down_bytes_per_s=1e6)
     network = NetworkConfig(server_link="unlimited", transport="tcp", connection="per_request")  # type: ignore[arg-type]
     world = small_world([profile], network=network, availability=leaves(2.5))
     long = wire.Candidates(wire.pack_id(0), "2".ljust(20_000), ("a", "b"))
     with pytest.raises(TransferCut):
         await world.federation.clients[0].request(long)
-    assert world.bytes(purpose="question", fate="cut") == [0]
+    (sent,) = world.bytes(purpose="question", fate="cut")
+    assert 0.49 * 15_000 < sent < 0.5 * 15_000
     assert world.bytes(purpose="setup", fate="cut") == [3116, 618]
     await world.settle()
 
@@ -320,7 +321,7 @@ async def test_handshakes_cost_both_directions_also_where_nine_tenths_of_the_tas
 
 async def test_what_is_sent_again_is_a_row_of_its_own_and_takes_time() -> None:
     network = NetworkConfig(server_link="unlimited", transport="tcp", loss=0.5)  # type: ignore[arg-type]
-    # A second for each sending and a round trip before each repeat; at this round trip losses do not limit the rate.
+    # A second for each sending; a lost one, behind which nothing comes, is noticed after a round trip and 0.2 s.
     profile = replace(ROUND, down_bytes_per_s=174.0, up_bytes_per_s=124.0, rtt_s=0.0625)
     world = small_world([profile], network=network)
     for attempt in range(20):
@@ -333,7 +334,7 @@ async def test_what_is_sent_again_is_a_row_of_its_own_and_takes_time() -> None:
         once_bytes = 174 if row.direction == "down" else 124
         assert row.wire_bytes == once_bytes
         assert all(r.wire_bytes % once_bytes == 0 for r in sent_again) and len(sent_again) <= 1
-        seconds = 1 + 1.0625 * sum(r.wire_bytes for r in sent_again) / once_bytes
+        seconds = 1 + 1.2625 * sum(r.wire_bytes for r in sent_again) / once_bytes
         assert row.end_at_s - row.start_at_s == pytest.approx(seconds)
 
 

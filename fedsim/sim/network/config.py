@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 from fedsim.config.strict import StrictModel
 from fedsim.config.units import LinkRate, PositiveSeconds, Seconds
 from fedsim.sim.network.edges import EdgesConfig
+from fedsim.sim.network.tcp import Congestion
 
 
 class ServerLinkConfig(StrictModel):
@@ -57,9 +58,13 @@ class NetworkConfig(StrictModel):
         le=0.5,
         description="tcp: probability that one sending of a segment is lost; also limits the rate (`fedsim.sim.network.tcp`).",
     )
+    congestion: Congestion = Field(
+        default="cubic",
+        description="tcp: how windows answer losses and grow again: cubic (RFC 9438; what today's devices run) or reno.",
+    )
     slow_start: bool = Field(
         default=True,
-        description="tcp: a message longer than the initial window of 10 segments waits until its window has grown.",
+        description="tcp: a message longer than the initial window of 10 segments goes no faster than its window grows.",
     )
     edges: EdgesConfig | None = Field(
         default=None,

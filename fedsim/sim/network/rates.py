@@ -25,9 +25,9 @@ from typing import Protocol
 from fedsim.records.rows import Direction
 from fedsim.sim.ar1 import AR1, slot_at
 from fedsim.sim.devices.profile import DeviceProfile
-from fedsim.sim.network import tcp
 from fedsim.sim.network.config import NetworkConfig
 from fedsim.sim.network.link import Flow, SharedLink
+from fedsim.sim.network.tcp import Pace
 from fedsim.sim.timeline import Scheduled, Timeline
 
 
@@ -50,9 +50,6 @@ class AccessRates:
 
     def __init__(self, config: NetworkConfig, seed: int, factors: LinkFactors | None = None) -> None:
         self.factors = factors
-        self._loss = config.loss if config.transport == "tcp" else 0.0
-        self._segment_bytes = config.segment_payload + config.segment_header
-        self._extra_rtt_s = config.extra_rtt
         self._period_s = config.rate_period
         self._seed = seed
         self._levels = AR1(config.rate_memory)
@@ -70,10 +67,7 @@ class AccessRates:
         return self._levels.level((self._seed, "access", direction, client_id), slot_at(at_s, self._period_s))
 
     def bytes_per_s(self, profile: DeviceProfile, client_id: int, direction: Direction, at_s: float) -> float:
-        """The access link's rate at an instant, bytes/s: nominal rate times f, times the client's factor.
-
-        With losses it is at most what they allow one tcp connection, which all transfers of the client share.
-        """
+        """The access link's rate at an instant, bytes/s: nominal rate times f, times the client's factor."""
         if direction == "up":
             rate_bytes_per_s, sigma = profile.up_bytes_per_s, profile.up_jitter
         else:
@@ -83,9 +77,6 @@ class AccessRates:
             rate_bytes_per_s *= math.exp(sigma * level - 0.5 * sigma * sigma)
         if self.factors is not None:
             rate_bytes_per_s *= self.factors.factor(client_id, direction, at_s)
-        if self._loss:
-            segments_per_s = tcp.loss_limited_segments_per_s(self._loss, profile.rtt_s + self._extra_rtt_s)
-            rate_bytes_per_s = min(rate_bytes_per_s, segments_per_s * self._segment_bytes)
         return rate_bytes_per_s
 
 
@@ -95,6 +86,10 @@ class AccessLinks:
     A flow that runs across the end of a slot, or across a change of its client's factor, is re-rated there. There is one
     event per slot while anything is sent over a link with jitter, one per client with running flows whose factor can change,
     and none otherwise. A device that is away can be paused: its flows keep what they have sent and stall until it is resumed.
+
+    A message that its window paces (`fedsim.sim.network.tcp`) caps the rate of its client's connection, with one event for each
+    round trip in which the window grows. All messages of a client in one direction share the connection: of several caps the
+    widest holds.
     """
 
     def __init__(
@@ -110,12 +105,20 @@ class AccessLinks:
             int, Scheduled
         ] = {}  # of clients with running flows, while factors can change
         self._waits = False
+        self._caps: dict[int, dict[Flow, float]] = {}  # of clients with paced flows
 
     def start(
-        self, client_id: int, profile: DeviceProfile, wire_bytes: float, on_done: Callable[[Flow], object]
+        self,
+        client_id: int,
+        profile: DeviceProfile,
+        wire_bytes: float,
+        on_done: Callable[[Flow], object],
+        pace: Pace | None = None,
     ) -> Flow:
         """Start a transfer at the rate of this instant, 0 while the client is paused; see ``SharedLink.start``."""
         self._profiles[client_id] = profile
+        if pace is not None:
+            return self._start_paced(client_id, wire_bytes, on_done, pace)
         rate_bytes_per_s = self._rate_now(client_id)
         flow = self._link.start(client_id, wire_bytes, rate_bytes_per_s, on_done)
         if not self._waits or self._rates.factors is not None:
@@ -125,6 +128,8 @@ class AccessLinks:
     def cut(self, flow: Flow) -> float:
         """Stop a transfer and return the bytes it has sent; see ``SharedLink.cut``."""
         sent_bytes = self._link.cut(flow)
+        if flow.client_id in self._caps:
+            self._unpace(flow)
         if not self._link.has_flows(flow.client_id):
             self._forget_factor(flow.client_id)
         return sent_bytes
@@ -147,10 +152,51 @@ class AccessLinks:
         """The rate of a client's access link at this instant, whether it is paused or not."""
         return self._rates.bytes_per_s(profile, client_id, self._direction, self._timeline.now_s)
 
-    def _rate_now(self, client_id: int) -> float:
+    def _start_paced(
+        self, client_id: int, wire_bytes: float, on_done: Callable[[Flow], object], pace: Pace
+    ) -> Flow:
+        def done(flow: Flow) -> None:
+            self._unpace(flow)
+            on_done(flow)
+
+        flow = self._link.start(
+            client_id, wire_bytes, self._rate_now(client_id, pace.cap_bytes_per_s(0)), done
+        )
+        self._widen(flow, pace, 0)
+        return flow
+
+    def _widen(self, flow: Flow, pace: Pace, round_index: int) -> None:
+        """A round trip of a paced flow begins, in which its window is wider than before."""
+        if not flow.is_open:
+            return
+        client_id = flow.client_id
+        self._caps.setdefault(client_id, {})[flow] = pace.cap_bytes_per_s(round_index)
+        rate_bytes_per_s = self._rate_now(client_id)
+        if round_index:
+            self._link.set_access(client_id, rate_bytes_per_s)
+        self._watch(client_id, rate_bytes_per_s)
+        if round_index < pace.num_rounds:
+            self._timeline.after(pace.rtt_s, self._widen, flow, pace, round_index + 1, daemon=True)
+
+    def _unpace(self, flow: Flow) -> None:
+        """A flow has ended: if it was paced, what else its client sends goes at its own pace."""
+        client_id = flow.client_id
+        caps = self._caps.get(client_id, {})
+        if caps.pop(flow, None) is None:
+            return
+        if not caps:
+            del self._caps[client_id]
+        if self._link.has_flows(client_id):
+            self._link.set_access(client_id, self._rate_now(client_id))
+
+    def _rate_now(self, client_id: int, cap_bytes_per_s: float = 0.0) -> float:
+        """The client's rate at this instant; with one paced flow more, if its cap is given."""
         if client_id in self._paused:
             return 0.0
-        return self.rate_bytes_per_s(client_id, self._profiles[client_id])
+        rate_bytes_per_s = self.rate_bytes_per_s(client_id, self._profiles[client_id])
+        if caps := self._caps.get(client_id):
+            cap_bytes_per_s = max(cap_bytes_per_s, *caps.values())
+        return min(rate_bytes_per_s, cap_bytes_per_s) if cap_bytes_per_s else rate_bytes_per_s
 
     def _varies(self, client_id: int) -> bool:
         profile = self._profiles[client_id]

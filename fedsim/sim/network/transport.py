@@ -6,16 +6,15 @@ type, 16 authentication tag), and the stream into segments of 1448 bytes payload
     stream_bytes = message_bytes + 22 ceil(message_bytes / 16384)
     wire_bytes   = stream_bytes + 52 ceil(stream_bytes / 1448)
 
-Each sending of a segment is lost with probability p, independently, so a segment is sent 1/(1 - p) times on
-average; the repeats are counted apart. They go in rounds: of k_0 = n segments k_1 ~ Bin(k_0, p) are lost and sent again
-a round trip later, of these k_2 ~ Bin(k_1, p), until none is; a message waits one round trip for each round. Slow
-start and the rate that losses allow are in `fedsim.sim.network.tcp`. All these waits pass before the bytes flow.
+Each sending of a segment is lost with probability p, independently, so a segment is sent 1/(1 - p) times on average; repeats
+are counted apart. They go in rounds: of k_0 = n segments k_1 ~ Bin(k_0, p) are lost, any k_1 of them alike, and sent again, of
+these k_2 ~ Bin(k_1, p), until none is. What slow start and the first round of losses do to the rate is in
+`fedsim.sim.network.tcp`; each further round is noticed by a time-out. Waits for repeats pass before the bytes flow.
 Connections are open before the run (``keep_alive``, as a fleet behind NAT needs anyway) or opened by the device for each
 request (``per_request``: one round trip for TCP, one for TLS 1.3). A handshake's bytes go up, then down, in each round trip,
 over the same links as all others, and none of the message goes before them.
 
-Left out: pure acknowledgements (about 2% of the bytes, the other way) and link-layer framing. A round of retransmissions
-costs exactly one round trip: less where later segments are still to be sent, more where only a time-out notices the loss.
+Left out: pure acknowledgements (about 2% of the bytes, the other way) and link-layer framing.
 
 References:
     RFC 9293 (TCP), RFC 7323 (timestamps), RFC 8446 section 5.2 (TLS 1.3 records), RFC 6928 (initial window).
@@ -23,6 +22,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -47,6 +47,7 @@ class TransferPlan:
         wire_bytes: message, records and headers, every segment once.
         retransmitted_bytes: segments sent again, headers included.
         loss_rounds: how often in a row something had to be sent again.
+        lost: which segments (0, 1, ...) were lost at their first sending, ascending.
     """
 
     message_bytes: int
@@ -54,6 +55,7 @@ class TransferPlan:
     wire_bytes: int
     retransmitted_bytes: int
     loss_rounds: int = 0
+    lost: tuple[int, ...] = ()
 
     @property
     def total_bytes(self) -> int:
@@ -88,7 +90,6 @@ class Handshake:
 
 
 _ONE_WAY = streams.joined("one-way")
-_LEAST_SEGMENTS = tcp.LEAST_WINDOW_SEGMENTS
 NO_HANDSHAKE = Handshake()
 _HANDSHAKE = Handshake(HANDSHAKE_ROUNDS)
 
@@ -111,6 +112,9 @@ class Transport:
         self._is_ideal = config.transport == "ideal"
         is_open = self._is_ideal or config.connection == "keep_alive"
         self.handshake = NO_HANDSHAKE if is_open else _HANDSHAKE
+        self._window_segments = (
+            tcp.initial_window_segments(config.segment_payload) if config.slow_start else math.inf
+        )
         self._lossless: dict[int, TransferPlan] = {}
 
     def num_segments(self, message_bytes: int) -> int:
@@ -143,29 +147,42 @@ class Transport:
             self._lossless[message_bytes] = plan
         if not self.config.loss or not plan.num_segments:
             return plan
-        repeats, rounds, lost = 0, 0, plan.num_segments
+        repeats, losses = 0, [plan.num_segments]
         generator = streams.generator(*key, "retransmissions")
-        while lost := int(generator.binomial(lost, self.config.loss)):
-            repeats, rounds = repeats + lost, rounds + 1
-        repeated_bytes = round(repeats * plan.wire_bytes / plan.num_segments)
-        return replace(plan, retransmitted_bytes=repeated_bytes, loss_rounds=rounds)
+        while lost := int(generator.binomial(losses[-1], self.config.loss)):
+            repeats += lost
+            losses.append(lost)
+        if not repeats:
+            return plan
+        first = generator.choice(plan.num_segments, losses[1], replace=False)
+        return replace(
+            plan,
+            retransmitted_bytes=round(repeats * plan.wire_bytes / plan.num_segments),
+            loss_rounds=len(losses) - 1,
+            lost=tuple(sorted(first.tolist())),
+        )
 
-    def wait_s(
+    def pace(
         self, plan: TransferPlan, profile: DeviceProfile, rate_bytes_per_s: Callable[[], float]
-    ) -> float:
-        """What passes before a message's bytes flow: slow start, and a round trip for every round of repeats; seconds.
+    ) -> tuple[float, tcp.Pace | None]:
+        """What passes before a message's bytes flow, seconds; and how its window paces them, None where it does not.
 
         The rate is that of the client's access link now; it is asked for only where it matters.
         """
-        if plan.num_segments <= _LEAST_SEGMENTS and not plan.loss_rounds:
-            return 0.0  # most messages; none of ``ideal`` has segments
+        if plan.num_segments <= self._window_segments and not plan.lost:
+            return 0.0, None  # most messages; none of ``ideal`` has segments
         rtt_s = profile.rtt_s + self.extra_rtt_s
-        wait_s = plan.loss_rounds * rtt_s
-        segment_bytes = self.config.segment_payload + self.config.segment_header
-        window_bytes = tcp.initial_window_segments(self.config.segment_payload) * segment_bytes
-        if self.config.slow_start and plan.total_bytes > window_bytes:
-            wait_s += tcp.slow_start_s(plan.total_bytes, window_bytes, rate_bytes_per_s(), rtt_s)
-        return wait_s
+        pace, wait_s = tcp.paced(
+            plan.total_bytes,
+            plan.num_segments,
+            self.config.segment_payload + self.config.segment_header,
+            plan.lost,
+            self._window_segments,
+            rate_bytes_per_s(),
+            rtt_s,
+            self.config.congestion,
+        )
+        return wait_s + max(plan.loss_rounds - 1, 0) * (rtt_s + tcp.TIMEOUT_MARGIN_S), pace
 
     def one_way_s(self, profile: DeviceProfile, key: tuple[streams.Part, ...]) -> float:
         """Delay of the last byte: ``(rtt + extra_rtt) / 2`` times a lognormal draw of mean 1."""

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import math
 import statistics
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +17,7 @@ from fedsim.sim import clock
 from fedsim.sim.network.config import NetworkConfig
 from fedsim.sim.network.link import SharedLink
 from fedsim.sim.network.rates import AccessLinks, AccessRates
+from fedsim.sim.network.tcp import Pace
 from tests.samples.worlds import ROUND, SmallWorld, Timetable, ask, small_world
 
 SHAKY = dataclasses.replace(ROUND, up_jitter=0.5, down_jitter=0.3)
@@ -140,7 +142,7 @@ class Table:
 
 
 def ends(table, transfers, *, capacity=math.inf, profile=SHAKY, pauses=()):
-    """Instants at which transfers (client, bytes, start) end, and the bytes that the link carried."""
+    """Instants at which transfers (client, bytes, start, pace or none) end, and the bytes that the link carried."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -150,12 +152,12 @@ def ends(table, transfers, *, capacity=math.inf, profile=SHAKY, pauses=()):
             loop.at(from_s, access.pause, client_id)
             loop.at(until_s, access.resume, client_id)
         done = [loop.create_future() for _ in transfers]
-        for future, (client_id, num_bytes, start_s) in zip(done, transfers, strict=True):
+        for future, (client_id, num_bytes, start_s, *pace) in zip(done, transfers, strict=True):
 
             def finished(flow, future=future):
                 future.set_result(loop.time())
 
-            loop.at(start_s, access.start, client_id, profile, num_bytes, finished)
+            loop.at(start_s, access.start, client_id, profile, num_bytes, finished, *pace)
         return await asyncio.gather(*done), link.carried_bytes
 
     return clock.run(main())
@@ -166,6 +168,24 @@ def test_a_transfer_over_three_slots_takes_what_their_rates_give():
     assert ends({0: [10.0, 20.0, 5.0]}, [(0, 65.0, 0.0)]) == ([5.0], 65.0)
     # From 1 s on: 10 until 2 s, 40 until 4 s, 15 at 5 bytes/s.
     assert ends({0: [10.0, 20.0, 5.0]}, [(0, 65.0, 1.0)]) == ([7.0], 65.0)
+
+
+def test_a_paced_transfer_goes_at_its_windows_and_then_at_its_cap_or_the_links_rate():
+    # 2 bytes in the first second, 4 in the next, then 10 bytes/s: 26 bytes take 4 s; capped at 5 bytes/s 6 s.
+    growing = Pace(2, 2.0, 1.0)
+    assert ends({0: [10.0]}, [(0, 26.0, 0.0, growing)]) == ([4.0], 26.0)
+    assert ends({0: [10.0]}, [(0, 26.0, 0.0, replace(growing, bytes_per_s=5.0))]) == ([6.0], 26.0)
+    # A link of 3 bytes/s is slower than the second window, and a pause stops the flow but not the windows.
+    assert ends({0: [10.0]}, [(0, 26.0, 0.0, growing)], capacity=3.0) == ([9.0], 26.0)
+    assert ends({0: [10.0]}, [(0, 26.0, 0.0, growing)], pauses=[(0, 0.5, 2.0)]) == ([4.5], 26.0)
+
+
+def test_messages_of_one_client_share_the_widest_of_their_windows_and_what_is_left_is_re_rated():
+    growing, capped = Pace(2, 2.0, 1.0), Pace(0, 0.0, 1.0, bytes_per_s=4.0)
+    # Until 2 s 2 bytes/s each, by the wider cap of 4; then the window is open and each has 5, until 14 bytes are out.
+    assert ends({0: [10.0]}, [(0, 14.0, 0.0, growing), (0, 20.0, 0.0, capped)]) == ([4.0, 5.5], 34.0)
+    # A small message that nothing paces goes as fast as the connection does.
+    assert ends({0: [10.0]}, [(0, 8.0, 0.0, capped), (0, 4.0, 0.0)]) == ([3.0, 2.0], 12.0)
 
 
 def test_flows_of_one_client_share_the_rate_of_every_slot():
