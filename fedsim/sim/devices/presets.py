@@ -37,6 +37,10 @@ class DeviceSettings(StrictModel):
         default=None, gt=0, le=1, description="Share of the peak memory bytes/s that is reached."
     )
     overhead: Seconds | None = Field(default=None, description="Fixed cost of one computation, seconds.")
+    step_overhead: Seconds | None = Field(
+        default=None,
+        description="Cost per layer of each pass (a prompt, each further token; three a training step), seconds.",
+    )
     compute_jitter: float | None = Field(
         default=None, ge=0, le=3, description="Lognormal sigma of one computation's duration."
     )
