@@ -79,9 +79,7 @@ def generate_work(
             steps = max(num_tokens - 1, 0)
             flop += _forward_flop(spec, steps, prompt, steps)
             cached += steps * prompt + steps * (steps + 1) // 2
-    return Work(
-        flop, passes * spec.weight_bytes + cached * spec.kv_bytes_per_token, passes * spec.num_layers
-    )
+    return Work(flop, passes * spec.weight_bytes + cached * spec.kv_bytes_per_token, passes * spec.num_layers)
 
 
 def score_work(spec: ModelSpec, prompt_tokens: int, candidate_tokens: Sequence[int]) -> Work:

@@ -85,12 +85,12 @@ def test_nominal_rates_are_those_of_the_data_sheets():
     server = server_profile(ServerConfig())
     assert (server.peak_flop_per_s, server.memory_bytes_per_s) == (312e12, 2039e9)
     workstation = server_profile(ServerConfig(preset="workstation"))
-    assert (workstation.peak_flop_per_s, workstation.memory_bytes_per_s) == (82.6e12, 1008e9)
+    assert (workstation.peak_flop_per_s, workstation.memory_bytes_per_s) == (165.2e12, 1008e9)
 
 
 def test_phones_spread_like_the_measured_models_with_memory_bandwidth_closer_together():
     population = draw(clients(phone=4000), 0)
-    speed = population.columns["peak_flop_per_s"] / 2.1e12
+    speed = population.columns["peak_flop_per_s"] / 0.66e12
     table = np.array([model.relative_speed for model in presets.phone_models()])
     assert set(np.round(speed, 4)) <= set(np.round(table, 4))
     assert speed.mean() == pytest.approx(table.mean(), abs=3.3 * table.std() / math.sqrt(4000))
@@ -130,7 +130,7 @@ def test_overrides_replace_the_preset_and_a_new_link_brings_its_own_delay():
 
 def test_a_spread_given_for_phones_switches_the_measured_table_off():
     profile = draw(clients(phone={"count": 1, "speed_spread": 0.0}), 0).profile(0)
-    assert profile.peak_flop_per_s == 2.1e12
+    assert profile.peak_flop_per_s == 0.66e12
 
 
 def test_own_memory_is_kept_where_phone_models_bring_theirs():
