@@ -71,7 +71,7 @@ class SkewedCosine:
 
 
 class Hourly:
-    """A level for each hour of the day, the same for all clients: what is kept of the starts, over the highest of the levels."""
+    """A level for each hour of the day, the same for all clients: how many starts are kept, over the highest."""
 
     def __init__(self, shares: Sequence[float], starts_at_s: float = 0.0) -> None:
         self._levels = [share / max(shares) for share in shares]

@@ -91,9 +91,9 @@ def test_at_any_instant_as_many_devices_are_there_as_the_shares_say():
 def smoothing() -> npt.NDArray[np.float64]:
     """K [24, 24]: the share of presence in hour j whose session began in an hour i of the day, for stationary sessions.
 
-    With G(a) the integral of the distribution of a session's age, that is the mean of ``L a - L^2 / 2`` over sessions shorter than a
-    and of ``a^2 / 2`` over the others, over E[L], and T an hour: sessions that began in the d-th hour before have the share
-    ``(G((d + 1) T) - 2 G(d T) + G((d - 1) T)) / T``.
+    With G(a) the integral of the distribution of a session's age, that is the mean of ``L a - L^2 / 2`` over sessions
+    shorter than a and of ``a^2 / 2`` over the others, over E[L], and T an hour: sessions that began in the d-th hour before
+    have the share ``(G((d + 1) T) - 2 G(d T) + G((d - 1) T)) / T``.
     """
     lengths = np.array([session_lengths().value((i + 0.5) / 50_000) for i in range(50_000)])
     ends = np.arange(0.0, lengths.max() + 7200, 3600)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import subprocess
 import sys
 from importlib.resources import files
@@ -79,6 +80,22 @@ def test_a_profile_is_complete_and_positive_for_every_preset():
 def test_every_preset_says_where_its_rates_come_from():
     text = (files("fedsim.sim.presets") / "devices.yaml").read_text(encoding="utf-8")
     assert all(len(keys["source"]) > 20 for keys in yaml.safe_load(text).values())
+
+
+def test_present_day_links_say_of_when_they_are_and_the_others_that_they_are_old():
+    told = presets.link_descriptions()
+    assert tuple(told) == presets.link_names()
+    assert {name for name in told if re.search(r"-20\d\d$", name)} == {
+        "fibre-2023", "cable-2023", "5g-2023", "4g-2023", "satellite-2025"
+    }  # fmt: skip
+    for name, about in told.items():
+        dated = name == presets.WIFI or re.search(r"-20\d\d$", name) is not None
+        assert dated != ("old (" in about)
+    text = (files("fedsim.sim.presets") / "link_profiles.csv").read_text(encoding="utf-8")
+    assert all(re.search(rf"^# .*\b{name}.*", text, re.MULTILINE) for name in told if "-20" in name)
+    links = presets.link_profiles()
+    assert links["cable-2023"].down_bytes_per_s > 40 * links["cable"].down_bytes_per_s
+    assert links["5g-2023"].up_bytes_per_s == pytest.approx(14.7e6 / 8)
 
 
 def test_nominal_rates_are_those_of_the_data_sheets():
