@@ -20,7 +20,7 @@ from fedsim.sim.devices.phones import (
     session_lengths,
     shares,
 )
-from fedsim.sim.devices.session_lengths import Tabulated
+from fedsim.sim.devices.session_lengths import Exponential, Tabulated, Weibull
 
 STEADY = PhonesConfig(kind="phones", by_hour=False)
 
@@ -54,6 +54,12 @@ def test_sessions_and_gaps_have_the_measured_means_and_quantiles():
     assert shares().mean == pytest.approx(0.095, abs=0.0005)
     assert [session_lengths().value(p) for p in (0.5, 0.9, 0.99)] == pytest.approx([138, 4178.2, 30181.7])
     assert [gap_lengths().value(p) for p in (0.05, 0.5, 0.95)] == pytest.approx([1, 476, 66280.4])
+
+
+def test_exponential_sessions_of_the_measured_mean_are_ten_times_as_long_in_the_median_and_weibull_ones_are_near():
+    exponential, weibull = (MEAN_SESSION_S * law.full(0.5) for law in (Exponential(), Weibull(0.35)))
+    assert exponential / session_lengths().value(0.5) == pytest.approx(9.7, abs=0.05)
+    assert weibull == pytest.approx(session_lengths().value(0.5), rel=0.05)
 
 
 def test_devices_have_the_measured_shares_of_time():
