@@ -78,14 +78,14 @@ def list_() -> None:
     from fedsim.scenario.named_worlds import world_descriptions
     from fedsim.scenario.read import shipped_comparisons, shipped_scenarios, shipped_sweeps
     from fedsim.scenario.schema import protocol_settings
-    from fedsim.sim.devices.presets import architectures, device_presets, link_names
+    from fedsim.sim.devices.presets import architectures, device_presets, link_descriptions
 
     protocols = {
         name: model.model_fields["name"].description or "" for name, model in protocol_settings().items()
     }
     _print_section("protocols (protocol.name)", protocols)
     _print_section("device presets (clients, server.preset)", dict.fromkeys(device_presets(), ""))
-    _print_section("links (clients.<class>.link)", dict.fromkeys(link_names(), ""))
+    _print_section("links (clients.<class>.link)", link_descriptions())
     _print_section("model presets (models.server, models.clients)", dict.fromkeys(PRESETS, ""))
     _print_section("architectures (models.bill_as)", dict.fromkeys(architectures(), ""))
     _print_section("text lengths (text.question, text.answer)", dict.fromkeys(length_presets(), ""))

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import msgspec
@@ -144,7 +144,7 @@ def training_steps(
         return 0, NO_WORK
     whole = _pass_over(models, spec, lengths)
     # Rows are drawn alike, so a step's mean FLOP is its share of a whole pass; weights move once per step.
-    return steps, Work(whole.flop * num_rows / (len(lengths) * steps), whole.memory_bytes)
+    return steps, replace(whole, flop=whole.flop * num_rows / (len(lengths) * steps))
 
 
 def _pass_over(models: ModelsConfig, spec: ModelSpec, lengths: Sequence[int]) -> Work:

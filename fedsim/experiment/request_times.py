@@ -4,7 +4,7 @@ Messages of the protocol are heard (`fedsim.experiment.probe_run`) and put to ev
 there, and how long the reply is. For client k, with means over the messages,
 
     down    w + (bytes down) / r + rtt / 2      r: the slowest link on the way, w: what slow start and the handshake add
-    compute overhead + max(FLOP / peak, bytes / bandwidth)
+    compute overhead + max(FLOP / peak, bytes / bandwidth) + step overhead (layers * passes)
     up      w + (bytes up) / r + rtt / 2
 
 are its *nominal* seconds: rates as drawn for the device, nothing else on the links or in its queue, no jitter, no slow-down,

@@ -46,6 +46,7 @@ ROUND = DeviceProfile(
     compute_efficiency=1.0,
     memory_efficiency=1.0,
     memory_bytes=1e9,
+    step_overhead_s=0.0,
     overhead_s=0.0,
     compute_jitter=0.0,
     up_bytes_per_s=10.0,

@@ -227,7 +227,7 @@ class Learner:
         one_pass = training_work(self._state.spec, row_tokens)
         # The constraint's slope is known from the whole update only: one forward more, a third of a training pass.
         passes = self._config.inner_passes * (4 / 3 if self._config.loss == "disco_constrained" else 1)
-        return Work(passes * one_pass.flop, passes * one_pass.memory_bytes)
+        return one_pass.times(passes)
 
     def _give_up_when_hopeless(self, judgement: Judgement, *, drop: bool) -> None:
         if not judgement.num_experts:

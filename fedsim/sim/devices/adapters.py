@@ -115,6 +115,7 @@ def lora_training_work(spec: ModelSpec, tokens: Sequence[int], num_adapter_numbe
     return Work(
         2 * everything.flop / 3 + 6 * num_adapter_numbers * sum(tokens),
         everything.memory_bytes / 2 + per_number * num_adapter_numbers,
+        everything.layer_passes,
     )
 
 

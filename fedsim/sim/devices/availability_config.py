@@ -89,7 +89,11 @@ class AlwaysConfig(_NothingToSpread):
 
 class _Lengths(PresenceConfig):
     distribution: Literal["exponential", "weibull"] = Field(
-        default="exponential", description="Law of session and gap lengths."
+        default="exponential",
+        description=(
+            "Law of session and gap lengths. Phones are far from exponential (median 138 s where the mean is 1,931 s); "
+            "weibull with shape 0.35 is near."
+        ),
     )
     shape: float | None = Field(
         default=None, ge=0.2, le=20, description="Weibull shape (below 1: heavy tail); only with weibull."

@@ -8,6 +8,8 @@ pair of (new token, visible token), for L layers of H heads of size d:
   n (n + 1) / 2)``
 - decoding moves all weights once per step, whatever the number of rows, and each row's key-value cache once
 - training costs three forwards (two of them backwards) plus the optimiser's traffic
+- every pass costs ``step_overhead`` per layer, however few its tokens: kernels are launched and awaited. A prompt, a set of
+  candidates and a batch of texts are one pass each, each further token is one, and a training step is three
 
 Left out: norms, softmax, biases' additions and activations' traffic (together below a few percent), padding,
 and whatever a runtime wastes beyond the two efficiencies of a profile.
@@ -30,13 +32,22 @@ from fedsim.sim.devices.profile import DeviceProfile
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one computation asks of a device: FLOP and bytes of memory traffic. Works add up."""
+    """What one computation asks of a device: FLOP, bytes of memory traffic, and passes times layers. Works add up."""
 
     flop: float
     memory_bytes: float
+    layer_passes: float = 0.0
 
     def __add__(self, other: Work) -> Work:
-        return Work(self.flop + other.flop, self.memory_bytes + other.memory_bytes)
+        return Work(
+            self.flop + other.flop,
+            self.memory_bytes + other.memory_bytes,
+            self.layer_passes + other.layer_passes,
+        )
+
+    def times(self, number: float) -> Work:
+        """The same so many times."""
+        return Work(number * self.flop, number * self.memory_bytes, number * self.layer_passes)
 
 
 NO_WORK = Work(0.0, 0.0)
@@ -68,7 +79,7 @@ def generate_work(
             steps = max(num_tokens - 1, 0)
             flop += _forward_flop(spec, steps, prompt, steps)
             cached += steps * prompt + steps * (steps + 1) // 2
-    return Work(flop, passes * spec.weight_bytes + cached * spec.kv_bytes_per_token)
+    return Work(flop, passes * spec.weight_bytes + cached * spec.kv_bytes_per_token, passes * spec.num_layers)
 
 
 def score_work(spec: ModelSpec, prompt_tokens: int, candidate_tokens: Sequence[int]) -> Work:
@@ -87,7 +98,8 @@ def _score_work(spec: ModelSpec, prompt_tokens: int, candidate_tokens: tuple[int
         return NO_WORK
     flop = _forward_flop(spec, prompt_tokens, 0, 0)
     flop += sum(_forward_flop(spec, n, prompt_tokens, n) for n in candidate_tokens)
-    return Work(flop, spec.weight_bytes + (prompt_tokens + total) * spec.kv_bytes_per_token)
+    memory_bytes = spec.weight_bytes + (prompt_tokens + total) * spec.kv_bytes_per_token
+    return Work(flop, memory_bytes, spec.num_layers)
 
 
 def embedding_work(spec: ModelSpec, text_tokens: Sequence[int]) -> Work:
@@ -95,7 +107,7 @@ def embedding_work(spec: ModelSpec, text_tokens: Sequence[int]) -> Work:
     if not any(text_tokens):
         return NO_WORK
     flop = sum(_forward_flop(spec, tokens, 0, 0) for tokens in text_tokens)
-    return Work(flop, spec.bytes_per_parameter * spec.block_parameters)
+    return Work(flop, spec.bytes_per_parameter * spec.block_parameters, spec.num_layers)
 
 
 def training_work(
@@ -120,14 +132,16 @@ def training_work(
     if not forward:
         return NO_WORK
     per_parameter = 4 * spec.bytes_per_parameter + optimiser_bytes_per_parameter
-    return Work(3 * forward, per_parameter * spec.num_parameters)
+    return Work(3 * forward, per_parameter * spec.num_parameters, 3 * spec.num_layers)
 
 
 def duration_s(profile: DeviceProfile, work: Work, jitter: float = 1.0) -> float:
-    """Roofline time: ``overhead + jitter max(flop / (peak e_c), bytes / (bandwidth e_m))``."""
+    """Roofline time: ``overhead + jitter (max(flop / (peak e_c), bytes / (bandwidth e_m)) + step_overhead layer_passes)``."""
     compute_s = work.flop / (profile.peak_flop_per_s * profile.compute_efficiency)
     memory_s = work.memory_bytes / (profile.memory_bytes_per_s * profile.memory_efficiency)
-    return profile.overhead_s + jitter * max(compute_s, memory_s)
+    return profile.overhead_s + jitter * (
+        max(compute_s, memory_s) + profile.step_overhead_s * work.layer_passes
+    )
 
 
 def compute_jitter(profile: DeviceProfile, seed: int, key: tuple[streams.Part, ...]) -> float:

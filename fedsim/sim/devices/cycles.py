@@ -71,7 +71,7 @@ class SkewedCosine:
 
 
 class Hourly:
-    """A level for each hour of the day, the same for all clients: means by hour, over the highest of them."""
+    """A level for each hour of the day, the same for all clients: how many starts are kept, over the highest."""
 
     def __init__(self, shares: Sequence[float], starts_at_s: float = 0.0) -> None:
         self._levels = [share / max(shares) for share in shares]

@@ -2,9 +2,9 @@
 
 Device k's share f_k is ``Q_f(u_k)``, the measured quantile function at a keyed uniform draw (or at ``Phi(-z_k)`` for a given
 score z_k). Its sessions have the measured law, with mean m = 1,931 s; its gaps have the measured shape, scaled to the mean
-``m (1 - f_k) / f_k``. With ``by_hour`` a session is kept with probability r(hour) in proportion to the measured mean
-availability of the hour; gaps are then those of the share ``f_k / mean(r)``, at most 0.99, so that f_k stays the mean over
-a day.
+``m (1 - f_k) / f_k``. With ``by_hour`` a session is kept with probability r(hour of its start), such that presence by hour is
+the measured one: r is what, smoothed by these sessions (`fedsim.sim.devices.cycles`), gives the measured hours, and stands
+solved beside them. Gaps are then those of the share ``f_k / mean(r)``, at most 0.99, so that f_k stays the mean over a day.
 
 The table's last cell (99% to 100%) is far from linear: linear interpolation would give sessions a mean of 2,663 s. There ``Q``
 is ``Q(0.99) + (Q(1) - Q(0.99)) x^k`` with the k that gives the measured mean. Sessions and gaps are at least a second (6%
@@ -42,7 +42,7 @@ class Phones(Renewal):
 
     def __init__(self, config: PhonesConfig, seed: int, scores: Sequence[float] | None = None) -> None:
         self._scores = scores
-        cycle = Hourly(hourly_shares(), config.starts_at) if config.by_hour else None
+        cycle = Hourly(hourly_starts(), config.starts_at) if config.by_hour else None
         self._kept = 1.0 if cycle is None else cycle.mean
         super().__init__(seed, "availability", self._gaps_of, session_lengths(), gap_lengths(), cycle)
 
@@ -77,6 +77,12 @@ def gap_lengths() -> Tabulated:
 def hourly_shares() -> tuple[float, ...]:
     """Mean availability by hour of the trace's clock [24]."""
     return tuple(float(row["available_fraction"]) for row in table("availability_by_hour.csv"))
+
+
+@cache
+def hourly_starts() -> tuple[float, ...]:
+    """How often a session that starts in this hour of the trace's clock is kept, over the highest [24]."""
+    return tuple(float(row["start_level"]) for row in table("availability_by_hour.csv"))
 
 
 def _with_tail(points: list[tuple[float, float]], mean: float) -> list[tuple[float, float]]:

@@ -195,6 +195,7 @@ _FIELD_KEYS = {
     "memory_efficiency": "memory_efficiency",
     "memory_bytes": "memory",
     "overhead_s": "overhead",
+    "step_overhead_s": "step_overhead",
     "compute_jitter": "compute_jitter",
     "up_bytes_per_s": "up",
     "down_bytes_per_s": "down",

@@ -37,6 +37,10 @@ class DeviceSettings(StrictModel):
         default=None, gt=0, le=1, description="Share of the peak memory bytes/s that is reached."
     )
     overhead: Seconds | None = Field(default=None, description="Fixed cost of one computation, seconds.")
+    step_overhead: Seconds | None = Field(
+        default=None,
+        description="Cost per layer of each pass (a prompt, each further token; three a training step), seconds.",
+    )
     compute_jitter: float | None = Field(
         default=None, ge=0, le=3, description="Lognormal sigma of one computation's duration."
     )
@@ -54,7 +58,8 @@ class DeviceSettings(StrictModel):
         default=None, ge=0, le=1, description="Memory bandwidth spreads as speed to this power."
     )
     link: str | None = Field(
-        default=None, description="Access link: wifi (measured rows) or a name of link_profiles.csv."
+        default=None,
+        description="Access link: wifi (measured rows) or a name of `fedsim list`, e.g. 5g-2023; without a year: old.",
     )
     up: BytesPerS | None = Field(
         default=None, description="Access rate device to server; overrides the link's."
@@ -152,7 +157,7 @@ def wifi_links() -> tuple[AccessLink, ...]:
 
 @cache
 def link_profiles() -> dict[str, AccessLink]:
-    """Named access links such as ``lte`` and ``cable``."""
+    """Named access links such as ``5g-2023`` and ``cable``."""
     return {
         row["name"]: AccessLink(
             up_bytes_per_s=_RATE.validate_python(row["up"]),
@@ -168,6 +173,18 @@ def link_profiles() -> dict[str, AccessLink]:
 def link_names() -> tuple[str, ...]:
     """Every name that ``link:`` accepts."""
     return (WIFI, *link_profiles())
+
+
+def link_descriptions() -> dict[str, str]:
+    """What each name that ``link:`` accepts stands for, with its rates; old ones say so."""
+    measured = (
+        f"one of {len(wifi_links())} measured home Wi-Fi links, drawn for each device (FLASH, WWW 2021)"
+    )
+    told = {
+        row["name"]: f"{row['down']} down, {row['up']} up, {row['rtt']}: {row['about']}"
+        for row in table("link_profiles.csv")
+    }
+    return {WIFI: measured, **told}
 
 
 @cache

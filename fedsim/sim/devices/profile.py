@@ -10,7 +10,8 @@ class DeviceProfile:
     """One device, as the cost model and the network see it.
 
     ``peak_flop_per_s`` bounds prefill and training, ``memory_bytes_per_s`` bounds decoding; both are the
-    maker's peaks, and the two efficiencies say which share of them a runtime reaches. A ``*_jitter`` is the
+    maker's peaks, and the two efficiencies say which share of them a runtime reaches; each layer of each pass costs
+    ``step_overhead_s`` besides. A ``*_jitter`` is the
     sigma of a lognormal factor of mean 1: of a computation or one-way delay, drawn anew for every one, or of the
     access rate, which varies in time (`fedsim.sim.network.rates`). ``up`` is from the device to the server. Radio energy is
     charged per byte on the wire.
@@ -23,6 +24,7 @@ class DeviceProfile:
     memory_efficiency: float
     memory_bytes: float
     overhead_s: float
+    step_overhead_s: float
     compute_jitter: float
     up_bytes_per_s: float
     down_bytes_per_s: float

@@ -3,6 +3,8 @@
 import math
 import statistics
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,10 +16,11 @@ from fedsim.sim.devices.phones import (
     MEAN_SESSION_S,
     gap_lengths,
     hourly_shares,
+    hourly_starts,
     session_lengths,
     shares,
 )
-from fedsim.sim.devices.session_lengths import Tabulated
+from fedsim.sim.devices.session_lengths import Exponential, Tabulated, Weibull
 
 STEADY = PhonesConfig(kind="phones", by_hour=False)
 
@@ -53,6 +56,12 @@ def test_sessions_and_gaps_have_the_measured_means_and_quantiles():
     assert [gap_lengths().value(p) for p in (0.05, 0.5, 0.95)] == pytest.approx([1, 476, 66280.4])
 
 
+def test_exponential_sessions_of_the_measured_mean_are_ten_times_as_long_in_the_median_and_weibull_ones_are_near():
+    exponential, weibull = (MEAN_SESSION_S * law.full(0.5) for law in (Exponential(), Weibull(0.35)))
+    assert exponential / session_lengths().value(0.5) == pytest.approx(9.7, abs=0.05)
+    assert weibull == pytest.approx(session_lengths().value(0.5), rel=0.05)
+
+
 def test_devices_have_the_measured_shares_of_time():
     n, source = 4000, availability(STEADY, 1)
     drawn = sorted(source.share_of(client_id) for client_id in range(n))
@@ -85,13 +94,51 @@ def test_at_any_instant_as_many_devices_are_there_as_the_shares_say():
         assert abs(there - 0.0951) < 3.5 * math.sqrt(0.0951 * 0.9049 / n)
 
 
-def test_the_hours_of_the_day_make_the_measured_swing():
-    hours = hourly_shares()
-    assert (max(hours), min(hours)) == (0.1366, 0.0642)
-    n, source = 12_000, availability(PhonesConfig(kind="phones"), 7)
-    night, day = (sum(source.is_on(k, hour * 3600.0) for k in range(n)) / n for hour in (5.5, 15.5))
-    # Sessions of half an hour smooth the swing of 2.0 between these hours a little.
-    assert 1.3 < night / day < 2.4
+def smoothing() -> npt.NDArray[np.float64]:
+    """K [24, 24]: the share of presence in hour j whose session began in an hour i of the day, for stationary sessions.
+
+    With G(a) the integral of the distribution of a session's age, that is the mean of ``L a - L^2 / 2`` over sessions
+    shorter than a and of ``a^2 / 2`` over the others, over E[L], and T an hour: sessions that began in the d-th hour before
+    have the share ``(G((d + 1) T) - 2 G(d T) + G((d - 1) T)) / T``.
+    """
+    lengths = np.array([session_lengths().value((i + 0.5) / 50_000) for i in range(50_000)])
+    ends = np.arange(0.0, lengths.max() + 7200, 3600)
+    ages = [np.where(lengths < a, lengths * a - lengths**2 / 2, a * a / 2).mean() for a in ends]
+    shares_before = np.diff([0.0, *ages], 2) / lengths.mean() / 3600  # G(-T) = 0
+    by_hour = np.bincount(np.arange(len(shares_before)) % 24, shares_before)
+    return np.array([[by_hour[(j - i) % 24] for i in range(24)] for j in range(24)])
+
+
+def test_sessions_start_when_the_measured_presence_needs_them():
+    kernel, measured, kept = smoothing(), np.array(hourly_shares()), np.array(hourly_starts())
+    assert kernel.sum() == pytest.approx(24, rel=1e-3)
+    starts = np.linalg.solve(kernel, measured)
+    assert starts.min() > 0  # no hour would need fewer than none
+    assert kept == pytest.approx(starts / starts.max(), abs=0.002)
+    assert kernel @ kept / (kernel @ kept).mean() == pytest.approx(measured / measured.mean(), rel=0.003)
+    # Thinned by the measured presence itself it would be late and flat.
+    flat = kernel @ measured
+    assert (flat.max() / flat.min() < 1.75) and (measured.max() / measured.min() > 2.1)
+
+
+def test_presence_by_hour_is_the_measured_one_in_swing_and_phase():
+    n, days, source = 2000, 4, availability(PhonesConfig(kind="phones"), 7)
+    there = np.zeros((24, 2 * days))
+    for hour in range(24):
+        for sample in range(2 * days):
+            at_s = (hour + 0.25 + 0.5 * (sample % 2) + 24 * (sample // 2)) * 3600.0
+            there[hour, sample] = sum(source.is_on(k, at_s) for k in range(n)) / n
+    seen, measured = there.mean(axis=1), np.array(hourly_shares())
+    seen /= seen.mean()  # which users were drawn moves the level of all hours alike
+    measured /= measured.mean()
+    assert np.abs(seen - measured).max() < 0.1
+    assert seen.max() / seen.min() == pytest.approx(measured.max() / measured.min(), rel=0.1)
+    wave = np.exp(-2j * np.pi * np.arange(24) / 24)
+    ratio = (seen @ wave) / (
+        measured @ wave
+    )  # of the day's first harmonic: how much of the swing, and how late
+    assert abs(ratio) == pytest.approx(1, abs=0.1)
+    assert abs(np.angle(ratio)) * 24 / (2 * np.pi) < 0.25  # hours
 
 
 def test_a_device_that_is_hardly_ever_there_has_no_end_of_work_to_be_asked():

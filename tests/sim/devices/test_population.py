@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import subprocess
 import sys
 from importlib.resources import files
@@ -81,16 +82,32 @@ def test_every_preset_says_where_its_rates_come_from():
     assert all(len(keys["source"]) > 20 for keys in yaml.safe_load(text).values())
 
 
+def test_present_day_links_say_of_when_they_are_and_the_others_that_they_are_old():
+    told = presets.link_descriptions()
+    assert tuple(told) == presets.link_names()
+    assert {name for name in told if re.search(r"-20\d\d$", name)} == {
+        "fibre-2023", "cable-2023", "5g-2023", "4g-2023", "satellite-2025"
+    }  # fmt: skip
+    for name, about in told.items():
+        dated = name == presets.WIFI or re.search(r"-20\d\d$", name) is not None
+        assert dated != ("old (" in about)
+    text = (files("fedsim.sim.presets") / "link_profiles.csv").read_text(encoding="utf-8")
+    assert all(re.search(rf"^# .*\b{name}.*", text, re.MULTILINE) for name in told if "-20" in name)
+    links = presets.link_profiles()
+    assert links["cable-2023"].down_bytes_per_s > 40 * links["cable"].down_bytes_per_s
+    assert links["5g-2023"].up_bytes_per_s == pytest.approx(14.7e6 / 8)
+
+
 def test_nominal_rates_are_those_of_the_data_sheets():
     server = server_profile(ServerConfig())
     assert (server.peak_flop_per_s, server.memory_bytes_per_s) == (312e12, 2039e9)
     workstation = server_profile(ServerConfig(preset="workstation"))
-    assert (workstation.peak_flop_per_s, workstation.memory_bytes_per_s) == (82.6e12, 1008e9)
+    assert (workstation.peak_flop_per_s, workstation.memory_bytes_per_s) == (165.2e12, 1008e9)
 
 
 def test_phones_spread_like_the_measured_models_with_memory_bandwidth_closer_together():
     population = draw(clients(phone=4000), 0)
-    speed = population.columns["peak_flop_per_s"] / 2.1e12
+    speed = population.columns["peak_flop_per_s"] / 0.66e12
     table = np.array([model.relative_speed for model in presets.phone_models()])
     assert set(np.round(speed, 4)) <= set(np.round(table, 4))
     assert speed.mean() == pytest.approx(table.mean(), abs=3.3 * table.std() / math.sqrt(4000))
@@ -130,7 +147,7 @@ def test_overrides_replace_the_preset_and_a_new_link_brings_its_own_delay():
 
 def test_a_spread_given_for_phones_switches_the_measured_table_off():
     profile = draw(clients(phone={"count": 1, "speed_spread": 0.0}), 0).profile(0)
-    assert profile.peak_flop_per_s == 2.1e12
+    assert profile.peak_flop_per_s == 0.66e12
 
 
 def test_own_memory_is_kept_where_phone_models_bring_theirs():
