@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -159,14 +160,16 @@ def _fault_event(row: _Row) -> _Event:
 
 
 def _reward_event(row: _Row) -> _Event:
-    scores = " ".join(f"{score:.3g}" for score in row["rewards"])
+    measured = [score for score in row["rewards"] if not math.isnan(score)]
+    scores = " ".join(f"{score:.3g}" for score in measured) or f"{len(row['rewards'])} of them, not measured"
     return row["at_s"], _REWARD, f"rewards by {row['evaluator']} for draw {row['draw']}: {scores}"
 
 
 def _group_event(row: _Row) -> _Event:
+    reward = "" if math.isnan(row["reward_mean"]) else f"mean reward {row['reward_mean']:.3g}, "
     text = (
         f"group of draw {row['draw']} ({row['domain']}) final: {row['num_answered']} of {row['num_experts']} "
-        f"experts answered, mean reward {row['reward_mean']:.3g}, {row['fate'].replace('_', ' ')}"
+        f"experts answered, {reward}{row['fate'].replace('_', ' ')}"
     )
     return row["completed_at_s"], _GROUP, text
 

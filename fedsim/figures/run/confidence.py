@@ -75,12 +75,14 @@ def confidence_graph(run: Run) -> Figure | None:
 def read_graph(run: Run) -> Graph | None:
     """The graph of the run's ``confidence_graph.json`` (of an earlier version's ``.graphml``), or None without one.
 
+    None in timing fidelity as well, where stand-ins for models made up who answers rightly.
+
     Raises:
         RunFolderError: the file holds no graph.
     """
     path = run.folder / CONFIDENCE_GRAPH
     earlier = path.with_suffix(".graphml")
-    if not path.exists() and not earlier.exists():
+    if not run.measures or (not path.exists() and not earlier.exists()):
         return None
     try:
         if not path.exists():

@@ -17,6 +17,7 @@ from typing import Any
 from fedsim.config.units import format_seconds
 from fedsim.errors import RunFolderError
 from fedsim.records.run_folder import write_atomically, write_json
+from fedsim.records.summary import TIMING
 from fedsim.sweeps.compare.target import Target, TargetConfig, Way, describe, median_way, resolve, way_to
 from fedsim.sweeps.stats import (
     LEVEL,
@@ -265,6 +266,9 @@ def _way_cell(ways: Sequence[Way | None]) -> str:
 def _notes(seeds: Sequence[int], goal: Target | None, tuned: Tuned, summaries: Summaries) -> Iterator[str]:
     """What a reader of the table must know, one paragraph each."""
     listed = ", ".join(map(str, seeds))
+    timed = [name for name, runs in summaries.items() if any(run.get("fidelity") == "timing" for run in runs)]
+    if timed:
+        yield f"Fidelity {TIMING} ({', '.join(timed)}).\n"
     yield (
         f"Means over {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'} ({listed}); in brackets {LEVEL:.0%} Student-t "
         "intervals over seeds; differences are paired by seed. Wasted: share of the wire's bytes, both ways, that served "

@@ -24,6 +24,7 @@ from typing import Any
 
 from fedsim.config.units import format_bytes, format_seconds
 from fedsim.records.run_folder import write_atomically, write_json
+from fedsim.records.summary import TIMING
 from fedsim.sweeps.compare.run import RUNS
 from fedsim.sweeps.compare.tables import show
 from fedsim.sweeps.stats import NOT_REACHED, QUANTILES, Interval, interval, quantiles, show_quantiles
@@ -214,6 +215,8 @@ def page(stress: Stress, runs: Runs) -> Iterator[str]:
         axes = f"{counted(stress.random.runs, 'random point')} of {', '.join(stress.axes)}"
     yield f"# Stress sweep {stress.name}\n"
     yield f"{counted(len(runs), 'run')} ({axes}, {named_seeds(stress.seeds)}): {endings}.\n"
+    if runs[0][0].scenario.fidelity == "timing":
+        yield f"Fidelity {TIMING}.\n"
     parts = _parts(stress, runs)
     paying = shape.paying
     if paying is not None and stress.axes[paying].names is not None:
