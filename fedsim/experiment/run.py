@@ -74,7 +74,8 @@ def run(
     devices = refuse_early(scenario)
     anchored = scenario.anchored()
     folder = RunFolder.create(Path(out) if out is not None else None, scenario.name, scenario.seed)
-    folder.update(scenario=scenario.resolved(), code=source_hash())
+    plugins = protocols.plugins_of(scenario.protocol.name)
+    folder.update(scenario=scenario.resolved(), code=source_hash(), plugins=plugins)
     return perform(folder, RunRequest(anchored, devices, cache_dir, progress or SilentProgress()))
 
 

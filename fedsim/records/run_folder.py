@@ -276,6 +276,7 @@ def _first_manifest(name: str, seed: int) -> dict[str, Any]:
         "platform": platform_facts(),
         "git_commit": git_commit(),
         "code": None,
+        "plugins": {},
         "inputs": {},
         "model_hashes": {},
         "cache_keys": {},

@@ -11,9 +11,7 @@ from fedsim.records.content_hashes import SUMS
 REAL = """\
 name: tiny
 stop: {updates: 1}
-protocol:
-  name: dpsda_fl
-  synthesis: {mechanism: none, epsilon: inf, generator: {steps: 2}, tuning: {steps: 2}}
+protocol: {name: fedgrpo, update: {groups_per_update: 2, in_flight: 2}}
 tasks: {domains: [gcd], sizes: {public: 30, private: 40, auxiliary: 10, pool: 20, validation: 5, test: 5}}
 clients: {laptop: 2}
 models:
@@ -51,7 +49,7 @@ def test_a_flipped_byte_in_any_file_of_the_cache_ends_the_command_with_its_name_
     files = [path for path in sorted(cache.rglob("*")) if path.is_file() and path.suffix != ".lock"]
     files = [path for path in files if path.name != SUMS and path.stat().st_size]
     assert {path.relative_to(cache).parts[0] for path in files} >= {"models", "questions", "first_looks"}
-    kinds = {(path.relative_to(cache).parts[0], path.name.removeprefix(path.stem)): path for path in files}
+    kinds = {(path.relative_to(cache).parts[0], path.suffix): path for path in files}
     assert {("models", ".safetensors"), ("models", ".json"), ("questions", ".kept")} <= set(kinds)
     for number, path in enumerate(kinds.values(), 1):
         content = path.read_bytes()
