@@ -1,8 +1,8 @@
 """The source and the version of code that third parties bring along: what a result depends on beside fedsim's own code.
 
 A plug-in is a distribution with entry points of a group ``fedsim.*``, installed in any way (a wheel, an editable
-checkout, a path). All of its files count: those that it has installed, and those of the packages that it names. What it imports from
-distributions that are no plug-ins is not looked at.
+checkout, a path). All of its files count: those that it has installed, and those of the packages that it names. What it
+imports from distributions that are no plug-ins is not looked at.
 """
 
 from __future__ import annotations

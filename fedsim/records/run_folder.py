@@ -25,6 +25,7 @@ from typing import Any, Literal, get_args
 
 from fedsim.config.files import read_json
 from fedsim.errors import RunFolderError
+from fedsim.records.csv_files import csv_table
 from fedsim.records.provenance import git_commit, platform_facts, versions
 
 FORMAT_VERSION = 3  # 1 had no members, and no question in an outcome; 2 had no faults
@@ -171,11 +172,8 @@ class RunFolder:
 
     def write_partition(self, domains: Sequence[str], partition: Sequence[Sequence[int]]) -> Path:
         """Write ``partition.csv``: private rows per client (row) and domain (column), counts ``[K, D]``."""
-        head = ",".join(["client_id", *domains])
-        rows = (
-            ",".join([str(client), *(str(int(n)) for n in counts)]) for client, counts in enumerate(partition)
-        )
-        return self.write_text(PARTITION, "\n".join([head, *rows]) + "\n")
+        rows = ([client, *map(int, counts)] for client, counts in enumerate(partition))
+        return write_atomically(self._inside(PARTITION), csv_table(["client_id", *domains], rows))
 
     def _inside(self, name: str) -> Path:
         target = self.path / name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 from fedsim.errors import RunFolderError
 from fedsim.figures.run.devices import device_classes
 from fedsim.figures.style import new_figure, styled
+from fedsim.records.csv_files import read_csv
 from fedsim.records.run import Run
 from fedsim.records.run_folder import PARTITION
 
@@ -68,7 +68,7 @@ def read_partition(folder: Path) -> tuple[list[str], Counts] | None:
     table, document = folder / PARTITION, folder / "partition.json"
     try:
         if table.exists():
-            head, *rows = csv.reader(table.read_text().splitlines())
+            head, *rows = read_csv(table.read_bytes())
             domains, counts = head[1:], [[int(cell) for cell in row[1:]] for row in rows]
         elif document.exists():
             content = json.loads(document.read_text())
