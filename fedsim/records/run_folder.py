@@ -23,9 +23,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from fedsim.config.csv_files import csv_table
 from fedsim.config.files import read_json
 from fedsim.errors import RunFolderError
-from fedsim.records.csv_files import csv_table
 from fedsim.records.provenance import git_commit, platform_facts, versions
 
 FORMAT_VERSION = 3  # 1 had no members, and no question in an outcome; 2 had no faults

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fedsim.config.csv_files import csv_table
 from fedsim.config.units import format_bytes
 from fedsim.errors import RunFolderError
 from fedsim.experiment.forecast.heterogeneity import Heterogeneity, expected_reply_s, heterogeneity
 from fedsim.experiment.probe_run import ProbeRun
 from fedsim.experiment.request_times import Forecast, RequestTimes
-from fedsim.records.csv_files import csv_table
 from fedsim.records.run_folder import write_atomically, write_json
 
 if TYPE_CHECKING:

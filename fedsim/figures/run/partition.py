@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
+from fedsim.config.csv_files import read_csv
 from fedsim.errors import RunFolderError
+from fedsim.figures.labels import shown_name
 from fedsim.figures.run.devices import device_classes
 from fedsim.figures.style import new_figure, styled
-from fedsim.records.csv_files import read_csv
 from fedsim.records.run import Run
 from fedsim.records.run_folder import PARTITION
 
@@ -40,7 +41,9 @@ def partition(run: Run) -> Figure | None:
         axes = figure.subplots()
         norm = PowerNorm(0.5, vmin=0, vmax=max(1, int(counts.max(initial=0))))
         image = axes.imshow(counts, aspect="auto", cmap="Blues", norm=norm, interpolation="nearest")
-        axes.set_xticks(range(len(domains)), domains, rotation=20, ha="right", rotation_mode="anchor")
+        axes.set_xticks(
+            range(len(domains)), [*map(shown_name, domains)], rotation=20, ha="right", rotation_mode="anchor"
+        )
         axes.spines[:].set_visible(False)
         axes.set_xlabel("domain")
         axes.set_ylabel("client")

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedsim.config.csv_files import csv_records
 from fedsim.config.units import format_seconds
 from fedsim.errors import RunFolderError
-from fedsim.records.csv_files import csv_records
 from fedsim.records.run_folder import write_atomically, write_json
 from fedsim.records.summary import TIMING
 from fedsim.sweeps.compare.target import Target, TargetConfig, Way, describe, median_way, resolve, way_to

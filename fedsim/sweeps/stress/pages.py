@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fedsim.config.csv_files import csv_records
 from fedsim.config.units import format_bytes, format_seconds
-from fedsim.records.csv_files import csv_records
 from fedsim.records.run_folder import write_atomically, write_json
 from fedsim.records.summary import TIMING
 from fedsim.sweeps.compare.run import RUNS
