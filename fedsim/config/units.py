@@ -135,7 +135,7 @@ class Quantity(GroupedMetadata):
 _IN_S = "s us ms min h d"
 _IN_BYTES_PER_S = "B/s bit/s kbit/s Mbit/s Gbit/s"
 
-LONGEST = f"{MAX_VIRTUAL_S:.0f} s (272 years), beyond which the clock cannot tell a microsecond"
+LONGEST = f"{MAX_VIRTUAL_S:.0f} s (544 years), beyond which the clock is coarser than 2 us"
 """What is said of a time that is too long."""
 
 Seconds = Annotated[float, Quantity(_SECONDS, "30 s", _IN_S, most=MAX_VIRTUAL_S, why=LONGEST)]

@@ -92,9 +92,11 @@ class _Books:
         return cls(
             transfers=_by(_rows(run.transfers, client_id=client_id), "request_id"),
             computes=_by(_rows(run.computes, client_id=client_id), "request_id"),
-            rewards=_by(_rows(run.rewards, client_id=client_id), "request_id"),
+            rewards=_by(
+                [_measured(row, run) for row in _rows(run.rewards, client_id=client_id)], "request_id"
+            ),
             faults=_by(_rows(run.faults, client_id=client_id), "request_id"),
-            groups=_by(_rows(run.groups), "draw"),
+            groups=_by([_measured(row, run) for row in _rows(run.groups)], "draw"),
         )
 
     def events(self, outcome: _Row) -> list[_Event]:
@@ -114,6 +116,14 @@ class _Books:
             (outcome["ended_at_s"], _ENDED, _ending(outcome)),
             *(_group_event(row) for row in groups),
         ]
+
+
+def _measured(row: _Row, run: Run) -> _Row:
+    """A row without what stand-ins made up, which earlier versions put on record."""
+    if run.measures:
+        return row
+    unknown = {"rewards": [math.nan] * len(row["rewards"])} if "rewards" in row else {"reward_mean": math.nan}
+    return {**row, **unknown}
 
 
 def _transfer_event(row: _Row) -> _Event:

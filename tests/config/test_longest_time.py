@@ -1,4 +1,4 @@
-"""A time beyond which the clock cannot tell a microsecond is refused where it is written (fedsim/config/limits.py)."""
+"""A time beyond which the clock is too coarse is refused where it is written (fedsim/config/limits.py)."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ KEYS = [
     ("faults", "[{kind: crash, at: 1e12 s, for: 1 s, share: 0.5}]", "at"),
     ("protocol.stragglers", "{policy: deadline, deadline: 1e11 s}", "protocol.stragglers.deadline"),
     ("availability", "{kind: sessions, mean_on: 1e14 s, mean_off: 1 s}", "availability.mean_on"),
-    ("network.extra_rtt", "9e9 s", "network.extra_rtt"),
+    ("network.extra_rtt", "9e10 s", "network.extra_rtt"),
 ]
 
 
-def test_up_to_the_bound_the_clock_tells_a_microsecond_and_no_longer():
+def test_up_to_the_bound_the_clock_tells_two_microseconds_and_no_longer():
     below = math.nextafter(MAX_VIRTUAL_S, 0)
-    assert MAX_VIRTUAL_S - below < 1e-6 < math.ulp(MAX_VIRTUAL_S)
+    assert MAX_VIRTUAL_S - below < 2e-6 < math.ulp(MAX_VIRTUAL_S)
     assert MAX_VIRTUAL_S > 4 * 1.8e9, "Unix time is within"
 
 
@@ -39,7 +39,7 @@ def test_a_longer_time_is_refused_in_one_line_that_names_its_key(key, value, nam
     with pytest.raises(InputError) as caught:
         read_scenario("quickstart", words)
     said = str(caught.value)
-    assert named in said and "must be at most 8589934592 s (272 years)" in said and "\n" not in said
+    assert named in said and "must be at most 17179869184 s (544 years)" in said and "\n" not in said
 
 
 def seconds_of(model: Any) -> Iterator[units.Quantity]:
@@ -83,6 +83,6 @@ def test_a_trace_with_such_an_instant_is_refused_by_its_line_and_unix_time_is_no
     trace.write_text("client,start,end\n0,0,100\n1,1700000000,1700003600000\n")
     assert main(["run", str(scenario), "--out", str(tmp_path / "run"), "-q"]) == 2
     said = capsys.readouterr().err
-    assert "trace.csv:3: end is '1700003600000'; must be at most 8589934592 s (272 years)" in said
+    assert "trace.csv:3: end is '1700003600000'; must be at most 17179869184 s (544 years)" in said
     trace.write_text("client,start,end\n0,0,100\n1,1700000000,1700003600\n")
     assert main(["run", str(scenario), "--out", str(tmp_path / "run"), "-q", "--no-figures"]) == 0
