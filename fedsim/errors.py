@@ -5,6 +5,7 @@
     │   ├── ScenarioError       a scenario file, a preset or a --set override
     │   ├── DataFileError       a question file, a device file or a trace
     │   ├── ModelFileError      a model folder or a weight file
+    │   ├── CacheError          a file of the cache that is not what was written into it
     │   └── RunFolderError      a run folder that is foreign, taken, torn or newer
     ├── RequestError          a client request that brought no usable reply (data, not a bug)
     │   ├── ClientOffline       the device was away when the request was sent
@@ -58,6 +59,10 @@ class DataFileError(InputError):
 
 class ModelFileError(InputError):
     """A model folder or weight file cannot be used."""
+
+
+class CacheError(InputError):
+    """A file of the cache of models, questions or measurements has other bytes than were written; the folder is to go."""
 
 
 class RunFolderError(InputError):

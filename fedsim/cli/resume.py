@@ -62,6 +62,8 @@ def verify(
         )
     if verdict.why is not None:
         print(f"replayed, not recomputed: {verdict.why}")
+    if verdict.other is not None:
+        print(f"recomputed, although {verdict.other}")
     for line in (*verdict.drift, *verdict.differences):
         print(line)
     if verdict.differences:

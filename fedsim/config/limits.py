@@ -50,6 +50,12 @@ MAX_PROCESSES = 1_024
 MAX_COMPARED_RUNS = 10_000
 MAX_SWEPT_RUNS = 100_000
 
+# Time
+MAX_VIRTUAL_S = 2.0**34
+"""Every instant and length of time, in seconds (544 years): up to here two floats are less than two microseconds apart, while
+a packet of 1,500 bytes takes 12 on a link of 1 Gbit/s. From 1e14 s on the clock cannot tell 10 ms, and what happens first is
+chance. Unix time (1.8e9 s) is within."""
+
 # Messages
 MAX_ECHO_CHARS = 120
 """What an error repeats of a word on the command line."""

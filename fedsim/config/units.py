@@ -17,6 +17,8 @@ from typing import Annotated, Any
 from annotated_types import GroupedMetadata
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
+from fedsim.config.limits import MAX_VIRTUAL_S
+
 _NUMBER = re.compile(r"\s*([+-]?(?:\d+(?:_\d+)*(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)\s*(\S.*?)?\s*", re.ASCII)
 
 _DECIMAL = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
@@ -97,6 +99,7 @@ class Quantity(GroupedMetadata):
         written: the units that it is written in, the base unit first.
         zero: whether it may be zero.
         unlimited: whether the word ``unlimited`` stands for infinity.
+        most: the largest amount; beyond it, ``why`` says what goes wrong.
     """
 
     units: Mapping[str, float]
@@ -104,6 +107,8 @@ class Quantity(GroupedMetadata):
     written: str
     zero: bool = True
     unlimited: bool = False
+    most: float = math.inf
+    why: str = ""
 
     def __iter__(self) -> Iterator[object]:
         preferred = {name: self.units[name] for name in self.written.split()}
@@ -122,14 +127,21 @@ class Quantity(GroupedMetadata):
         amount = parse_quantity(value, self.units, self.example)
         if amount < 0 or (amount == 0 and not self.zero):
             raise ValueError(f"{value!r} must be {'zero or more' if self.zero else 'greater than zero'}")
+        if amount > self.most:
+            raise ValueError(f"{value!r} must be at most {self.why}")
         return amount
 
 
 _IN_S = "s us ms min h d"
 _IN_BYTES_PER_S = "B/s bit/s kbit/s Mbit/s Gbit/s"
 
-Seconds = Annotated[float, Quantity(_SECONDS, "30 s", _IN_S)]
-PositiveSeconds = Annotated[float, Quantity(_SECONDS, "30 s", _IN_S, zero=False)]
+LONGEST = f"{MAX_VIRTUAL_S:.0f} s (544 years), beyond which the clock is coarser than 2 us"
+"""What is said of a time that is too long."""
+
+Seconds = Annotated[float, Quantity(_SECONDS, "30 s", _IN_S, most=MAX_VIRTUAL_S, why=LONGEST)]
+PositiveSeconds = Annotated[
+    float, Quantity(_SECONDS, "30 s", _IN_S, zero=False, most=MAX_VIRTUAL_S, why=LONGEST)
+]
 Bytes = Annotated[float, Quantity(_BYTES, "1.5 MiB", "B kB MB GB KiB MiB GiB")]
 BytesPerS = Annotated[float, Quantity(_BYTES_PER_S, "20 Mbit/s", _IN_BYTES_PER_S, zero=False)]
 FlopPerS = Annotated[float, Quantity(_FLOP_PER_S, "2 TFLOP/s", "FLOP/s MFLOP/s GFLOP/s TFLOP/s", zero=False)]

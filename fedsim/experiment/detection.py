@@ -5,7 +5,8 @@ the simulator's. With F the flagged, H the hostile clients:
 
     precision = |F and H| / |F|,   recall = |F and H| / |H|,       null where nobody is flagged, or nobody is hostile
 
-Hostile clients that were never asked count as missed: the server did not need to find them, but it did not.
+Hostile clients that were never asked count as missed: the server did not need to find them, but it did not. Where stand-ins for
+models made the scores up (``fidelity: timing``), trust and what follows from it are null.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def detection_of(
     acts_on_trust = getattr(scenario.protocol, "fusion", "mean") == "reliability"
     if "trust" not in artefacts or not (scenario.hostile or acts_on_trust):
         return None
-    return detection_report(artefacts["trust"](), roles)
+    report = detection_report(artefacts["trust"](), roles)
+    return report if scenario.measures else _without_scores(report)
 
 
 def detection_report(beliefs: Sequence[Mapping[str, Any]], roles: Roles) -> dict[str, Any]:
@@ -68,6 +70,16 @@ def detection_report(beliefs: Sequence[Mapping[str, Any]], roles: Roles) -> dict
             for row in beliefs
         ],
     }
+
+
+def _without_scores(report: Mapping[str, Any]) -> dict[str, Any]:
+    """A report without what follows from scores that stand-ins made up; how clients behaved was simulated, and stays."""
+    unknown = dict.fromkeys(("flagged", "precision", "recall", "recall_by_kind"))
+    experts = [
+        {**row, "trust": None, "flagged": None, "reasons": [one for one in row["reasons"] if one != "scores"]}
+        for row in report["experts"]
+    ]
+    return {**report, **unknown, "experts": experts}
 
 
 def short(report: Mapping[str, Any]) -> dict[str, Any]:

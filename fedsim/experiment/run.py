@@ -74,7 +74,8 @@ def run(
     devices = refuse_early(scenario)
     anchored = scenario.anchored()
     folder = RunFolder.create(Path(out) if out is not None else None, scenario.name, scenario.seed)
-    folder.update(scenario=scenario.resolved(), code=source_hash())
+    plugins = protocols.plugins_of(scenario.protocol.name)
+    folder.update(scenario=scenario.resolved(), code=source_hash(), plugins=plugins)
     return perform(folder, RunRequest(anchored, devices, cache_dir, progress or SilentProgress()))
 
 
@@ -184,6 +185,7 @@ def summary_of(
             virtual_s=virtual_s,
             wall_s=time.monotonic() - started_at_wall_s,
             stopped_by=stopped_by,
+            fidelity=simulation.scenario.fidelity,
             initial_by_domain=simulation.monitor.by_domain.get(0, {}),
             final_by_domain=simulation.monitor.by_domain.get(simulation.monitor.policy.version, {}),
             candidate_correct=simulation.monitor.correct,
@@ -238,10 +240,11 @@ def _write(
     accuracy: ClientAccuracy,
 ) -> None:
     _write_results(folder, log, summary)
+    rows = _rows(components, accuracy, simulation.scenario.measures)
     clients = [
         {"client_id": client_id, "device_class": device_class, "accuracy_by_domain": row}
         for client_id, (device_class, row) in enumerate(
-            zip(simulation.federation.device_classes, _rows(components, accuracy), strict=True)
+            zip(simulation.federation.device_classes, rows, strict=True)
         )
     ]
     folder.write_json("clients.json", clients)
@@ -257,7 +260,7 @@ def _write(
         folder.write_json(DETECTION, detection)
     if "averaging" in simulation.state.artefacts:
         folder.write_json("averaging.json", simulation.state.artefacts["averaging"]())
-    if "confidence_graph" in simulation.state.artefacts:
+    if "confidence_graph" in simulation.state.artefacts and simulation.scenario.measures:
         folder.write_json(CONFIDENCE_GRAPH, simulation.state.artefacts["confidence_graph"]())
     if components.save is not None:
         components.save(folder.path / "policy")
@@ -269,5 +272,9 @@ def _write_results(folder: RunFolder, log: RecordLog, summary: Mapping[str, Any]
     write_results(folder, log, summary)
 
 
-def _rows(components: Components, accuracy: ClientAccuracy) -> list[dict[str, float]]:
-    return [dict(zip(components.data.domains, row, strict=True)) for row in accuracy().tolist()]
+def _rows(components: Components, accuracy: ClientAccuracy, measures: bool) -> list[dict[str, float | None]]:
+    """Every client's accuracy by domain; null where its answers would be made up."""
+    domains = components.data.domains
+    if not measures:
+        return [dict.fromkeys(domains) for _ in components.data.partition]
+    return [dict(zip(domains, row, strict=True)) for row in accuracy().tolist()]

@@ -181,6 +181,7 @@ class Simulation:
             else None,
             factors=faults if faults is not None and faults.has_link_faults else None,
             faults=faults,
+            measures=scenario.measures,
         )
         if faults is not None:
             faults.arm(loop, world.downlink, world.uplink, network.server_link)
@@ -198,6 +199,7 @@ class Simulation:
             evaluation=scenario.evaluation,
             phase=self._phase,
             open_requests=lambda: self.federation.num_open_requests,
+            measures=scenario.measures,
         )
         world.on_end.append(self.monitor.request_ended)
         self.state = ServerState(

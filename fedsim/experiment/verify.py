@@ -48,12 +48,14 @@ class Verdict:
         why: why it was not recomputed (None if it was).
         differences: what is not as recorded, one line each; empty means that the run repeats.
         drift: lines about results that were computed beside a replay.
+        other: in what the program or the machine differs although it was recomputed (None: in nothing).
     """
 
     how: How
     why: str | None
     differences: tuple[str, ...]
     drift: tuple[str, ...] = ()
+    other: str | None = None
 
 
 def verify(
@@ -86,7 +88,8 @@ def verify(
     why = other_program(run.manifest) or other_platform(run.manifest)
     chosen: How = how or ("recomputed" if why is None else "replayed")
     if chosen == "recomputed" or scenario.fidelity == "timing":
-        return Verdict("recomputed", None, tuple(_recomputed(run, scenario, cache_dir, shown)))
+        differences = tuple(_recomputed(run, scenario, cache_dir, shown))
+        return Verdict("recomputed", None, differences, other=why)
     return _replayed(run, scenario, cache_dir, shown, why)
 
 

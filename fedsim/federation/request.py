@@ -23,6 +23,7 @@ ends is charged with the part that was sent, as ``cut``.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -373,10 +374,13 @@ class Request:
                     draw=self._subject.draw,
                     question_id=self._subject.question_id,
                     evaluator=self._reply.evaluator,
-                    rewards=message.rewards,
+                    rewards=self._recorded(message.rewards),
                     at_s=self._world.timeline.now_s,
                 )
             )
+
+    def _recorded(self, rewards: tuple[float, ...]) -> tuple[float, ...]:
+        return rewards if self._world.measures else (math.nan,) * len(rewards)
 
 
 def _error(status: Status, phase: Phase, cause: str) -> RequestError:

@@ -97,7 +97,10 @@ class UnderWay:
 
 @dataclass(frozen=True)
 class World:
-    """Everything around the devices: time, links, availability, and the books."""
+    """Everything around the devices: time, links, availability, and the books.
+
+    ``measures`` is False where stand-ins for models make the scores up: how many came is on record then, and no number.
+    """
 
     seed: int
     loop: VirtualLoop
@@ -115,6 +118,7 @@ class World:
     slowdowns: Slowdowns | None = None
     factors: LinkFactors | None = None
     faults: Faults | None = None
+    measures: bool = True
     timeline: Timeline = field(init=False)
     rates: AccessRates = field(init=False)
     access: Mapping[Direction, AccessLinks] = field(init=False)

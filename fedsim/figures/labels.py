@@ -72,6 +72,17 @@ def _shortened(name: str, most: int) -> str:
     return f"{name[: most - 1 - tail]}…{name[-tail:]}"
 
 
+def shown_name(name: str, most: int = 34) -> str:
+    r"""A user's name as one short line; matplotlib leaves out of legends what begins with an underscore.
+
+    >>> shown_name("a\tname\nof two lines"), shown_name("_hidden") == "\u200a_hidden"
+    ('a name of two lines', True)
+    """
+    line = " ".join("".join(" " if ord(one) < 32 or one == "\x7f" else one for one in name).split())
+    line = line if len(line) <= most else line[: most - 1] + "…"
+    return f"\u200a{line}" if line.startswith("_") else line
+
+
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Places as near as possible to the wanted ones, in their order, at least ``gap`` apart, inside [low, high].
 

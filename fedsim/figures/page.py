@@ -10,6 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 from matplotlib.figure import Figure
 
+from fedsim.figures.fonts import told
 from fedsim.figures.style import save
 from fedsim.records.run_folder import write_atomically
 
@@ -50,7 +51,9 @@ def write_page(specs: Sequence[FigureSpec[T]], source: T, title: str, intro: str
     Returns:
         The files written, the index last.
     """
-    files, sections = _draw_figures(specs, source)
+    with told() as notes:
+        files, sections = _draw_figures(specs, source)
+    sections += [f"<p><em>{html.escape(note)}</em></p>" for note in notes]
     title = html.escape(title)
     page = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n<style>{_STYLE}</style></head>\n'

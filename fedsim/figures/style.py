@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from fedsim.figures.fonts import FAMILY, fit_text, quiet_fonts
 from fedsim.records.run_folder import write_atomically
 
 BLACK = "#000000"
@@ -36,6 +37,7 @@ PALE = "#E6E6E6"
 WIDTH_IN = 7.2
 
 STYLE: dict[str, Any] = {
+    "font.family": FAMILY,
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -71,14 +73,16 @@ def new_figure(height_in: float, width_in: float = WIDTH_IN) -> Figure:
 
 
 def settle(figure: Figure) -> Figure:
-    """Lay the figure out once and fix where its axes stand, to a millionth of its size.
+    """Give its texts their fonts, lay the figure out once and fix where its axes stand, to a millionth of its size.
 
     The layout's solver orders its unknowns by memory address, so its last bits differ from process to process; they would
     show in the SVG file, whose clip paths are named by a hash of them.
     """
+    fit_text(figure)
     engine = figure.get_layout_engine()
     if engine is not None:
-        engine.execute(figure)  # what drawing begins with; the rest of a drawing would be thrown away
+        with quiet_fonts():
+            engine.execute(figure)  # what drawing begins with; the rest of a drawing would be thrown away
     figure.set_layout_engine(None)  # not "none", under which saving draws once more for the layout
     for axes in figure.axes:
         x, y, width, height = axes.get_position().bounds
@@ -105,7 +109,9 @@ def save_png(figure: Figure, stem: Path) -> Path:
 
 def _write(figure: Figure, stem: Path, suffix: str) -> Path:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=suffix[1:], dpi=200, metadata=_UNDATED[suffix])
+    fit_text(figure)  # also of what was written since it was settled
+    with quiet_fonts():
+        figure.savefig(buffer, format=suffix[1:], dpi=200, metadata=_UNDATED[suffix])
     return write_atomically(stem.with_name(stem.name + suffix), buffer.getvalue())
 
 

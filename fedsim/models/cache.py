@@ -3,7 +3,8 @@
 A key is the hash of everything that determines the weights: rows, architecture, training settings, seed, tokenizer,
 versions, CPU features, threads, and the source of the training code (its syntax tree without docstrings, so that a
 comment does not retrain the world). A folder holds safetensors weights, config and tokenizer, as ``from_pretrained``
-reads them.
+reads them, and the hash of every file, which is checked before the folder is used (`fedsim.records.content_hashes`). A folder
+without hashes, as earlier versions left them, counts as unfinished and is made again.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 from filelock import FileLock
 from platformdirs import user_cache_path
 
+from fedsim.records.content_hashes import SUMS, check_sums, write_sums
 from fedsim.records.provenance import code_fingerprint
 from fedsim.tasks.questions import Question
 
@@ -77,17 +79,32 @@ def cached(root: Path, key: str, build: Callable[[Path], None]) -> Path:
 
     Runs that want the same key at the same time wait for the first; a killed build leaves nothing behind that a
     later run would take for finished.
+
+    Raises:
+        CacheError: a file of the folder is not what was written.
     """
     folder = root / key
-    if folder.is_dir():
-        return folder
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / f"{key}.lock"):
-        if not folder.is_dir():
-            unfinished = Path(tempfile.mkdtemp(prefix=f"{key}.tmp-", dir=root))
-            try:
-                build(unfinished)
-                unfinished.rename(folder)
-            finally:
-                shutil.rmtree(unfinished, ignore_errors=True)
+    if not is_whole(folder):
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f"{key}.lock"):
+            if not is_whole(folder):
+                _build(root, folder, build)
+    check_sums(folder)
     return folder
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a folder of the cache was finished, with the hashes of its files."""
+    return (folder / SUMS).is_file()
+
+
+def _build(root: Path, folder: Path, build: Callable[[Path], None]) -> None:
+    unfinished = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=root))
+    try:
+        build(unfinished)
+        write_sums(unfinished)
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fedsim.errors import ModelFileError
-from fedsim.models.cache import cache_folder, cached
+from fedsim.models.cache import cache_folder, cached, is_whole
 
 Convert = Callable[[Path, Path], None]
 """Writes a ``transformers`` folder from a GGUF file: ``fedsim.models.real.zoo.convert``."""
@@ -91,7 +91,7 @@ def add(name: str, cache_dir: Path | None, convert: Convert) -> Path:
 
 def where(name: str, cache_dir: Path | None) -> str:
     """Where the model is: ``converted``, ``installed`` or ``not here``."""
-    if _converted(name, cache_dir).is_dir():
+    if is_whole(_converted(name, cache_dir)):
         return "converted"
     return "installed" if _is_installed(name) else "not here"
 

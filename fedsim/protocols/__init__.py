@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from fedsim.config.strict import StrictModel
 from fedsim.errors import ScenarioError
 from fedsim.federation.handlers import Handler
+from fedsim.protocols.plugins import plugins
 from fedsim.sim.network import wire
 
 PROTOCOLS: Mapping[str, str] = {
@@ -70,6 +71,11 @@ def handlers(config: Any) -> Mapping[type[wire.Message], Handler]:
         module.handlers_for(config) if hasattr(module, "handlers_for") else module.HANDLERS
     )
     return chosen
+
+
+def plugins_of(name: str) -> dict[str, dict[str, str]]:
+    """Version and source of every plug-in, if the protocol is a third party's; ours import none, so none matters to them."""
+    return {} if name in PROTOCOLS else plugins()
 
 
 def _third_parties() -> list[Any]:

@@ -111,7 +111,7 @@ class Outcome(Record, frozen=True, array_like=True, tag=True, kw_only=True):
 
 
 class Reward(Record, frozen=True, array_like=True, tag=True, kw_only=True):
-    """The scores one client returned for one group of candidates."""
+    """The scores one client returned for one group of candidates; NaN for each that a stand-in for a model made up."""
 
     request_id: int
     client_id: int
@@ -126,7 +126,8 @@ class Group(Record, frozen=True, array_like=True, tag=True, kw_only=True):
     """One question's group when its advantages became final.
 
     ``num_experts`` were asked, ``num_answered`` answered in time; ``correct`` is the share of the G candidates
-    that equal the truth (known to the simulator only, never used by a protocol that must not know it).
+    that equal the truth (known to the simulator only, never used by a protocol that must not know it). What stand-ins for
+    models made is not measured: rewards and ``correct`` are NaN then, and ``zero_variance`` is False.
     """
 
     draw: int
@@ -145,7 +146,10 @@ class Group(Record, frozen=True, array_like=True, tag=True, kw_only=True):
 
 
 class Update(Record, frozen=True, array_like=True, tag=True, kw_only=True):
-    """One optimiser step: ``policy_version`` is the version it produced."""
+    """One optimiser step: ``policy_version`` is the version it produced.
+
+    ``loss`` and what follows it are NaN where stand-ins for models measured nothing.
+    """
 
     policy_version: int
     at_s: float

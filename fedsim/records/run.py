@@ -50,6 +50,11 @@ class Run:
     metrics: pl.DataFrame = field(repr=False)
     records: Mapping[str, pl.DataFrame] = field(repr=False)
 
+    @property
+    def measures(self) -> bool:
+        """Whether models sampled and scored: not in timing fidelity, where nothing of learning is measured."""
+        return (self.manifest.get("scenario") or {}).get("fidelity") != "timing"
+
     def scan(self, name: str) -> pl.LazyFrame:
         """One kind of record as a lazy frame: of a long run, only what is asked of it comes into memory."""
         import polars as pl

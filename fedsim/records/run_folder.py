@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from fedsim.config.csv_files import csv_table
 from fedsim.config.files import read_json
 from fedsim.errors import RunFolderError
 from fedsim.records.provenance import git_commit, platform_facts, versions
@@ -171,11 +172,8 @@ class RunFolder:
 
     def write_partition(self, domains: Sequence[str], partition: Sequence[Sequence[int]]) -> Path:
         """Write ``partition.csv``: private rows per client (row) and domain (column), counts ``[K, D]``."""
-        head = ",".join(["client_id", *domains])
-        rows = (
-            ",".join([str(client), *(str(int(n)) for n in counts)]) for client, counts in enumerate(partition)
-        )
-        return self.write_text(PARTITION, "\n".join([head, *rows]) + "\n")
+        rows = ([client, *map(int, counts)] for client, counts in enumerate(partition))
+        return write_atomically(self._inside(PARTITION), csv_table(["client_id", *domains], rows))
 
     def _inside(self, name: str) -> Path:
         target = self.path / name
@@ -276,6 +274,7 @@ def _first_manifest(name: str, seed: int) -> dict[str, Any]:
         "platform": platform_facts(),
         "git_commit": git_commit(),
         "code": None,
+        "plugins": {},
         "inputs": {},
         "model_hashes": {},
         "cache_keys": {},

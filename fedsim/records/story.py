@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -91,9 +92,11 @@ class _Books:
         return cls(
             transfers=_by(_rows(run.transfers, client_id=client_id), "request_id"),
             computes=_by(_rows(run.computes, client_id=client_id), "request_id"),
-            rewards=_by(_rows(run.rewards, client_id=client_id), "request_id"),
+            rewards=_by(
+                [_measured(row, run) for row in _rows(run.rewards, client_id=client_id)], "request_id"
+            ),
             faults=_by(_rows(run.faults, client_id=client_id), "request_id"),
-            groups=_by(_rows(run.groups), "draw"),
+            groups=_by([_measured(row, run) for row in _rows(run.groups)], "draw"),
         )
 
     def events(self, outcome: _Row) -> list[_Event]:
@@ -113,6 +116,14 @@ class _Books:
             (outcome["ended_at_s"], _ENDED, _ending(outcome)),
             *(_group_event(row) for row in groups),
         ]
+
+
+def _measured(row: _Row, run: Run) -> _Row:
+    """A row without what stand-ins made up, which earlier versions put on record."""
+    if run.measures:
+        return row
+    unknown = {"rewards": [math.nan] * len(row["rewards"])} if "rewards" in row else {"reward_mean": math.nan}
+    return {**row, **unknown}
 
 
 def _transfer_event(row: _Row) -> _Event:
@@ -159,14 +170,16 @@ def _fault_event(row: _Row) -> _Event:
 
 
 def _reward_event(row: _Row) -> _Event:
-    scores = " ".join(f"{score:.3g}" for score in row["rewards"])
+    measured = [score for score in row["rewards"] if not math.isnan(score)]
+    scores = " ".join(f"{score:.3g}" for score in measured) or f"{len(row['rewards'])} of them, not measured"
     return row["at_s"], _REWARD, f"rewards by {row['evaluator']} for draw {row['draw']}: {scores}"
 
 
 def _group_event(row: _Row) -> _Event:
+    reward = "" if math.isnan(row["reward_mean"]) else f"mean reward {row['reward_mean']:.3g}, "
     text = (
         f"group of draw {row['draw']} ({row['domain']}) final: {row['num_answered']} of {row['num_experts']} "
-        f"experts answered, mean reward {row['reward_mean']:.3g}, {row['fate'].replace('_', ' ')}"
+        f"experts answered, {reward}{row['fate'].replace('_', ' ')}"
     )
     return row["completed_at_s"], _GROUP, text
 

@@ -7,6 +7,7 @@ evaluations; sums of floats are exact, so that the pieces do not show.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ from fedsim.records.rows import (
 from fedsim.records.run_folder import plain
 from fedsim.records.totals import Clients, Load, Scores, Steps, Traffic
 
+TIMING = "timing: bytes and times of stand-ins for models, which have no rewards, losses or accuracy"
+"""What is said of a run without models wherever it is shown."""
+
 _SCORED: tuple[GroupFate, ...] = ("trained", "too_stale")
 
 
@@ -51,6 +55,7 @@ class SummaryContext:
         privacy: what the wire variant lets out, and what noise promises for the whole run; None where none is declared.
         detection: whom the server came to distrust, against the truth; None where nobody is hostile on purpose.
         warnings: a line for each way in which nothing could be learnt.
+        fidelity: ``real``, or ``timing``: stand-ins for models, so nothing of learning was measured.
     """
 
     protocol: str
@@ -65,6 +70,7 @@ class SummaryContext:
     privacy: Mapping[str, Any] | None = None
     detection: Mapping[str, Any] | None = None
     warnings: Sequence[str] = ()
+    fidelity: str = "real"
 
 
 def summarise(log: RecordLog, context: SummaryContext) -> dict[str, Any]:
@@ -84,6 +90,7 @@ class Summary:
     useful or not, read from what went up (empty: nothing). ``learning.entropy`` and
     ``kl_to_initial`` are of the last evaluation (test, else validation); ``clip_fraction`` is a mean over
     updates, weighted by candidates; ``zero_variance_share`` is the share of scored groups without spread.
+    Where stand-ins for models measured nothing (``fidelity: timing``), every number of learning is null.
     ``staleness.mean`` is weighted by groups. ``requests_under_way`` are those of ``requests`` without a usable reply that
     were still under way when the protocol ended. ``detection`` stands there only where a scenario asks for it.
     """
@@ -95,6 +102,7 @@ class Summary:
         self._requests: Counter[str] = Counter()
         self._under_way = 0
         self._groups: Counter[str] = Counter()
+        self._scored_groups = 0
         self._flat_groups = 0
         self._updates = Steps()
         self._rewards = Scores(context.candidate_correct)
@@ -111,7 +119,9 @@ class Summary:
         end_s = self._context.virtual_s
         self._under_way += sum(row.status != "ok" and row.ended_at_s > end_s for row in outcomes)
         self._groups.update(row.fate for row in groups)
-        self._flat_groups += sum(row.zero_variance for row in groups if row.fate in _SCORED)
+        scored = [row for row in groups if row.fate in _SCORED and not math.isnan(row.reward_mean)]
+        self._scored_groups += len(scored)
+        self._flat_groups += sum(row.zero_variance for row in scored)
         self._updates.add(chunk.of(Update))
         self._rewards.add(chunk.of(Reward))
         self._clients.add(chunk.of(Member))
@@ -125,6 +135,7 @@ class Summary:
                 {
                     "protocol": context.protocol,
                     "seed": context.seed,
+                    "fidelity": context.fidelity,
                     "virtual_s": context.virtual_s,
                     "wall_s": context.wall_s,
                     "stopped_by": context.stopped_by,
@@ -163,12 +174,11 @@ class Summary:
     def _learning(self) -> dict[str, Any]:
         tested = [row for row in self._evaluations if row.split == "test"] or self._evaluations
         last = tested[-1] if tested else None
-        num_scored = sum(self._groups[fate] for fate in _SCORED)
         return {
             "entropy": last.entropy if last else None,
             "kl_to_initial": last.kl_to_initial if last else None,
             "clip_fraction": self._updates.clip_fraction.value(),
-            "zero_variance_share": self._flat_groups / num_scored if num_scored else None,
+            "zero_variance_share": self._flat_groups / self._scored_groups if self._scored_groups else None,
             "reward_auc_by_client": {
                 "server" if client == SERVER_ID else str(client): auc.value()
                 for client, auc in sorted(self._rewards.by_client.items())
@@ -182,7 +192,7 @@ class Summary:
 def summary_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """A summary in a few lines for people, as label and text; what was not measured or stated has none."""
     sizes, requests = summary["bytes"], summary["requests"]
-    lines = []
+    lines = [("fidelity", TIMING)] if summary.get("fidelity") == "timing" else []
     for split, accuracy in {"test": summary["accuracy"], **summary.get("looks", {})}.items():
         for name, label in (("greedy", "greedy accuracy"), ("pass_at_1", "pass@1"), ("pass_at_8", "pass@8")):
             before, after = accuracy[name]["initial"], accuracy[name]["final"]

@@ -254,6 +254,11 @@ class Scenario(StrictModel):
             }
         )
 
+    @property
+    def measures(self) -> bool:
+        """Whether models sample and score, so that rewards, losses and accuracy are measured and not made up by stand-ins."""
+        return self.fidelity == "real"
+
     def resolved(self) -> dict[str, Any]:
         """Every setting with its default filled in, as plain data that `fedsim.scenario.read.scenario_from` reads back."""
         return self.model_dump(mode="json")

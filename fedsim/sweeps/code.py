@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 
+from fedsim.records.content_hashes import keep, kept
 from fedsim.records.provenance import code_fingerprint, source_hash
-from fedsim.records.run_folder import write_atomically
 
-_HASH = re.compile("[0-9a-f]{32}")
 _WITHOUT_RESULTS = {
     "__main__.py",
     "progress.py",
@@ -28,12 +26,13 @@ _PACKAGES_WITHOUT_RESULTS = ("cli/", "experiment/forecast/", "figures/", "scenar
 
 @cache
 def this_code() -> str:
-    """`result_code_hash` of this very package, as remembered if it is (`remember_code`): it takes as long as a small run."""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        remembered = _code_file().read_text(encoding="ascii")
-        if _HASH.fullmatch(remembered):
-            return remembered
-    return result_code_hash()
+    """`result_code_hash` of this very package, as remembered if it is (`remember_code`): it takes as long as a small run.
+
+    Raises:
+        CacheError: what is remembered is not what was written.
+    """
+    remembered = kept(_code_file())
+    return result_code_hash() if remembered is None else remembered.decode("ascii")
 
 
 def remember_code() -> None:
@@ -41,15 +40,14 @@ def remember_code() -> None:
     place = _code_file()
     with contextlib.suppress(OSError):
         if not place.exists():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(place, this_code().encode())
+            keep(place, this_code().encode())
 
 
 def _code_file() -> Path:
     """Named by the hash of every byte of the package and the version of Python, whose syntax trees it is of."""
     from fedsim.models.cache import cache_folder
 
-    return cache_folder(None) / "code" / f"{source_hash()}-{sys.implementation.cache_tag}"
+    return cache_folder(None) / "code" / f"{source_hash()}-{sys.implementation.cache_tag}.kept"
 
 
 def result_code_hash(root: Path = Path(__file__).parents[1]) -> str:

@@ -20,6 +20,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from fedsim import protocols
 from fedsim.errors import FedsimError
 from fedsim.processes.ray_cluster import ON_RAY, Cluster, first_line
 from fedsim.records.archive import Archive, packed, unpack
@@ -81,7 +82,8 @@ class RayPool:
             "scenario": run.scenario.to_yaml(),
             "cache_dir": None if self._where.cache_dir is None else str(self._where.cache_dir),
             "scratch": self._cluster.scratch,
-            "facts": self._facts,
+            "facts": self._facts | plugin_facts(run.scenario.protocol.name),
+            "protocol": run.scenario.protocol.name,
             "files": [
                 (key, str(run.scenario.input_files()[key]), _digest(content).hex())
                 for key, content in files.items()
@@ -197,6 +199,14 @@ def facts() -> dict[str, str]:
     }
 
 
+def plugin_facts(protocol: str) -> dict[str, str]:
+    """Version and source of every plug-in that a protocol may depend on, as more of `facts`."""
+    return {
+        f"plug-in {name}": f"{about['version']} {about['source']}"
+        for name, about in protocols.plugins_of(protocol).items()
+    }
+
+
 def perform_order(said: str, *files: bytes) -> tuple[str, Archive]:
     """What a worker does: perform an order's run in a folder of its own, and send report and folder back.
 
@@ -206,7 +216,7 @@ def perform_order(said: str, *files: bytes) -> tuple[str, Archive]:
     from fedsim.sweeps.worker import perform
 
     order = json.loads(said)
-    differing = _differing(order["facts"])
+    differing = _differing(order["facts"], order["protocol"])
     if differing:
         return json.dumps({"status": "other", "reason": f"{socket.gethostname()} has {differing}"}), []
     with tempfile.TemporaryDirectory(prefix="fedsim-run-", dir=order["scratch"]) as made:
@@ -247,11 +257,11 @@ def _content(key: str, path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _differing(wanted: Mapping[str, str]) -> str:
-    here = facts()
+def _differing(wanted: Mapping[str, str], protocol: str) -> str:
+    here = facts() | plugin_facts(protocol)
     found = [
         f"other code of fedsim ({here[name]:.8}, not {value:.8})"
-        if "code" in name
+        if name == "fedsim's code"
         else f"{name} {here.get(name)!r}, not {value!r}"
         for name, value in wanted.items()
         if here.get(name) != value

@@ -29,8 +29,8 @@ import msgspec
 from pydantic import JsonValue
 
 from fedsim.errors import ScenarioError
+from fedsim.records.content_hashes import keep, kept
 from fedsim.records.provenance import code_fingerprint
-from fedsim.records.run_folder import write_atomically
 from fedsim.sim import streams
 from fedsim.tasks import worked
 
@@ -92,27 +92,20 @@ def generate(
     Raises:
         ScenarioError: unknown domain or option, options that reasoning_gym refuses, answers that are not
             texts, or fewer different questions than ``count``; the message says how many there are.
+        CacheError: the rows that were kept are not what was written.
     """
     if count == 0:
         return ()
     options_json = json.dumps(options, sort_keys=True)
     if kept_in is None or worked.is_worked(name):
         return _cached(name, options_json, count, seed)
-    path = kept_in / f"{_key(name, options_json, count, seed)}.json"
-    rows = _read_back(path)
-    if rows is None or len(rows) != count:
-        rows = _cached(name, options_json, count, seed)
-        kept_in.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, msgspec.json.encode(rows))
+    path = kept_in / f"{_key(name, options_json, count, seed)}.kept"
+    content = kept(path)
+    if content is not None:
+        return msgspec.json.decode(content, type=tuple[Row, ...])
+    rows = _cached(name, options_json, count, seed)
+    keep(path, msgspec.json.encode(rows))
     return rows
-
-
-def _read_back(path: Path) -> tuple[Row, ...] | None:
-    """Rows that were kept; None where there are none, or something else is there."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=tuple[Row, ...])
-    except (OSError, ValueError):
-        return None
 
 
 def _key(name: str, options_json: str, count: int, seed: int) -> str:

@@ -104,7 +104,7 @@ def test_totals_are_sums_over_the_records(finished):
     assert len(finished.records) == len(RECORD_TYPES)
 
 
-def test_partition_clients_and_confidence_graph_lie_in_the_folder(finished):
+def test_partition_and_clients_lie_in_the_folder_and_what_stand_ins_know_does_not(finished):
     table = (finished.folder / "partition.csv").read_text().splitlines()
     assert table[0] == "client_id,chain_sum,gcd"
     rows = [[int(value) for value in line.split(",")] for line in table[1:]]
@@ -112,10 +112,8 @@ def test_partition_clients_and_confidence_graph_lie_in_the_folder(finished):
     assert sum(sum(row[1:]) for row in rows) == 600
     clients = json.loads((finished.folder / "clients.json").read_text())
     assert [client["device_class"] for client in clients] == ["phone"] * 3 + ["laptop"] * 2
-    assert set(clients[0]["accuracy_by_domain"]) == {"chain_sum", "gcd"}
-    graph = json.loads((finished.folder / "confidence_graph.json").read_text())
-    kinds = [node["kind"] for node in graph["nodes"]]
-    assert kinds.count("client") == 5 and kinds.count("question") == 2 and kinds.count("exemplar") == 10
+    assert clients[0]["accuracy_by_domain"] == {"chain_sum": None, "gcd": None}
+    assert not (finished.folder / "confidence_graph.json").exists()
 
 
 def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_is(finished):

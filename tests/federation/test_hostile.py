@@ -13,11 +13,15 @@ from fedsim import protocols
 from fedsim.errors import ScenarioError
 from fedsim.experiment import checks
 from fedsim.experiment import run as experiment
+from fedsim.experiment.components import stand_ins
 from fedsim.experiment.detection import detection_report, short
+from fedsim.experiment.simulation import Simulation
 from fedsim.federation.hostile import excluded, roles_of, with_hostile
+from fedsim.progress import SilentProgress
 from fedsim.protocols.shared.boundary import refused_rewards
-from fedsim.protocols.shared.monitor import StopConfig
+from fedsim.protocols.shared.monitor import ClientAccuracy, StopConfig
 from fedsim.protocols.shared.state import ClientState
+from fedsim.records.log import RecordLog
 from fedsim.records.rows import Reward
 from fedsim.scenario.read import read_scenario
 from fedsim.sim.devices.cost import NO_WORK
@@ -204,18 +208,24 @@ def test_a_liar_claims_every_exemplar_and_nobody_else_does(number):
 # ------------------------------------------------------------------------------------------------ in whole runs
 
 
+SHORT = ["fidelity=timing", "stop={updates: 2}", "protocol.num_experts=5", "protocol.competence_floor=0"]
+
+
 def run_of(tmp_path, *overrides):
-    scenario = read_scenario(
-        "quickstart",
-        [
-            "fidelity=timing",
-            "stop={updates: 2}",
-            "protocol.num_experts=5",
-            "protocol.competence_floor=0",
-            *overrides,
-        ],
-    )
+    scenario = read_scenario("quickstart", [*SHORT, *overrides])
     return experiment.run(scenario, out=tmp_path / f"run{len(list(tmp_path.iterdir()))}")
+
+
+def report_of(*overrides):
+    """What a server would find out if the stand-ins' scores were models', which a run of timing fidelity does not report."""
+    scenario = read_scenario("quickstart", [*SHORT, *overrides])
+    devices = checks.refuse_early(scenario)
+    components = stand_ins(scenario, len(devices))
+    accuracy = ClientAccuracy(components.data, components.evaluators)
+    phase = SilentProgress().phase("federation")
+    simulation = Simulation(scenario, devices, components, RecordLog(), phase, accuracy)
+    experiment.simulate(simulation)
+    return detection_report(simulation.state.artefacts["trust"](), simulation.roles)
 
 
 def test_nobody_hostile_leaves_the_records_as_they_are_and_makes_no_report(tmp_path):
@@ -227,15 +237,12 @@ def test_nobody_hostile_leaves_the_records_as_they_are_and_makes_no_report(tmp_p
     assert none.summary["detection"]["hostile"] == []
 
 
-def test_a_run_with_inverted_experts_reports_them_and_reads_the_truth_from_nowhere_else(tmp_path):
-    run = run_of(
-        tmp_path,
+def test_a_run_with_inverted_experts_reports_them_and_reads_the_truth_from_nowhere_else():
+    report = report_of(
         "hostile=[{kind: inverted, count: 2}]",
         "protocol.fusion=reliability",
         "tasks.partition={kind: iid}",
     )
-    report = json.loads((run.folder / "detection.json").read_text())
-    assert short(report) == run.summary["detection"]
     assert (report["precision"], report["recall"]) == (1.0, 1.0)
     assert report["recall_by_kind"] == {"inverted": 1.0}
     by_kind = {row["client_id"]: row["kind"] for row in report["experts"]}
@@ -249,10 +256,22 @@ def test_refused_rewards_are_on_record_and_count_against_their_sender(tmp_path):
     failed = run.outcomes.filter(status="failed")
     assert set(failed["client_id"]) == {5}
     assert all("not in [0, 1]" in cause for cause in failed["cause"])
-    row = json.loads((run.folder / "detection.json").read_text())["experts"][5]
+    row = report_of("hostile=[{kind: non_finite, clients: [5]}]", "tasks.partition={kind: iid}")["experts"][5]
     assert row["refused"] == len(failed) > 10
     assert row["trust"] < 0.1
     assert "scores" in row["reasons"]
+
+
+def test_a_timing_run_reports_how_experts_behaved_and_nothing_that_follows_from_made_up_scores(tmp_path):
+    run = run_of(tmp_path, "hostile=[{kind: inverted, count: 2}]", "protocol.fusion=reliability")
+    report = json.loads((run.folder / "detection.json").read_text())
+    assert short(report) == run.summary["detection"]
+    assert len(report["hostile"]) == 2
+    unknown = ("flagged", "precision", "recall", "recall_by_kind")
+    assert {report[name] for name in unknown} == {None}
+    assert {row["trust"] for row in report["experts"]} == {None}
+    assert not any("scores" in row["reasons"] for row in report["experts"])
+    assert sum(row["asked"] for row in report["experts"]) > 0
 
 
 def test_excluded_experts_take_no_part_and_are_those_that_an_attack_would_strike(tmp_path):

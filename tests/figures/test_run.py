@@ -305,7 +305,7 @@ def test_of_many_devices_every_class_is_shown_and_the_title_says_how_many(tmp_pa
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert len(labels) == 16
     assert "99  edge" in labels
-    assert figure.axes[0].get_title(loc="left") == "16 of 100 devices, the whole run"
+    assert figure.axes[0].get_title(loc="left").startswith("16 of 100 devices, the whole run of ")
 
 
 def test_competence_is_the_share_of_the_nearest_exemplars_answered_correctly():

@@ -79,7 +79,7 @@ def test_a_timing_run_without_figures_imports_polars_and_no_other_large_package(
     ran = imported_by(COMMAND.format(["run", "scenarios/quickstart.yaml", *words]))
     assert ran & (HEAVY | {"networkx", "scipy", "matplotlib", "rich"}) == set()
     assert "polars" in ran
-    assert (tmp_path / "run" / "confidence_graph.json").exists()
+    assert (tmp_path / "run" / "summary.json").exists()
 
 
 @pytest.mark.parametrize("word", ["scenarios/quickstart.yaml", "scenarios/paper/probe.yaml", "no_such_file"])

@@ -155,7 +155,7 @@ def order(folder: Path, scratch: Path, **more: Any) -> tuple[str, bytes]:
     files = [("clients.file", str(folder / "devices.csv"), ray_workers._digest(devices).hex())]
     said = {
         "key": "key", "scenario": scenario.to_yaml(), "cache_dir": None, "scratch": str(scratch),
-        "facts": ray_workers.facts(), "files": files,
+        "facts": ray_workers.facts(), "protocol": scenario.protocol.name, "files": files,
     }  # fmt: skip
     return json.dumps(said | more), devices
 

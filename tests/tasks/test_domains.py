@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from fedsim.errors import ScenarioError
+from fedsim.errors import CacheError, ScenarioError
 from fedsim.tasks import domains
 from fedsim.tasks.config import QUICK_DOMAINS
 from fedsim.tasks.domains import EASY_OPTIONS, check_names, generate, registered_names
@@ -135,9 +135,12 @@ def test_kept_rows_are_read_back_and_are_those_that_would_be_generated(tmp_path,
     assert domains.generate("gcd", {}, 40, 3, tmp_path) == rows
     with pytest.raises(AssertionError, match="generated again"):
         domains.generate("gcd", {}, 40, 4, tmp_path)
-    for damaged in (b'[["only half a row"]]', b'[["one", "row"]]', b"no JSON"):
+    whole = kept.read_bytes()
+    for damaged in (b'[["one", "row"]]', whole[:-9], whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:]):
         kept.write_bytes(damaged)
-        with pytest.raises(AssertionError, match="generated again"):
+        with pytest.raises(
+            CacheError, match=f"{kept.name} is not what was written; delete this cache folder"
+        ):
             domains.generate("gcd", {}, 40, 3, tmp_path)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fedsim.config.csv_files import csv_table
 from fedsim.config.units import format_bytes
 from fedsim.errors import RunFolderError
 from fedsim.experiment.forecast.heterogeneity import Heterogeneity, expected_reply_s, heterogeneity
@@ -265,17 +264,16 @@ def write_population(table: PopulationTable, folder: Path) -> Sequence[Path]:
             raise RunFolderError(f"{folder} is a file; --out must be a new or empty folder")
         if next(folder.iterdir(), None) is not None:
             raise RunFolderError(f"{folder} is not empty; --out must be a new or empty folder")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     names = [quantity.column for quantity in QUANTITIES]
-    writer.writerow(["client_id", "device_class", *names])
     values = np.column_stack([table.columns[name] for name in names]).tolist()
-    for client_id, (device_class, row) in enumerate(zip(table.device_class, values, strict=True)):
-        cells = ["" if value != value else f"{value:.6g}" for value in row]
-        writer.writerow([client_id, device_class, *cells])
+    rows = [
+        [client_id, device_class, *("" if value != value else f"{value:.6g}" for value in row)]
+        for client_id, (device_class, row) in enumerate(zip(table.device_class, values, strict=True))
+    ]
+    content = csv_table(["client_id", "device_class", *names], rows)
     try:
         return (
-            write_atomically(folder / TABLE, text.getvalue().encode()),
+            write_atomically(folder / TABLE, content),
             write_json(folder / SUMMARY, as_plain(table)),
         )
     except OSError as error:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsim.errors import RunFolderError
+from fedsim.protocols import plugins_of
+from fedsim.protocols.plugins import differences
 from fedsim.records.provenance import platform_facts, source_hash, versions
 
 if TYPE_CHECKING:
@@ -43,14 +45,14 @@ def scenario_of(manifest: Mapping[str, Any], folder: Path) -> Scenario:
 
 def other_program(manifest: Mapping[str, Any]) -> str | None:
     """In what the program that made a run differs from this one; None if in nothing that could change a bit."""
+    named = str(manifest["scenario"]["protocol"]["name"])
+    found = list(differences(manifest.get("plugins", {}), plugins_of(named)))
     if manifest.get("code") != source_hash():
-        return "fedsim's code differs"
+        return "; ".join([*found, "fedsim's code differs"])
     ours, theirs = versions(), manifest.get("versions", {})
-    differing = [name for name in _NUMERIC if ours.get(name) != theirs.get(name)]
-    if differing:
-        name = differing[0]
-        return f"{name} was {theirs.get(name)}, here it is {ours.get(name)}"
-    return None
+    for name in [name for name in _NUMERIC if ours.get(name) != theirs.get(name)][:1]:
+        found.append(f"{name} was {theirs.get(name)}, here it is {ours.get(name)}")
+    return "; ".join(found) or None
 
 
 def other_platform(manifest: Mapping[str, Any]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fedsim.errors import RunFolderError
+from fedsim.figures.labels import shown_name
 from fedsim.figures.page import FIGURES_FOLDER
 from fedsim.figures.run.devices import device_classes
 from fedsim.figures.style import BLUE, GREY, ORANGE, PALE, VERMILLION, new_figure, styled
@@ -75,12 +77,14 @@ def confidence_graph(run: Run) -> Figure | None:
 def read_graph(run: Run) -> Graph | None:
     """The graph of the run's ``confidence_graph.json`` (of an earlier version's ``.graphml``), or None without one.
 
+    None in timing fidelity as well, where stand-ins for models made up who answers rightly.
+
     Raises:
         RunFolderError: the file holds no graph.
     """
     path = run.folder / CONFIDENCE_GRAPH
     earlier = path.with_suffix(".graphml")
-    if not path.exists() and not earlier.exists():
+    if not run.measures or (not path.exists() and not earlier.exists()):
         return None
     try:
         if not path.exists():
@@ -245,18 +249,10 @@ def _draw_labels(
 
 
 def _question_text(graph: Graph, node: str) -> str:
-    """The question's domain and text, in a few short lines; a dollar sign must not start mathematics."""
+    """The question's domain and text, in a few short lines."""
     entry = graph.nodes[node]
-    text = " ".join(str(entry.get("text", "")).split())
-    if len(text) > 4 * _TEXT_WIDTH:
-        text = text[: 4 * _TEXT_WIDTH - 1] + "…"
-    lines: list[str] = []
-    for word in text.split():
-        if lines and len(lines[-1]) + 1 + len(word) <= _TEXT_WIDTH:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return "\n".join([str(entry.get("domain", node)), *lines]).replace("$", r"\$")
+    text = shown_name(str(entry.get("text", "")), 4 * _TEXT_WIDTH)
+    return "\n".join([shown_name(str(entry.get("domain", node))), *textwrap.wrap(text, _TEXT_WIDTH)])
 
 
 def _legend(figure: Figure, sample: SampleQuestion) -> None:

@@ -32,8 +32,10 @@ def learning(run: Run) -> Figure | None:
 
     Lines are validation questions, diamonds test questions; extra sets of questions are dotted, greedy alone. A row without
     a single number is left out. The reward is drawn per update (dots) with a running mean over ten updates. Wire bytes are
-    both directions.
+    both directions. A run of timing fidelity has no learning to be drawn, whatever an earlier version put on record.
     """
+    if not run.measures:
+        return None
     metrics = run.metrics.fill_nan(None).with_columns(
         (pl.col("wire_up_bytes") + pl.col("wire_down_bytes")).alias("wire_bytes")
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
@@ -12,7 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
+from fedsim.config.csv_files import read_csv
 from fedsim.errors import RunFolderError
+from fedsim.figures.labels import shown_name
 from fedsim.figures.run.devices import device_classes
 from fedsim.figures.style import new_figure, styled
 from fedsim.records.run import Run
@@ -40,7 +41,9 @@ def partition(run: Run) -> Figure | None:
         axes = figure.subplots()
         norm = PowerNorm(0.5, vmin=0, vmax=max(1, int(counts.max(initial=0))))
         image = axes.imshow(counts, aspect="auto", cmap="Blues", norm=norm, interpolation="nearest")
-        axes.set_xticks(range(len(domains)), domains, rotation=20, ha="right", rotation_mode="anchor")
+        axes.set_xticks(
+            range(len(domains)), [*map(shown_name, domains)], rotation=20, ha="right", rotation_mode="anchor"
+        )
         axes.spines[:].set_visible(False)
         axes.set_xlabel("domain")
         axes.set_ylabel("client")
@@ -68,7 +71,7 @@ def read_partition(folder: Path) -> tuple[list[str], Counts] | None:
     table, document = folder / PARTITION, folder / "partition.json"
     try:
         if table.exists():
-            head, *rows = csv.reader(table.read_text().splitlines())
+            head, *rows = read_csv(table.read_bytes())
             domains, counts = head[1:], [[int(cell) for cell in row[1:]] for row in rows]
         elif document.exists():
             content = json.loads(document.read_text())

@@ -19,7 +19,7 @@ FIGURES: tuple[FigureSpec[Run], ...] = (
         learning,
         "Accuracy and mean reward of the server's policy against virtual time and against bytes, in both "
         "accounts: everything on the wire in both directions, and the paper's count of uplink payload.",
-        "the policy was not measured and no reward came",
+        "the policy was not measured and no reward came (timing fidelity measures neither)",
     ),
     FigureSpec(
         "device_timeline",
@@ -38,7 +38,7 @@ FIGURES: tuple[FigureSpec[Run], ...] = (
         confidence_graph,
         "The confidence graph: one question, its nearest exemplars, and who answered those correctly. "
         "All of it stands in confidence_graph.graphml beside this page.",
-        "the run has no confidence graph, or no question in it",
+        "the run has no confidence graph, or no question in it (timing fidelity has none: who answers rightly is made up)",
     ),
     FigureSpec("partition", partition, "Private rows per client and domain.", "the run has no partition"),
 )
@@ -53,5 +53,6 @@ def write_report(folder: Path | str) -> list[Path]:
     run = load(folder)
     title = f"{run.manifest.get('name', run.folder.name)}, seed {run.manifest.get('seed')}"
     what = [("protocol", run.summary["protocol"]), ("billed", run.summary.get("billed") or "as it is")]
-    rows = "".join(map(table_row, [*what, *summary_lines(run.summary)]))
+    said = summary_lines(run.summary if run.measures else {**run.summary, "fidelity": "timing"})
+    rows = "".join(map(table_row, [*what, *said]))
     return [*write_graphml(run), *write_page(FIGURES, run, title, f"<table>{rows}</table>")]

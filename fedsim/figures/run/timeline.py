@@ -219,7 +219,14 @@ def _draw_device(axes: Axes, row: int, device: DeviceActivity, shown: Interval, 
         axes.broken_barh(thin, place, facecolor=colour, linewidth=0, zorder=4)
     lost = [at_s / unit_s for at_s in device.lost_at_s if shown[0] <= at_s <= shown[1]]
     axes.plot(
-        lost, [row + 0.5] * len(lost), "x", color=VERMILLION, markersize=5, markeredgewidth=1.4, zorder=5
+        lost,
+        [row + 0.5] * len(lost),
+        "x",
+        color=VERMILLION,
+        markersize=5,
+        markeredgewidth=1.4,
+        zorder=5,
+        clip_on=False,
     )
 
 
@@ -239,14 +246,11 @@ def _title(
     num_clients = sum(device.client_id != SERVER_ID for device in devices)
     num_shown = sum(device.client_id != SERVER_ID for device in shown)
     which = f"{num_shown} of {num_clients} devices" if num_shown < num_clients else f"{num_clients} devices"
-    span_s = _span_s(run)
-    length_s = drawn[1] - drawn[0]
-    when = (
-        "the whole run"
-        if length_s >= span_s
-        else f"{format_seconds(length_s)} of the run's {format_seconds(span_s)}"
-    )
-    return f"{which}, {when}"
+    took_s = float(run.summary["virtual_s"])
+    if drawn[0] == 0 and drawn[1] >= took_s:
+        after = ", and requests that were still under way" if drawn[1] > took_s else ""
+        return f"{which}, the whole run of {format_seconds(took_s)}{after}"
+    return f"{which}, {format_seconds(drawn[1] - drawn[0])} of the run's {format_seconds(took_s)}"
 
 
 def _legend(figure: Figure) -> None:

@@ -13,6 +13,7 @@ from fedsim.figures.page import FigureSpec, write_page
 from fedsim.figures.stress.maps import stress_map
 from fedsim.figures.stress.runs import Sweep, read_sweep
 from fedsim.figures.stress.why import stress_why
+from fedsim.records.summary import TIMING
 
 
 def _map(name: str, caption: str, missing: str) -> FigureSpec[Sweep]:
@@ -55,6 +56,7 @@ def write_stress_report(folder: Path | str) -> list[Path]:
     intro = (
         f"<p>{len(sweep.points)} points, {runs} runs, {finished} finished. Tables: stress.md, why.md, "
         "stress.csv, why.csv, domains.csv in the folder above.</p>"
+        + (f"\n<p>Fidelity {TIMING}.</p>" if sweep.fidelity == "timing" else "")
         + (f"\n<p>What ended the others:</p><ul>{items}</ul>" if reasons else "")
     )
     return write_page(STRESS_FIGURES, sweep, f"Stress sweep {sweep.name}", intro)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation, Transform
 
-from fedsim.figures.labels import figure_with_footer, method_style
+from fedsim.figures.labels import figure_with_footer, method_style, shown_name
 from fedsim.figures.stress.runs import Sweep
 from fedsim.figures.style import (
     BLUE,
@@ -68,7 +68,6 @@ def stress_why(sweep: Sweep) -> Figure | None:
             axes.set_yticks(range(len(names)), names)
             axes.tick_params(axis="y", length=0)
             axes.set_ylim(len(names) - 0.45, -0.55)
-            axes.set_xlim(left=0)
             light_grid(axes, "x")
     return figure
 
@@ -90,6 +89,7 @@ def _stack(axes: Axes, sweep: Sweep, names: Sequence[str], part: str, title: str
             range(len(names)), shares, left=left, color=colour, height=0.66, label=_brief(label), linewidth=0
         )
         left = [start + share for start, share in zip(left, shares, strict=True)]
+    axes.set_xlim(0, _room(left))
     axes.set_title(title)
     axes.legend(
         loc="upper center",
@@ -108,8 +108,9 @@ def _dots(axes: Axes, names: Sequence[str], shares: Mapping[str, Sequence[float 
         known = [(share, place) for place, share in enumerate(row) if share is not None]
         axes.plot(
             [share for share, _ in known], [place for _, place in known], linestyle="none", marker=style.marker,
-            color=style.colour, label=_brief(label), markersize=4, alpha=0.85,
+            color=style.colour, label=_brief(label), markersize=4, alpha=0.85, clip_on=False, zorder=3,
         )  # fmt: skip
+    axes.set_xlim(0, _room([share for row in shares.values() for share in row if share is not None]))
     axes.set_title(title)
     axes.legend(
         loc="upper center",
@@ -120,6 +121,11 @@ def _dots(axes: Axes, names: Sequence[str], shares: Mapping[str, Sequence[float 
         handletextpad=0.2,
         columnspacing=1,
     )
+
+
+def _room(percents: Sequence[float]) -> float:
+    """Where an axis ends, so that its largest mark stands off the edge."""
+    return 1.05 * max(percents, default=0.0) or 1.0
 
 
 def _percents(sweep: Sweep, names: Sequence[str], part: str) -> dict[str, list[float | None]]:
@@ -134,6 +140,5 @@ def _below(axes: Axes) -> Transform:
     return axes.transAxes + ScaledTranslation(0, -0.2, axes.figure.dpi_scale_trans)
 
 
-def _brief(label: str, most: int = 34) -> str:
-    label = _PHASES.get(label, label)
-    return label if len(label) <= most else label[: most - 1] + "…"
+def _brief(label: str) -> str:
+    return shown_name(_PHASES.get(label, label))

@@ -15,7 +15,7 @@ from typing import Any
 
 from fedsim.models.cache import platform_facts, sources_hash
 from fedsim.models.interfaces import Accuracy
-from fedsim.records.run_folder import write_atomically
+from fedsim.records.content_hashes import keep, kept
 from fedsim.tasks.questions import Question
 
 _DETERMINING_SOURCES = (
@@ -41,15 +41,17 @@ class FirstLooks:
     def look(
         self, questions: Sequence[Question], num_samples: int, measure: Callable[[], Accuracy]
     ) -> Accuracy:
-        """The accuracy on these questions: read back if any run has measured it, else measured and kept."""
-        path = self._folder / f"{self._key(questions, num_samples)}.json"
-        try:
-            return Accuracy(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):  # not there, or not ours: measure
-            pass
+        """The accuracy on these questions: read back if any run has measured it, else measured and kept.
+
+        Raises:
+            CacheError: what was kept is not what was written.
+        """
+        path = self._folder / f"{self._key(questions, num_samples)}.kept"
+        content = kept(path)
+        if content is not None:
+            return Accuracy(**json.loads(content))
         accuracy = measure()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(asdict(accuracy)).encode())
+        keep(path, json.dumps(asdict(accuracy)).encode())
         return accuracy
 
     def _key(self, questions: Sequence[Question], num_samples: int) -> str:

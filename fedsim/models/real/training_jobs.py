@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.errors import FedsimError
-from fedsim.models.cache import cache_key, cached
+from fedsim.models.cache import cache_key, cached, is_whole
 from fedsim.models.config import StartTuning
 from fedsim.models.folder import REPORT
 from fedsim.models.real.training import Progress, Trained
 from fedsim.models.sources import AdapterTuning, LoraConfig, ScratchModel
 from fedsim.privacy.config import EvaluatorPrivacyConfig
+from fedsim.records.content_hashes import check_sums
 from fedsim.sim import streams
 from fedsim.tasks.questions import Question, TextFormat
 
@@ -115,9 +116,15 @@ def run_jobs(
 
     Raises:
         FedsimError: a worker died; the message holds the end of what it said.
+        CacheError: a file of the cache is not what was written.
     """
     folders = {job.name: root / job.key for job in jobs}
-    waiting = [job for job in jobs if not folders[job.name].is_dir()]
+    waiting = []
+    for job in jobs:
+        if is_whole(folders[job.name]):
+            check_sums(folders[job.name])
+        else:
+            waiting.append(job)
     waiting.sort(key=lambda job: (-_work(job), job.name))
     alone = len(waiting) <= 1 and all(
         job.adapters is None for job in waiting

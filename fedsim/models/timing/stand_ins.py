@@ -2,8 +2,8 @@
 
 Nothing here learns. A candidate is right with a stated probability, and a client's answer is right with a skill that grows with
 its rows of the domain. All of it is keyed draws, so a timing run is as reproducible as a real one, imports no torch, and starts
-in a fraction of a second. Accuracy is never reported (it would be an invention): ``evaluate`` returns NaN, which the summary
-shows as null.
+in a fraction of a second. What a stand-in makes up steers a protocol as a real score would, and is never reported:
+``evaluate`` returns NaN, and no record holds a reward, a loss or a right answer of a run without models (``Monitor.measures``).
 """
 
 from __future__ import annotations

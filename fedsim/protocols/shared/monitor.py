@@ -22,6 +22,7 @@ from fedsim.tasks.questions import TaskData
 
 _PAGE_DRAWS = 1024
 _WORTH_SAYING = 0.5  # share of groups without a whole answer
+_NOTHING_MEASURED = UpdateStats(math.nan, math.nan, math.nan, math.nan)
 
 
 class StopConfig(StrictModel):
@@ -169,6 +170,8 @@ class Monitor:
         correct: per draw, which candidates equal the truth (the simulator's knowledge, for reward AUC).
         by_domain: greedy accuracy per domain on the test questions, by policy version.
         stopped: set when a stop condition was met; ``stopped_by`` says which.
+        measures: whether models sample and score. Stand-ins do not: their rewards and losses are inventions that a protocol
+            may act on, but no record, warning or line of progress holds one.
     """
 
     log: RecordLog
@@ -179,6 +182,7 @@ class Monitor:
     evaluation: EvaluationConfig
     phase: Phase
     open_requests: Callable[[], int] = lambda: 0
+    measures: bool = True
     correct: CorrectCandidates = field(default_factory=CorrectCandidates)
     learnability: Learnability = field(default_factory=Learnability)
     by_domain: dict[int, dict[str, float]] = field(default_factory=dict)
@@ -192,7 +196,9 @@ class Monitor:
     _started_at_wall_s: float = field(default_factory=time.monotonic)
 
     def start(self) -> None:
-        """Look at the initial policy."""
+        """Look at the initial policy; progress says where there is none to learn."""
+        if not self.measures:
+            self.phase.advance(0, fidelity="timing")
         for split in ("validation", *self._reported):
             self.evaluate(split)
 
@@ -214,13 +220,16 @@ class Monitor:
     ) -> None:
         """A question's group is final. ``rewards`` is ``[M, G]`` with NaN for what did not come."""
         question = group.draw.question
-        correct = [self.data.answers.right(text, question.answers) for text in group.texts]
-        self.correct.put(group.draw.index, correct)
         scored = rewards[np.isfinite(rewards).any(axis=1)] if rewards.size else rewards
-        mean, spread = _mean_and_spread(scored)
-        self.learnability.group(group, bool(scored.size), spread)
-        if scored.size:
-            self._rewards.append(mean)
+        mean = spread = right_share = math.nan
+        if self.measures:
+            correct = [self.data.answers.right(text, question.answers) for text in group.texts]
+            self.correct.put(group.draw.index, correct)
+            right_share = sum(correct) / len(correct)
+            mean, spread = _mean_and_spread(scored)
+            self.learnability.group(group, bool(scored.size), spread)
+            if scored.size:
+                self._rewards.append(mean)
         self.log.add(
             Group(
                 draw=group.draw.index,
@@ -234,7 +243,7 @@ class Monitor:
                 reward_mean=mean,
                 reward_std=spread,
                 zero_variance=spread == 0.0,
-                correct=sum(correct) / len(correct),
+                correct=right_share,
                 fate=fate,
             )
         )
@@ -246,6 +255,8 @@ class Monitor:
         self.num_updates += 1
         reward_mean = sum(self._rewards) / len(self._rewards) if self._rewards else 0.0
         self._rewards.clear()
+        if not self.measures:
+            stats, reward_mean, zero_variance = _NOTHING_MEASURED, math.nan, math.nan
         self.log.add(
             Update(
                 policy_version=self.policy.version,
@@ -272,8 +283,7 @@ class Monitor:
             1,
             **({"cut_off": cut_off} if cut_off > _WORTH_SAYING else {}),
             virtual_s=self.now_s(),
-            accuracy=self._accuracy,
-            reward=reward_mean,
+            **({"accuracy": self._accuracy, "reward": reward_mean} if self.measures else {}),
             in_flight=self.open_requests(),
             dropped=self._dropped,
             wire_bytes=self.log.wire_bytes,

@@ -21,8 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedsim.config.files import finite_decimal, read_text
-from fedsim.config.limits import MAX_DATA_BYTES
+from fedsim.config.limits import MAX_DATA_BYTES, MAX_VIRTUAL_S
 from fedsim.config.strict import SHORTEST_CYCLE_S
+from fedsim.config.units import LONGEST
 from fedsim.errors import DataFileError
 from fedsim.sim.devices.availability_config import TraceConfig
 from fedsim.sim.devices.presence import StatedAvailability
@@ -204,6 +205,8 @@ def _seconds(name: str, cell: str, where: str) -> float:
         raise DataFileError(
             f"{where}: {name} is {_shown(cell)}; must be a finite number of seconds, zero or more"
         )
+    if seconds > MAX_VIRTUAL_S:
+        raise DataFileError(f"{where}: {name} is {_shown(cell)}; must be at most {LONGEST}")
     return seconds
 
 

@@ -317,10 +317,17 @@ def run_key(scenario: Scenario) -> str:
     material = {
         "scenario": resolved,
         "code": this_code(),
+        **_plugins(scenario.protocol.name),
         "platform": platform_facts(),
         "format": FORMAT_VERSION,
     }
     return blake2b(json.dumps(material, sort_keys=True).encode(), digest_size=12).hexdigest()
+
+
+def _plugins(protocol: str) -> dict[str, Any]:
+    """What third parties' code adds to a run's key: nothing where the protocol is ours."""
+    found = protocols.plugins_of(protocol)
+    return {"plugins": found} if found else {}
 
 
 def _content(scenario: Scenario, file: str | None) -> str | None:

@@ -7,16 +7,16 @@ show their median and 90th percentile (`fedsim.sweeps.stats`), never a mean.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedsim.config.csv_files import csv_records
 from fedsim.config.units import format_seconds
 from fedsim.errors import RunFolderError
 from fedsim.records.run_folder import write_atomically, write_json
+from fedsim.records.summary import TIMING
 from fedsim.sweeps.compare.target import Target, TargetConfig, Way, describe, median_way, resolve, way_to
 from fedsim.sweeps.stats import (
     LEVEL,
@@ -117,7 +117,7 @@ def write_comparison(
     page = "\n".join([table(summaries, ways, promised), *_looks_table(summaries), *notes])
     return [
         write_json(folder / "comparison.json", document),
-        write_atomically(folder / "comparison.csv", _csv(summaries, ways).encode()),
+        write_atomically(folder / "comparison.csv", _csv(summaries, ways)),
         write_atomically(folder / "comparison.md", page.encode()),
     ]
 
@@ -265,6 +265,9 @@ def _way_cell(ways: Sequence[Way | None]) -> str:
 def _notes(seeds: Sequence[int], goal: Target | None, tuned: Tuned, summaries: Summaries) -> Iterator[str]:
     """What a reader of the table must know, one paragraph each."""
     listed = ", ".join(map(str, seeds))
+    timed = [name for name, runs in summaries.items() if any(run.get("fidelity") == "timing" for run in runs)]
+    if timed:
+        yield f"Fidelity {TIMING} ({', '.join(timed)}).\n"
     yield (
         f"Means over {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'} ({listed}); in brackets {LEVEL:.0%} Student-t "
         "intervals over seeds; differences are paired by seed. Wasted: share of the wire's bytes, both ways, that served "
@@ -350,20 +353,14 @@ def _share(share: float | int | None) -> str:
     return "" if share is None else f"{share:.1%}"
 
 
-def _csv(summaries: Summaries, ways: Ways) -> str:
-    rows = [
+def _csv(summaries: Summaries, ways: Ways) -> bytes:
+    return csv_records(
         {"variant": variant}
         | _flat(summary)
         | ({} if way is None else _flat({"reached": way.reached} | way.amounts(), "to_target."))
         for variant, runs in summaries.items()
         for summary, way in zip(runs, ways[variant], strict=True)
-    ]
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    )
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

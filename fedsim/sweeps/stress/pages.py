@@ -12,18 +12,18 @@ at a point and seed if no other level of its axis costs less there (`fedsim.swee
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fedsim.config.csv_files import csv_records
 from fedsim.config.units import format_bytes, format_seconds
 from fedsim.records.run_folder import write_atomically, write_json
+from fedsim.records.summary import TIMING
 from fedsim.sweeps.compare.run import RUNS
 from fedsim.sweeps.compare.tables import show
 from fedsim.sweeps.stats import NOT_REACHED, QUANTILES, Interval, interval, quantiles, show_quantiles
@@ -69,9 +69,9 @@ def layout(stress: Stress) -> Layout:
 def write_stress(folder: Path, stress: Stress, runs: Runs) -> list[Path]:
     """Write every table of a sweep into its folder."""
     return [
-        write_atomically(folder / "stress.csv", _csv(_run_rows(runs))),
-        write_atomically(folder / "why.csv", _csv(_why_rows(stress, runs))),
-        write_atomically(folder / "domains.csv", _csv(_domain_rows(runs))),
+        write_atomically(folder / "stress.csv", csv_records(_run_rows(runs))),
+        write_atomically(folder / "why.csv", csv_records(_why_rows(stress, runs))),
+        write_atomically(folder / "domains.csv", csv_records(_domain_rows(runs))),
         write_json(folder / "stress.json", document(stress, runs)),
         write_atomically(folder / "stress.md", "\n".join(page(stress, runs)).encode()),
         write_atomically(folder / "why.md", "\n".join(why_page(stress, runs)).encode()),
@@ -191,16 +191,6 @@ def _domain_rows(runs: Runs) -> Iterator[dict[str, Any]]:
             }
 
 
-def _csv(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    found = list(rows)
-    columns = list(dict.fromkeys(key for row in found for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(found)
-    return text.getvalue().encode()
-
-
 # ----------------------------------------------------------------------------------------------- pages for people
 
 
@@ -214,6 +204,8 @@ def page(stress: Stress, runs: Runs) -> Iterator[str]:
         axes = f"{counted(stress.random.runs, 'random point')} of {', '.join(stress.axes)}"
     yield f"# Stress sweep {stress.name}\n"
     yield f"{counted(len(runs), 'run')} ({axes}, {named_seeds(stress.seeds)}): {endings}.\n"
+    if runs[0][0].scenario.fidelity == "timing":
+        yield f"Fidelity {TIMING}.\n"
     parts = _parts(stress, runs)
     paying = shape.paying
     if paying is not None and stress.axes[paying].names is not None:

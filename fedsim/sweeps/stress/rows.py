@@ -17,6 +17,7 @@ Everything is read from the run's folder: its summary, and the tables of outcome
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -172,8 +173,9 @@ def kind_of(cause: str) -> str:
 
 
 def _trained_reward(groups: pl.DataFrame) -> float | None:
-    """Mean reward of the groups that were trained on."""
-    trained = groups.filter(groups["fate"] == "trained")["reward_mean"].to_list()
+    """Mean reward of the groups that were trained on; None where none was measured."""
+    rewards = groups.filter(groups["fate"] == "trained")["reward_mean"].to_list()
+    trained = [reward for reward in rewards if not math.isnan(reward)]
     return sum(trained) / len(trained) if trained else None
 
 

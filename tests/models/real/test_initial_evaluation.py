@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
 
+from fedsim.errors import CacheError
 from fedsim.models.interfaces import Accuracy
 from fedsim.models.real.initial_evaluation import FirstLooks
 from fedsim.tasks.questions import Question
@@ -50,12 +52,14 @@ def test_other_weights_samples_truths_or_ids_are_measured_again(
     assert measuring.times == 2
 
 
-def test_a_torn_file_is_measured_again(tmp_path: Path) -> None:
-    measuring = Measuring()
+def test_a_file_with_other_digits_is_refused_by_its_name(tmp_path: Path) -> None:
     looks = FirstLooks(tmp_path, {})
-    looks.look(QUESTIONS, 8, measuring)
-    (kept,) = tmp_path.glob("*.json")
-    kept.write_text(kept.read_text()[:20])
-    looks.look(QUESTIONS, 8, measuring)
-    assert measuring.times == 2
-    assert looks.look(QUESTIONS, 8, measuring) and measuring.times == 2
+    looks.look(QUESTIONS, 8, Measuring())
+    (kept,) = tmp_path.iterdir()
+    digit = re.search(rb"0\.(\d)", kept.read_bytes())
+    assert digit is not None
+    changed = bytearray(kept.read_bytes())
+    changed[digit.start(1)] ^= 1
+    kept.write_bytes(changed)
+    with pytest.raises(CacheError, match=rf"{kept.name} is not what was written; delete this cache folder: "):
+        looks.look(QUESTIONS, 8, Measuring())
