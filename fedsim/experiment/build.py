@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from fedsim import protocols
+from fedsim.config.strict import AtMostClients
 from fedsim.errors import ScenarioError
 from fedsim.experiment import billed, device_memory
 from fedsim.experiment.components import Components
@@ -46,6 +49,44 @@ def faults_of(scenario: Scenario, devices: population.Population) -> Faults | No
             ).at("faults", place, "kind")
     check_server_link(scenario.faults, scenario.network.server_link)
     return Faults(scenario.faults, scenario.seed, devices.classes)
+
+
+def refuse_more_clients(
+    scenario: Scenario, num_clients: int, there_are: str, section: str | None = None
+) -> None:
+    """Refuse counts that are marked as at most the number of clients, and are more.
+
+    Args:
+        scenario: the settings.
+        num_clients: how many clients there are to ask.
+        there_are: that in words, e.g. ``there are 6 clients``.
+        section: the section to look at; None for all.
+
+    Raises:
+        ScenarioError: a count is more.
+    """
+    settings = scenario if section is None else getattr(scenario, section)
+    for path, wanted in _counts_of_clients(settings, () if section is None else (section,)):
+        if wanted > num_clients and not _is_ignored(scenario, path[-1]):
+            raise ScenarioError(
+                f"{'.'.join(path)} is {wanted}, but {there_are}; must be at most {num_clients}"
+            ).at(*path)
+
+
+def _counts_of_clients(model: BaseModel, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            yield from _counts_of_clients(value, (*path, name))
+        elif value is not None and any(isinstance(mark, AtMostClients) for mark in field.metadata):
+            yield (*path, name), value
+
+
+def _is_ignored(scenario: Scenario, key: str) -> bool:
+    """Whether nothing reads a key as the scenario stands."""
+    is_for_all = getattr(scenario.protocol, "experts", None) == "all"
+    is_shared = scenario.tasks.partition.kind == "shared"
+    return (key == "num_experts" and is_for_all) or (key == "holders" and not is_shared)
 
 
 def edges_of(scenario: Scenario, devices: population.Population) -> EdgeTree | None:

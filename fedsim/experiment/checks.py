@@ -7,18 +7,15 @@ there is a deadline, the protocol plays with stand-ins for a moment.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel
-
 from fedsim import protocols
-from fedsim.config.strict import AtMostClients
 from fedsim.config.validation import located
 from fedsim.errors import ModelFileError, ScenarioError
 from fedsim.experiment import billed, request_times
-from fedsim.experiment.build import edges_of, faults_of
+from fedsim.experiment.build import edges_of, faults_of, refuse_more_clients
 from fedsim.federation.hostile import roles_of
 from fedsim.federation.stragglers.config import StragglerConfig, refuse_shortage
 from fedsim.models.config import is_config_file
@@ -73,39 +70,13 @@ def check(scenario: Scenario, num_clients: int) -> None:
     if scenario.tasks.file is None:
         correlate.refuse_unknown_domain(scenario.correlate, list(scenario.tasks.options))
     availability.availability(scenario.availability, scenario.seed, scenario.folder)  # reads a trace
-    _refuse_more_than_there_are(scenario, num_clients)
+    refuse_more_clients(scenario, num_clients, f"there are {num_clients} clients")
     roles_of(scenario.hostile, num_clients, scenario.seed, protocols.handlers(scenario.protocol))
     policy = getattr(scenario.protocol, "stragglers", None)
     if isinstance(policy, StragglerConfig):
         cohort_size = getattr(scenario.protocol, "cohort_size", None)
         refuse_shortage(policy, cohort_size, num_clients)
     request_times.check_deadline(scenario)
-
-
-def _refuse_more_than_there_are(scenario: Scenario, num_clients: int) -> None:
-    """Refuse counts that are marked as at most the number of clients, and are more."""
-    for path, wanted in _counts_of_clients(scenario, ()):
-        if wanted > num_clients and not _is_ignored(scenario, path[-1]):
-            raise ScenarioError(
-                f"{'.'.join(path)} is {wanted}, but there are {num_clients} clients; must be at most {num_clients}"
-            ).at(*path)
-
-
-def _counts_of_clients(model: BaseModel, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
-    for name, field in type(model).model_fields.items():
-        value = getattr(model, name)
-        if isinstance(value, BaseModel):
-            yield from _counts_of_clients(value, (*path, name))
-        elif value is not None and any(isinstance(mark, AtMostClients) for mark in field.metadata):
-            yield (*path, name), value
-
-
-def _is_ignored(scenario: Scenario, key: str) -> bool:
-    """Whether nothing reads a key as the scenario stands."""
-    is_for_all = getattr(scenario.protocol, "experts", None) == "all"
-    return (key == "num_experts" and is_for_all) or (
-        key == "holders" and scenario.tasks.partition.kind != "shared"
-    )
 
 
 class CheckedFiles:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fedsim import protocols
 from fedsim.errors import FedsimError
 from fedsim.experiment import billed, device_memory
-from fedsim.experiment.build import client_states, edges_of, faults_of, link_of
+from fedsim.experiment.build import client_states, edges_of, faults_of, link_of, refuse_more_clients
 from fedsim.experiment.components import Components
 from fedsim.federation.clients import Federation
 from fedsim.federation.handlers import Handler, HandlerResult
@@ -153,6 +153,10 @@ class Simulation:
         ]
         self.roles = roles_of(scenario.hostile, len(profiles), scenario.seed, handlers)
         absent = device_memory.too_small(needed, devices) | set(excluded(self.roles))
+        num_there = len(devices) - len(absent)
+        refuse_more_clients(
+            scenario, num_there, f"only {num_there} of {len(devices)} clients take part", "protocol"
+        )
         data, seed = components.data, scenario.seed
         scores = correlate.presence_scores(scenario.correlate, data.partition, data.domains, seed)
         self.stated = availability.availability(

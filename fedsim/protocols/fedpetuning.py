@@ -56,7 +56,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from fedsim.config.strict import AtMostClients
-from fedsim.errors import FederationError
+from fedsim.errors import FederationError, ScenarioError
 from fedsim.federation.clients import Federation
 from fedsim.federation.handlers import Handler, HandlerResult, Hurry, Subject
 from fedsim.federation.stragglers.config import StragglerConfig, refuse_impossible, refuse_rules_for_rewards
@@ -159,6 +159,7 @@ async def run(federation: Federation, config: Config, state: ServerState) -> Non
     """Broadcast, local training and averaging, in rounds or without; ends when the run's stop condition cancels it.
 
     Raises:
+        ScenarioError: more clients are to be asked at once than have rows.
         FederationError: no client has rows, nobody will ever be there, ``HOPELESS_ROUNDS`` rounds in a row brought nothing,
             or a client's numbers are not finite.
     """
@@ -166,6 +167,13 @@ async def run(federation: Federation, config: Config, state: ServerState) -> Non
     with_rows = [client_id for client_id, rows in enumerate(state.data.private) if rows]
     if not with_rows:
         raise FederationError("no client has rows to train on; see tasks.sizes.private and tasks.partition")
+    most, sizes = len(with_rows), (config.clients_per_round, config.schedule.in_flight)
+    for key, wanted in zip((("clients_per_round",), ("schedule", "in_flight")), sizes, strict=True):
+        if wanted is not None and wanted > most:
+            raise ScenarioError(
+                f"protocol.{'.'.join(key)} is {wanted}, but only {most} clients have rows to train on (tasks.partition); "
+                f"must be at most {most}"
+            ).at("protocol", *key)
     weights = state.trainer.start()
     if config.schedule.is_asynchronous:
         shapes = config.adapter_shapes(state.spec)

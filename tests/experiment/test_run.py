@@ -391,6 +391,30 @@ def test_counts_that_cannot_be_met_are_refused_and_those_that_can_are_not(tmp_pa
     assert run(tmp_path, protocol=protocol, stop={"updates": 1}).summary["updates"] == 1
 
 
+def test_counts_beyond_the_clients_that_take_part_or_have_rows_are_refused_too(tmp_path):
+    one_domain = {"domains": ["gcd"], "sizes": {"private": 60, "auxiliary": 20, "pool": 60}}
+    few = {**one_domain, "partition": {"kind": "shared", "holders": 2}}
+    protocol = {"name": "fedpetuning", "clients_per_round": 3}
+    with pytest.raises(
+        ScenarioError, match=r"clients_per_round is 3, but only 2 clients have rows.*must be at most 2"
+    ):
+        run(tmp_path, tasks=few, protocol=protocol, stop={"updates": 1})
+    small = {"phone": {"count": 3, "memory": "1 MiB"}, "laptop": 2}
+    billed = {"server": "Qwen2.5-0.5B", "clients": "Qwen2.5-0.5B"}
+    text = {"question": {"tokens": 8}, "answer": {"tokens": 4}}
+    with pytest.raises(
+        ScenarioError, match="clients_per_round is 3, but only 2 of 5 clients take part; must be at most 2"
+    ):
+        run(
+            tmp_path,
+            clients=small,
+            models={"bill_as": billed},
+            text=text,
+            protocol=protocol,
+            stop={"updates": 1},
+        )
+
+
 def test_expected_staleness_is_that_of_the_schedule():
     assert estimate(scenario()).expected_staleness == 2.0
     barrier = {"schedule": "barrier", "groups_per_update": 8}
