@@ -102,7 +102,7 @@ def test_what_no_fault_holds_ends_because_the_run_failed(failed):
     assert run.summary["stopped_by"] == "error" and run.summary["virtual_s"] == 14.0
 
 
-@pytest.mark.parametrize("events", [100, 300, 500, 600, 700])
+@pytest.mark.parametrize("events", [100, 300, 500, 600, 620])
 def test_the_books_balance_at_whatever_step_a_run_is_stopped(failed, events):
     """Replies in the air, spares, cancels and hurries included."""
     hasty = {"policy": "deadline", "deadline": "12 s", "on_deadline": "cancel"} | HASTE
