@@ -50,6 +50,9 @@ LEAST_WINDOW_SEGMENTS = 2
 TIMEOUT_MARGIN_S = 0.2
 """A time-out comes so much later than a round trip (Linux: the larger of this and four deviations of it)."""
 
+MOST_LOSSES = 4096
+"""So many losses of a message are played; a longer one goes on at the mean rate that it has by then."""
+
 _WINDOW_SEGMENTS, _WINDOW_BYTES = 10, 14_600
 _REORDERED = 3  # segments that must arrive after a lost one before it is missed
 _CUBIC_BETA, _CUBIC_C = 0.7, 0.4
@@ -130,7 +133,7 @@ def paced(
         num_bytes: what crosses the link, headers and repeats included.
         num_segments: the message's segments.
         segment_bytes: of a full one, headers included.
-        lost: which of them (0, 1, ...) are lost at their first sending, ascending.
+        lost: which of them (0, 1, ...) are lost at their first sending, ascending; the first ``MOST_LOSSES`` of them.
         window_segments: the initial window; infinite for one that is wide from the start.
         rate_bytes_per_s: the path's rate, wire bytes a second.
         rtt_s: the round trip, seconds.
@@ -148,7 +151,9 @@ def paced(
     mean_bytes = num_bytes / num_segments
     window_bytes, rate_per_s = window_segments * mean_bytes, rate_bytes_per_s / mean_bytes
     num_rounds = slow_start_rounds(lost[0] + 1, window_segments, rate_per_s, rtt_s)
-    out_s, wait_s = _play(num_segments, lost, window_segments, rate_per_s, rtt_s, congestion)
+    num_played = num_segments if len(lost) < MOST_LOSSES else lost[-1] + 1
+    out_s, wait_s = _play(num_played, lost, window_segments, rate_per_s, rtt_s, congestion)
+    out_s *= num_segments / num_played
     left_bytes = num_bytes - (window_bytes * (2.0**num_rounds - 1) if num_rounds else 0.0)
     mean_bytes_per_s = left_bytes / (out_s - num_rounds * rtt_s)
     cap_bytes_per_s = mean_bytes_per_s if mean_bytes_per_s < 0.999 * rate_bytes_per_s else math.inf

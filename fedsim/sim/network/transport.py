@@ -26,6 +26,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from fedsim.sim import streams
 from fedsim.sim.devices.profile import DeviceProfile
 from fedsim.sim.network import tcp
@@ -47,7 +49,7 @@ class TransferPlan:
         wire_bytes: message, records and headers, every segment once.
         retransmitted_bytes: segments sent again, headers included.
         loss_rounds: how often in a row something had to be sent again.
-        lost: which segments (0, 1, ...) were lost at their first sending, ascending.
+        lost: which segments (0, 1, ...) were lost at their first sending, ascending; at most ``tcp.MOST_LOSSES``.
     """
 
     message_bytes: int
@@ -154,12 +156,15 @@ class Transport:
             losses.append(lost)
         if not repeats:
             return plan
-        first = generator.choice(plan.num_segments, losses[1], replace=False)
+        if losses[1] < tcp.MOST_LOSSES:
+            first = np.sort(generator.choice(plan.num_segments, losses[1], replace=False))
+        else:  # gaps between losses of an endless message
+            first = generator.geometric(self.config.loss, tcp.MOST_LOSSES).cumsum() - 1
         return replace(
             plan,
             retransmitted_bytes=round(repeats * plan.wire_bytes / plan.num_segments),
             loss_rounds=len(losses) - 1,
-            lost=tuple(sorted(first.tolist())),
+            lost=tuple(first[first < plan.num_segments].tolist()),
         )
 
     def pace(

@@ -207,6 +207,32 @@ def test_which_segments_are_lost_first_is_any_set_of_their_number():
     assert all(list(plan.lost) == sorted(set(plan.lost)) for plan in plans)
 
 
+@pytest.mark.parametrize("congestion", ["cubic", "reno"])
+def test_a_very_long_message_goes_on_at_the_mean_rate_of_its_first_losses(monkeypatch, congestion):
+    # 100 MB with about 2,100 losses: all of them played, or the first 300 and the rest at their mean rate (two seeds: 12%).
+    config = NetworkConfig(loss=0.03, congestion=congestion)
+    transport, seconds = Transport(config), []
+    for most in (4096, 300):
+        monkeypatch.setattr(tcp, "MOST_LOSSES", most)
+        plans = [transport.plan(100_000_000, (draw, "long")) for draw in range(2)]
+        assert all((len(plan.lost) == most) == (most == 300) for plan in plans)
+        paces = [transport.pace(plan, SIXTH, lambda: 1.25e7)[1] for plan in plans]
+        seconds.append(
+            statistics.fmean(
+                pace.seconds(plan.total_bytes, 1.25e7) for plan, pace in zip(plans, paces, strict=True)
+            )
+        )
+    assert seconds[1] == pytest.approx(seconds[0], rel=0.12)
+
+
+def test_a_model_of_14_gb_on_the_worst_link_is_planned_at_once():
+    transport = Transport(NetworkConfig(loss=0.5))
+    plan = transport.plan(14 * 10**9, (0,))
+    _, pace = transport.pace(plan, SIXTH, lambda: 1.25e7)
+    assert len(plan.lost) == tcp.MOST_LOSSES and plan.retransmitted_bytes > 13 * 10**9
+    assert 0 < pace.bytes_per_s < 1.25e7
+
+
 # ---------------------------------------------------------------------------------------------- a packet simulator
 
 
