@@ -68,7 +68,19 @@ def refuse_flicker(cycle_s: float, what: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class AtMostClients:
-    """Marks a count, in any settings, that cannot be more than there are clients: a run that asks for more is refused."""
+    """Marks a count, in any settings, that cannot be more than there are clients: a run that asks for more is refused.
+
+    Attributes:
+        key: the key beside it that says whether it is read; empty where it always is.
+        values: under which values of that key it is.
+    """
+
+    key: str = ""
+    values: tuple[str, ...] = ()
+
+    def is_read(self, settings: BaseModel) -> bool:
+        """Whether the count matters in these settings."""
+        return not self.key or getattr(settings, self.key) in self.values
 
 
 class SettingError(ValueError):

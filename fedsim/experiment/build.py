@@ -67,7 +67,7 @@ def refuse_more_clients(
     """
     settings = scenario if section is None else getattr(scenario, section)
     for path, wanted in _counts_of_clients(settings, () if section is None else (section,)):
-        if wanted > num_clients and not _is_ignored(scenario, path[-1]):
+        if wanted > num_clients:
             raise ScenarioError(
                 f"{'.'.join(path)} is {wanted}, but {there_are}; must be at most {num_clients}"
             ).at(*path)
@@ -78,15 +78,10 @@ def _counts_of_clients(model: BaseModel, path: tuple[str, ...]) -> Iterator[tupl
         value = getattr(model, name)
         if isinstance(value, BaseModel):
             yield from _counts_of_clients(value, (*path, name))
-        elif value is not None and any(isinstance(mark, AtMostClients) for mark in field.metadata):
+        elif value is not None and any(
+            isinstance(mark, AtMostClients) and mark.is_read(model) for mark in field.metadata
+        ):
             yield (*path, name), value
-
-
-def _is_ignored(scenario: Scenario, key: str) -> bool:
-    """Whether nothing reads a key as the scenario stands."""
-    is_for_all = getattr(scenario.protocol, "experts", None) == "all"
-    is_shared = scenario.tasks.partition.kind == "shared"
-    return (key == "num_experts" and is_for_all) or (key == "holders" and not is_shared)
 
 
 def edges_of(scenario: Scenario, devices: population.Population) -> EdgeTree | None:

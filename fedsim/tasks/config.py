@@ -141,7 +141,7 @@ class PartitionConfig(StrictModel):
     beta: float = Field(
         0.1, ge=1e-6, le=1e6, description="dirichlet concentration [no unit]; small is skewed; default 0.1"
     )
-    holders: Annotated[int, AtMostClients()] = Field(
+    holders: Annotated[int, AtMostClients("kind", ("shared",))] = Field(
         4, ge=1, description="shared only: clients that hold a domain, all of its rows each; default 4"
     )
 

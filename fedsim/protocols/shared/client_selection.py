@@ -55,7 +55,7 @@ class ExpertsConfig(StrictModel):
         description="who scores: the most competent by the confidence graph, "
         "or a control: random, all, oracle (by true domain accuracy)",
     )
-    num_experts: Annotated[int, AtMostClients()] = Field(
+    num_experts: Annotated[int, AtMostClients("experts", ("competence", "random", "oracle"))] = Field(
         2, ge=1, description="M, experts asked per question (experts: all ignores it)"
     )
     competence_floor: float = Field(
