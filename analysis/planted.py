@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.finished import format_list, head, read, row
 from fedsim.errors import InputError, RunFolderError
-from fedsim.experiment.components import real_models
+from fedsim.experiment.components import load_components
+from fedsim.experiment.prepared import Prepared
 from fedsim.progress import SilentProgress
 from fedsim.records.run import load
 from fedsim.records.run_folder import write_json
@@ -107,7 +108,7 @@ def split(folder: Path, cache_dir: Path | None = None) -> Split:
         raise RunFolderError(
             f"{folder}: no mistake by operand class that can be undone was put into its corpus"
         )
-    components: Any = real_models(scenario, len(run.members), cache_dir, SilentProgress())
+    components: Any = load_components(Prepared(scenario, cache_dir), SilentProgress())
     if components.hashes["server"] != run.manifest["model_hashes"]["server"]:
         raise RunFolderError(f"{folder}: its start policy cannot be made again here; run it on this machine")
     from fedsim.models.real.language import LanguageModel

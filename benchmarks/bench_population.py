@@ -22,10 +22,9 @@ from typing import Any
 from benchmarks.ledger import Claim, report
 from fedsim.experiment import checks
 from fedsim.experiment import run as experiment
-from fedsim.experiment.components import stand_ins
+from fedsim.experiment.components import load_components
 from fedsim.experiment.simulation import Simulation
 from fedsim.progress import SilentProgress
-from fedsim.protocols.shared.monitor import ClientAccuracy
 from fedsim.records import invariants
 from fedsim.records.log import RecordLog
 from fedsim.records.rows import Compute, Member, Outcome, Transfer, Update
@@ -71,13 +70,10 @@ def _round(num_clients: int, num_asked: int, protocol: str) -> dict[str, float]:
     """One round of a protocol up to its first update, from reading the scenario's devices to the last byte."""
     scenario = _scenario(num_clients, protocol)
     begun = time.perf_counter()
-    drawn = checks.refuse_early(scenario)
-    components = stand_ins(scenario, len(drawn))
-    log = RecordLog()
-    with SilentProgress().phase("federation") as phase:
-        accuracy = ClientAccuracy(components.data, components.evaluators)
-        simulation = Simulation(scenario, drawn, components, log, phase, accuracy)
-        ending = experiment.simulate(simulation)
+    prepared, log, silent = checks.refuse_early(scenario), RecordLog(), SilentProgress()
+    components = load_components(prepared, silent)
+    simulation = Simulation(prepared, components, log, silent.phase("federation"))
+    ending = experiment.simulate(simulation)
     took_s = time.perf_counter() - begun
     statuses = Counter(row.status for row in log.of(Outcome))
     assert statuses == {"ok": num_asked}, statuses

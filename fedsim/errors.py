@@ -113,6 +113,10 @@ class LimitExceeded(FedsimError):
     """A run's limit on virtual time or number of events was met."""
 
 
+class OutOfTime(LimitExceeded):
+    """The real time that there was for a look ahead was over."""
+
+
 class InvariantViolation(FedsimError):
     """A run-end check failed; the message holds the offending records."""
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,8 +15,21 @@ from fedsim.cli.options import ScenarioArgument, SeedOption, SetOption
 from fedsim.cli.stress import stress
 from fedsim.processes import gc_policy
 
+if TYPE_CHECKING:
+    from fedsim.experiment.forecast.estimate import Estimate
 
-def check(scenario: ScenarioArgument, assignments: SetOption = None, seed: SeedOption = None) -> None:
+
+def check(
+    scenario: ScenarioArgument,
+    assignments: SetOption = None,
+    seed: SeedOption = None,
+    budget: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Real seconds for the estimate; whatever can be refused is refused in any case."
+        ),
+    ] = 10.0,
+) -> None:
     """Validate a scenario, print it with every default filled in, and estimate what a run will take.
 
     Of a comparison or a sweep: validate every run, and say how many there are and what each will take.
@@ -35,12 +48,24 @@ def check(scenario: ScenarioArgument, assignments: SetOption = None, seed: SeedO
         from fedsim.experiment.forecast.estimate import estimate
         from fedsim.progress import format_stats
 
-    foreseen = estimate(settings)  # first of all: it also looks at the files that the scenario names
+    foreseen = estimate(
+        settings, budget_s=budget
+    )  # first: it also looks at the files that the scenario names
     print(settings.to_yaml())
-    print("# estimate")
+    print(f"# estimate{_how_far(foreseen, budget)}")
     for name, value in dataclasses.asdict(foreseen).items():
-        if value is not None:
+        if value is not None and name not in ("played", "to_play"):
             print(f"#   {format_stats({name: value})}")
+
+
+def _how_far(foreseen: Estimate, budget_s: float) -> str:
+    """What an estimate rests on, where the time was over before all updates were played that it should rest on."""
+    if foreseen.played == foreseen.to_play:
+        return ""
+    what = "" if foreseen.is_extrapolated else "; what follows is what was played, not the run"
+    return (
+        f": {budget_s:g} s were over after {foreseen.played} of {foreseen.to_play} updates (--budget){what}"
+    )
 
 
 def devices(

@@ -1,4 +1,4 @@
-"""What a scenario asks for is made of its settings: faults, edges, links, clients, noise, limits."""
+"""What a scenario asks for is made of its settings and models: links, clients as handlers know them, noise, limits."""
 
 from __future__ import annotations
 
@@ -7,48 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from fedsim import protocols
 from fedsim.config.strict import AtMostClients
 from fedsim.errors import ScenarioError
 from fedsim.experiment import billed, device_memory
-from fedsim.experiment.components import Components
 from fedsim.federation.stragglers.config import StragglerConfig
 from fedsim.federation.text_lengths import TextLengths
+from fedsim.models.interfaces import Components
 from fedsim.privacy.rewards import RewardNoise, RewardNoiseConfig
 from fedsim.protocols.shared.state import ClientState
 from fedsim.records import invariants
 from fedsim.records.rows import Direction
 from fedsim.sim.clock import VirtualLoop
-from fedsim.sim.devices import population
-from fedsim.sim.faults.config import REWARD_KINDS, check_server_link
-from fedsim.sim.faults.plan import Faults
 from fedsim.sim.lazy import LazySequence
-from fedsim.sim.network import wire
-from fedsim.sim.network.edges import EdgeTree, edge_tree
+from fedsim.sim.network.edges import EdgeTree
 from fedsim.sim.network.link import SharedLink
 from fedsim.tasks.matching import AnswerRule
 
 if TYPE_CHECKING:
     from fedsim.scenario.schema import Scenario
-
-
-def faults_of(scenario: Scenario, devices: population.Population) -> Faults | None:
-    """The faults of a scenario, or None if it has none.
-
-    Raises:
-        ScenarioError: a fault of a client, a class or a reply that there is not, or of a link without a limit.
-    """
-    if not scenario.faults:
-        return None
-    sends_rewards = wire.Candidates in protocols.handlers(scenario.protocol)
-    for place, config in enumerate(scenario.faults):
-        if config.kind in REWARD_KINDS and not sends_rewards:
-            raise ScenarioError(
-                f"faults.{place}.kind is {config.kind!r}, but under these settings no client of protocol "
-                f"{scenario.protocol.name} sends rewards; choose another kind, or protocol fedgrpo with wire scores_up"
-            ).at("faults", place, "kind")
-    check_server_link(scenario.faults, scenario.network.server_link)
-    return Faults(scenario.faults, scenario.seed, devices.classes)
 
 
 def refuse_more_clients(
@@ -82,17 +58,6 @@ def _counts_of_clients(model: BaseModel, path: tuple[str, ...]) -> Iterator[tupl
             isinstance(mark, AtMostClients) and mark.is_read(model) for mark in field.metadata
         ):
             yield (*path, name), value
-
-
-def edges_of(scenario: Scenario, devices: population.Population) -> EdgeTree | None:
-    """The edges of a scenario and who stands behind which, or None if it has none.
-
-    Raises:
-        InputError: the edges' file is wrong, or an edge names a client or class that there is not.
-    """
-    if scenario.network.edges is None:
-        return None
-    return edge_tree(scenario.network.edges, scenario.seed, devices.classes, scenario.folder)
 
 
 def link_of(

@@ -11,12 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedsim import protocols
 from fedsim.config.validation import located
 from fedsim.errors import ModelFileError, ScenarioError
 from fedsim.experiment import billed, request_times
-from fedsim.experiment.build import edges_of, faults_of, refuse_more_clients
-from fedsim.federation.hostile import roles_of
+from fedsim.experiment.build import refuse_more_clients
+from fedsim.experiment.prepared import Prepared
 from fedsim.federation.stragglers.config import StragglerConfig, refuse_shortage
 from fedsim.models.config import is_config_file
 from fedsim.models.folder import check_folder
@@ -32,32 +31,32 @@ if TYPE_CHECKING:
     from fedsim.scenario.schema import Scenario
 
 
-def refuse_early(scenario: Scenario) -> population.Population:
-    """The devices of a scenario, after everything that can be refused before models are trained was looked at.
+def refuse_early(scenario: Scenario, cache_dir: Path | str | None = None) -> Prepared:
+    """What a run is made of beside models, after everything that can be refused before they are trained was looked at.
 
     Raises:
         InputError, FederationError: as for `fedsim.experiment.run.run`.
     """
     gc.set_threshold(*gc_policy.THRESHOLDS[scenario.fidelity])
-    check_files(scenario)
-    devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
-    check(scenario, len(devices))
-    billed.check_memory(scenario, devices)
-    faults_of(scenario, devices)
-    edges_of(scenario, devices)
-    if scenario.tasks.file is not None:
-        from fedsim.tasks import dataset  # only own questions are built before the run
+    prepared = Prepared(scenario, cache_dir)
+    _check_model_files(scenario, prepared)
+    _check_names(scenario)
+    refuse_more_clients(scenario, prepared.num_clients, f"there are {prepared.num_clients} clients")
+    parts = ["availability", "roles", "faults", "edges"]
+    if scenario.tasks.file is not None or scenario.fidelity == "timing":
+        parts.insert(0, "data")  # generated questions of a real run wait for its progress
+    for part in parts:
+        getattr(prepared, part)  # each refuses what cannot be when it is made
+    policy = getattr(scenario.protocol, "stragglers", None)
+    if isinstance(policy, StragglerConfig):
+        refuse_shortage(policy, getattr(scenario.protocol, "cohort_size", None), prepared.num_clients)
+    billed.check_memory(scenario, prepared.drawn)
+    request_times.check_deadline(prepared)
+    return prepared
 
-        tasks = scenario.tasks.model_copy(update={"file": str(scenario.folder / scenario.tasks.file)})
-        dataset.build(tasks, len(devices), scenario.seed)
-    return devices
 
-
-def check(scenario: Scenario, num_clients: int) -> None:
-    """Refuse what can never happen before anything is trained.
-
-    Too few clients, an unknown domain, a stop that cannot come, a deadline that no device can meet.
-    """
+def _check_names(scenario: Scenario) -> None:
+    """Refuse an unknown domain, and a stop that cannot come."""
     stop = scenario.stop
     if scenario.fidelity == "timing" and all(
         end is None for end in (stop.updates, stop.virtual, stop.wire_bytes, stop.wall)
@@ -69,14 +68,6 @@ def check(scenario: Scenario, num_clients: int) -> None:
         domains.check_names(scenario.tasks.options)
     if scenario.tasks.file is None:
         correlate.refuse_unknown_domain(scenario.correlate, list(scenario.tasks.options))
-    availability.availability(scenario.availability, scenario.seed, scenario.folder)  # reads a trace
-    refuse_more_clients(scenario, num_clients, f"there are {num_clients} clients")
-    roles_of(scenario.hostile, num_clients, scenario.seed, protocols.handlers(scenario.protocol))
-    policy = getattr(scenario.protocol, "stragglers", None)
-    if isinstance(policy, StragglerConfig):
-        cohort_size = getattr(scenario.protocol, "cohort_size", None)
-        refuse_shortage(policy, cohort_size, num_clients)
-    request_times.check_deadline(scenario)
 
 
 class CheckedFiles:
@@ -125,15 +116,18 @@ def check_files(scenario: Scenario) -> None:
         read_edges(folder / edges.file)
     if scenario.tasks.file is not None:
         read_questions(folder / scenario.tasks.file, scenario.tasks)
-    bill_as = scenario.models.bill_as
+    _check_model_files(scenario, Prepared(scenario))
+
+
+def _check_model_files(scenario: Scenario, prepared: Prepared) -> None:
+    folder, bill_as = scenario.folder, scenario.models.bill_as
     for side in ("server", "clients"):
         if bill_as is not None and is_config_file(getattr(bill_as, side)):
             _told_at("bill_as", spec_from_file, folder / getattr(bill_as, side))
         source = getattr(scenario.models, side)
         if isinstance(source, FolderModel) and scenario.fidelity == "real":
             each = source.is_one_for_each_client
-            num = len(population.draw(scenario.clients, scenario.seed, folder)) if each else 1
-            for client_id in range(num):
+            for client_id in range(prepared.num_clients if each else 1):
                 own = folder / source.folder_of(client_id)
                 _told_at(side, check_folder, own)
                 if bill_as is None:

@@ -5,17 +5,16 @@ Real models import torch, and only when they are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fedsim.experiment import billed
+from fedsim.experiment.prepared import Prepared
+from fedsim.experiment.replay.recorded_models import RecordedModels, recorded_components
 from fedsim.models.client_training_config import LocalTrainingConfig
-from fedsim.models.interfaces import Evaluator, LocalTrainer, Policy, Synthesiser
+from fedsim.models.interfaces import Components, Evaluator, Policy, Synthesiser
 from fedsim.models.timing.stand_ins import StandInEvaluator, StandInPolicy
 from fedsim.models.timing.synthesis import StandInSynthesiser
-from fedsim.models.timing.tasks import task_data
 from fedsim.models.timing.training import StandInTrainer
 from fedsim.privacy.config import SynthesisConfig
 from fedsim.processes import gc_policy
@@ -29,38 +28,28 @@ if TYPE_CHECKING:
     from fedsim.scenario.schema import Scenario
 
 
-@dataclass(frozen=True)
-class Components:
-    """The models and the data of one run, real or stand-in.
+def load_components(
+    prepared: Prepared, progress: Progress, recorded: RecordedModels | None = None
+) -> Components:
+    """The models and the data of a run: the one place that knows which there are.
 
-    Attributes:
-        client_specs: the architecture that client k's model counts as, or a single one that all have.
-        hashes: what each model's weights hash to, for the manifest (empty for stand-ins).
-        save: writes the final policy as a loadable folder (None for stand-ins).
-        trainer: trains the server's model on clients' rows, for protocols that move weights.
-        synthesiser: makes synthetic rows of clients' rows, for protocols that move them.
+    In timing fidelity token counts instead of models. With real models what the cache lacks is trained, with a progress phase
+    for each; ``recorded`` wraps them in a tape, and has them loaded when they are first needed.
+
+    Raises:
+        InputError: a named model, or an own question file, cannot be used.
     """
-
-    data: TaskData
-    policy: Policy
-    frozen: Evaluator
-    evaluators: Sequence[Evaluator]
-    server_spec: ModelSpec
-    client_specs: tuple[ModelSpec, ...]
-    hashes: Mapping[str, str]
-    save: Any = None
-    trainer: LocalTrainer | None = None
-    synthesiser: Synthesiser | None = None
-
-    def client_spec(self, client_id: int) -> ModelSpec:
-        """The architecture that a client's model counts as."""
-        return self.client_specs[client_id if len(self.client_specs) > 1 else 0]
+    if prepared.scenario.fidelity == "timing":
+        return _stand_ins(prepared)
+    with progress.phase("questions", None):
+        data = prepared.data
+    if recorded is not None:
+        return recorded_components(recorded, prepared.scenario.protocol, data)
+    return _real_models(prepared, progress)
 
 
-def stand_ins(scenario: Scenario, num_clients: int) -> Components:
-    """The components of a run with ``fidelity: timing``: token counts instead of models."""
-    tasks = scenario.tasks if scenario.tasks.file is None else scenario.anchored().tasks
-    data = task_data(tasks, num_clients, scenario.seed)
+def _stand_ins(prepared: Prepared) -> Components:
+    scenario, data, num_clients = prepared.scenario, prepared.data, prepared.num_clients
     known = {question.text: question for question in (*data.auxiliary, *data.pool, *data.validation)}
 
     def evaluator_of(client_id: int) -> Evaluator:
@@ -96,25 +85,10 @@ def _stand_in_synthesiser(scenario: Scenario) -> Synthesiser | None:
     return StandInSynthesiser(settings, scenario.seed) if isinstance(settings, SynthesisConfig) else None
 
 
-def real_models(
-    scenario: Scenario,
-    num_clients: int,
-    cache_dir: Path | str | None,
-    progress: Progress,
-    data: TaskData | None = None,
-) -> Components:
-    """The components of a run with real models: trains what the cache lacks, with a progress phase for each.
-
-    ``data`` are the run's questions, where they have been made already.
-
-    Raises:
-        InputError: a named model, or an own question file, cannot be used.
-    """
+def _real_models(prepared: Prepared, progress: Progress) -> Components:
+    scenario, data = prepared.anchored, prepared.data
     with progress.phase("imports", None), gc_policy.unsought(for_good=False):
         from fedsim.models.real import bundle, ray_scoring
-    if data is None:
-        with progress.phase("questions", None):
-            data = questions(scenario, num_clients, cache_dir)
     training = _TrainingProgress(progress)
     try:
         loaded = bundle.load_models(
@@ -123,11 +97,11 @@ def real_models(
             data,
             scenario.seed,
             threads=scenario.compute.threads,
-            cache_dir=None if cache_dir is None else Path(cache_dir),
+            cache_dir=prepared.cache_dir,
             progress=training,
             right=data.answers.right,
         )
-        synthesiser = _synthesiser(scenario, data, cache_dir, training)
+        synthesiser = _synthesiser(scenario, data, prepared.cache_dir, training)
     finally:
         training.close()
     specs = [billed.spec_of(scenario, "clients", one.language.network) for one in loaded.evaluators]
@@ -148,7 +122,7 @@ def real_models(
 
 
 def _synthesiser(
-    scenario: Scenario, data: TaskData, cache_dir: Path | str | None, training: _TrainingProgress
+    scenario: Scenario, data: TaskData, cache_dir: Path | None, training: _TrainingProgress
 ) -> ModelSynthesiser | None:
     """What makes synthetic rows with real models, for protocols whose settings ask for them."""
     settings = getattr(scenario.protocol, "synthesis", None)
@@ -162,22 +136,9 @@ def _synthesiser(
         data,
         scenario.seed,
         threads=scenario.compute.threads,
-        cache_dir=None if cache_dir is None else Path(cache_dir),
+        cache_dir=cache_dir,
         progress=training,
     )
-
-
-def questions(scenario: Scenario, num_clients: int, cache_dir: Path | str | None = None) -> TaskData:
-    """The questions of a run with real models; an own file is looked up beside the scenario, generated ones in the cache.
-
-    Raises:
-        InputError: as for `fedsim.tasks.dataset.build`.
-    """
-    from fedsim.models.cache import cache_folder
-    from fedsim.tasks import dataset
-
-    kept_in = cache_folder(None if cache_dir is None else Path(cache_dir)) / "questions"
-    return dataset.build(scenario.anchored().tasks, num_clients, scenario.seed, kept_in)
 
 
 class _TrainingProgress:

@@ -31,8 +31,9 @@ from fedsim import protocols
 from fedsim.errors import RunFolderError, ScenarioError
 from fedsim.experiment.build import client_states
 from fedsim.experiment.checks import check_files
-from fedsim.experiment.components import Components, real_models
-from fedsim.models.interfaces import CandidateGroup, Draw, Evaluator
+from fedsim.experiment.components import load_components
+from fedsim.experiment.prepared import Prepared
+from fedsim.models.interfaces import CandidateGroup, Components, Draw, Evaluator
 from fedsim.privacy.membership import (
     Estimate,
     Membership,
@@ -126,7 +127,7 @@ def measure(
         raise RunFolderError(f"{folder} ran on token counts (fidelity timing): there is nothing to attack")
     check_files(scenario)
     shown = progress or SilentProgress()
-    components = real_models(scenario, len(run.members), cache_dir, shown)
+    components = load_components(Prepared(scenario, cache_dir), shown)
     rows = list(suspects(components, scenario.seed, rows_per_client))
     attacks, disclosures = _attacks(run, scenario, components, rows)
     if not attacks:

@@ -15,19 +15,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fedsim import protocols
-from fedsim.config.validation import located
 from fedsim.errors import FedsimError, InputError
-from fedsim.experiment.components import Components, stand_ins
+from fedsim.experiment.components import load_components
+from fedsim.experiment.prepared import Prepared
 from fedsim.experiment.simulation import Simulation
 from fedsim.federation.handlers import Handler
 from fedsim.federation.stragglers.config import StragglerConfig
 from fedsim.progress import SilentProgress
-from fedsim.protocols.shared.monitor import ClientAccuracy
 from fedsim.protocols.shared.state import ClientState
 from fedsim.records.log import RecordLog
 from fedsim.sim.clock import VirtualLoop
 from fedsim.sim.clock import run as run_on_virtual_time
-from fedsim.sim.devices import population
 from fedsim.sim.devices.availability_config import AlwaysConfig
 from fedsim.sim.devices.config import DropoutConfig
 from fedsim.sim.devices.cost import Work
@@ -58,25 +56,16 @@ class ProbeRun(ShortSimulation):
 
     def __init__(
         self,
-        scenario: Scenario,
-        devices: population.Population,
-        components: Components,
+        prepared: Prepared,
         num_messages: int,
     ) -> None:
         self.log = RecordLog()
         self.heard: list[wire.Message] = []
         self._num_messages = num_messages
-        self._handlers = protocols.handlers(scenario.protocol)
+        self._handlers = prepared.handlers
         self.repeated = frozenset(kind for kind in self._handlers if kind.purpose not in _OCCASIONAL)
-        phase = SilentProgress().phase("listening")
-        super().__init__(
-            scenario,
-            devices,
-            components,
-            self.log,
-            phase,
-            ClientAccuracy(components.data, components.evaluators, scenario.evaluation.client_questions),
-        )
+        silent = SilentProgress()
+        super().__init__(prepared, load_components(prepared, silent), self.log, silent.phase("listening"))
 
     def handler(self, message: wire.Message) -> Handler:
         """The client's half for a message."""
@@ -109,31 +98,33 @@ class ProbeRun(ShortSimulation):
         return work(state, message)
 
 
-@located
-def listen(scenario: Scenario, num_messages: int) -> ProbeRun:
+def listen(prepared: Prepared, num_messages: int) -> ProbeRun:
     """A scenario's world at time 0, and messages of its protocol's typical request (none if it asks clients nothing).
 
     Raises:
         InputError: the scenario asks for the impossible.
         FederationError: no device can hold the model.
     """
-    honest = {key: _default(scenario, key) for key in ("faults", "hostile")}
-    simulation = _probed(_with(scenario, **honest), num_messages)
+    stop = prepared.scenario.stop.model_copy(update={"updates": 1})
+    honest = prepared.varied(fidelity="timing", stop=stop, faults=(), hostile=())
+    simulation = _probed(honest, num_messages)
     if simulation.repeated and not simulation.heard:
-        neutral = {key: _default(scenario, key) for key in ("faults", "hostile", "slowdowns", "correlate")}
-        easy = _with(
-            scenario, availability=AlwaysConfig(), dropout=DropoutConfig(), **neutral, **_patient(scenario)
+        easy = honest.varied(
+            availability=AlwaysConfig(),
+            dropout=DropoutConfig(),
+            slowdowns=(),
+            correlate=None,
+            **_patient(prepared.scenario),
         )
         simulation.heard = _probed(easy, num_messages).heard
     return simulation
 
 
-def _probed(scenario: Scenario, num_messages: int) -> ProbeRun:
+def _probed(prepared: Prepared, num_messages: int) -> ProbeRun:
     """Simulate until enough was heard, the first update is done, or the federation turns out to be hopeless."""
-    devices = population.draw(scenario.clients, scenario.seed, scenario.folder)
-    simulation = ProbeRun(scenario, devices, stand_ins(scenario, len(devices)), num_messages)
+    simulation = ProbeRun(prepared, num_messages)
     try:
-        limits = scenario.limits
+        limits = prepared.scenario.limits
         run_on_virtual_time(
             simulation.listen, max_virtual_s=limits.virtual, max_events=min(limits.events, _MOST_EVENTS)
         )
@@ -145,20 +136,8 @@ def _probed(scenario: Scenario, num_messages: int) -> ProbeRun:
     return simulation
 
 
-def _with(scenario: Scenario, **settings: Any) -> Scenario:
-    """The scenario with other settings where it has such keys, in timing fidelity, up to its first update."""
-    stop = scenario.stop.model_copy(update={"updates": 1})
-    known = {key: value for key, value in settings.items() if key in type(scenario).model_fields}
-    return scenario.model_copy(update={**known, "stop": stop, "fidelity": "timing"})
-
-
 def _patient(scenario: Scenario) -> dict[str, Any]:
     """The protocol with a server that waits for everybody, where it has such a setting."""
     if "stragglers" not in type(scenario.protocol).model_fields:
         return {}
     return {"protocol": scenario.protocol.model_copy(update={"stragglers": StragglerConfig.defaults()})}
-
-
-def _default(scenario: Scenario, key: str) -> Any:
-    field = type(scenario).model_fields.get(key)
-    return None if field is None else field.get_default(call_default_factory=True)

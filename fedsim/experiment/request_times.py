@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from fedsim.config.units import format_seconds
 from fedsim.errors import ScenarioError
+from fedsim.experiment.prepared import Prepared
 from fedsim.experiment.probe_run import ProbeRun, listen
 from fedsim.models.sources import HubModel
 from fedsim.records.rows import Direction, Member
@@ -78,17 +79,17 @@ class RequestTimes:
         return self.down_s + self.compute_s + self.up_s
 
 
-def request_times(scenario: Scenario) -> RequestTimes | None:
+def request_times(prepared: Prepared) -> RequestTimes | None:
     """What one typical request takes on every device; None if the protocol asks its clients nothing.
 
     Raises:
         InputError: the scenario asks for the impossible, or only loading a model could tell (a hub model).
         FederationError: no device can hold the model.
     """
-    return Forecast(scenario).request_times()
+    return Forecast(prepared).request_times()
 
 
-def check_deadline(scenario: Scenario) -> None:
+def check_deadline(prepared: Prepared) -> None:
     """Refuse a deadline that no device can meet, with the reason and an estimate.
 
     A deadline is refused when it is shorter than the nominal request of the fastest device that takes part, on the quickest
@@ -99,10 +100,10 @@ def check_deadline(scenario: Scenario) -> None:
     Raises:
         ScenarioError: ``protocol.stragglers.deadline`` is shorter.
     """
-    deadline_s = _deadline_s(scenario)
-    if deadline_s is None or _needs_loading(scenario):
+    deadline_s = _deadline_s(prepared.scenario)
+    if deadline_s is None or _needs_loading(prepared.scenario):
         return
-    forecast = Forecast(scenario, _MESSAGES_FOR_A_DEADLINE)
+    forecast = Forecast(prepared, _MESSAGES_FOR_A_DEADLINE)
     quickest: list[Nominal] = []
     for client_id in forecast.takes_part:
         for index in range(len(forecast.simulation.heard)):
@@ -145,16 +146,16 @@ class Forecast:
     """A scenario's world at time 0, and what its protocol's messages take on its devices.
 
     Args:
-        scenario: what would be run.
+        prepared: what would be run.
         num_messages: how many messages to hear; by default as many as the number of devices leaves time for.
 
     Attributes:
-        play: the world, and the messages that were heard.
+        simulation: the world, and the messages that were heard.
         takes_part: ids of the clients whose device can hold the model, ascending.
     """
 
-    def __init__(self, scenario: Scenario, num_messages: int = _MOST_MESSAGES) -> None:
-        self.simulation: ProbeRun = listen(scenario, num_messages)
+    def __init__(self, prepared: Prepared, num_messages: int = _MOST_MESSAGES) -> None:
+        self.simulation: ProbeRun = listen(prepared, num_messages)
         self.takes_part = [row.client_id for row in self.simulation.log.of(Member) if row.takes_part]
 
     @property
@@ -271,7 +272,7 @@ class Forecast:
     def _shared_rate(self, client_id: int, direction: Direction) -> float:
         """The slowest link between a client's access and the server, bytes/s: of its edges and the server's own."""
         links: list[Any] = [self.simulation.world.transport.config.server_link]
-        edges = self.simulation.edges
+        edges = self.simulation.prepared.edges
         if edges is not None and client_id in edges.homes:
             links += [edges.edges[name] for name in way_up(edges.homes[client_id], edges.edges)]
         return min(float(getattr(link, direction)) for link in links)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fedsim.errors import RunFolderError
 from fedsim.experiment.checks import refuse_early
 from fedsim.experiment.replay.origin import other_platform, other_program, scenario_of
-from fedsim.experiment.run import RunRequest, perform
+from fedsim.experiment.run import perform
 from fedsim.progress import Progress, SilentProgress
 from fedsim.records.run_folder import RunFolder
 
@@ -54,7 +54,7 @@ def resume(
         raise RunFolderError(
             f"{path}: the run cannot go on to the same end here: {why}; run its scenario again"
         )
-    devices = refuse_early(scenario)
+    prepared = refuse_early(scenario, cache_dir)
     own = RunFolder.reopen(path)
     own.update(lives=own.manifest.get("lives", 1) + 1)
-    return perform(own, RunRequest(scenario, devices, cache_dir, progress or SilentProgress()))
+    return perform(own, prepared, progress or SilentProgress())

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,21 +25,20 @@ from fedsim.errors import (
 from fedsim.experiment.billed import statement
 from fedsim.experiment.build import limits_of
 from fedsim.experiment.checks import refuse_early
-from fedsim.experiment.components import Components
 from fedsim.experiment.detection import detection_of, short
-from fedsim.experiment.replay.journal import Journal
+from fedsim.experiment.journal import Journal
+from fedsim.experiment.prepared import Prepared
 from fedsim.experiment.simulation import RunEnd, Simulation
 from fedsim.privacy import reward_ledger
 from fedsim.progress import Progress, SilentProgress
 from fedsim.protocols.shared.boundary import BOUNDARIES
-from fedsim.protocols.shared.monitor import ClientAccuracy, same_models
+from fedsim.protocols.shared.monitor import same_models
 from fedsim.records import invariants
 from fedsim.records.log import RecordLog
 from fedsim.records.provenance import source_hash
 from fedsim.records.run_folder import CONFIDENCE_GRAPH, DETECTION, RunFolder
 from fedsim.records.summary import SummaryContext, summarise
 from fedsim.sim.clock import run as run_on_virtual_time
-from fedsim.sim.devices import population
 from fedsim.tasks.sources import kept_files
 
 if TYPE_CHECKING:
@@ -71,28 +69,17 @@ def run(
         RunInterrupted: interrupted; the folder holds what was recorded until then, and `fedsim.experiment.resume` goes
             on with it.
     """
-    devices = refuse_early(scenario)
-    anchored = scenario.anchored()
+    prepared = refuse_early(scenario, cache_dir)
     folder = RunFolder.create(Path(out) if out is not None else None, scenario.name, scenario.seed)
     plugins = protocols.plugins_of(scenario.protocol.name)
     folder.update(scenario=scenario.resolved(), code=source_hash(), plugins=plugins)
-    return perform(folder, RunRequest(anchored, devices, cache_dir, progress or SilentProgress()))
+    return perform(folder, prepared, progress or SilentProgress())
 
 
-@dataclass(frozen=True, slots=True)
-class RunRequest:
-    """What is to be run, and with what: see the arguments of `run`; paths in the scenario are absolute."""
-
-    scenario: Scenario
-    devices: population.Population
-    cache_dir: Path | str | None
-    progress: Progress
-
-
-def perform(folder: RunFolder, asked: RunRequest) -> Run:
+def perform(folder: RunFolder, prepared: Prepared, progress: Progress) -> Run:
     """Run a scenario to its end in a folder that this process owns; see `run`."""
     try:
-        interrupted = _run_in(folder, asked)
+        interrupted = _run_in(folder, prepared, progress)
     except KeyboardInterrupt:
         folder.finish("interrupted")
         raise RunInterrupted(folder.path) from None
@@ -124,20 +111,18 @@ def perform(folder: RunFolder, asked: RunRequest) -> Run:
     return load(folder.path)
 
 
-def _run_in(folder: RunFolder, asked: RunRequest) -> bool:
+def _run_in(folder: RunFolder, prepared: Prepared, progress: Progress) -> bool:
     started_at_wall_s = time.monotonic()
-    scenario, devices, progress = asked.scenario, asked.devices, asked.progress
+    scenario = prepared.scenario
     if not folder.manifest["inputs"]:
-        files = scenario.input_files()
+        files = prepared.anchored.input_files()
         folder.keep_inputs(files, {key: kept_files(path) for key, path in files.items() if path.is_dir()})
-    journal = Journal(folder, scenario, asked.cache_dir, progress)
+    journal = Journal(folder, prepared, progress)
     with contextlib.closing(journal):
-        components = journal.components(len(devices))
+        components, log = journal.components(), journal.log
         folder.write_partition(components.data.domains, components.data.partition.tolist())
-        most = scenario.evaluation.client_questions
-        log, accuracy = journal.log, ClientAccuracy(components.data, components.evaluators, most)
         with progress.phase("federation", scenario.stop.updates) as phase:
-            simulation = Simulation(scenario, devices, components, log, phase, accuracy, journal.seal)
+            simulation = Simulation(prepared, components, log, phase, journal.seal)
             try:
                 ending = simulate(simulation)
             except FedsimError as error:
@@ -160,7 +145,7 @@ def _run_in(folder: RunFolder, asked: RunRequest) -> bool:
         invariants.check(log, simulation.federation.carried_bytes, limits=limits_of(scenario.protocol))
         summary = summary_of(log, simulation, ending.virtual_s, ending.stopped_by, started_at_wall_s)
         with progress.phase("results", None):
-            _write(folder, log, summary, simulation, components, accuracy)
+            _write(folder, log, summary, simulation)
     if not ending.interrupted:
         journal.drop()
     return ending.interrupted
@@ -176,7 +161,7 @@ def summary_of(
     log: RecordLog, simulation: Simulation, virtual_s: float, stopped_by: str, started_at_wall_s: float
 ) -> dict[str, Any]:
     """The summary of a run that has ended at this instant of virtual time."""
-    detection = detection_of(simulation.scenario, simulation.state.artefacts, simulation.roles)
+    detection = detection_of(simulation.scenario, simulation.state.artefacts, simulation.prepared.roles)
     return summarise(
         log,
         SummaryContext(
@@ -201,11 +186,7 @@ def warnings_of(simulation: Simulation) -> list[str]:
     """A line for each way in which a run could teach nothing."""
     module = protocols.load(simulation.scenario.protocol.name)
     own = getattr(module, "CLIENT_RUNS", "clients") == "clients"
-    same = (
-        same_models(simulation.components.hashes)
-        if own and protocols.handlers(simulation.scenario.protocol)
-        else []
-    )
+    same = same_models(simulation.components.hashes) if own and simulation.prepared.handlers else []
     return [*same, *simulation.monitor.learnability.warnings()]
 
 
@@ -231,16 +212,9 @@ def evaluator_promise(scenario: Scenario) -> reward_ledger.Promise | None:
     return None if settings is None else reward_ledger.Promise(settings.epsilon, settings.delta)
 
 
-def _write(
-    folder: RunFolder,
-    log: RecordLog,
-    summary: Mapping[str, Any],
-    simulation: Simulation,
-    components: Components,
-    accuracy: ClientAccuracy,
-) -> None:
+def _write(folder: RunFolder, log: RecordLog, summary: Mapping[str, Any], simulation: Simulation) -> None:
     _write_results(folder, log, summary)
-    rows = _rows(components, accuracy, simulation.scenario.measures)
+    components, rows = simulation.components, _rows(simulation)
     clients = [
         {"client_id": client_id, "device_class": device_class, "accuracy_by_domain": row}
         for client_id, (device_class, row) in enumerate(
@@ -255,7 +229,7 @@ def _write(
         folder.write_json(
             "privacy.json", reward_ledger.ledger(noises, evaluator_promise(simulation.scenario))
         )
-    detection = detection_of(simulation.scenario, simulation.state.artefacts, simulation.roles)
+    detection = detection_of(simulation.scenario, simulation.state.artefacts, simulation.prepared.roles)
     if detection is not None:
         folder.write_json(DETECTION, detection)
     if "averaging" in simulation.state.artefacts:
@@ -272,9 +246,9 @@ def _write_results(folder: RunFolder, log: RecordLog, summary: Mapping[str, Any]
     write_results(folder, log, summary)
 
 
-def _rows(components: Components, accuracy: ClientAccuracy, measures: bool) -> list[dict[str, float | None]]:
+def _rows(simulation: Simulation) -> list[dict[str, float | None]]:
     """Every client's accuracy by domain; null where its answers would be made up."""
-    domains = components.data.domains
-    if not measures:
-        return [dict.fromkeys(domains) for _ in components.data.partition]
-    return [dict(zip(domains, row, strict=True)) for row in accuracy().tolist()]
+    data = simulation.components.data
+    if not simulation.scenario.measures:
+        return [dict.fromkeys(data.domains) for _ in data.partition]
+    return [dict(zip(data.domains, row, strict=True)) for row in simulation.client_accuracy().tolist()]

@@ -8,17 +8,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedsim import protocols
 from fedsim.errors import FedsimError
 from fedsim.experiment import billed, device_memory
-from fedsim.experiment.build import client_states, edges_of, faults_of, link_of, refuse_more_clients
-from fedsim.experiment.components import Components
+from fedsim.experiment.build import client_states, link_of, refuse_more_clients
+from fedsim.experiment.prepared import Prepared
 from fedsim.federation.clients import Federation
 from fedsim.federation.handlers import Handler, HandlerResult
-from fedsim.federation.hostile import Roles, excluded, roles_of, with_hostile
+from fedsim.federation.hostile import excluded, with_hostile
 from fedsim.federation.world import World
+from fedsim.models.interfaces import Components
 from fedsim.privacy.rewards import RewardNoise, RewardNoiseConfig
 from fedsim.progress import Phase
 from fedsim.protocols.shared.monitor import ClientAccuracy, Monitor
@@ -26,20 +27,16 @@ from fedsim.protocols.shared.state import ClientState, ServerState
 from fedsim.records.log import RecordLog
 from fedsim.records.rows import Fault
 from fedsim.sim.clock import VirtualLoop
-from fedsim.sim.devices import availability, correlate, population
+from fedsim.sim.devices import population
 from fedsim.sim.devices.cost import NO_WORK, Work
 from fedsim.sim.devices.dropout import Dropout
-from fedsim.sim.devices.presence import Availability, StatedAvailability
+from fedsim.sim.devices.presence import Availability
 from fedsim.sim.devices.profile import DeviceProfile
 from fedsim.sim.devices.slowdown import Slowdowns
-from fedsim.sim.faults.plan import Faults, WithCrashes
+from fedsim.sim.faults.plan import WithCrashes
 from fedsim.sim.lazy import LazySequence
 from fedsim.sim.network import wire
-from fedsim.sim.network.edges import EdgeTree
 from fedsim.sim.network.transport import Transport
-
-if TYPE_CHECKING:
-    from fedsim.scenario.schema import Scenario
 
 
 @dataclass(slots=True)
@@ -56,28 +53,21 @@ class Simulation:
 
     def __init__(
         self,
-        scenario: Scenario,
-        devices: population.Population,
+        prepared: Prepared,
         components: Components,
         log: RecordLog,
         phase: Phase,
-        accuracy: ClientAccuracy,
         on_interrupt: Callable[[], None] = lambda: None,
     ) -> None:
-        self.scenario = scenario
-        self._on_interrupt = on_interrupt
-        self._devices = correlate.deal_devices(
-            scenario.correlate, devices, components.data.partition, components.data.domains, scenario.seed
-        )
+        self.scenario = prepared.scenario
+        self.prepared = prepared
         self.components = components
+        most = prepared.scenario.evaluation.client_questions
+        self.client_accuracy = ClientAccuracy(components.data, components.evaluators, most)
         self._log = log
         self._phase = phase
-        self._accuracy = accuracy
-        self.stated: StatedAvailability
-        self.edges: EdgeTree | None
+        self._on_interrupt = on_interrupt
         self.world: World
-        self.faults: Faults | None
-        self.roles: Roles
         self.profiles: Sequence[DeviceProfile]
         self.states: Sequence[ClientState]
         self.federation: Federation
@@ -87,7 +77,7 @@ class Simulation:
     async def main(self, loop: VirtualLoop) -> RunEnd:
         """Run the protocol until it returns or a stop condition is met."""
         protocol = protocols.load(self.scenario.protocol.name)
-        self._build(loop, protocols.handlers(self.scenario.protocol))
+        self._build(loop, self.prepared.handlers)
         self.monitor.start()
         ending = RunEnd()
         running = asyncio.create_task(
@@ -128,7 +118,8 @@ class Simulation:
 
     def log_faults(self, until_s: float) -> None:
         """Put every fault of devices and links up to an instant on record; those of replies stand there already."""
-        for window in self.faults.windows(until_s) if self.faults is not None else ():
+        faults = self.prepared.faults
+        for window in faults.windows(until_s) if faults is not None else ():
             self._log.add(
                 Fault(
                     kind=window.kind,
@@ -140,34 +131,30 @@ class Simulation:
             )
 
     def _build(self, loop: VirtualLoop, handlers: Mapping[Any, Any]) -> None:
-        scenario, components, devices = self.scenario, self.components, self._devices
-        network = scenario.network
-        lengths = billed.stated_lengths(scenario)
+        prepared, scenario, components = self.prepared, self.scenario, self.components
+        network, devices, lengths, edges = (
+            scenario.network,
+            prepared.devices,
+            prepared.lengths,
+            prepared.edges,
+        )
         profiles: Sequence[DeviceProfile] = LazySequence(len(devices), devices.profile)
-        self.edges = edges = edges_of(scenario, devices)
         if edges is not None:
             profiles = edges.behind(profiles)
         needed = [
             billed.requirement(scenario, components.server_spec, spec, lengths)
             for spec in components.client_specs
         ]
-        self.roles = roles_of(scenario.hostile, len(profiles), scenario.seed, handlers)
-        absent = device_memory.too_small(needed, devices) | set(excluded(self.roles))
+        absent = device_memory.too_small(needed, devices) | set(excluded(prepared.roles))
         num_there = len(devices) - len(absent)
         refuse_more_clients(
             scenario, num_there, f"only {num_there} of {len(devices)} clients take part", "protocol"
         )
-        data, seed = components.data, scenario.seed
-        scores = correlate.presence_scores(scenario.correlate, data.partition, data.domains, seed)
-        self.stated = availability.availability(
-            scenario.availability, seed, scenario.folder, scores, scenario.limits.virtual
-        )
-        present: Availability = self.stated
-        self.faults = faults = faults_of(scenario, self._devices)
+        present: Availability = prepared.availability
+        faults, classes = prepared.faults, devices.classes
         if faults is not None and faults.has_crashes:
             present = WithCrashes(present, faults)
         hangs = faults if faults is not None and faults.has_hangs else None
-        classes = devices.classes
         world = World(
             seed=scenario.seed,
             loop=loop,
@@ -176,11 +163,11 @@ class Simulation:
             uplink=link_of(loop, edges, "up", network.server_link.up),
             transport=Transport(network),
             availability=device_memory.Without(present, absent) if absent else present,
-            dropout=Dropout(scenario.dropout, scenario.seed, scores),
+            dropout=Dropout(scenario.dropout, scenario.seed, prepared.presence_scores),
             on_cut=scenario.availability.on_cut,
-            handlers={**with_hostile(handlers, self.roles, seed), wire.BaseModel: _BASE_MODEL},
+            handlers={**with_hostile(handlers, prepared.roles, scenario.seed), wire.BaseModel: _BASE_MODEL},
             sizes=billed.sizes(scenario, components.server_spec, lengths),
-            slowdowns=Slowdowns(scenario.slowdowns, seed, classes, hangs, scenario.limits.virtual)
+            slowdowns=Slowdowns(scenario.slowdowns, scenario.seed, classes, hangs, scenario.limits.virtual)
             if scenario.slowdowns or hangs
             else None,
             factors=faults if faults is not None and faults.has_link_faults else None,
@@ -214,7 +201,7 @@ class Simulation:
             spec=components.server_spec,
             tokens=billed.counts(lengths, components.policy.count_tokens),
             monitor=self.monitor,
-            client_accuracy=self._accuracy,
+            client_accuracy=self.client_accuracy,
             trainer=components.trainer,
         )
         if scenario.models.base_model == "shipped" and needed[0].runs != "nothing":
@@ -223,7 +210,7 @@ class Simulation:
     def _log_members(self, needed: Sequence[device_memory.Requirement], classes: Sequence[str]) -> None:
         """Put every client on record, with the one-off training of its own model if the protocol asks for that model."""
         if not needed[0].pretrained:
-            memory = self._devices.columns["memory_bytes"].tolist()
+            memory = self.prepared.devices.columns["memory_bytes"].tolist()
             for client_id, device_class in enumerate(classes):
                 self._log.add(device_memory.untrained(client_id, device_class, memory[client_id], needed[0]))
             return

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,23 +17,23 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fedsim.errors import RunFolderError
 from fedsim.experiment.checks import refuse_early
-from fedsim.experiment.components import Components, questions, real_models, stand_ins
+from fedsim.experiment.components import load_components
+from fedsim.experiment.prepared import Prepared
 from fedsim.experiment.replay.blobs import BLOBS, Blobs
 from fedsim.experiment.replay.origin import other_platform, other_program, scenario_of
-from fedsim.experiment.replay.recorded_models import RecordedModels, recorded_components
+from fedsim.experiment.replay.recorded_models import RecordedModels
 from fedsim.experiment.replay.tape import TAPE, Tape
 from fedsim.experiment.run import simulate, summary_of
 from fedsim.experiment.simulation import Simulation
 from fedsim.models.client_training_config import LocalTrainingConfig
+from fedsim.models.interfaces import Components
 from fedsim.progress import Progress, SilentProgress
-from fedsim.protocols.shared.monitor import ClientAccuracy
 from fedsim.records.log import RecordLog
 from fedsim.records.rows import RECORD_TYPES
 from fedsim.records.run_folder import plain
 
 if TYPE_CHECKING:
     from fedsim.records.run import Run
-    from fedsim.scenario.schema import Scenario
 
 How = Literal["recomputed", "replayed"]
 _UNREPEATABLE = ("wall_s",)  # numbers of a summary that are no sums over records
@@ -84,27 +84,21 @@ def verify(
     scenario = scenario_of(run.manifest, run.folder)
     if run.summary["stopped_by"] == "wall":
         raise RunFolderError(f"{folder}: the run was ended by real time (stop.wall), which nobody can repeat")
-    shown = progress or SilentProgress()
+    shown, prepared = progress or SilentProgress(), refuse_early(scenario, cache_dir)
     why = other_program(run.manifest) or other_platform(run.manifest)
     chosen: How = how or ("recomputed" if why is None else "replayed")
     if chosen == "recomputed" or scenario.fidelity == "timing":
-        differences = tuple(_recomputed(run, scenario, cache_dir, shown))
+        differences = tuple(_recomputed(run, prepared, shown))
         return Verdict("recomputed", None, differences, other=why)
-    return _replayed(run, scenario, cache_dir, shown, why)
+    return _replayed(run, prepared, shown, why)
 
 
-def _recomputed(
-    run: Run, scenario: Scenario, cache_dir: Path | str | None, progress: Progress
-) -> Iterator[str]:
-    num_clients = len(run.members)
-    if scenario.fidelity == "timing":
-        components = stand_ins(scenario, num_clients)
-    else:
-        components = real_models(scenario, num_clients, cache_dir, progress)
+def _recomputed(run: Run, prepared: Prepared, progress: Progress) -> Iterator[str]:
+    components = load_components(prepared, progress)
     for name, known in run.manifest["model_hashes"].items():
         if components.hashes.get(name) != known:
             yield f"the weights of {name} at the start are others"
-    log, summary = _played(scenario, components, progress)
+    log, summary = _played(prepared, components, progress)
     yield from _told(run, log, summary)
     if components.save is not None:
         with TemporaryDirectory() as folder:
@@ -115,13 +109,11 @@ def _recomputed(
                     yield f"policy/{path.name}: the final policy's tensors are others"
 
 
-def _replayed(
-    run: Run, scenario: Scenario, cache_dir: Path | str | None, progress: Progress, why: str | None
-) -> Verdict:
+def _replayed(run: Run, prepared: Prepared, progress: Progress, why: str | None) -> Verdict:
     tape = run.folder / TAPE
     if not tape.is_file():
         raise RunFolderError(f"{run.folder} has no {TAPE}, so its results cannot be replayed")
-    if isinstance(scenario.protocol, LocalTrainingConfig):
+    if isinstance(prepared.scenario.protocol, LocalTrainingConfig):
         raise RunFolderError(
             f"{run.folder}: the weights that clients sent were dropped when the run had finished, so it cannot be replayed; it "
             "can be recomputed on a machine like its own (--how recomputed)"
@@ -131,40 +123,25 @@ def _replayed(
     def refuse() -> Components:
         raise RunFolderError(f"{tape}: the tape ends before the run; it was cut short")
 
-    recorded = RecordedModels(
-        Tape(tape, upto=length, keep=False), Blobs(run.folder / BLOBS, keep=False), None, refuse
-    )
-    log, summary = _played(scenario, _components(recorded, scenario, run), progress)
+    def played(tape: Tape, load: Callable[[], Components]) -> tuple[RecordLog, dict[str, Any]]:
+        blobs = Blobs(run.folder / BLOBS, keep=False)
+        recorded = RecordedModels(tape, blobs, None, run.manifest["model_hashes"], load)
+        return _played(prepared, load_components(prepared, progress, recorded), progress)
+
+    log, summary = played(Tape(tape, upto=length, keep=False), refuse)
     differences = tuple(_told(run, log, summary))
     drift = Drift()
-    shadowed = RecordedModels(
-        Tape(tape, shadow=drift.add, keep=False),
-        Blobs(run.folder / BLOBS, keep=False),
-        None,
-        lambda: real_models(scenario, len(run.members), cache_dir, progress),
-    )
-    _played(scenario, _components(shadowed, scenario, run), progress)
+    shadowed = Tape(tape, shadow=drift.add, keep=False)
+    played(shadowed, lambda: load_components(prepared, progress))
     return Verdict("replayed", why, differences, tuple(drift.lines()))
 
 
-def _components(recorded: RecordedModels, scenario: Scenario, run: Run) -> Components:
-    data = questions(scenario, len(run.members))
-    return recorded_components(recorded, scenario, data, run.manifest["model_hashes"])
-
-
 def _played(
-    scenario: Scenario, components: Components, progress: Progress
+    prepared: Prepared, components: Components, progress: Progress
 ) -> tuple[RecordLog, dict[str, Any]]:
     log = RecordLog()
-    with progress.phase("verification", scenario.stop.updates) as phase:
-        simulation = Simulation(
-            scenario,
-            refuse_early(scenario),
-            components,
-            log,
-            phase,
-            ClientAccuracy(components.data, components.evaluators, scenario.evaluation.client_questions),
-        )
+    with progress.phase("verification", prepared.scenario.stop.updates) as phase:
+        simulation = Simulation(prepared, components, log, phase)
         ending = simulate(simulation)
     return log, summary_of(log, simulation, ending.virtual_s, ending.stopped_by, time.monotonic())
 

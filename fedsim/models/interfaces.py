@@ -6,14 +6,16 @@ with token counts alone (timing fidelity), and a test may bring its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from fedsim.tasks.questions import Question
+from fedsim.sim.devices.architecture import ModelSpec
+from fedsim.tasks.questions import Question, TaskData
 
 FloatArray = npt.NDArray[np.float64]
 Weights = Mapping[str, npt.NDArray[np.float32]]
@@ -238,3 +240,31 @@ class Synthesiser(Protocol):
 
     def report(self) -> list[dict[str, Any]]:
         """What every client's release was, for the run folder (``privacy.json``)."""
+
+
+@dataclass(frozen=True)
+class Components:
+    """The models and the data of one run, real or stand-in.
+
+    Attributes:
+        client_specs: the architecture that client k's model counts as, or a single one that all have.
+        hashes: what each model's weights hash to, for the manifest (empty for stand-ins).
+        save: writes the final policy as a loadable folder (None for stand-ins).
+        trainer: trains the server's model on clients' rows, for protocols that move weights.
+        synthesiser: makes synthetic rows of clients' rows, for protocols that move them.
+    """
+
+    data: TaskData
+    policy: Policy
+    frozen: Evaluator
+    evaluators: Sequence[Evaluator]
+    server_spec: ModelSpec
+    client_specs: tuple[ModelSpec, ...]
+    hashes: Mapping[str, str]
+    save: Callable[[Path], None] | None = None
+    trainer: LocalTrainer | None = None
+    synthesiser: Synthesiser | None = None
+
+    def client_spec(self, client_id: int) -> ModelSpec:
+        """The architecture that a client's model counts as."""
+        return self.client_specs[client_id if len(self.client_specs) > 1 else 0]

@@ -25,6 +25,7 @@ import math
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextvars import Context
@@ -34,7 +35,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import simpy
 
 from fedsim.config.units import format_seconds
-from fedsim.errors import Deadlock, LimitExceeded
+from fedsim.errors import Deadlock, LimitExceeded, OutOfTime
 from fedsim.sim.deadlock import describe_waits, summarise_waits
 from fedsim.sim.forbidden import forbid, forbid_as_completed, forbid_real_time
 from fedsim.sim.handles import RUN_TIMER, NumberedFuture, NumberedTask, Ready, Timer
@@ -49,6 +50,7 @@ MAX_EVENTS = 10**10
 
 _MIN_SWEPT_TASKS = 1024
 _CLEANUP_STEPS = 10**6
+_STEPS_BETWEEN_LOOKS = 1000  # at the real time, where it is limited
 
 
 @forbid_real_time
@@ -59,6 +61,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         env: The environment to run on; a new one that starts at 0 if not given.
         max_virtual_s: Limit on the clock (s); ``LimitExceeded`` comes after the last event of that instant.
         max_events: Limit on steps, where an event of the queue and a ready callback count one each.
+        until_wall_s: Limit on real time, as an instant of ``time.monotonic()``, which is looked at every thousand steps or so.
 
     Attributes:
         env: The SimPy environment; processes, stores and resources on it live in the same time.
@@ -83,6 +86,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         *,
         max_virtual_s: float = math.inf,
         max_events: int = MAX_EVENTS,
+        until_wall_s: float = math.inf,
     ) -> None:
         super().__init__()
         self.env: Any = simpy.Environment(0.0) if env is None else env
@@ -92,6 +96,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.at = self.timeline.at
         self.after = self.timeline.after
         self._max_events = max_events
+        self._until_wall_s = until_wall_s
         self._task_numbers = itertools.count(1)
         self._future_numbers = itertools.count(1)
         self._tasks: list[NumberedTask] = []
@@ -239,7 +244,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         ours: tuple[type, ...] = (Scheduled, Timer) if type(self.env) is simpy.Environment else ()
         failure: BaseException | None = None
         try:
-            while not timeline.run(self, self._ready, ours, self._max_events):
+            while not timeline.run(self, self._ready, ours, pause := self._next_pause()):
+                if pause < timeline.num_steps <= self._max_events:
+                    if time.monotonic() >= self._until_wall_s:
+                        raise OutOfTime(f"the real time was over at {format_seconds(timeline.now_s)}")
+                    continue
                 if timeline.num_steps > self._max_events:
                     limit = f"{self._max_events} steps (limits.events) was met at {format_seconds(timeline.now_s)}"
                     raise LimitExceeded(f"the limit of {limit}; {summarise_waits(self._unfinished_tasks())}")
@@ -252,6 +261,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 raise
         if failure is not None:
             raise failure
+
+    def _next_pause(self) -> int:
+        """The number of steps after which something is looked at beside them: a limit, or the real time."""
+        if self._until_wall_s == math.inf:
+            return self._max_events
+        return min(self._max_events, self.timeline.num_steps + _STEPS_BETWEEN_LOOKS)
 
     def _raise_deadlock(self) -> None:
         """Raise ``Deadlock`` at the await that the main task hangs on, else out of the loop."""
@@ -280,6 +295,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """
         after_error = self.timeline.stands_still
         self._max_events = max(self._max_events, self.num_steps + _CLEANUP_STEPS)
+        self._until_wall_s = math.inf
         unfinished = self._unfinished_tasks()
         leftovers = [task for task in unfinished if _innermost_future(task) is not None]
         for task in leftovers:
@@ -316,6 +332,7 @@ def run(
     env: simpy.Environment | None = None,
     max_virtual_s: float = math.inf,
     max_events: int = MAX_EVENTS,
+    until_wall_s: float = math.inf,
 ) -> T:
     """Run a coroutine to its end on virtual time, as ``asyncio.run`` does on real time.
 
@@ -328,15 +345,16 @@ def run(
         env: The SimPy environment; a new one if not given.
         max_virtual_s: Limit on the clock (s).
         max_events: Limit on steps (events of the queue and ready callbacks).
+        until_wall_s: Limit on real time, as an instant of ``time.monotonic()``.
 
     Raises:
         Deadlock: the main task waits and no event can ever wake it.
-        LimitExceeded: a limit was met.
+        LimitExceeded: a limit was met; `OutOfTime` that of real time.
         KeyboardInterrupt: SIGINT.
     """
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("clock.run cannot be called while another event loop is running in this thread")
-    loop = VirtualLoop(env, max_virtual_s=max_virtual_s, max_events=max_events)
+    loop = VirtualLoop(env, max_virtual_s=max_virtual_s, max_events=max_events, until_wall_s=until_wall_s)
     try:
         coroutine = main(loop) if callable(main) else main
         task = loop.create_task(coroutine, name="main")

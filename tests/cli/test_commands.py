@@ -168,6 +168,19 @@ def test_check_prints_a_scenario_that_reads_back_as_itself_and_an_estimate(
         assert figure in estimate
 
 
+def test_check_says_how_far_an_estimate_came_in_the_time_it_had(
+    scenario: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    large = ["--set", "protocol.update.groups_per_update=400", "--set", "stop={updates: 900}"]
+    assert main(["check", str(scenario), "--budget", "0", *large]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("#")]
+    assert (
+        told[0]
+        == "# estimate: 0 s were over after 0 of 6 updates (--budget); what follows is what was played, not the run"
+    )
+    assert told[1].startswith("#   updates 0")
+
+
 def test_check_tells_a_misspelt_domain_without_importing_its_package() -> None:
     code = "import sys; from fedsim.cli import main; main(['check', 'quickstart', '--set', 'tasks.domains=[gcd, chain_sun]'])"
     shown = subprocess.run(

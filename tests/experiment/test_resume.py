@@ -16,7 +16,7 @@ import pytest
 import fedsim
 from fedsim.cli import main
 from fedsim.errors import RunFolderError
-from fedsim.experiment.replay.journal import OLD_SPOOL, SPOOL
+from fedsim.experiment.journal import OLD_SPOOL, SPOOL
 from fedsim.experiment.resume import resume
 from fedsim.records.run import load
 from fedsim.records.run_folder import RunFolder

@@ -13,13 +13,13 @@ from fedsim import protocols
 from fedsim.errors import ScenarioError
 from fedsim.experiment import checks
 from fedsim.experiment import run as experiment
-from fedsim.experiment.components import stand_ins
+from fedsim.experiment.components import load_components
 from fedsim.experiment.detection import detection_report, short
 from fedsim.experiment.simulation import Simulation
 from fedsim.federation.hostile import excluded, roles_of, with_hostile
 from fedsim.progress import SilentProgress
 from fedsim.protocols.shared.boundary import refused_rewards
-from fedsim.protocols.shared.monitor import ClientAccuracy, StopConfig
+from fedsim.protocols.shared.monitor import StopConfig
 from fedsim.protocols.shared.state import ClientState
 from fedsim.records.log import RecordLog
 from fedsim.records.rows import Reward
@@ -104,7 +104,7 @@ def test_a_protocol_without_scores_refuses_hostile_experts_before_it_runs(overri
     name = ["fidelity=timing", "stop={updates: 1}", override]
     scenario = read_scenario("quickstart", [*name, "hostile=[{kind: random, count: 1}]"])
     with pytest.raises(ScenarioError, match="choose a protocol with scores"):
-        checks.check(scenario, 8)
+        checks.refuse_early(scenario)
 
 
 # ------------------------------------------------------------------------------------------------ what they send
@@ -219,13 +219,11 @@ def run_of(tmp_path, *overrides):
 def report_of(*overrides):
     """What a server would find out if the stand-ins' scores were models', which a run of timing fidelity does not report."""
     scenario = read_scenario("quickstart", [*SHORT, *overrides])
-    devices = checks.refuse_early(scenario)
-    components = stand_ins(scenario, len(devices))
-    accuracy = ClientAccuracy(components.data, components.evaluators)
-    phase = SilentProgress().phase("federation")
-    simulation = Simulation(scenario, devices, components, RecordLog(), phase, accuracy)
+    prepared, silent = checks.refuse_early(scenario), SilentProgress()
+    components = load_components(prepared, silent)
+    simulation = Simulation(prepared, components, RecordLog(), silent.phase("federation"))
     experiment.simulate(simulation)
-    return detection_report(simulation.state.artefacts["trust"](), simulation.roles)
+    return detection_report(simulation.state.artefacts["trust"](), prepared.roles)
 
 
 def test_nobody_hostile_leaves_the_records_as_they_are_and_makes_no_report(tmp_path):

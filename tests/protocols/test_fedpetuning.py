@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from fedsim.errors import FederationError
-from fedsim.experiment import components
 from fedsim.experiment import run as experiment
+from fedsim.experiment.components import load_components
+from fedsim.experiment.prepared import Prepared
 from fedsim.models.interfaces import LocalUpdate
+from fedsim.progress import SilentProgress
 from fedsim.protocols import fedpetuning
 from fedsim.protocols.fedpetuning import cohort, packed, unpacked
 from fedsim.protocols.shared.monitor import StopConfig
@@ -389,7 +391,7 @@ def timing(**protocol):
 def test_a_timing_run_counts_the_adapters_of_its_architecture(protocol, tmp_path):
     scenario = timing(**protocol)
     ran = experiment.run(scenario, out=tmp_path / "run")
-    spec = components.stand_ins(scenario, 5).server_spec
+    spec = load_components(Prepared(scenario), SilentProgress()).server_spec
     numbers = adapters.num_numbers(scenario.protocol.adapter_shapes(spec))
     answered = sum(ran.outcomes["status"].is_in(["ok", "late"]))
     assert ran.summary["bytes"]["paper"]["uplink"] == 2 * numbers * answered > 0

@@ -57,8 +57,7 @@ COMMAND = "from fedsim import cli\nassert cli.main({!r}) == 0"
 def test_checking_a_scenario_imports_nothing_that_only_reads_or_writes_results():
     modules = modules_after(COMMAND.format(["check", "scenarios/quickstart.yaml"]))
     assert (
-        modules
-        & {"fedsim.experiment.run", "fedsim.experiment.replay.journal", "fedsim.records.run", "numpy.ma"}
+        modules & {"fedsim.experiment.run", "fedsim.experiment.journal", "fedsim.records.run", "numpy.ma"}
         == set()
     )
     checked = {name.partition(".")[0] for name in modules}

@@ -12,8 +12,10 @@ import numpy.typing as npt
 
 from fedsim.config.csv_files import csv_table
 from fedsim.config.units import format_bytes
+from fedsim.config.validation import located
 from fedsim.errors import RunFolderError
 from fedsim.experiment.forecast.heterogeneity import Heterogeneity, expected_reply_s, heterogeneity
+from fedsim.experiment.prepared import Prepared
 from fedsim.experiment.probe_run import ProbeRun
 from fedsim.experiment.request_times import Forecast, RequestTimes
 from fedsim.records.run_folder import write_atomically, write_json
@@ -102,6 +104,7 @@ class PopulationTable:
         return [one for one in QUANTITIES if np.isfinite(self.columns[one.column]).any()]
 
 
+@located
 def population_table(scenario: Scenario) -> PopulationTable:
     """Draw the devices, foresee their requests and measure how unequal they are.
 
@@ -109,7 +112,7 @@ def population_table(scenario: Scenario) -> PopulationTable:
         InputError: the scenario asks for the impossible.
         FederationError: no device can hold the model.
     """
-    forecast = Forecast(scenario)
+    forecast = Forecast(Prepared(scenario))
     profiles = forecast.simulation.profiles
     columns = {
         "flop_per_s": np.array([one.peak_flop_per_s * one.compute_efficiency for one in profiles]),
@@ -143,7 +146,8 @@ def population_table(scenario: Scenario) -> PopulationTable:
 
 def _there(simulation: ProbeRun) -> FloatArray:
     """Long-run share of time that each client is there while it takes part, ``[K]``."""
-    return np.array([simulation.stated.share_of(client_id) for client_id in range(len(simulation.profiles))])
+    stated = simulation.prepared.availability
+    return np.array([stated.share_of(client_id) for client_id in range(len(simulation.profiles))])
 
 
 def _gives_up(simulation: ProbeRun, times: RequestTimes | None) -> FloatArray:

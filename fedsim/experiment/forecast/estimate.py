@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedsim.config.validation import located
+from fedsim.errors import OutOfTime
 from fedsim.experiment.checks import refuse_early
-from fedsim.experiment.components import stand_ins
+from fedsim.experiment.components import load_components
 from fedsim.experiment.probe_run import ShortSimulation
 from fedsim.progress import SilentProgress
-from fedsim.protocols.shared.monitor import ClientAccuracy
 from fedsim.records.log import RecordLog
 from fedsim.records.rows import Outcome, Transfer, Update
 from fedsim.sim.clock import run as run_on_virtual_time
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 _FEWEST_UPDATES, _MOST_UPDATES = 6, 40
 _GROUPS = 600  # played at most where updates are large: half a second
-_MOST_EVENTS = 2_000_000
+BUDGET_S = 10.0
+"""Real time that an estimate may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,9 @@ class Estimate:
     ``updates`` is how many the figures are for: where the stop conditions end the run, without those on accuracy
     and wall time, which nobody can foresee. ``expected_staleness`` is ``in_flight / groups_per_update`` (None
     where nothing is in flight across updates).
+
+    ``played`` of ``to_play`` updates were played before the real time for it was over. Two at least are needed to tell how it
+    goes on; with fewer, the figures are of what was played, and ``updates`` is how many that were.
     """
 
     updates: int
@@ -42,43 +47,54 @@ class Estimate:
     paper_up_bytes: float
     virtual_s: float
     expected_staleness: float | None
+    played: int
+    to_play: int
+
+    @property
+    def is_extrapolated(self) -> bool:
+        """Whether the figures are for the whole run."""
+        return self.played == self.to_play or self.played > 1
 
 
 @located
-def estimate(scenario: Scenario) -> Estimate:
+def estimate(scenario: Scenario, *, budget_s: float = BUDGET_S) -> Estimate:
     """Simulate the first updates with stand-ins (no torch) and extrapolate to where the scenario stops.
 
     What the first half of them took, with the probing and the filling of queues, counts once, and so do base models that are
     shipped; what the second half took on average counts for all others. Queues at slow devices may still grow then, so
     virtual time tends to be underrated.
 
+    Args:
+        scenario: what would be run.
+        budget_s: real seconds after which no more is played; whatever can be refused is refused in any case.
+
     Raises:
         FederationError, Deadlock: already the first updates cannot happen.
         LimitExceeded: nor do they within the scenario's limits.
         InputError: a setting asks for the impossible, or an own question or device file is wrong.
     """
-    devices = refuse_early(scenario)
-    components = stand_ins(scenario, len(devices))
-    log = RecordLog()
-    wanted = scenario.stop.updates
-    stop = scenario.stop.model_copy(update={"updates": min(_num_played(scenario), wanted or _MOST_UPDATES)})
-    with SilentProgress().phase("estimate") as phase:
-        simulation = ShortSimulation(
-            scenario.model_copy(update={"stop": stop, "fidelity": "timing"}),
-            devices,
-            components,
-            log,
-            phase,
-            ClientAccuracy(components.data, components.evaluators, scenario.evaluation.client_questions),
-        )
-        limits = scenario.limits
-        ending = run_on_virtual_time(
-            simulation.main, max_virtual_s=limits.virtual, max_events=min(limits.events, _MOST_EVENTS)
-        )
+    prepared = refuse_early(scenario)
+    wanted, until_wall_s = scenario.stop.updates, time.monotonic() + budget_s
+    to_play = min(_num_played(scenario), wanted or _MOST_UPDATES)
+    stop = scenario.stop.model_copy(update={"updates": to_play})
+    log, limits, silent = RecordLog(), scenario.limits, SilentProgress()
+    short = prepared.varied(stop=stop, fidelity="timing")
+    with silent.phase("estimate") as phase:
+        simulation = ShortSimulation(short, load_components(short, silent), log, phase)
+        try:
+            ending = run_on_virtual_time(
+                simulation.main,
+                max_virtual_s=limits.virtual,
+                max_events=limits.events,
+                until_wall_s=until_wall_s,
+            )
+            stopped_by, virtual_s = ending.stopped_by, ending.virtual_s
+        except OutOfTime:
+            stopped_by, virtual_s = "budget", simulation.federation.now_s()
     ends_s = [row.at_s for row in log.of(Update)]
-    played = _totals(log, np.inf) | {"virtual_s": ending.virtual_s}
+    played = _totals(log, np.inf) | {"virtual_s": virtual_s}
     updates = float(len(ends_s))
-    if ending.stopped_by == "updates" and len(ends_s) > 1:
+    if stopped_by in ("updates", "budget") and len(ends_s) > 1:
         middle = len(ends_s) // 2
         early, late = (_totals(log, at_s, _shipments(log)) for at_s in (ends_s[middle - 1], ends_s[-1]))
         each = {name: (late[name] - early[name]) / (len(ends_s) - middle) for name in early}
@@ -101,6 +117,8 @@ def estimate(scenario: Scenario) -> Estimate:
         paper_up_bytes=played["paper_up_bytes"],
         virtual_s=played["virtual_s"],
         expected_staleness=None if schedule is None else schedule.expected_staleness,
+        played=len(ends_s),
+        to_play=to_play if stopped_by == "budget" else len(ends_s),
     )
 
 

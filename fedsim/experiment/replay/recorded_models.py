@@ -8,14 +8,14 @@ Numbers of tokens are kept once per text; arrays travel as their bytes, weights 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from fedsim.experiment.components import Components
 from fedsim.experiment.replay.blobs import Blobs
 from fedsim.experiment.replay.checkpoints import Checkpoints, Learner
 from fedsim.experiment.replay.tape import Tape, checksum
@@ -24,6 +24,7 @@ from fedsim.models.interfaces import (
     Accuracy,
     Candidate,
     CandidateGroup,
+    Components,
     Draw,
     Evaluator,
     FloatArray,
@@ -36,9 +37,6 @@ from fedsim.privacy.config import SynthesisConfig
 from fedsim.sim.devices.architecture import ModelSpec
 from fedsim.tasks.questions import Question, TaskData
 
-if TYPE_CHECKING:
-    from fedsim.scenario.schema import Scenario
-
 _MOST_COUNTS = 200_000
 _EMBEDDED_AT_ONCE = 1000  # so that a frame stays small, whatever the model's width
 
@@ -50,14 +48,21 @@ class RecordedModels:
         tape: where results are read and written.
         blobs: where weights are.
         checkpoints: where learning states are; None writes none.
+        hashes: what the weights hash to, by model; may be filled when they are loaded.
         load: loads or trains the models.
     """
 
     def __init__(
-        self, tape: Tape, blobs: Blobs, checkpoints: Checkpoints | None, load: Callable[[], Components]
+        self,
+        tape: Tape,
+        blobs: Blobs,
+        checkpoints: Checkpoints | None,
+        hashes: Mapping[str, str],
+        load: Callable[[], Components],
     ) -> None:
         self.tape = tape
         self.blobs = blobs
+        self.hashes = hashes
         self._checkpoints = checkpoints
         self._load = load
         self._components: Components | None = None
@@ -88,6 +93,12 @@ class RecordedModels:
         elif not replayed and self.tape.recording and self._checkpoints.due():
             self._checkpoints.save(self._learner(), self.tape)
 
+    def save(self, folder: Path) -> None:
+        """Write the final policy of the models themselves."""
+        save = self.live().save
+        assert save is not None
+        save(folder)
+
     def _learner(self) -> Learner:
         policy: Any = self.live().policy
         assert isinstance(policy, Learner)
@@ -102,11 +113,8 @@ class RecordedModels:
         return msgspec.convert(self.call("specs", 0, ask), tuple[ModelSpec, ...])
 
 
-def recorded_components(
-    recorded: RecordedModels, scenario: Scenario, data: TaskData, hashes: dict[str, str]
-) -> Components:
-    """The components of a run whose models keep a tape; ``hashes`` are what their weights hash to."""
-    settings = scenario.protocol
+def recorded_components(recorded: RecordedModels, settings: Any, data: TaskData) -> Components:
+    """The components of a run whose models keep a tape; ``settings`` are its protocol's."""
     server_spec, *client_specs = recorded.specs()
     policy = RecordedPolicy(recorded)
     return Components(
@@ -116,8 +124,8 @@ def recorded_components(
         evaluators=[RecordedEvaluator(recorded, client_id) for client_id in range(data.num_clients)],
         server_spec=server_spec,
         client_specs=tuple(client_specs),
-        hashes=hashes,
-        save=lambda folder: recorded.live().save(folder),
+        hashes=recorded.hashes,
+        save=recorded.save,
         trainer=RecordedTrainer(recorded, policy) if isinstance(settings, LocalTrainingConfig) else None,
         synthesiser=RecordedSynthesiser(recorded)
         if isinstance(getattr(settings, "synthesis", None), SynthesisConfig)

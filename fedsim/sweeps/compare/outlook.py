@@ -138,7 +138,7 @@ def _estimate(run: PlannedRun, until_s: float) -> tuple[Estimate | None, str]:
     if time.monotonic() >= until_s:
         return None, "the others took the time that there is for estimates"
     try:
-        return estimate(run.scenario), ""
+        return estimate(run.scenario, budget_s=until_s - time.monotonic()), ""
     except FedsimError as error:
         return None, str(error)
 

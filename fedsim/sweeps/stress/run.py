@@ -174,7 +174,7 @@ def _tried(missing: Sequence[StressRun]) -> Iterator[str]:
         if time.monotonic() >= until_s:
             return
         try:
-            found = estimate(run.scenario)
+            found = estimate(run.scenario, budget_s=until_s - time.monotonic())
         except FedsimError as error:
             yield f"  {run.name}: {error}"
         else:

@@ -15,6 +15,7 @@ from fedsim import protocols
 from fedsim.errors import ScenarioError
 from fedsim.experiment import run as experiment
 from fedsim.experiment.forecast.estimate import estimate
+from fedsim.experiment.prepared import Prepared
 from fedsim.experiment.request_times import RequestTimes, check_deadline, request_times
 from fedsim.scenario.read import scenario_from
 from fedsim.scenario.schema import Scenario
@@ -41,7 +42,7 @@ def scenario(**keys: Any) -> Scenario:
 
 
 def foreseen(settings: Scenario) -> RequestTimes:
-    found = request_times(settings)
+    found = request_times(Prepared(settings))
     assert found is not None
     return found
 
@@ -132,7 +133,7 @@ TYPICAL = {
 
 @pytest.mark.parametrize("name", protocols.PROTOCOLS)
 def test_every_protocol_has_a_typical_request_or_asks_nothing(name: str) -> None:
-    times = request_times(scenario(protocol={"name": name}))
+    times = request_times(Prepared(scenario(protocol={"name": name})))
     assert (None if times is None else times.purpose) == TYPICAL[name]
     assert times is None or (times.nominal_s > 0).all()
 
@@ -153,6 +154,10 @@ def test_more_devices_of_another_class_change_nobody_elses_times() -> None:
 # --------------------------------------------------------------------------------------------------- deadlines
 
 
+def check_deadline_of(settings: Scenario) -> None:
+    check_deadline(Prepared(settings))
+
+
 def with_deadline(deadline: str, **keys: Any) -> Scenario:
     stragglers = {"policy": "deadline", "deadline": deadline, **keys}
     return scenario(protocol={"name": "fedgrpo", "num_experts": 1, "stragglers": stragglers})
@@ -160,7 +165,7 @@ def with_deadline(deadline: str, **keys: Any) -> Scenario:
 
 def test_a_deadline_that_no_device_can_meet_is_refused_with_the_reason_and_an_estimate() -> None:
     with pytest.raises(ScenarioError) as refused:
-        check_deadline(with_deadline("30 ms"))
+        check_deadline_of(with_deadline("30 ms"))
     words = str(refused.value)
     assert words.startswith(
         "protocol.stragglers.deadline is 30 ms, but no client can answer by then: the fastest, client "
@@ -185,36 +190,36 @@ def test_a_deadline_before_any_question_has_arrived_is_refused_in_every_protocol
     """The rehearsal must not wait by the user's own deadline: nobody would be heard, and nothing refused."""
     stragglers = {"policy": "deadline", "deadline": deadline}
     with pytest.raises(ScenarioError, match=f"deadline is {deadline}, but no client can answer by then"):
-        check_deadline(scenario(protocol=protocol | {"stragglers": stragglers}))
+        check_deadline_of(scenario(protocol=protocol | {"stragglers": stragglers}))
 
 
 def test_a_deadline_that_only_the_fastest_can_meet_is_the_users_choice() -> None:
     times = foreseen(scenario())
-    check_deadline(with_deadline(f"{1.01 * times.nominal_s.min()} s"))
+    check_deadline_of(with_deadline(f"{1.01 * times.nominal_s.min()} s"))
     with pytest.raises(ScenarioError):
-        check_deadline(with_deadline(f"{0.99 * times.nominal_s.min()} s"))
+        check_deadline_of(with_deadline(f"{0.99 * times.nominal_s.min()} s"))
 
 
 def test_a_deadline_that_needs_luck_is_the_users_choice_too() -> None:
     # The round trip of a phone varies by 0.3, so that its 55 ms are often 50 ms and never 30 ms.
     phones = scenario(clients={"phone": 3}).clients
-    check_deadline(with_deadline("50 ms").model_copy(update={"clients": phones}))
+    check_deadline_of(with_deadline("50 ms").model_copy(update={"clients": phones}))
     with pytest.raises(ScenarioError):
-        check_deadline(with_deadline("30 ms").model_copy(update={"clients": phones}))
+        check_deadline_of(with_deadline("30 ms").model_copy(update={"clients": phones}))
 
 
 def test_a_short_deadline_is_fine_where_what_is_scored_by_then_counts() -> None:
-    check_deadline(with_deadline("30 ms", partial=True, partial_grace="5 s"))
+    check_deadline_of(with_deadline("30 ms", partial=True, partial_grace="5 s"))
 
 
 def test_a_client_that_owns_answers_may_be_faster_than_its_model() -> None:
     slow = {"phone": {"count": 2, "peak": "1 MFLOP/s", **CALM}}
     settings = with_deadline("1 s").model_copy(update={"clients": scenario(clients=slow).clients})
     with pytest.raises(ScenarioError):
-        check_deadline(settings)
+        check_deadline_of(settings)
     sizes = {"private": 60, "auxiliary": 20, "pool": 60}
     owning = scenario(tasks={"domains": ["gcd"], "sizes": sizes, "answers": {"coverage": 1.0}})
-    check_deadline(settings.model_copy(update={"tasks": owning.tasks}))
+    check_deadline_of(settings.model_copy(update={"tasks": owning.tasks}))
 
 
 def test_a_run_and_its_estimate_refuse_such_a_deadline_before_anything_starts(tmp_path: Path) -> None:
@@ -228,7 +233,7 @@ def test_a_run_and_its_estimate_refuse_such_a_deadline_before_anything_starts(tm
 def test_without_a_deadline_nothing_is_played() -> None:
     settings = scenario()
     impossible = settings.model_copy(update={"clients": None})  # whoever looks at the devices fails
-    check_deadline(impossible)
+    check_deadline_of(impossible)
 
 
 def test_foreseeing_imports_neither_torch_nor_scipy_nor_matplotlib() -> None:

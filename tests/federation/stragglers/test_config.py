@@ -139,7 +139,7 @@ def test_a_policy_that_needs_more_clients_than_there_are_is_refused_before_the_r
     protocol: dict[str, Any], num_clients: int, reason: str
 ) -> None:
     with pytest.raises(ScenarioError, match=reason):
-        checks.check(scenario(protocol, num_clients), num_clients)
+        checks.refuse_early(scenario(protocol, num_clients))
 
 
 def test_enough_clients_are_no_shortage() -> None:

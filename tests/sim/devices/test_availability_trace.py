@@ -155,4 +155,4 @@ def test_a_wrong_trace_is_refused_before_the_run(tmp_path):
     )
     for one in (given, given.anchored()):
         with pytest.raises(DataFileError, match=r"t\.csv:2: the session ends at 4 s"):
-            checks.check(one, 12)
+            checks.refuse_early(one)

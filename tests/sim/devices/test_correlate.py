@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from fedsim.errors import ScenarioError
 from fedsim.experiment import checks
-from fedsim.experiment.components import stand_ins
+from fedsim.experiment.components import load_components
+from fedsim.experiment.prepared import Prepared
 from fedsim.experiment.simulation import Simulation
 from fedsim.progress import SilentProgress
-from fedsim.protocols.shared.monitor import ClientAccuracy
 from fedsim.records.log import RecordLog
 from fedsim.scenario.read import scenario_from
 from fedsim.sim.clock import run
@@ -103,11 +103,9 @@ def test_without_correlation_nothing_is_dealt_anew():
 
 
 def played(built):
-    drawn = population.draw(built.clients, built.seed, built.folder)
-    components = stand_ins(built, len(drawn))
-    accuracy = ClientAccuracy(components.data, components.evaluators)
-    with SilentProgress().phase("test") as phase:
-        return Simulation(built, drawn, components, RecordLog(), phase, accuracy), components
+    prepared, silent = Prepared(built), SilentProgress()
+    components = load_components(prepared, silent)
+    return Simulation(prepared, components, RecordLog(), silent.phase("test")), components
 
 
 def test_a_run_gives_the_owners_of_its_first_domain_the_slow_and_absent_devices():
@@ -147,7 +145,7 @@ def test_ordering_what_does_not_differ_is_refused():
 def test_an_unknown_domain_is_refused_before_the_run_and_the_nearest_named():
     built = scenario(correlate={"speed": "domain", "of": "gdc"})
     with pytest.raises(ScenarioError, match=r"correlate\.of: unknown domain 'gdc'; did you mean 'gcd'"):
-        checks.check(built, 12)
+        checks.refuse_early(built)
 
 
 @pytest.mark.parametrize(

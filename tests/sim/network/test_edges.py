@@ -3,14 +3,13 @@
 import json
 import math
 from collections import Counter
-from types import SimpleNamespace
 
 import networkx as nx
 import pytest
 from pydantic import ValidationError
 
 from fedsim.errors import DataFileError, ScenarioError
-from fedsim.experiment.build import edges_of
+from fedsim.experiment.prepared import Prepared
 from fedsim.scenario.read import read_scenario, scenario_from
 from fedsim.sim import streams
 from fedsim.sim.network.config import NetworkConfig
@@ -133,7 +132,9 @@ def test_a_graphml_file_beside_its_scenario_is_the_tree_that_its_arcs_draw(tmp_p
     scenario = read_scenario(tmp_path / "run.yaml")
     assert scenario.anchored().network.edges.file == str(tmp_path / "tree.graphml")
 
-    assert edges_of(scenario, SimpleNamespace(classes=classes)) == from_file
+    assert Prepared(scenario).edges == edge_tree(
+        config(file="tree.graphml"), 0, ["phone"] * 3 + ["laptop"], tmp_path
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fedsim.errors import RunFolderError
-from fedsim.experiment.components import Components, questions, real_models, stand_ins
+from fedsim.experiment.components import load_components
+from fedsim.experiment.prepared import Prepared
 from fedsim.experiment.replay.blobs import BLOBS, Blobs
 from fedsim.experiment.replay.checkpoints import CHECKPOINTS, Checkpoints, latest
 from fedsim.experiment.replay.diff import SameRecords, longest_spool
-from fedsim.experiment.replay.recorded_models import RecordedModels, recorded_components
+from fedsim.experiment.replay.recorded_models import RecordedModels
 from fedsim.experiment.replay.tape import TAPE, Tape
+from fedsim.models.interfaces import Components
 from fedsim.progress import Progress
 from fedsim.records.log import RecordLog
 from fedsim.records.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from fedsim.scenario.schema import Scenario
 
 SPOOL, OLD_SPOOL = "records.spool", "records.old.spool"
 
@@ -34,20 +31,16 @@ class Journal:
 
     Args:
         folder: the run's folder; what an earlier life of the run left there is taken up.
-        scenario: what is run, with absolute paths.
-        cache_dir: where trained models are kept.
+        prepared: what is run.
         progress: where loading and training is shown.
 
     Raises:
         RunFolderError: what is there is damaged, or cannot be written.
     """
 
-    def __init__(
-        self, folder: RunFolder, scenario: Scenario, cache_dir: Path | str | None, progress: Progress
-    ) -> None:
+    def __init__(self, folder: RunFolder, prepared: Prepared, progress: Progress) -> None:
         self._folder = folder
-        self._scenario = scenario
-        self._cache_dir = cache_dir
+        self._prepared = prepared
         self._progress = progress
         self._tape: Tape | None = None
         old = longest_spool(folder.path / OLD_SPOOL, folder.path / SPOOL)
@@ -58,30 +51,26 @@ class Journal:
         self._same = None if old is None else SameRecords(old, spool, upto)
         self.log = RecordLog(spool, self._same)
 
-    def components(self, num_clients: int) -> Components:
+    def components(self) -> Components:
         """The run's components, whose models keep a tape (real fidelity)."""
-        scenario = self._scenario
+        scenario, path = self._prepared.scenario, self._folder.path
         if scenario.fidelity == "timing":
-            return stand_ins(scenario, num_clients)
-        path = self._folder.path
+            return load_components(self._prepared, self._progress)
         found = latest(path / CHECKPOINTS, path / TAPE)
         start, upto = found or (None, 0)
         self._tape = Tape(path / TAPE, upto=upto)
-        with self._progress.phase("questions", None):
-            data = questions(scenario, num_clients, self._cache_dir)
-        every_s = scenario.compute.checkpoint_every
 
         def load() -> Components:
-            components = real_models(scenario, num_clients, self._cache_dir, self._progress, data)
+            components = load_components(self._prepared, self._progress)
             self._check_hashes(components)
             return components
 
-        recorded = RecordedModels(
-            self._tape, Blobs(path / BLOBS), Checkpoints(path / CHECKPOINTS, every_s, start), load
-        )
+        checkpoints = Checkpoints(path / CHECKPOINTS, scenario.compute.checkpoint_every, start)
+        hashes = self._folder.manifest["model_hashes"]
+        recorded = RecordedModels(self._tape, Blobs(path / BLOBS), checkpoints, hashes, load)
         if not upto:
             recorded.live()  # models are trained before the clock starts, so that a mistake in them shows now
-        return recorded_components(recorded, scenario, data, self._folder.manifest["model_hashes"])
+        return load_components(self._prepared, self._progress, recorded)
 
     def seal(self) -> None:
         """The run was interrupted at this very event: what comes now belongs to no continued run.
@@ -116,7 +105,8 @@ class Journal:
         """The models must be those with which the run began."""
         begun = self._folder.manifest["model_hashes"]
         if not begun:
-            self._folder.update(model_hashes=dict(components.hashes))
+            begun.update(components.hashes)
+            self._folder.update(model_hashes=begun)
             return
         differing = sorted(name for name in begun if begun[name] != components.hashes.get(name))
         if differing:
