@@ -2,9 +2,8 @@
 
 Shapes: ``R`` candidates, ``T`` answer tokens (padded); ``mask`` is 1 where a token counts. All are
 differentiable in ``log_probs`` (and ``logits``) and in nothing else. A loss is a surrogate per token (``clipped_surrogate``,
-``decoupled_surrogate``) and a way to average it over answers of unlike length (``sequence_mean``, ``token_mean``,
-``fixed_length_mean``, ``batch_normalised_mean``). The averages are linear, so the policy applies them batch by batch, as a
-weight per candidate (``length_weights``).
+``decoupled_surrogate``) and a way to average it over answers of unlike length, which is linear: a weight per candidate
+(``length_weights``).
 
 References:
     Shao et al., "DeepSeekMath" (arXiv 2402.03300), eqs. 3 and 4. Yu et al., "DAPO" (arXiv 2503.14476), eq. 8:
@@ -127,48 +126,6 @@ def masked_mean(values: Tensor, mask: Tensor, count: float) -> Tensor:
     return (values * mask).sum() / count
 
 
-def sequence_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """GRPO as published: (1/R) sum_i (1/|o_i|) sum_t v_it. A token of a long answer counts less: ``[R, T], [R, T] -> []``.
-
-    References:
-        DeepSeekMath eq. 3.
-    """
-    return ((values * mask).sum(-1) / mask.sum(-1)).mean()
-
-
-def token_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Of a whole update: sum_it v_it / sum_i |o_i|. All its tokens count alike: ``[R, T], [R, T] -> []``.
-
-    DAPO eq. 8 has the same mean question by question, and then the mean over questions: that is ``batch_normalised_mean`` with
-    one group a batch. TRL calls the mean over a whole update ``dapo``.
-    """
-    return (values * mask).sum() / mask.sum()
-
-
-def fixed_length_mean(values: Tensor, mask: Tensor, max_tokens: int) -> Tensor:
-    """Dr. GRPO: sum_it v_it / (R max_tokens). Divided by a constant, not by what was sampled: ``[R, T], [R, T] -> []``.
-
-    References:
-        Liu et al. (2503.20783), listing 1: the masked sum over a constant generation budget.
-    """
-    return (values * mask).sum() / (values.shape[0] * max_tokens)
-
-
-def batch_normalised_mean(values: Tensor, mask: Tensor, batches: Sequence[Sequence[int]]) -> Tensor:
-    """BNPO as the released code's trainer has it: (1/B) sum_b (sum_{i in b,t} v_it / sum_{i in b} |o_i|): ``[R, T] -> []``.
-
-    The token mean of each local batch, then the mean over the batches of an update; one batch makes it ``token_mean``, batches
-    of one answer ``sequence_mean``.
-
-    Args:
-        values: per token ``[R, T]``.
-        mask: 1 where a token counts ``[R, T]``.
-        batches: the rows of every local batch.
-    """
-    means = [token_mean(values[list(rows)], mask[list(rows)]) for rows in batches]
-    return sum(means[1:], means[0]) / len(means)
-
-
 def length_weights(
     lengths: Sequence[int],
     loss: LossName,
@@ -176,7 +133,7 @@ def length_weights(
     max_tokens: int,
     batches: Sequence[int] | None = None,
 ) -> tuple[list[float], float]:
-    """The averages above as one weight per candidate and one count: mean = sum_i share_i sum_t v_it / count.
+    """Averages over answers as one weight per candidate and one count: mean = sum_i share_i sum_t v_it / count.
 
         grpo, tokens      share 1            count sum_i |o_i|
         grpo, sequences   share 1 / |o_i|    count R

@@ -10,16 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsim.rl.losses import (
-    batch_normalised_mean,
     behaviour_weight,
     clipped_surrogate,
     decoupled_surrogate,
     effective_sample_share,
-    fixed_length_mean,
     length_weights,
-    sequence_mean,
-    token_mean,
 )
+from tests.oracles.length_means import batch_normalised_mean, fixed_length_mean, sequence_mean, token_mean
 
 VALUES = torch.tensor([[1.0, 3.0], [10.0, 99.0]], dtype=torch.float64)
 MASK = torch.tensor([[1.0, 1.0], [1.0, 0.0]], dtype=torch.float64)

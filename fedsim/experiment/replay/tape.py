@@ -175,11 +175,6 @@ class Tape:
             self._old = None
 
 
-def entry_kind(frame: bytes) -> str:
-    """The kind of the call on a frame of a tape."""
-    return str(_DECODER.decode(frame).kind)
-
-
 def checkpoints(path: Path) -> list[tuple[str, int]]:
     """Names of the checkpoints on a tape, and the offset behind each, in order.
 

@@ -24,7 +24,7 @@ from fedsim.sim.devices.availability_config import (
 )
 from fedsim.sim.devices.availability_trace import Trace
 from fedsim.sim.devices.outages import Membership, Outages
-from fedsim.sim.devices.phones import Phones, shares
+from fedsim.sim.devices.phones import Phones
 from fedsim.sim.devices.presence import AllOf, AlwaysOn, StatedAvailability
 from fedsim.sim.devices.sessions import Daily, Sessions
 
@@ -61,27 +61,6 @@ def availability(
 def differs(config: PresenceConfig) -> bool:
     """Whether devices differ in their share of time, so that it can be dealt by ownership."""
     return isinstance(config, PhonesConfig | TraceConfig) or config.spread > 0
-
-
-def expected_share(config: PresenceConfig, folder: Path = Path()) -> float:
-    """The long-run share of time that a device is there while it takes part, over the law of all devices.
-
-    Always 1; sessions ``mean_on / (mean_on + mean_off)``; daily ``(peak_share + low_share) / 2``; phones the mean of the
-    measured shares; a trace the mean share of its clients; each times ``mean_between / (mean_between + mean_length)`` with
-    outages.
-    """
-    share = 1.0
-    if isinstance(config, SessionsConfig):
-        share = config.mean_on / (config.mean_on + config.mean_off)
-    elif isinstance(config, DailyConfig):
-        share = 0.5 * (config.peak_share + config.low_share)
-    elif isinstance(config, PhonesConfig):
-        share = shares().mean
-    elif isinstance(config, TraceConfig):
-        share = Trace(config, folder).mean_share
-    if config.outage is not None:
-        share *= Outages(config.outage, 0).share_of(0)
-    return share
 
 
 def _own(

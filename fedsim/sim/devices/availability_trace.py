@@ -81,11 +81,6 @@ class Trace(StatedAvailability):
         """The share of the trace that is sessions."""
         return self._share(self._trace_of(client_id))
 
-    @property
-    def mean_share(self) -> float:
-        """The mean share of time of the clients in the file."""
-        return math.fsum(map(self._share, range(len(self._sessions)))) / len(self._sessions)
-
     def _trace_of(self, client_id: int) -> int:
         if self._dealt is not None:
             return self._dealt[client_id]

@@ -74,12 +74,6 @@ def gap_lengths() -> Tabulated:
 
 
 @cache
-def hourly_shares() -> tuple[float, ...]:
-    """Mean availability by hour of the trace's clock [24]."""
-    return tuple(float(row["available_fraction"]) for row in table("availability_by_hour.csv"))
-
-
-@cache
 def hourly_starts() -> tuple[float, ...]:
     """How often a session that starts in this hour of the trace's clock is kept, over the highest [24]."""
     return tuple(float(row["start_level"]) for row in table("availability_by_hour.csv"))

@@ -45,25 +45,22 @@ class Flow:
         client_id: whose access link it uses.
         wire_bytes: bytes to carry.
         number: 0, 1, ... in order of start on this link; decides ties.
-        started_at_s: instant of start, seconds.
         is_open: whether it still runs (neither finished nor cut).
     """
 
     __slots__ = ("_client", "_mark", "_on_done", "_sent_bytes", "client_id", "is_open", "number",
-                 "started_at_s", "wire_bytes")  # fmt: skip
+                 "wire_bytes")  # fmt: skip
 
     def __init__(
         self,
         client: ClientFlows,
         wire_bytes: float,
         number: int,
-        now_s: float,
         on_done: Callable[[Flow], object],
     ) -> None:
         self.client_id = client.client_id
         self.wire_bytes = wire_bytes
         self.number = number
-        self.started_at_s = now_s
         self.is_open = True
         self._client = client
         self._mark = 0.0
@@ -165,7 +162,7 @@ class SharedLink:
         else:
             self._take_out(client)
             client.access = access
-        flow = Flow(client, float(wire_bytes), self._num_flows, self._now_s, on_done)
+        flow = Flow(client, float(wire_bytes), self._num_flows, on_done)
         self._num_flows += 1
         flow._mark = client.served + flow.wire_bytes
         heappush(client.marks, (flow._mark, flow.number, flow))

@@ -21,6 +21,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 import reasoning_gym  # noqa: F401  (imported here, so that no child has to)
 
 from fedsim.experiment import run as experiment
@@ -85,7 +86,7 @@ def before_update(number: int) -> Death:
 
     def death(_: FrameWriter, payload: bytes) -> None:
         nonlocal seen
-        seen += tape.entry_kind(payload) == "update"
+        seen += msgspec.msgpack.decode(payload)[0] == "update"
         if seen == number:
             die()
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fedsim.errors import DataFileError
 from fedsim.experiment import checks
 from fedsim.scenario.read import scenario_from
-from fedsim.sim.devices.availability import availability, expected_share
+from fedsim.sim.devices.availability import availability
 from fedsim.sim.devices.availability_config import TraceConfig
 from fedsim.sim.devices.availability_trace import Trace, read_trace
 
@@ -90,11 +90,10 @@ def test_traces_are_dealt_so_that_the_highest_score_is_there_least(tmp_path):
     assert [source.share_of(client_id) for client_id in range(4)] == [0.2, 0.95, 0.2, 0.0]
 
 
-def test_a_scenario_s_trace_lies_beside_it_and_has_a_mean_share(tmp_path):
+def test_a_scenario_s_trace_lies_beside_it(tmp_path):
     (tmp_path / "mine.csv").write_text(ROWS)
     config = TraceConfig(kind="trace", file="mine.csv")
     assert availability(config, 0, tmp_path).is_on(2, 50.0)
-    assert expected_share(config, tmp_path) == pytest.approx((0.2 + 0.95) / 3)
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim.sim.devices.availability import availability, expected_share
+from fedsim.sim.devices.availability import availability
 from fedsim.sim.devices.availability_config import PhonesConfig
 from fedsim.sim.devices.phones import (
     MEAN_GAP_S,
     MEAN_SESSION_S,
     gap_lengths,
-    hourly_shares,
     hourly_starts,
     session_lengths,
     shares,
+    table,
 )
 from fedsim.sim.devices.session_lengths import Exponential, Tabulated, Weibull
 
@@ -66,7 +66,7 @@ def test_devices_have_the_measured_shares_of_time():
     n, source = 4000, availability(STEADY, 1)
     drawn = sorted(source.share_of(client_id) for client_id in range(n))
     assert abs(statistics.fmean(drawn) - 0.0951) < 3.3 * statistics.stdev(drawn) / math.sqrt(n)
-    assert expected_share(STEADY) == pytest.approx(0.0951, abs=1e-4)
+    assert shares().mean == pytest.approx(0.0951, abs=1e-4)
     # The measured 25%, 50% and 75% quantiles, by binomial 99.9% intervals of how many lie below.
     for p, quantile in ((0.25, 0.01307), (0.5, 0.05474), (0.75, 0.13123)):
         below = sum(share < shares().value(p) for share in drawn) / n
@@ -109,8 +109,13 @@ def smoothing() -> npt.NDArray[np.float64]:
     return np.array([[by_hour[(j - i) % 24] for i in range(24)] for j in range(24)])
 
 
+def hourly_shares() -> npt.NDArray[np.float64]:
+    """Mean availability by hour of the trace's clock [24], from the table itself."""
+    return np.array([float(row["available_fraction"]) for row in table("availability_by_hour.csv")])
+
+
 def test_sessions_start_when_the_measured_presence_needs_them():
-    kernel, measured, kept = smoothing(), np.array(hourly_shares()), np.array(hourly_starts())
+    kernel, measured, kept = smoothing(), hourly_shares(), np.array(hourly_starts())
     assert kernel.sum() == pytest.approx(24, rel=1e-3)
     starts = np.linalg.solve(kernel, measured)
     assert starts.min() > 0  # no hour would need fewer than none
@@ -128,7 +133,7 @@ def test_presence_by_hour_is_the_measured_one_in_swing_and_phase():
         for sample in range(2 * days):
             at_s = (hour + 0.25 + 0.5 * (sample % 2) + 24 * (sample // 2)) * 3600.0
             there[hour, sample] = sum(source.is_on(k, at_s) for k in range(n)) / n
-    seen, measured = there.mean(axis=1), np.array(hourly_shares())
+    seen, measured = there.mean(axis=1), hourly_shares()
     seen /= seen.mean()  # which users were drawn moves the level of all hours alike
     measured /= measured.mean()
     assert np.abs(seen - measured).max() < 0.1

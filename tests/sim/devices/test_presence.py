@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from fedsim.sim.devices.availability import availability, expected_share
+from fedsim.sim.devices.availability import availability
 from fedsim.sim.devices.availability_config import AvailabilityConfig
 from fedsim.sim.devices.outages import Membership, Outages
 from fedsim.sim.devices.presence import AllOf, AlwaysOn
@@ -102,8 +102,8 @@ OUTAGE = {"regions": 3, "mean_between": "3 h", "mean_length": "1 h"}
 def test_an_outage_multiplies_the_share_of_time():
     raw = {"kind": "sessions", "mean_on": "2 h", "mean_off": "1 h", "outage": OUTAGE}
     config = SETTINGS.validate_python(raw)
-    assert expected_share(config) == pytest.approx(2 / 3 * 3 / 4)
     source, span_s = availability(config, 1), 1e6
+    assert source.share_of(0) == pytest.approx(2 / 3 * 3 / 4)
     shares = [math.fsum(b - a for a, b in source.intervals(k, 0, span_s)) / span_s for k in range(200)]
     # Regions are the independent units: the interval is that of their means.
     regions = Outages(config.outage, 1)
