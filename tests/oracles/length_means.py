@@ -10,8 +10,8 @@ from torch import Tensor
 def token_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Of a whole update: sum_it v_it / sum_i |o_i|. All its tokens count alike: ``[R, T], [R, T] -> []``.
 
-    DAPO eq. 8 has the same mean question by question, and then the mean over questions: that is `batch_normalised_mean` with one group
-    a batch. TRL calls the mean over a whole update ``dapo``.
+    DAPO eq. 8 has the same mean question by question, and then the mean over questions: that is
+    `batch_normalised_mean` with one group a batch. TRL calls the mean over a whole update ``dapo``.
     """
     return (values * mask).sum() / mask.sum()
 
