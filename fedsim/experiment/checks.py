@@ -44,7 +44,7 @@ def refuse_early(scenario: Scenario, cache_dir: Path | str | None = None) -> Pre
     refuse_more_clients(scenario, prepared.num_clients, f"there are {prepared.num_clients} clients")
     parts = ["availability", "roles", "faults", "edges"]
     if scenario.tasks.file is not None or scenario.fidelity == "timing":
-        parts.insert(0, "data")  # generated questions of a real run wait for its progress
+        parts.append("data")  # generated questions of a real run wait for its progress
     for part in parts:
         getattr(prepared, part)  # each refuses what cannot be when it is made
     policy = getattr(scenario.protocol, "stragglers", None)

@@ -94,14 +94,16 @@ class Prepared:
         Raises:
             InputError: as for `fedsim.tasks.dataset.build`.
         """
-        scenario = self.anchored
+        scenario, tasks = self.scenario, self.scenario.tasks
+        if tasks.file is not None:
+            tasks = tasks.model_copy(update={"file": str(scenario.folder / tasks.file)})
         if scenario.fidelity == "timing":
-            return task_data(scenario.tasks, self.num_clients, scenario.seed)
+            return task_data(tasks, self.num_clients, scenario.seed)
         from fedsim.models.cache import cache_folder
         from fedsim.tasks import dataset
 
         kept_in = cache_folder(self.cache_dir) / "questions"
-        return dataset.build(scenario.tasks, self.num_clients, scenario.seed, kept_in)
+        return dataset.build(tasks, self.num_clients, scenario.seed, kept_in)
 
     @cached_property
     def devices(self) -> population.Population:

@@ -196,14 +196,14 @@ class Scenario(StrictModel):
         models = self.models
         return self.model_copy(
             update={
-                "tasks": self._anchor(self.tasks, "file"),
-                "clients": self._anchor(self.clients, "file"),
-                "availability": self._anchor(self.availability, "file"),
+                "tasks": self._anchor(self.tasks, "tasks", "file"),
+                "clients": self._anchor(self.clients, "clients", "file"),
+                "availability": self._anchor(self.availability, "availability", "file"),
                 "network": self._anchored_network(self.network),
                 "models": models.model_copy(
                     update={
-                        "server": self._anchor(models.server, "path"),
-                        "clients": self._anchor(models.clients, "path"),
+                        "server": self._anchor(models.server, "models", "server", "path"),
+                        "clients": self._anchor(models.clients, "models", "clients", "path"),
                         "bill_as": self._anchored_billing(models.bill_as),
                     }
                 ),
@@ -225,30 +225,30 @@ class Scenario(StrictModel):
         }
         return {key: self._folder / file for key, file in named.items() if file is not None}
 
-    def _anchor(self, settings: StrictModel, key: str) -> StrictModel:
-        given = getattr(settings, key, None)
+    def _anchor(self, settings: StrictModel, *key: str) -> StrictModel:
+        given = getattr(settings, key[-1], None)
         if given is None:
             return settings
-        return settings.model_copy(update={key: self._absolute(given)})
+        return settings.model_copy(update={key[-1]: self._absolute(given, *key)})
 
-    def _absolute(self, given: str) -> str:
+    def _absolute(self, given: str, *key: str) -> str:
         path = self._folder / given
         try:
             return str(path.resolve())
         except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a null byte
-            raise ScenarioError(f"{path}: cannot be read: {input_files.why(error)}") from None
+            raise ScenarioError(f"{path}: cannot be read: {input_files.why(error)}").at(*key) from None
 
     def _anchored_network(self, network: NetworkConfig) -> NetworkConfig:
         if network.edges is None:
             return network
-        return network.model_copy(update={"edges": self._anchor(network.edges, "file")})
+        return network.model_copy(update={"edges": self._anchor(network.edges, "network", "edges", "file")})
 
     def _anchored_billing(self, bill_as: BillAs | None) -> BillAs | None:
         if bill_as is None:
             return None
         return bill_as.model_copy(
             update={
-                side: self._absolute(architecture)
+                side: self._absolute(architecture, "models", "bill_as", side)
                 for side, architecture in bill_as
                 if is_config_file(architecture)
             }
