@@ -23,9 +23,8 @@ from typing import Any
 from fedsim import protocols
 from fedsim.errors import FedsimError
 from fedsim.processes.ray_cluster import LIVES, Cluster, first_line, worker_options
-from fedsim.records.archive import Archive, packed, unpack
 from fedsim.records.provenance import platform_facts, versions
-from fedsim.records.run_folder import write_atomically
+from fedsim.records.run_folder import Archive, packed, unpack, write_atomically
 from fedsim.sweeps.code import this_code
 from fedsim.sweeps.workers import ExecutionConfig, Planned, Report, broken, unfinished
 

@@ -1,4 +1,4 @@
-"""Sweeps on Ray (ray_workers.py, ray_cluster.py, archive.py): the records of a local sweep, whatever happens to the workers.
+"""Sweeps on Ray (ray_workers.py, ray_cluster.py): the records of a local sweep, whatever happens to the workers.
 
 The cluster is started here, with two workers, and spoken to by ``fedsim`` in processes of its own. What needs no cluster is
 tested without one, also where Ray is not installed.
@@ -31,7 +31,7 @@ from fedsim.config.yaml import to_yaml
 from fedsim.errors import FedsimError, InputError
 from fedsim.processes.ray_cluster import LIVES, Cluster, worker_options
 from fedsim.progress import SilentProgress
-from fedsim.records.archive import packed, unpack
+from fedsim.records.run_folder import packed, unpack
 from fedsim.scenario.read import read_scenario
 from fedsim.sweeps import ray_workers
 from fedsim.sweeps.workers import ExecutionConfig

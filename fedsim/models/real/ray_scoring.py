@@ -26,7 +26,7 @@ from fedsim.models.real.weights import save_model, weights_sha256
 from fedsim.models.real.zoo import load_folder
 from fedsim.processes.ray_cluster import LIVES, LOCAL, ON_RAY, Cluster, first_line, worker_options
 from fedsim.progress import Progress
-from fedsim.records.archive import packed, unpack
+from fedsim.records.run_folder import packed, unpack
 from fedsim.tasks.matching import AnswerRule
 
 if TYPE_CHECKING:
