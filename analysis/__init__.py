@@ -2,5 +2,5 @@
 
 In reading order: ``controls``, ``dropout``, ``overhead``, ``learning`` (a page of four sections: ``schedules/``,
 ``losses/``, ``hostile/``, ``privacy/``), ``planted`` (mistakes put in on purpose), ``finished`` (what is read),
-``provenance``.
+``provenance``, ``command`` (their command lines).
 """

@@ -18,6 +18,7 @@ import numpy as np
 
 from analysis import overhead as overhead_page
 from analysis import planted
+from analysis.command import exit_code, paths
 from analysis.finished import Compared, format_list, head, named, provenance, read, row
 from fedsim.config.units import format_bytes, format_seconds
 from fedsim.errors import RunFolderError
@@ -358,17 +359,14 @@ def _shown_gain(runs: Sequence[Mapping[str, Any]], domain: str) -> float:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: the comparisons' folders and the page to write; exit code 2 and one line if something is wrong."""
-    given = [Path(one) for one in (sys.argv[1:] if arguments is None else arguments)]
-    if len(given) not in (2, 3):
-        print("usage: python -m analysis.controls CONTROLS_FOLDER [OVERHEAD_FOLDER] PAGE", file=sys.stderr)
-        return 2
-    try:
-        print(write(given[0], given[-1], given[1] if len(given) == 3 else None))
-    except RunFolderError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    """Command line: the comparisons' folders and the page to write."""
+
+    def page() -> Path:
+        usage = "analysis.controls CONTROLS_FOLDER [OVERHEAD_FOLDER] PAGE"
+        controls, *overhead, place = paths(arguments, usage, 2, 3)
+        return write(controls, place, *overhead)
+
+    return exit_code(page)
 
 
 if __name__ == "__main__":

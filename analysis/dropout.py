@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from analysis.command import exit_code, paths
 from analysis.finished import Compared, format_list, head, mean, provenance, read, row
-from fedsim.errors import RunFolderError
 from fedsim.records.run import load
 from fedsim.records.run_folder import write_atomically
 from fedsim.sweeps.compare.tables import show, wasted_share
@@ -171,18 +171,13 @@ def _first(compared: Compared) -> Mapping[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: both comparisons' folders and the page to write; exit code 2 and one line if something is wrong."""
-    given = [Path(one) for one in (sys.argv[1:] if arguments is None else arguments)]
-    if len(given) != 3:
-        print("usage: python -m analysis.dropout POLICIES_FOLDER DROPOUT_FOLDER PAGE", file=sys.stderr)
-        return 2
-    try:
-        text = "\n".join(lines(read(given[0]), read(given[1]))) + "\n"
-    except RunFolderError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(write_atomically(given[2], text.encode()))
-    return 0
+    """Command line: both comparisons' folders and the page to write."""
+
+    def page() -> Path:
+        policies, dropout, place = paths(arguments, "analysis.dropout POLICIES_FOLDER DROPOUT_FOLDER PAGE", 3)
+        return write_atomically(place, ("\n".join(lines(read(policies), read(dropout))) + "\n").encode())
+
+    return exit_code(page)
 
 
 if __name__ == "__main__":

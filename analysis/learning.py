@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from matplotlib.figure import Figure
 
+from analysis.command import exit_code
 from analysis.finished import provenance, read
 from analysis.hostile import section as hostile
 from analysis.hostile.figure import hostile_map
@@ -156,13 +157,8 @@ def _parser() -> _Parser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: folders by section and the page; exit code 2 and one line if something is wrong."""
-    try:
-        print(write(_parser().parse_args(arguments)))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    """Command line: folders by section and the page."""
+    return exit_code(lambda: write(_parser().parse_args(arguments)))
 
 
 if __name__ == "__main__":

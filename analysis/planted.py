@@ -19,8 +19,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.command import exit_code, paths
 from analysis.finished import format_list, head, read, row
-from fedsim.errors import InputError, RunFolderError
+from fedsim.errors import RunFolderError
 from fedsim.experiment.components import load_components
 from fedsim.experiment.prepared import Prepared
 from fedsim.progress import SilentProgress
@@ -264,17 +265,8 @@ def _each(values: Sequence[float], form: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: the comparison's folder; exit code 2 and one line if something is wrong."""
-    given = [Path(one) for one in (sys.argv[1:] if arguments is None else arguments)]
-    if len(given) != 1:
-        print("usage: python -m analysis.planted COMPARISON_FOLDER", file=sys.stderr)
-        return 2
-    try:
-        print(measure(given[0]))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    """Command line: the comparison's folder."""
+    return exit_code(lambda: measure(*paths(arguments, "analysis.planted COMPARISON_FOLDER", 1)))
 
 
 if __name__ == "__main__":

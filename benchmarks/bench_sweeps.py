@@ -7,7 +7,6 @@ untimed, as every comparison but the first finds them.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import resource
@@ -22,6 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.ledger import Claim, Paired, report, wall_s
+from fedsim.config.csv_files import read_csv_records
 from fedsim.processes.cores import num_cores
 
 ROUNDS = 2
@@ -81,8 +81,8 @@ class Kind:
 
 def swept(out: Path) -> dict[str, str]:
     """Hash of the records by run."""
-    with (out / "stress.csv").open(newline="") as stream:
-        return {row["folder"]: row["records_sha256"] for row in csv.DictReader(stream)}
+    rows = read_csv_records((out / "stress.csv").read_bytes())
+    return {row["folder"]: row["records_sha256"] for row in rows}
 
 
 def compared(out: Path) -> dict[str, str]:

@@ -15,6 +15,7 @@
     ├── Deadlock              tasks wait and nothing can ever happen any more
     ├── FederationError       a run that cannot go on: empty federation, nobody eligible, impossible quorum
     ├── LimitExceeded         the run's limit on virtual time or events was met
+    ├── LostError             a child process ended without an answer; carries how, and the end of what it printed
     └── InvariantViolation    the books do not balance: a bug in fedsim
 
     KeyboardInterrupt
@@ -115,6 +116,28 @@ class LimitExceeded(FedsimError):
 
 class OutOfTime(LimitExceeded):
     """The real time that there was for a look ahead was over."""
+
+
+class LostError(FedsimError):
+    """A child process ended before it had answered.
+
+    Attributes:
+        ended: its exit code, or the signal's name.
+        printed: the end of what it printed.
+    """
+
+    def __init__(self, ended: str, printed: str) -> None:
+        super().__init__(ended, printed)
+        self.ended = ended
+        self.printed = printed
+
+    def __str__(self) -> str:
+        return f"ended ({self.ended}): {self.last_line}"
+
+    @property
+    def last_line(self) -> str:
+        """The last of what it printed: of a traceback, what went wrong."""
+        return (self.printed.splitlines() or ["it said nothing"])[-1]
 
 
 class InvariantViolation(FedsimError):

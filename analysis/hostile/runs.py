@@ -10,7 +10,6 @@ accuracy over that many questions (all samples of a question falling alike) give
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.finished import commits
+from fedsim.config.csv_files import read_csv_records
 from fedsim.errors import RunFolderError
 from fedsim.figures.stress.runs import read_sweep
 from fedsim.records.run_folder import MANIFEST, SUMMARY
@@ -223,15 +223,14 @@ def level_of(name: str, manifest: Mapping[str, Any], summary: Mapping[str, Any])
 def _runs(folder: Path) -> list[tuple[Place, str, Path]]:
     path = folder / "stress.csv"
     try:
-        with path.open(encoding="utf-8", newline="") as text:
-            return [
-                (
-                    (row["fusion"], row["hostile"], int(row["seed"])),
-                    row["reason"] or row["status"],
-                    folder / row["folder"],
-                )
-                for row in csv.DictReader(text)
-            ]
+        return [
+            (
+                (row["fusion"], row["hostile"], int(row["seed"])),
+                row["reason"] or row["status"],
+                folder / row["folder"],
+            )
+            for row in read_csv_records(path.read_bytes())
+        ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
             f"{path} cannot be read ({error!r}); sweep again, finished runs are kept"

@@ -12,7 +12,7 @@ from analysis.provenance import ENOUGH_SEEDS
 from analysis.schedules.runs import Family, ScheduleRun, at_most
 from fedsim.figures.labels import figure_with_footer, method_style
 from fedsim.figures.style import byte_scale, light_grid, styled, time_scale
-from fedsim.sweeps.compare.target import Look
+from fedsim.records.looks import Look
 from fedsim.sweeps.stats import Interval, interval
 
 _POINTS = 80  # of a curve's grid
@@ -59,7 +59,7 @@ def stepped(
         found.append(
             interval(
                 [
-                    None if look is None else look.greedy - run.looks[0].greedy
+                    None if look is None else look.value - run.looks[0].value
                     for run, look in zip(runs, looks, strict=True)
                 ]
             )

@@ -52,7 +52,7 @@ class Ratio:
 
 def gain(run: ScheduleRun) -> float | None:
     """Gain on the validation questions from first to last look; None without looks."""
-    return run.looks[-1].greedy - run.looks[0].greedy if run.looks else None
+    return run.looks[-1].value - run.looks[0].value if run.looks else None
 
 
 def noise(run: ScheduleRun) -> float:
@@ -60,7 +60,7 @@ def noise(run: ScheduleRun) -> float:
     count = run.summary["validation"]["num_questions"]
     if not run.looks or not count:
         return 0.0
-    return math.sqrt(run.looks[-1].greedy * (1 - run.looks[-1].greedy) / count)
+    return math.sqrt(run.looks[-1].value * (1 - run.looks[-1].value) / count)
 
 
 def climbs(run: ScheduleRun) -> bool:
@@ -71,7 +71,7 @@ def climbs(run: ScheduleRun) -> bool:
 
 def passage(run: ScheduleRun, climb: float) -> Way | None:
     """When a run first stands ``climb`` above its start; None for one that was never looked at."""
-    return way_along(run.looks, run.looks[0].greedy + climb - 1e-12) if run.looks else None
+    return way_along(run.looks, run.looks[0].value + climb - 1e-12) if run.looks else None
 
 
 def ratio(ours: Way | None, theirs: Way | None, amount: Amount) -> Ratio | None:

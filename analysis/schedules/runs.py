@@ -15,10 +15,10 @@ from typing import Any
 import polars as pl
 
 from analysis.finished import Compared
+from fedsim.records.looks import Look, looks
 from fedsim.records.rows import SERVER_ID
 from fedsim.records.run import Run, load
 from fedsim.sweeps.compare.tables import wasted_share
-from fedsim.sweeps.compare.target import Look, looks_of
 from fedsim.sweeps.stats import interval
 
 _BESIDE = ("setup", "probe", "cancel", "control")  # requests that ask for nothing to learn from
@@ -158,7 +158,7 @@ def _best(
             waiting, key=lambda name: tuned[name]
         ), "best of those that wait on validation, other seeds"
     ends = {
-        name: interval([run.looks[-1].greedy if run.looks else None for run in runs[name]])["mean"]
+        name: interval([run.looks[-1].value if run.looks else None for run in runs[name]])["mean"]
         for name in waiting
     }
     known = {name: end for name, end in ends.items() if end is not None}
@@ -174,7 +174,7 @@ def reduced(run: Run, seed: int) -> ScheduleRun:
     return ScheduleRun(
         seed=seed,
         summary=run.summary,
-        looks=looks_of(run.metrics, run.updates["num_groups"].to_list()),
+        looks=looks(run),
         server_idle=1 - _busy(run.computes.filter(pl.col("client_id") == SERVER_ID), end_s) / end_s
         if end_s
         else 0.0,
@@ -232,7 +232,7 @@ def _averaging(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def at_most(looks: Sequence[Look], amount: Callable[[Look], float], budget: float) -> Look | None:
+def at_most(seen: Sequence[Look], amount: Callable[[Look], float], budget: float) -> Look | None:
     """The last look within a budget; None if there is none."""
-    within = [look for look in looks if amount(look) <= budget]
+    within = [look for look in seen if amount(look) <= budget]
     return within[-1] if within else None

@@ -90,7 +90,7 @@ def even(family: Family, reference_name: str) -> Iterator[str]:
             f"**{name}**" if name == name_of else name,
             format_bytes(mean(run.wire_bytes for run in runs)),
             f"{mean(run.summary['updates'] for run in runs):.0f}",
-            show(interval([run.looks[-1].greedy if run.looks else None for run in runs])),
+            show(interval([run.looks[-1].value if run.looks else None for run in runs])),
         ]
         for measure in ("greedy", "pass_at_1"):
             ends = [run.test(measure) for run in runs]
@@ -117,9 +117,7 @@ def read_off(family: Family) -> Iterator[str]:
         name: [at_most(run.looks, lambda look: look.wire_bytes, budget) for run in runs]
         for name, runs in family.runs.items()
     }
-    greedy = {
-        name: [None if look is None else look.greedy for look in looks] for name, looks in found.items()
-    }
+    greedy = {name: [None if look is None else look.value for look in looks] for name, looks in found.items()}
     yield from head("variant", "validation", "minus reference", "virtual time then")
     for name, looks in found.items():
         yield row(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsim.cli.compare import print_outlook
+from fedsim.cli.compare import compare
 from fedsim.cli.options import ScenarioArgument, SeedOption, SetOption
 from fedsim.cli.stress import stress
 from fedsim.processes import gc_policy
@@ -38,7 +38,7 @@ def check(
         from fedsim.scenario.read import is_comparison, is_sweep, read_scenario
 
     if not assignments and seed is None and is_comparison(scenario):
-        print_outlook(scenario)
+        compare(scenario, check_only=True)
         return
     if not assignments and seed is None and is_sweep(scenario):
         stress(scenario, check_only=True)

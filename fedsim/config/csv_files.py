@@ -48,6 +48,16 @@ def read_csv(content: bytes) -> list[list[str]]:
     return [[text[1:] if text[:1] == "'" and _FORMULA.match(text) else text for text in row] for row in rows]
 
 
+def read_csv_records(content: bytes) -> list[dict[str, str]]:
+    """The rows of a table that `csv_records` wrote, by column name.
+
+    Raises:
+        ValueError: it is no CSV in UTF-8, or its rows differ in length.
+    """
+    head, *rows = read_csv(content) or [[]]
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
 def _cell(value: Any) -> str:
     text = "" if value is None else str(value)
     if _FORMULA.match(text) and not _NUMBER.fullmatch(text):

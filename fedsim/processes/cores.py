@@ -7,6 +7,19 @@ import os
 BLAS = {"OPENBLAS_NUM_THREADS": "1"}
 """numpy's products have one thread in every process of fedsim, since their bits depend on the number of threads."""
 
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
+
+
+def environment(threads: int, share: int) -> dict[str, str]:
+    """What the process of a run finds in its environment.
+
+    Args:
+        threads: of the run. Libraries beside torch get as many, but for numpy's products (`BLAS`): the bits of a product of
+            two matrices depend on that, so it must depend neither on the machine nor on the runs beside this one.
+        share: cores that the run may use; as many of its models are trained at a time as fit them.
+    """
+    return {"FEDSIM_PROCESSES": str(max(1, share))} | dict.fromkeys(_THREADS, str(threads)) | BLAS
+
 
 def num_cores() -> int:
     """The cores that this process may run on."""

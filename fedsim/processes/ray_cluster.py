@@ -12,15 +12,15 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fedsim.errors import InputError
+from fedsim.errors import InputError, LostError
+from fedsim.processes.children import Child, ready
+from fedsim.processes.cores import environment
 from fedsim.progress import Progress
 
 LOCAL = "local"
@@ -28,6 +28,9 @@ LOCAL = "local"
 
 ON_RAY = "FEDSIM_ON_RAY"
 """Set in the environment of a run that Ray performs."""
+
+LIVES = 3
+"""How often what a worker does is begun that dies: what exhausts a node's memory would go on for ever."""
 
 _CLIENT = "ray://"
 _HINT = " (a cluster that asks for tokens needs RAY_AUTH_MODE=token)"
@@ -126,21 +129,21 @@ def _reach(address: str, asked: str) -> None:
         InputError: nobody listens there, or it is no Ray cluster.
     """
     _knock(address, asked)
-    code = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR'); ray.shutdown()"
     refused = f"{asked}: no Ray cluster answers there"
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", code, address],
-            capture_output=True,
-            text=True,
-            timeout=_REACH_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise InputError(f"{refused} within {_REACH_S:g} s") from None
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines()
-        raise InputError(f"{refused}: {said[-1] if said else f'exit code {done.returncode}'}{_HINT}")
+    with contextlib.closing(Child()) as child:
+        child.ask(_visit, address)
+        if not ready([child], _REACH_S):
+            raise InputError(f"{refused} within {_REACH_S:g} s")
+        try:
+            child.answer()
+        except LostError as lost:
+            raise InputError(f"{refused}: {lost.last_line}{_HINT}") from None
+
+
+def _visit(address: str) -> None:
+    ray = importlib.import_module("ray")
+    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    ray.shutdown()
 
 
 def _knock(address: str, asked: str) -> None:
@@ -165,6 +168,15 @@ def _own_signals() -> Iterator[None]:
         for number, handler in before.items():
             with contextlib.suppress(ValueError, TypeError):  # not in the main thread, or not one of Python's
                 signal.signal(number, handler)
+
+
+def worker_options(threads: int, device: str, gpu_share: float) -> dict[str, Any]:
+    """What a worker takes of its node and finds in its environment, as Ray's options of a task or an actor."""
+    return {
+        "num_cpus": float(threads),
+        "num_gpus": gpu_share if device == "cuda" else 0.0,
+        "runtime_env": {"env_vars": environment(threads, threads) | {ON_RAY: "1"}},
+    }
 
 
 def first_line(error: BaseException) -> str:

@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args
 
 from fedsim.config.csv_files import csv_table
 from fedsim.config.files import read_json
-from fedsim.errors import RunFolderError
+from fedsim.errors import FedsimError, RunFolderError
 from fedsim.records.provenance import git_commit, platform_facts, versions
 
 FORMAT_VERSION = 3  # 1 had no members, and no question in an outcome; 2 had no faults
@@ -38,6 +38,9 @@ CONFIDENCE_GRAPH = "confidence_graph.json"
 DETECTION = "detection.json"
 INPUTS = "inputs"
 LOCK = "run.lock"
+
+Archive = list[tuple[str, bytes]]
+"""A folder as bytes: files by their path inside it, with ``/`` between its parts."""
 
 RunStatus = Literal["running", "finished", "failed", "interrupted"]
 
@@ -242,6 +245,23 @@ def write_atomically(path: Path, content: bytes) -> Path:
     return path
 
 
+def packed(folder: Path) -> Archive:
+    """What a worker sends whose disk is another: every file of a folder and of those below it, by name, without links."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return [(path.relative_to(folder).as_posix(), path.read_bytes()) for path in files]
+
+
+def unpack(archive: Archive, folder: Path) -> None:
+    """Write an archive's files below a folder that this process has just made, each whole or not at all.
+
+    Raises:
+        FedsimError: a name would lead out of the folder, or is none of a file; nothing of the archive was written.
+    """
+    wanted = [(_below(folder, name), content) for name, content in archive]
+    for place, content in wanted:
+        write_atomically(place, content)
+
+
 def write_json(path: Path, value: Any) -> Path:
     """Write indented JSON atomically; NaN and infinities become null."""
     text = json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
@@ -261,6 +281,16 @@ def plain(value: Any) -> Any:
     if hasattr(value, "item") and callable(value.item):  # a numpy or torch scalar
         return plain(value.item())
     return str(value)
+
+
+def _below(folder: Path, name: str) -> Path:
+    parts = name.split("/")
+    plain_parts = all(part not in ("", ".", "..") and not set(part) & set("\\:\0") for part in parts)
+    if not plain_parts:
+        raise FedsimError(
+            f"a worker sent a file named {name!r:.120}, which does not stay in the run's folder"
+        )
+    return folder.joinpath(*parts)
 
 
 def _first_manifest(name: str, seed: int) -> dict[str, Any]:

@@ -190,9 +190,13 @@ class Summary:
 
 
 def summary_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """A summary in a few lines for people, as label and text; what was not measured or stated has none."""
+    """A summary in a few lines for people, as label and text, wherever it is shown; without what was not measured."""
     sizes, requests = summary["bytes"], summary["requests"]
-    lines = [("fidelity", TIMING)] if summary.get("fidelity") == "timing" else []
+    lines = [("protocol", str(summary["protocol"]))]
+    if summary.get("fidelity") == "timing":
+        lines.append(("fidelity", TIMING))
+    if summary.get("billed"):
+        lines.append(("billed", summary["billed"]))
     for split, accuracy in {"test": summary["accuracy"], **summary.get("looks", {})}.items():
         for name, label in (("greedy", "greedy accuracy"), ("pass_at_1", "pass@1"), ("pass_at_8", "pass@8")):
             before, after = accuracy[name]["initial"], accuracy[name]["final"]

@@ -22,16 +22,11 @@ from typing import Any
 
 from fedsim import protocols
 from fedsim.errors import FedsimError
-from fedsim.processes.ray_cluster import ON_RAY, Cluster, first_line
-from fedsim.records.archive import Archive, packed, unpack
+from fedsim.processes.ray_cluster import LIVES, Cluster, first_line, worker_options
 from fedsim.records.provenance import platform_facts, versions
-from fedsim.records.run_folder import write_atomically
-from fedsim.sweeps import cores
+from fedsim.records.run_folder import Archive, packed, unpack, write_atomically
 from fedsim.sweeps.code import this_code
 from fedsim.sweeps.workers import ExecutionConfig, Planned, Report, broken, unfinished
-
-LIVES = 3
-"""How often a run is begun whose worker dies: one that exhausts a node's memory would go on for ever."""
 
 _LOOK_S = 0.2  # how often a signal to end is looked for while nothing happens
 _GRACE_S = 5.0  # how long a run that was asked to end may take
@@ -89,15 +84,10 @@ class RayPool:
                 for key, content in files.items()
             ],
         }
-        wanted = wanted_resources(run)
-        self._note_if_nothing_fits(wanted)
-        threads = run.scenario.compute.threads
-        task = self._tasks[run.scenario.fidelity].options(
-            name=f"fedsim {run.name}",
-            num_cpus=wanted["CPU"],
-            num_gpus=wanted.get("GPU", 0),
-            runtime_env={"env_vars": cores.environment(threads, threads) | {ON_RAY: "1"}},
-        )
+        compute = run.scenario.compute
+        options = worker_options(compute.threads, compute.device, compute.gpu_share)
+        self._note_if_nothing_fits({"CPU": options["num_cpus"], "GPU": options["num_gpus"]})
+        task = self._tasks[run.scenario.fidelity].options(name=f"fedsim {run.name}", **options)
         given = task.remote(json.dumps(order), *[self._put(content) for content in files.values()])
         self._busy[given] = run
 
@@ -138,7 +128,7 @@ class RayPool:
             raise FedsimError(f"a node of the Ray cluster would give other results: {report['reason']}")
         if report["status"] == "broke":
             log = write_atomically(self._store / f"{run.key}.log", report["reason"].encode())
-            raise broken(run, report["reason"], log)
+            raise broken(run, report["reason"].splitlines()[-1], log)
         folder = unfinished(run, self._store)
         if archive:
             folder.mkdir()
@@ -175,17 +165,10 @@ class RayPool:
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         if not any(all(node.get(name, 0.0) >= count for name, count in wanted.items()) for node in nodes):
             self._has_noted = True
-            shown = " and ".join(f"{count:g} {name}" for name, count in wanted.items())
+            shown = " and ".join(f"{count:g} {name}" for name, count in wanted.items() if count)
             self._cluster.progress.note(
                 f"no node of the Ray cluster has {shown}; waiting for one (Ctrl-C ends)"
             )
-
-
-def wanted_resources(run: Planned) -> dict[str, float]:
-    """What a run takes of a node, in Ray's words: its threads, and its share of a GPU where it asks for one."""
-    compute = run.scenario.compute
-    wanted = {"CPU": float(compute.threads)}
-    return wanted | {"GPU": compute.gpu_share} if compute.device == "cuda" else wanted
 
 
 def facts() -> dict[str, str]:

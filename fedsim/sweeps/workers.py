@@ -7,29 +7,23 @@ A pool is worker processes of this machine (`Processes`) or a cluster (`fedsim.s
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import selectors
 import shutil
-import subprocess
-import sys
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from fedsim.errors import FedsimError
-from fedsim.processes.children import asked_to_end, end_children
-from fedsim.processes.cores import num_cores
+from fedsim.errors import FedsimError, LostError
+from fedsim.processes.children import Child, asked_to_end, end, ready
+from fedsim.processes.cores import environment, num_cores
 from fedsim.progress import Progress
 from fedsim.records.run_folder import write_atomically
 from fedsim.scenario.schema import Scenario
 from fedsim.sweeps.code import remember_code
-from fedsim.sweeps.cores import environment
+from fedsim.sweeps.worker import perform
 
 _LOOK_S = 0.2  # how often a signal to end is looked for while nothing happens
-_LAST_WORDS_S = 10.0  # how long a process that closed its pipe may take to write its traceback
 
 Report = Mapping[str, Any]
 """How a run ended, see `fedsim.sweeps.worker`."""
@@ -152,10 +146,9 @@ def unfinished(run: Planned, store: Path) -> Path:
     return folder
 
 
-def broken(run: Planned, said: str, log: Path) -> FedsimError:
-    """The error of a run that ended with a traceback instead of a result; its last line tells."""
-    lines = said.strip().splitlines() or ["it said nothing"]
-    return FedsimError(f"{run.name} broke: {lines[-1]} (log: {log})")
+def broken(run: Planned, why: str, log: Path) -> FedsimError:
+    """The error of a run that ended with a traceback, or with its process, instead of a result."""
+    return FedsimError(f"{run.name} broke: {why} (log: {log})")
 
 
 class Processes:
@@ -174,10 +167,9 @@ class Processes:
         self._store = store
         self._at_once = at_once
         self._cache_dir = cache_dir
-        self._idle: dict[int, list[_Process]] = {}  # by their threads
-        self._num_lasting = 0
-        self._selector = selectors.DefaultSelector()
-        self._busy: dict[_Process, Planned] = {}
+        self._idle: defaultdict[int, list[Child]] = defaultdict(list)  # by their threads
+        self._busy: dict[Child, Planned] = {}
+        self._logs: dict[Child, Path] = {}
 
     def has_room(self) -> bool:
         """Whether fewer runs are under way than may be at a time."""
@@ -191,22 +183,18 @@ class Processes:
         """Give a run to a process that waits for one, or to a new one."""
         out = unfinished(run, self._store)
         scenario = write_atomically(self._store / f"{run.key}.yaml", run.scenario.to_yaml().encode())
-        cache_dir = None if self._cache_dir is None else str(self._cache_dir)
-        process = self._process_for(run)
-        self._busy[process] = run
-        process.order({"scenario": str(scenario), "out": str(out), "cache_dir": cache_dir})
+        child = self._child_for(run)
+        self._busy[child] = run
+        child.ask(perform, {"scenario": scenario, "out": out, "cache_dir": self._cache_dir})
 
-    def _process_for(self, run: Planned) -> _Process:
-        threads = run.scenario.compute.threads
-        lasting = run.scenario.fidelity == "timing"
-        if lasting and self._idle.get(threads):
+    def _child_for(self, run: Planned) -> Child:
+        threads, lasts = run.scenario.compute.threads, _shares_process(run)
+        if lasts and self._idle[threads]:
             return self._idle[threads].pop()
-        log = f"worker-{self._num_lasting}.log" if lasting else f"{run.key}.log"
-        self._num_lasting += lasting
-        variables = os.environ | environment(threads, num_cores() // self._at_once)
-        process = _Process(self._store / log, variables, threads, lasting=lasting)
-        self._selector.register(process.stdout, selectors.EVENT_READ, process)
-        return process
+        log = self._store / (f"worker-{len(self._logs)}.log" if lasts else f"{run.key}.log")
+        child = Child(log, environment(threads, num_cores() // self._at_once))
+        self._logs[child] = log
+        return child
 
     def reports(self) -> Iterator[tuple[Planned, Report]]:
         """What runs have come to since the last look; waits for a moment if there is nothing.
@@ -214,78 +202,23 @@ class Processes:
         Raises:
             FedsimError: a run broke.
         """
-        for chosen, _ in self._selector.select(_LOOK_S):
-            process: _Process = chosen.data
-            run = self._busy[process]
+        for child in ready(self._busy, _LOOK_S):
+            run = self._busy[child]
             try:
-                report = process.report()
-            except EOFError:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.child.wait(_LAST_WORDS_S)
-                raise broken(run, process.log.read_text(errors="replace"), process.log) from None
-            if report is None:
-                continue
-            del self._busy[process]
-            if process.lasting:
-                self._idle.setdefault(process.threads, []).append(process)
+                report = child.answer()
+            except LostError as lost:
+                raise broken(run, str(lost), self._logs[child]) from None
+            del self._busy[child]
+            if _shares_process(run):
+                self._idle[run.scenario.compute.threads].append(child)
             else:
-                self._selector.unregister(process.stdout)
-                process.close()
+                child.close()
             yield run, report
 
     def close(self) -> None:
         """End every process."""
-        everybody = [*self._busy, *(process for idle in self._idle.values() for process in idle)]
-        end_children([process.child for process in everybody])
-        for process in everybody:
-            process.close()
-        self._selector.close()
+        end([*self._busy, *(child for idle in self._idle.values() for child in idle)])
 
 
-class _Process:
-    """One worker process and its pipes."""
-
-    def __init__(self, log: Path, environment: Mapping[str, str], threads: int, *, lasting: bool) -> None:
-        with log.open("wb") as stderr:
-            self.child = subprocess.Popen(
-                [sys.executable, "-m", "fedsim.sweeps.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env=environment,
-                process_group=0,
-            )
-        assert self.child.stdin is not None and self.child.stdout is not None
-        self.stdin, self.stdout = self.child.stdin, self.child.stdout
-        self.log = log
-        self.threads = threads
-        self.lasting = lasting
-        self._heard = b""
-
-    def order(self, order: Mapping[str, Any]) -> None:
-        """Send an order; if the process has died, its report will say so."""
-        with contextlib.suppress(BrokenPipeError):
-            self.stdin.write(json.dumps(order).encode() + b"\n")
-            self.stdin.flush()
-
-    def report(self) -> dict[str, Any] | None:
-        """The report, if all of it has come.
-
-        Raises:
-            EOFError: the process has ended without one.
-        """
-        piece = os.read(self.stdout.fileno(), 1 << 16)
-        if not piece:
-            raise EOFError
-        self._heard += piece
-        if not self._heard.endswith(b"\n"):
-            return None
-        report, self._heard = dict(json.loads(self._heard)), b""
-        return report
-
-    def close(self) -> None:
-        """Close the pipes, which ends a process that has no run, and await its end."""
-        with contextlib.suppress(BrokenPipeError):
-            self.stdin.close()
-        self.child.wait()
-        self.stdout.close()
+def _shares_process(run: Planned) -> bool:
+    return run.scenario.fidelity == "timing"

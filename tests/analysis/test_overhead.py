@@ -175,5 +175,5 @@ def test_a_run_whose_metrics_are_gone_is_one_line_and_exit_code_2(tmp_path, caps
     (broken / "runs/reaches-0/metrics.parquet").unlink()
     page = tmp_path / "evidence.md"
     assert controls.main([str(whole), str(broken), str(page)]) == 2
-    assert "metrics.parquet cannot be read" in capsys.readouterr().err
+    assert "metrics.parquet is missing" in capsys.readouterr().err
     assert not page.exists()

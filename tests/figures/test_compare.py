@@ -197,7 +197,7 @@ def test_a_curve_is_the_mean_over_seeds_at_the_same_policy_version(tmp_path):
     assert len(found.cost) == 3 and found.cost[0] == 0
     for place in range(3):
         assert found.greedy[place]["mean"] == pytest.approx(
-            np.mean([run.looks[place].greedy for run in method.runs])
+            np.mean([run.looks[place].value for run in method.runs])
         )
         assert found.cost[place] == pytest.approx(
             np.mean([run.looks[place].wire_bytes for run in method.runs])

@@ -13,11 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.processes.cores import num_cores, runs_at_once
+from fedsim.processes.cores import environment, num_cores, runs_at_once
 from fedsim.progress import SilentProgress
 from fedsim.scenario.read import read_scenario
-from fedsim.sweeps.cores import environment, fit_a_gpu, threads_of
-from fedsim.sweeps.executors import executor
+from fedsim.sweeps.executors import executor, fit_a_gpu, threads_of
 from fedsim.sweeps.workers import ExecutionConfig, Processes, perform_missing
 
 COUNTS = st.integers(1, 300)

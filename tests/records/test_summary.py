@@ -8,7 +8,7 @@ from scipy.stats import mannwhitneyu
 
 from fedsim.records.log import RecordLog
 from fedsim.records.rows import FATES, PURPOSES, STATUSES, Evaluation, Outcome, Reward, Transfer, Update
-from fedsim.records.summary import SummaryContext, leaves, summarise, summary_lines
+from fedsim.records.summary import TIMING, SummaryContext, leaves, summarise, summary_lines
 from fedsim.records.totals import LEAVES, Scores
 from tests.samples.run import carried_bytes, sample_log
 
@@ -157,7 +157,7 @@ def test_accuracy_is_of_the_first_and_the_last_test_evaluation():
 def test_extra_sets_of_questions_stand_beside_the_test_questions_only_where_there_are_any():
     log = sample_log(num_updates=1)
     assert "looks" not in summarise(log, CONTEXT)
-    assert len(summary_lines(summarise(log, CONTEXT))) == 6
+    assert len(summary_lines(summarise(log, CONTEXT))) == 7
     for version, greedy in ((0, 0.25), (1, 0.75)):
         log.add(
             Evaluation(
@@ -216,6 +216,7 @@ def test_the_summary_is_a_pure_function():
 def test_the_lines_for_people_tell_accuracy_bytes_requests_and_time():
     accuracy = {"initial": 0.25, "final": 0.5}
     summary = {
+        "protocol": "fedgrpo",
         "accuracy": {"greedy": accuracy, "pass_at_1": accuracy, "pass_at_8": accuracy, "num_questions": 40},
         "bytes": {"wire": {"uplink": 2048, "downlink": 4096}, "paper": {"uplink": 1024}},
         "requests": {"ok": 7, "late": 2, "cut": 1, "total": 10},
@@ -226,6 +227,7 @@ def test_the_lines_for_people_tell_accuracy_bytes_requests_and_time():
         "stopped_by": "updates",
     }
     assert summary_lines(summary) == [
+        ("protocol", "fedgrpo"),
         ("greedy accuracy", "0.250 -> 0.500 on 40 test questions"),
         ("pass@1", "0.250 -> 0.500 on 40 test questions"),
         ("pass@8", "0.250 -> 0.500 on 40 test questions"),
@@ -237,3 +239,5 @@ def test_the_lines_for_people_tell_accuracy_bytes_requests_and_time():
         "requests",
         "7 ok, 1 without a usable reply, 2 still under way when the run stopped",
     ) in summary_lines(summary | {"requests_under_way": 2})
+    billed = summary | {"fidelity": "timing", "billed": "as Qwen2.5-3B"}
+    assert summary_lines(billed)[1:3] == [("fidelity", TIMING), ("billed", "as Qwen2.5-3B")]

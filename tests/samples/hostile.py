@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 
+from fedsim.config.csv_files import csv_records
 from tests.samples.learning import summary
 
 ENTRIES = {
@@ -44,10 +44,7 @@ def sweep(folder, gains, axes=("fusion", "hostile"), detection=None, updates=60)
         (folder / place / "manifest.json").write_text(
             json.dumps({"scenario": scenario, "git_commit": "f" * 40})
         )
-    with (folder / "stress.csv").open("w", newline="") as text:
-        writer = csv.DictWriter(text, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    (folder / "stress.csv").write_bytes(csv_records(rows))
     shape = {"key": None, "low": None, "high": None, "scale": "linear", "unit": ""}
     document = {
         "name": "byzantine", "fidelity": "real", "seeds": [0], "random": False, "points": [], "lost": {},

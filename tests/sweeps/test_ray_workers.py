@@ -1,4 +1,4 @@
-"""Sweeps on Ray (ray_workers.py, ray_cluster.py, archive.py): the records of a local sweep, whatever happens to the workers.
+"""Sweeps on Ray (ray_workers.py, ray_cluster.py): the records of a local sweep, whatever happens to the workers.
 
 The cluster is started here, with two workers, and spoken to by ``fedsim`` in processes of its own. What needs no cluster is
 tested without one, also where Ray is not installed.
@@ -29,9 +29,9 @@ import pytest
 from fedsim.cli import _with_address, main
 from fedsim.config.yaml import to_yaml
 from fedsim.errors import FedsimError, InputError
-from fedsim.processes.ray_cluster import Cluster
+from fedsim.processes.ray_cluster import LIVES, Cluster, worker_options
 from fedsim.progress import SilentProgress
-from fedsim.records.archive import packed, unpack
+from fedsim.records.run_folder import packed, unpack
 from fedsim.scenario.read import read_scenario
 from fedsim.sweeps import ray_workers
 from fedsim.sweeps.workers import ExecutionConfig
@@ -191,14 +191,14 @@ def test_a_run_that_breaks_on_a_worker_sends_its_traceback(folder, tmp_path):
     assert "Traceback" in report["reason"] and "Error: " in report["reason"].splitlines()[-1]
 
 
-def test_a_run_takes_its_threads_of_a_node_and_its_share_of_a_gpu(folder):
-    def wanted(*assignments: str) -> dict[str, float]:
-        run: Any = SimpleNamespace(scenario=read_scenario(folder / "base.yaml", assignments))
-        return ray_workers.wanted_resources(run)
+def test_a_worker_takes_its_threads_of_a_node_and_its_share_of_a_gpu_where_it_computes_on_one():
+    def taken(*asked: Any) -> tuple[float, float]:
+        options = worker_options(*asked)
+        return options["num_cpus"], options["num_gpus"]
 
-    assert wanted() == {"CPU": 1.0}
-    assert wanted("compute.threads=4", "compute.gpu_share=0.5") == {"CPU": 4.0}
-    assert wanted("compute.device=cuda", "compute.gpu_share=0.5") == {"CPU": 1.0, "GPU": 0.5}
+    assert taken(1, "cpu", 1.0) == (1.0, 0.0)
+    assert taken(4, "cpu", 0.5) == (4.0, 0.0)
+    assert taken(1, "cuda", 0.5) == (1.0, 0.5)
 
 
 class WorkerCrashedError(Exception):
@@ -256,7 +256,7 @@ def test_a_run_that_kills_every_worker_is_given_up_after_three(folder, tmp_path)
     with pytest.raises(FedsimError, match=r"dropout 0, seed 0: its worker died 3 times: .*it died"):
         while pool.at_work():
             assert list(pool.reports()) == []
-    assert ray.num_given == ray_workers.LIVES == 3
+    assert ray.num_given == LIVES == 3
 
 
 # ------------------------------------------------------------------------------------- on a cluster

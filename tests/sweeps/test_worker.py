@@ -1,17 +1,20 @@
-"""Lasting worker processes (worker.py): the same records as `fedsim run`, endings as reports, never an orphan."""
+"""Lasting worker processes (worker.py): the same records as `fedsim run`, endings as reports."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from fedsim.errors import LostError
 from fedsim.experiment import run as experiment
+from fedsim.processes.children import Child
 from fedsim.scenario.read import read_scenario
+from fedsim.sweeps.worker import perform
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,20 +30,9 @@ dropout: {per_task: 0.2}
 
 
 @pytest.fixture
-def worker():
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fedsim.sweeps.worker"],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    yield process
-    process.kill()
-    process.wait()
-    for stream in (process.stdin, process.stdout, process.stderr):
-        stream.close()
+def worker(tmp_path):
+    with contextlib.closing(Child(tmp_path / "worker.log")) as child:
+        yield child
 
 
 @pytest.fixture
@@ -48,22 +40,16 @@ def order(worker, tmp_path):
     def ordered(text, out):
         scenario = tmp_path / f"{out}.yaml"
         scenario.write_text(text)
-        line = {"scenario": str(scenario), "out": str(tmp_path / out), "cache_dir": None}
-        worker.stdin.write(json.dumps(line) + "\n")
-        worker.stdin.flush()
+        worker.ask(perform, {"scenario": scenario, "out": tmp_path / out, "cache_dir": None})
 
     return ordered
-
-
-def report(worker):
-    return json.loads(worker.stdout.readline())
 
 
 def test_records_are_those_of_fedsim_run_whichever_run_of_the_process_it_is(worker, order, tmp_path):
     texts = {"a": BASE, "b": BASE.replace("tiny", "other").replace("updates: 2", "updates: 3"), "c": BASE}
     for out, text in texts.items():
         order(text, out)
-        assert report(worker)["status"] == "finished"
+        assert worker.answer()["status"] == "finished"
     (tmp_path / "alone.yaml").write_text(BASE)
     command = ["run", str(tmp_path / "alone.yaml"), "--out", str(tmp_path / "alone"), "--no-figures", "-q"]
     subprocess.run([sys.executable, "-m", "fedsim", *command], cwd=ROOT, check=True, capture_output=True)
@@ -82,38 +68,22 @@ def test_records_are_those_of_fedsim_run_whichever_run_of_the_process_it_is(work
 
 def test_a_run_that_fails_inside_is_a_report_and_the_next_one_is_run(worker, order):
     order(BASE + "limits: {events: 10}\n", "short")
-    told = report(worker)
+    told = worker.answer()
     assert told["status"] == "failed" and told["reason"].startswith("LimitExceeded: ") and told["wall_s"] > 0
     order(BASE.replace("num_experts: 2", "num_experts: 9"), "crowded")
-    told = report(worker)
+    told = worker.answer()
     assert told["status"] == "refused" and "num_experts is 9" in told["reason"]
     order(BASE, "fine")
-    assert report(worker) | {"wall_s": 0} == {"status": "finished", "reason": "", "wall_s": 0}
+    assert worker.answer() | {"wall_s": 0} == {"status": "finished", "reason": "", "wall_s": 0}
 
 
 def test_what_is_no_result_ends_the_process_with_its_traceback(worker, order, tmp_path):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "stranger").write_text("x")
     order(BASE, "taken")
-    assert worker.wait(timeout=60) == 1
-    errors = worker.stderr.read()
-    assert errors.startswith("Traceback") and errors.splitlines()[-1].startswith(
-        "fedsim.errors.RunFolderError: "
-    )
-
-
-def test_it_ends_with_its_orders_and_says_nothing(worker):
-    assert worker.communicate(timeout=60) == ("", "")
-    assert worker.returncode == 0
-
-
-def test_it_ends_at_once_when_whoever_gave_the_orders_is_gone_in_the_middle_of_a_run(worker, order, tmp_path):
-    order(BASE.replace("updates: 2", "updates: 100000000"), "endless")
-    while not (tmp_path / "endless" / "partition.csv").exists():
-        assert worker.poll() is None
-        time.sleep(0.02)
-    worker.stdin.close()
-    assert worker.wait(timeout=20) == 1
+    with pytest.raises(LostError, match=r"^ended \(1\): fedsim\.errors\.RunFolderError: "):
+        worker.answer()
+    assert (tmp_path / "worker.log").read_text().startswith("Traceback")
 
 
 def test_a_worker_sees_the_same_scenario_that_a_sweep_has_resolved(tmp_path):

@@ -48,7 +48,7 @@ def curve(method: Method, cost: str) -> Curve:
 
     Seeds that ended at different versions add one last point: the mean of their last looks.
     """
-    by_version = [{look.policy_version: look for look in run.looks} for run in method.runs]
+    by_version = [{look.version: look for look in run.looks} for run in method.runs]
     common = sorted(set(by_version[0]).intersection(*by_version[1:]))
     rows = [[looks[version] for looks in by_version] for version in common]
     last = [run.looks[-1] for run in method.runs]
@@ -56,7 +56,7 @@ def curve(method: Method, cost: str) -> Curve:
         rows.append(last)
     return Curve(
         tuple(sum(float(getattr(look, cost)) for look in row) / len(row) for row in rows),
-        tuple(interval([look.greedy for look in row]) for row in rows),
+        tuple(interval([look.value for look in row]) for row in rows),
     )
 
 

@@ -16,9 +16,10 @@ import polars as pl
 
 from fedsim.errors import RunFolderError
 from fedsim.figures.labels import short_names
+from fedsim.records.looks import Look, looks
 from fedsim.records.run import Run, load
 from fedsim.sweeps.compare.tables import gain
-from fedsim.sweeps.compare.target import Look, Target, looks_of
+from fedsim.sweeps.compare.target import Target
 from fedsim.sweeps.stats import Interval, interval
 
 TARGET_SHARE = 0.8
@@ -90,7 +91,7 @@ class Method:
 
     def final(self) -> Interval:
         """Validation accuracy at the end over the seeds."""
-        return interval([run.looks[-1].greedy if run.looks else None for run in self.runs])
+        return interval([run.looks[-1].value if run.looks else None for run in self.runs])
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ def reduced(run: Run, seed: int) -> SeedRun:
     )
     return SeedRun(
         seed=seed,
-        looks=looks_of(run.metrics),
+        looks=looks(run),
         sent_bytes={
             (account, row["direction"], row["fate"]): int(row[column])
             for row in sums.sort("direction", "fate").iter_rows(named=True)
@@ -229,7 +230,7 @@ def derived_target(methods: Sequence[Method]) -> Target | None:
     if not ends:
         return None
     end, best = max(ends, key=lambda pair: pair[0])
-    start = sum(run.looks[0].greedy for run in best.runs) / len(best.runs)
+    start = sum(run.looks[0].value for run in best.runs) / len(best.runs)
     if end <= start:
         return None
     return Target(

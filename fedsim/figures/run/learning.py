@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import cycle
+from typing import Any
 
 import polars as pl
 from matplotlib.axes import Axes
@@ -20,6 +23,7 @@ from fedsim.figures.style import (
     styled,
     time_scale,
 )
+from fedsim.records.looks import Look, looks
 from fedsim.records.run import Run
 
 _MEASURES = (("greedy", "greedy", BLUE), ("pass_at_1", "pass@1", VERMILLION), ("pass_at_8", "pass@8", GREEN))
@@ -36,16 +40,19 @@ def learning(run: Run) -> Figure | None:
     """
     if not run.measures:
         return None
-    metrics = run.metrics.fill_nan(None).with_columns(
-        (pl.col("wire_up_bytes") + pl.col("wire_down_bytes")).alias("wire_bytes")
+    metrics = run.metrics.fill_nan(None).select(
+        "event",
+        "reward_mean",
+        virtual_s="at_s",
+        wire_bytes=pl.col("wire_up_bytes") + pl.col("wire_down_bytes"),
+        paper_bytes="paper_up_bytes",
     )
-    evaluations = metrics.filter(pl.col("event") == "evaluation").drop_nulls("greedy")
     updates = metrics.filter(pl.col("event") == "update").drop_nulls("reward_mean")
-    rows = [
-        (_draw_accuracy, evaluations, "accuracy"),
-        (_draw_reward, updates, "mean reward"),
-    ]
-    rows = [row for row in rows if not row[1].is_empty()]
+    rows: list[tuple[Callable[[Axes, str, float], None], str]] = []
+    if lines := _lines(run):
+        rows.append((partial(_draw_accuracy, lines), "accuracy"))
+    if not updates.is_empty():
+        rows.append((partial(_draw_reward, updates), "mean reward"))
     if not rows:
         return None
     with styled():
@@ -54,12 +61,12 @@ def learning(run: Run) -> Figure | None:
             len(rows), 3, sharex="col", sharey="row", squeeze=False
         ).tolist()
         for column, (name, scale, label) in enumerate(_abscissas(metrics)):
-            for axes, (draw, table, _) in zip((line[column] for line in grid), rows, strict=True):
-                draw(axes, table, name, scale)
+            for line, (draw, _) in zip(grid, rows, strict=True):
+                draw(line[column], name, scale)
             most = max(1e-9, *(metrics[name] / scale).to_list())
             grid[-1][column].set_xlim(-0.02 * most, 1.04 * most)
             grid[-1][column].set_xlabel(label)
-        for line, (_, _, title) in zip(grid, rows, strict=True):
+        for line, (_, title) in zip(grid, rows, strict=True):
             line[0].set_ylabel(title)
         shown = [entry for line in grid for entry in zip(*line[0].get_legend_handles_labels(), strict=True)]
         handles, labels = zip(*shown, strict=True)
@@ -68,52 +75,49 @@ def learning(run: Run) -> Figure | None:
 
 
 def _abscissas(metrics: pl.DataFrame) -> list[tuple[str, float, str]]:
-    most = {name: float(max(metrics[name].to_list())) for name in ("at_s", "wire_bytes", "paper_up_bytes")}
-    unit_s, time_unit = time_scale(most["at_s"])
+    most = {name: float(max(metrics[name].to_list())) for name in ("virtual_s", "wire_bytes", "paper_bytes")}
+    unit_s, time_unit = time_scale(most["virtual_s"])
     wire, wire_unit = byte_scale(most["wire_bytes"])
-    paper, paper_unit = byte_scale(most["paper_up_bytes"])
+    paper, paper_unit = byte_scale(most["paper_bytes"])
     return [
-        ("at_s", unit_s, f"virtual time ({time_unit})"),
+        ("virtual_s", unit_s, f"virtual time ({time_unit})"),
         ("wire_bytes", wire, f"wire, both directions ({wire_unit})"),
-        ("paper_up_bytes", paper, f"paper's account, uplink ({paper_unit})"),
+        ("paper_bytes", paper, f"paper's account, uplink ({paper_unit})"),
     ]
 
 
-def _draw_accuracy(axes: Axes, evaluations: pl.DataFrame, name: str, scale: float) -> None:
-    splits = set(evaluations["split"].to_list())
-    for split, marker, line in _SPLITS:
-        if split not in splits:
-            continue
-        rows = evaluations.filter(pl.col("split") == split)
+def _lines(run: Run) -> list[tuple[tuple[Look, ...], dict[str, Any]]]:
+    """What was measured, a line each: its looks, and how it is drawn."""
+    found = set(run.metrics.filter(pl.col("greedy").is_not_nan())["split"].drop_nulls())
+    lines: list[tuple[tuple[Look, ...], dict[str, Any]]] = []
+    for split, marker, joined in _SPLITS:
         for measure, label, colour in _MEASURES:
-            if rows[measure].null_count() == len(rows):
-                continue  # so many samples were not drawn of these questions
-            axes.plot(
-                (rows[name] / scale).to_list(),
-                rows[measure].to_list(),
-                color=colour,
-                marker=marker,
-                linestyle="-" if len(splits) == 1 else line,
-                label=f"{label}, {split}",
-                markerfacecolor="white" if split == "test" else colour,
-                zorder=4 if split == "test" else 3,
-            )
-    for place, look in enumerate(sorted(splits - {split for split, *_ in _SPLITS})):
-        rows = evaluations.filter(pl.col("split") == look)
-        axes.plot(
-            (rows[name] / scale).to_list(),
-            rows["greedy"].to_list(),
-            color=GREY,
-            marker=_LOOK_MARKERS[place % len(_LOOK_MARKERS)],
-            linestyle=":",
-            label=f"greedy, {look}",
-        )
+            style = {
+                "label": f"{label}, {split}",
+                "color": colour,
+                "marker": marker,
+                "linestyle": "-" if found == {split} else joined,
+                "markerfacecolor": "white" if split == "test" else colour,
+                "zorder": 4 if split == "test" else 3,
+            }
+            lines.append((looks(run, measure, split), style))
+    for split, marker in zip(sorted(found - {split for split, *_ in _SPLITS}), cycle(_LOOK_MARKERS)):
+        style = {"label": f"greedy, {split}", "color": GREY, "marker": marker, "linestyle": ":"}
+        lines.append((looks(run, "greedy", split), style))
+    return [(seen, style) for seen, style in lines if seen]
+
+
+def _draw_accuracy(
+    lines: Sequence[tuple[Sequence[Look], dict[str, Any]]], axes: Axes, name: str, scale: float
+) -> None:
+    for seen, style in lines:
+        axes.plot([getattr(look, name) / scale for look in seen], [look.value for look in seen], **style)
     light_grid(axes)
     # A little below zero, so that a marker at zero is whole.
     axes.set_ylim(bottom=-0.03 * axes.get_ylim()[1])
 
 
-def _draw_reward(axes: Axes, updates: pl.DataFrame, name: str, scale: float) -> None:
+def _draw_reward(updates: pl.DataFrame, axes: Axes, name: str, scale: float) -> None:
     where = (updates[name] / scale).to_list()
     rewards = updates["reward_mean"].to_list()
     axes.plot(where, rewards, ".", color=GREY, markersize=2.5, label="reward, each update")

@@ -52,7 +52,6 @@ def write_report(folder: Path | str) -> list[Path]:
     """
     run = load(folder)
     title = f"{run.manifest.get('name', run.folder.name)}, seed {run.manifest.get('seed')}"
-    what = [("protocol", run.summary["protocol"]), ("billed", run.summary.get("billed") or "as it is")]
     said = summary_lines(run.summary if run.measures else {**run.summary, "fidelity": "timing"})
-    rows = "".join(map(table_row, [*what, *said]))
+    rows = "".join(map(table_row, said))
     return [*write_graphml(run), *write_page(FIGURES, run, title, f"<table>{rows}</table>")]

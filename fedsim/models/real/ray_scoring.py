@@ -24,15 +24,13 @@ from fedsim.models.real.language import LanguageModel, Shapes
 from fedsim.models.real.placement import PlacedEvaluator, Placement
 from fedsim.models.real.weights import save_model, weights_sha256
 from fedsim.models.real.zoo import load_folder
-from fedsim.processes.ray_cluster import LOCAL, ON_RAY, Cluster, first_line
+from fedsim.processes.ray_cluster import LIVES, LOCAL, ON_RAY, Cluster, first_line, worker_options
 from fedsim.progress import Progress
-from fedsim.records.archive import packed, unpack
+from fedsim.records.run_folder import packed, unpack
 from fedsim.tasks.matching import AnswerRule
 
 if TYPE_CHECKING:
     from fedsim.processes.config import ComputeConfig
-
-_LIVES = 3  # how often an actor is started that dies
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +59,8 @@ class ScoringPool:
         self._cluster = cluster
         cluster.open()
         self._ray = cluster.ray
-        environment = {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
-        actor = self._ray.remote(
-            num_cpus=threads,
-            num_gpus=where.gpu_share if where.device == "cuda" else 0,
-            max_restarts=_LIVES - 1,
-            max_task_retries=_LIVES - 1,
-            runtime_env={"env_vars": environment},
-        )(Scorer)
+        options = worker_options(threads, where.device, where.gpu_share)
+        actor = self._ray.remote(max_restarts=LIVES - 1, max_task_retries=LIVES - 1, **options)(Scorer)
         self._actors = [actor.remote(threads, json.dumps(asdict(where))) for _ in range(num_actors)]
         self._held: dict[int, HeldModel] = {}
         self._end = weakref.finalize(self, _end, self._ray, self._actors, cluster)

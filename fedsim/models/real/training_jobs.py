@@ -1,29 +1,23 @@
-"""Training jobs in worker processes: several models at once, each in one process with a fixed number of threads.
-
-A worker is ``python -m fedsim.models.real.training_jobs``: it reads one job per line as JSON, trains, writes a model folder,
-and answers with lines of progress. Plain processes and lines need no ``__main__`` guard in the caller's script.
-"""
+"""Training jobs: several models at once, each in one process with a fixed number of threads."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fedsim.errors import FedsimError
+from fedsim.errors import FedsimError, LostError
 from fedsim.models.cache import cache_key, cached, is_whole
 from fedsim.models.config import StartTuning
 from fedsim.models.folder import REPORT
 from fedsim.models.real.training import Progress, Trained
 from fedsim.models.sources import AdapterTuning, LoraConfig, ScratchModel
 from fedsim.privacy.config import EvaluatorPrivacyConfig
+from fedsim.processes.children import Child, end, say
 from fedsim.records.content_hashes import check_sums
 from fedsim.sim import streams
 from fedsim.tasks.questions import Question, TextFormat
@@ -34,12 +28,6 @@ JobProgress = Callable[[str, int, int, float], None]
 _REPORT_EVERY = 10
 _FEW = 100  # steps, each of which is worth a report
 Settings = ScratchModel | StartTuning | AdapterTuning | EvaluatorPrivacyConfig
-_KINDS: dict[str, type[Settings]] = {
-    "scratch": ScratchModel,
-    "tune": StartTuning,
-    "adapt": AdapterTuning,
-    "private": EvaluatorPrivacyConfig,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,26 +125,27 @@ def run_jobs(
     failures: list[BaseException] = []
     lock = threading.Lock()
 
-    def drive() -> None:
-        with _Worker(threads) as worker:
+    def drive(child: Child) -> None:
+        try:
             while True:
                 with lock:
                     if not waiting or failures:
                         return
                     job = waiting.pop(0)
-                cached(root, job.key, lambda folder: worker.train(job, folder, _named(progress, job.name)))  # noqa: B023
-
-    def guarded() -> None:
-        try:
-            drive()
+                told = _named(progress, job.name)
+                cached(root, job.key, lambda folder: _train_in(child, job, folder, threads, told))  # noqa: B023
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
             failures.append(error)
 
-    drivers = [threading.Thread(target=guarded, daemon=True) for _ in range(min(processes, len(waiting)))]
-    for driver in drivers:
-        driver.start()
-    for driver in drivers:
-        driver.join()
+    children = [Child() for _ in range(min(processes, len(waiting)))]
+    drivers = [threading.Thread(target=drive, args=(child,), daemon=True) for child in children]
+    try:
+        for driver in drivers:
+            driver.start()
+        for driver in drivers:
+            driver.join()
+    finally:
+        end(children)
     if failures:
         raise failures[0]
     return folders
@@ -254,65 +243,24 @@ def _loaded(folder: Path, lora: LoraConfig | None, merged: tuple[Path, ...]) -> 
     return network.eval().requires_grad_(False), tokenizer
 
 
-class _Worker:
-    """One worker process, driven line by line."""
+def _train_in(child: Child, job: Job, folder: Path, threads: int, progress: Progress | None) -> None:
+    child.ask(_train_there, job, folder, threads)
+    try:
+        child.answer(progress)
+    except LostError as lost:
+        tail = " ".join(lost.printed.split())[-400:]
+        raise FedsimError(f"the worker that trained {job.name} ended ({lost.ended}): {tail}") from None
 
-    def __init__(self, threads: int) -> None:
-        # The worker imports this very package, also where it is not installed.
-        home = str(Path(__file__).parents[3])
-        path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "fedsim.models.real.training_jobs", str(threads)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            env={**os.environ, "PYTHONPATH": path},
-        )
-        self._said: list[str] = []
-        self._listener = threading.Thread(target=self._listen, daemon=True)
-        self._listener.start()
 
-    def __enter__(self) -> _Worker:
-        return self
+def _train_there(job: Job, folder: Path, threads: int) -> None:
+    import torch
 
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._listener.join()
-        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
-            assert stream is not None
-            try:
-                stream.close()
-            except BrokenPipeError:
-                continue
+    def report(step: int, total: int, loss: float) -> None:
+        if total < _FEW or step % _REPORT_EVERY == 0 or step == total:
+            say(step, total, loss)
 
-    def train(self, job: Job, folder: Path, progress: Progress | None) -> None:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            self._process.stdin.write(json.dumps(_as_json(job, folder)) + "\n")
-            self._process.stdin.flush()
-            for line in self._process.stdout:
-                said = json.loads(line)
-                if said == "done":
-                    return
-                if progress is not None:
-                    progress(*said)
-        except BrokenPipeError:
-            pass
-        self._process.wait()
-        self._listener.join()
-        tail = " ".join(" ".join(self._said[-5:]).split())
-        raise FedsimError(
-            f"the worker that trained {job.name} ended ({self._process.returncode}): {tail[-400:]}"
-        )
-
-    def _listen(self) -> None:
-        assert self._process.stderr is not None
-        for line in self._process.stderr:
-            self._said.append(line)
-            del self._said[:-20]
+    torch.set_num_threads(threads)
+    train(job, folder, report)
 
 
 def _work(job: Job) -> float:
@@ -334,76 +282,3 @@ def _named(progress: JobProgress | None, name: str) -> Progress | None:
         progress(name, step, total, loss)
 
     return report
-
-
-def _as_json(job: Job, folder: Path) -> dict[str, Any]:
-    return {
-        "name": job.name,
-        "key": job.key,
-        "rows": [astuple(row) for row in job.rows],
-        "kind": next(kind for kind, model in _KINDS.items() if isinstance(job.settings, model)),
-        "settings": job.settings.model_dump(),
-        "seed": job.seed,
-        "tokenizer": str(job.tokenizer),
-        "base": None if job.base is None else str(job.base),
-        "text_format": asdict(job.text_format),
-        "adapters": None if job.adapters is None else _adapters_as_json(job.adapters),
-        "folder": str(folder),
-    }
-
-
-def _adapters_as_json(adapted: AdapterJob) -> dict[str, Any]:
-    merged_lora = None if adapted.merged_lora is None else adapted.merged_lora.model_dump()
-    return {
-        "lora": adapted.lora.model_dump(),
-        "merged_lora": merged_lora,
-        "merged": list(map(str, adapted.merged)),
-        "chat": adapted.chat,
-    }
-
-
-def _adapters_from_json(said: dict[str, Any]) -> AdapterJob:
-    merged_lora = None if said["merged_lora"] is None else LoraConfig(**said["merged_lora"])
-    return AdapterJob(LoraConfig(**said["lora"]), merged_lora, tuple(map(Path, said["merged"])), said["chat"])
-
-
-def _from_json(said: dict[str, Any]) -> tuple[Job, Path]:
-    settings = _KINDS[said["kind"]](**said["settings"])
-    base = None if said["base"] is None else Path(said["base"])
-    rows = tuple(
-        Question(number, domain, text, answer, tuple(accepted), *rest)
-        for number, domain, text, answer, accepted, *rest in said["rows"]
-    )
-    text_format = TextFormat(said["text_format"]["answer_prefix"], tuple(said["text_format"]["stop"]))
-    adapted = None if said["adapters"] is None else _adapters_from_json(said["adapters"])
-    job = Job(
-        said["name"], said["key"], rows, settings, said["seed"], Path(said["tokenizer"]), base, text_format,
-        adapted,
-    )  # fmt: skip
-    return job, Path(said["folder"])
-
-
-def _serve(threads: int) -> None:
-    """Train what the lines on standard input ask for, until it closes."""
-    import torch
-
-    torch.set_num_threads(threads)
-    answers = sys.stdout
-    sys.stdout = sys.stderr
-
-    def say(what: object) -> None:
-        answers.write(json.dumps(what) + "\n")
-        answers.flush()
-
-    def report(step: int, total: int, loss: float) -> None:
-        if total < _FEW or step % _REPORT_EVERY == 0 or step == total:
-            say((step, total, loss))
-
-    for line in sys.stdin:
-        job, folder = _from_json(json.loads(line))
-        train(job, folder, report)
-        say("done")
-
-
-if __name__ == "__main__":
-    _serve(int(sys.argv[1]))

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedsim.errors import FedsimError
 from fedsim.experiment.forecast.estimate import Estimate, estimate
-from fedsim.processes.cores import num_cores, runs_at_once
 from fedsim.records.run_folder import SUMMARY
 from fedsim.sweeps.compare.file import PlannedRun, open_comparison
 from fedsim.sweeps.compare.run import RUNS, is_finished
-from fedsim.sweeps.cores import threads_of
+from fedsim.sweeps.executors import num_that_fit
 
 BUDGET_S = 60.0
 """Real seconds for all estimates together; a variant whose turn comes later is not estimated."""
@@ -98,7 +97,7 @@ def outlook(
         kept=len(keys & kept),
         grid_runs=len(grid_keys),
         grid_kept=len(grid_keys & kept),
-        wall_s=_wall_s(folder, keys, kept, _at_once(processes, planned)),
+        wall_s=_wall_s(folder, keys, kept, num_that_fit(processes, planned)),
         variants=tuple(variants),
     )
 
@@ -141,10 +140,6 @@ def _estimate(run: PlannedRun, until_s: float) -> tuple[Estimate | None, str]:
         return estimate(run.scenario, budget_s=until_s - time.monotonic()), ""
     except FedsimError as error:
         return None, str(error)
-
-
-def _at_once(processes: int | None, planned: Sequence[PlannedRun]) -> int:
-    return runs_at_once(processes, threads_of(run.scenario for run in planned), num_cores())
 
 
 def _wall_s(folder: Path, keys: set[str], kept: set[str], processes: int) -> float | None:

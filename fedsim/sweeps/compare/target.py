@@ -10,19 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field, model_validator
 
 from fedsim.config.strict import StrictModel
-from fedsim.errors import RunFolderError
-from fedsim.records.run_folder import METRICS
+from fedsim.records.looks import Look, looks
+from fedsim.records.run import load
 from fedsim.sweeps.stats import interval, percentile
-
-if TYPE_CHECKING:
-    import polars as pl
 
 AMOUNTS = ("wire_bytes", "paper_bytes", "virtual_s", "updates")
 
@@ -56,27 +52,6 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """One look at the validation questions: greedy accuracy, and what had been spent by then.
-
-    Attributes:
-        wire_bytes: bytes on the wire, both ways.
-        paper_bytes: the paper's account.
-        virtual_s: virtual time of the look.
-        updates: optimiser steps.
-        trained: questions (of averaging: modules) in all those steps; 0 where the steps' sizes were not given.
-    """
-
-    policy_version: int
-    greedy: float
-    wire_bytes: int
-    paper_bytes: int
-    virtual_s: float
-    updates: int
-    trained: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Way:
     """One run's way to a target: the first look at or above it (``reached``), or the last one, which censors the run."""
 
@@ -107,53 +82,21 @@ def resolve(config: TargetConfig, first_name: str, first: Sequence[Mapping[str, 
     return Target(initial + share * gain, f"{share:g} of the gain of {first_name}") if gain > 0 else None
 
 
-def looks_of(metrics: pl.DataFrame, step_sizes: Sequence[int] = ()) -> tuple[Look, ...]:
-    """The looks at the validation questions in a run's metrics, in order; none in timing fidelity.
-
-    Args:
-        metrics: the run's ``metrics.parquet``.
-        step_sizes: questions in each optimiser step.
-    """
-    import polars as pl
-
-    trained = [0, *accumulate(step_sizes)]
-    looks = metrics.with_columns(updates=(pl.col("event") == "update").cum_sum()).filter(
-        pl.col("event") == "evaluation", pl.col("split") == "validation", pl.col("greedy").is_not_null()
-    )
-    return tuple(
-        Look(
-            policy_version=row["policy_version"],
-            greedy=row["greedy"],
-            wire_bytes=row["wire_up_bytes"] + row["wire_down_bytes"],
-            paper_bytes=row["paper_up_bytes"],
-            virtual_s=row["at_s"],
-            updates=row["updates"],
-            trained=trained[row["updates"]] if step_sizes else 0,
-        )
-        for row in looks.iter_rows(named=True)
-    )
-
-
-def way_along(looks: Sequence[Look], target: float) -> Way | None:
+def way_along(seen: Sequence[Look], target: float) -> Way | None:
     """The way to a validation accuracy along a run's looks; None if there are none."""
-    if not looks:
+    if not seen:
         return None
-    found = next((look for look in looks if look.greedy >= target), None)
-    return Way(found is not None, found or looks[-1])
+    found = next((look for look in seen if look.value >= target), None)
+    return Way(found is not None, found or seen[-1])
 
 
 def way_to(folder: Path, target: float) -> Way | None:
-    """One run's way to a validation accuracy, from its ``metrics.parquet``; None if none was ever measured.
+    """One run's way to a validation accuracy; None if none was ever measured.
 
     Raises:
-        RunFolderError: the run's metrics are missing or cut short.
+        RunFolderError: the run is not whole.
     """
-    import polars as pl
-
-    try:
-        return way_along(looks_of(pl.read_parquet(folder / METRICS)), target)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise RunFolderError(f"{folder / METRICS} cannot be read ({error}); run it again") from None
+    return way_along(looks(load(folder)), target)
 
 
 def censored_median(amounts: Sequence[float], reached: Sequence[bool]) -> float | None:

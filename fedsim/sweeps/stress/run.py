@@ -13,12 +13,10 @@ from pathlib import Path
 
 from fedsim.errors import FederationError, FedsimError, RunFolderError, ScenarioError
 from fedsim.experiment.checks import refuse_early
-from fedsim.processes.cores import num_cores, runs_at_once
 from fedsim.progress import Progress
 from fedsim.records.run_folder import write_atomically
 from fedsim.sweeps.compare.run import FIGURES, LOCK, RUNS, taken
-from fedsim.sweeps.cores import threads_of
-from fedsim.sweeps.executors import executor
+from fedsim.sweeps.executors import executor, num_that_fit
 from fedsim.sweeps.stress.endings import Ending, EveryEnding, ending
 from fedsim.sweeps.stress.file import StressFile, StressRun, open_stress
 from fedsim.sweeps.workers import ExecutionConfig, perform_missing
@@ -137,7 +135,7 @@ def outlook_lines(
     missing = [run for key, run in runs.items() if key not in kept]
     if not missing:
         return
-    at_once = runs_at_once(processes, threads_of(run.scenario for run in planned), num_cores())
+    at_once = num_that_fit(processes, planned)
     if kept:
         each_s = sum(found.wall_s for found in kept.values()) / len(kept)
         yield f"real time about {format_seconds(each_s * len(missing) / at_once)}, if the rest take what the kept ones took"

@@ -16,7 +16,6 @@ from filelock import FileLock
 
 from fedsim.cli import main
 from fedsim.errors import DataFileError, RunFolderError, ScenarioError
-from fedsim.processes.children import end_children
 from fedsim.scenario.read import read_scenario
 from fedsim.sweeps.code import _WITHOUT_RESULTS, result_code_hash
 from fedsim.sweeps.compare import run as sweep
@@ -373,30 +372,6 @@ def test_an_interrupted_comparison_keeps_what_is_finished_and_leaves_no_child(wr
     assert compare(path, out) == 0
     assert kept(out)[folders[0]] == before[folders[0]]
     assert len(json.loads((out / "comparison.json").read_text())["variants"]) == 2
-
-
-def test_what_a_run_has_started_itself_ends_with_it(tmp_path):
-    """A run's workers are its children's children: they stand in its process group."""
-    grandchild = tmp_path / "pid"
-    code = f"sleep 300 & echo $! > {grandchild}; wait"
-    child = subprocess.Popen(["sh", "-c", code], process_group=0)
-    while not grandchild.exists() or not grandchild.read_text().strip():
-        time.sleep(0.01)
-    end_children([child])
-    assert child.returncode == -signal.SIGTERM
-    for _ in range(200):
-        if not _runs(int(grandchild.read_text())):
-            return
-        time.sleep(0.01)
-    pytest.fail("the grandchild lives on")
-
-
-def _runs(pid):
-    """Whether a process still runs (one that nobody has waited for yet does not)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def _children(pid):

@@ -4,53 +4,36 @@ from __future__ import annotations
 
 import json
 
-import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsim.errors import RunFolderError
-from fedsim.records.metrics import METRIC_COLUMNS
+from fedsim.records.looks import Look
 from fedsim.sweeps.compare.tables import write_comparison
 from fedsim.sweeps.compare.target import (
     AMOUNTS,
-    Look,
     Target,
     TargetConfig,
     Way,
     censored_median,
     describe,
-    looks_of,
     resolve,
     way_along,
     way_to,
 )
+from tests.samples.learning import Made, write_run
 
 HALF = TargetConfig(share_of_gain=0.5)
 
 
-def way(reached, wire_bytes, paper_bytes, virtual_s, updates, greedy=0.0):
-    return Way(reached, Look(updates, greedy, wire_bytes, paper_bytes, virtual_s, updates))
+def way(reached, wire_bytes, paper_bytes, virtual_s, updates, value=0.0):
+    return Way(reached, Look(updates, value, wire_bytes, paper_bytes, virtual_s, updates))
 
 
-def run_folder(folder, looks, split="validation"):
-    """A run that makes an update a second and sends 100 bytes up and 10 down in each; it looks after every second update."""
-    rows = []
-    for index, greedy in enumerate(looks):
-        spent = {
-            "at_s": 2.0 * index,
-            "wire_up_bytes": 200 * index,
-            "wire_down_bytes": 20 * index,
-            "paper_up_bytes": 2 * index,
-        }
-        if index:
-            rows += [spent | {"event": "update", "policy_version": 2 * index - past} for past in (1, 0)]
-        rows.append(
-            spent | {"event": "evaluation", "split": split, "greedy": greedy, "policy_version": 2 * index}
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    pl.DataFrame(rows, schema=METRIC_COLUMNS).write_parquet(folder / "metrics.parquet")
-    return folder
+def looks_at(values):
+    """Looks after every second of the updates, each of which takes a second, sends 110 bytes, and one of the paper's."""
+    return [Look(2 * n, value, 220 * n, 2 * n, 2.0 * n, 2 * n) for n, value in enumerate(values)]
 
 
 def summary(seed, initial, final):
@@ -66,50 +49,40 @@ def summary(seed, initial, final):
     }
 
 
-def test_the_way_ends_at_the_first_look_that_finds_the_target_also_if_accuracy_falls_later(tmp_path):
-    folder = run_folder(tmp_path, [0.2, 0.3, 0.5, 0.4])
-    assert way_to(folder, 0.5) == way(
-        True, wire_bytes=440, paper_bytes=4, virtual_s=4.0, updates=4, greedy=0.5
+def test_the_way_ends_at_the_first_look_that_finds_the_target_also_if_accuracy_falls_later():
+    seen = looks_at([0.2, 0.3, 0.5, 0.4])
+    assert way_along(seen, 0.5) == way(
+        True, wire_bytes=440, paper_bytes=4, virtual_s=4.0, updates=4, value=0.5
     )
-    assert way_to(folder, 0.25) == way(True, 220, 2, 2.0, 2, greedy=0.3)
+    assert way_along(seen, 0.25) == way(True, 220, 2, 2.0, 2, value=0.3)
 
 
-def test_who_starts_there_needs_nothing(tmp_path):
-    assert way_to(run_folder(tmp_path, [0.2, 0.3]), 0.2) == way(True, 0, 0, 0.0, 0, greedy=0.2)
+def test_who_starts_there_needs_nothing():
+    assert way_along(looks_at([0.2, 0.3]), 0.2) == way(True, 0, 0, 0.0, 0, value=0.2)
 
 
-def test_a_run_that_never_gets_there_is_censored_at_its_last_look(tmp_path):
-    assert way_to(run_folder(tmp_path, [0.2, 0.3, 0.5, 0.4]), 0.6) == way(False, 660, 6, 6.0, 6, greedy=0.4)
+def test_a_run_that_never_gets_there_is_censored_at_its_last_look():
+    assert way_along(looks_at([0.2, 0.3, 0.5, 0.4]), 0.6) == way(False, 660, 6, 6.0, 6, value=0.4)
 
 
-def test_what_was_trained_until_a_look_is_the_sum_of_its_steps(tmp_path):
-    metrics = pl.read_parquet(run_folder(tmp_path, [0.2, 0.3, 0.5]) / "metrics.parquet")
-    assert [look.trained for look in looks_of(metrics, [8, 7, 6, 5])] == [0, 15, 26]
-    assert way_along(looks_of(metrics), 0.3).look.trained == 0 and way_along((), 0.3) is None
-
-
-def test_test_questions_and_runs_without_accuracy_have_no_way(tmp_path):
-    assert way_to(run_folder(tmp_path / "a", [0.2, 0.9], split="test"), 0.5) is None
-    assert way_to(run_folder(tmp_path / "b", [None, None]), 0.5) is None
+def test_a_way_is_along_the_looks_at_the_validation_questions_and_there_is_none_without_any(tmp_path):
+    write_run(tmp_path / "a", Made(looks=[(0.0, 0.2), (10.0, 0.3)], test=(0.9, 0.9)), 0)
+    assert way_to(tmp_path / "a", 0.3) == Way(True, Look(1, 0.3, 1000, 0, 10.0, 1, 8))
+    assert not way_to(tmp_path / "a", 0.5).reached
+    write_run(tmp_path / "b", Made(looks=[], test=(0.9, 0.9)), 0)
+    assert way_to(tmp_path / "b", 0.5) is None
 
 
 def test_a_run_without_metrics_is_said_to_be_broken(tmp_path):
-    with pytest.raises(RunFolderError, match=r"metrics\.parquet cannot be read"):
-        way_to(tmp_path, 0.5)
-    (tmp_path / "metrics.parquet").write_bytes(b"PAR1")
-    with pytest.raises(RunFolderError, match=r"metrics\.parquet cannot be read"):
-        way_to(tmp_path, 0.5)
-    pl.DataFrame({"split": ["validation"]}).write_parquet(
-        tmp_path / "metrics.parquet"
-    )  # whole, without its columns
-    with pytest.raises(RunFolderError, match=r"metrics\.parquet cannot be read"):
-        way_to(tmp_path, 0.5)
+    write_run(tmp_path / "run", Made(), 0)
+    (tmp_path / "run/metrics.parquet").unlink()
+    with pytest.raises(RunFolderError, match=r"metrics\.parquet is missing"):
+        way_to(tmp_path / "run", 0.5)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.floats(0.01, 1), st.floats(0.01, 1))
-def test_a_higher_target_is_never_reached_sooner(tmp_path_factory, looks, one, other):
-    folder = run_folder(tmp_path_factory.mktemp("run"), looks)
-    low, high = (way_to(folder, target) for target in sorted((one, other)))
+def test_a_higher_target_is_never_reached_sooner(values, one, other):
+    low, high = (way_along(looks_at(values), target) for target in sorted((one, other)))
     assert low.reached >= high.reached
     assert all(low.amounts()[amount] <= high.amounts()[amount] for amount in AMOUNTS)
 
@@ -179,7 +152,8 @@ def test_a_comparison_says_for_every_variant_how_it_got_there(tmp_path):
         {"variant": name, "seed": seed, "folder": f"runs/{name}-{seed}"} for name in curves for seed in (0, 1)
     ]
     for run in runs:
-        run_folder(tmp_path / run["folder"], curves[run["variant"]][run["seed"]])
+        curve = [(10.0 * n, value) for n, value in enumerate(curves[run["variant"]][run["seed"]])]
+        write_run(tmp_path / run["folder"], Made(looks=curve, step_bytes=220), run["seed"])
     summaries = {
         name: [summary(seed, looks[0], looks[-1]) for seed, looks in enumerate(found)]
         for name, found in curves.items()
@@ -208,7 +182,7 @@ def test_a_comparison_says_for_every_variant_how_it_got_there(tmp_path):
 
 
 def test_where_nobody_gets_to_the_stated_target_the_table_says_so(tmp_path):
-    run_folder(tmp_path / "run", [0.2, 0.3])
+    write_run(tmp_path / "run", Made(looks=[(0.0, 0.2), (10.0, 0.3)]), 0)
     runs = [{"variant": "a", "seed": 0, "folder": "run"}]
     config = TargetConfig(validation_greedy=0.9)
     page = write_comparison(tmp_path, "named", (0,), {"a": [summary(0, 0.2, 0.3)]}, runs, target=config)[2]
