@@ -5,6 +5,7 @@
     │   ├── ScenarioError       a scenario file, a preset or a --set override
     │   ├── DataFileError       a question file, a device file or a trace
     │   ├── ModelFileError      a model folder or a weight file
+    │   ├── PluginError         what a third party brought along does not keep its contract (docs/plugins.md)
     │   ├── CacheError          a file of the cache that is not what was written into it
     │   └── RunFolderError      a run folder that is foreign, taken, torn or newer
     ├── RequestError          a client request that brought no usable reply (data, not a bug)
@@ -59,6 +60,14 @@ class DataFileError(InputError):
 
 class ModelFileError(InputError):
     """A model folder or weight file cannot be used."""
+
+
+class PluginError(InputError):
+    """A third party's protocol is not what the contract says; the message ends with the page that explains it."""
+
+    def __str__(self) -> str:
+        said, page = super().__str__(), "docs/plugins.md"
+        return said if page in said else f"{said} (the contract: {page})"
 
 
 class CacheError(InputError):

@@ -306,8 +306,10 @@ def _with_name(settings: type[StrictModel], name: str) -> type[StrictModel]:
 
 
 def protocol_settings() -> dict[str, type[StrictModel]]:
-    """The settings model of every known protocol, by name."""
+    """The settings model of every protocol that can be used, by name; see `fedsim.protocols.broken` for the others."""
+    broken = protocols.broken().keys() - protocols.PROTOCOLS.keys()
+    usable = [name for name in protocols.names() if name not in broken]
     models: dict[str, Any] = {
-        name: scenario_model(name).model_fields["protocol"].annotation for name in protocols.names()
+        name: scenario_model(name).model_fields["protocol"].annotation for name in usable
     }
     return models

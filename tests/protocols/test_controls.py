@@ -295,6 +295,7 @@ HANDLERS = {
     wire.QuestionOnly: Handler(
         lambda client, message: HandlerResult(wire.Answer(message.draw, f"client {client.client_id}")),
         lambda client, message: NO_WORK,
+        wire.Answer,
     )
 }
 '''

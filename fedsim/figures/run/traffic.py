@@ -25,8 +25,9 @@ from fedsim.figures.style import (
     new_figure,
     styled,
 )
-from fedsim.records.rows import FATES, PURPOSES
+from fedsim.records.rows import FATES
 from fedsim.records.run import Run
+from fedsim.records.totals import in_order
 
 # Bars: label, amount column, direction.
 _BARS = (
@@ -36,6 +37,8 @@ _BARS = (
 )
 _FATE_COLOURS = (BLUE, ORANGE, YELLOW, SKY, PURPLE, VERMILLION, BLACK)
 _PURPOSE_COLOURS = (GREY, PURPLE, BLUE, ORANGE, GREEN, SKY, YELLOW, PALE, VERMILLION, BLACK)
+# Third parties' purposes come after ours: the colours begin again, with another hatch.
+_HATCHES = ("", "////", "....", "xxxx")
 # Beyond this ratio the smaller bar of a linear axis cannot be seen.
 _LINEAR_UP_TO = 20.0
 
@@ -57,7 +60,7 @@ def traffic(run: Run) -> Figure | None:
         left, middle, right = figure.subplots(1, 3, sharey=True, width_ratios=(1.15, 1, 1))
         _draw_totals(left, transfers)
         _draw_shares(middle, transfers, "fate", FATES, _FATE_COLOURS)
-        _draw_shares(right, transfers, "purpose", PURPOSES, _PURPOSE_COLOURS)
+        _draw_shares(right, transfers, "purpose", in_order(transfers["purpose"]), _PURPOSE_COLOURS)
         left.set_yticks(range(len(_BARS)), [label for label, _, _ in _BARS])
         left.set_ylim(len(_BARS) - 0.4, -0.6)
     return figure
@@ -113,27 +116,22 @@ def _stack(axes: Axes, amounts: Sequence[Sequence[float]]) -> None:
 def _draw_shares(
     axes: Axes, transfers: pl.DataFrame, column: str, kinds: Sequence[str], colours: Sequence[str]
 ) -> None:
-    amounts = {
-        kind: [
-            _amount(transfers.filter(pl.col(column) == kind), amount, direction)
-            for _, amount, direction in _BARS
-        ]
-        for kind in kinds
-    }
-    totals = [sum(amounts[kind][bar] for kind in kinds) for bar in range(len(_BARS))]
+    totals = [_amount(transfers, amount, direction) for _, amount, direction in _BARS]
     left = [0.0] * len(_BARS)
-    for kind, colour in zip(kinds, colours, strict=True):
-        if not any(amounts[kind]):
+    for place, kind in enumerate(kinds):
+        rows = transfers.filter(pl.col(column) == kind)
+        amounts = [_amount(rows, amount, direction) for _, amount, direction in _BARS]
+        if not any(amounts):
             continue
         shares = [
-            100 * amount / total if total else 0.0
-            for amount, total in zip(amounts[kind], totals, strict=True)
+            100 * amount / total if total else 0.0 for amount, total in zip(amounts, totals, strict=True)
         ]
         axes.barh(
             range(len(_BARS)),
             shares,
             left=left,
-            color=colour,
+            color=colours[place % len(colours)],
+            hatch=_HATCHES[place // len(colours) % len(_HATCHES)],
             height=0.6,
             edgecolor="white",
             linewidth=0.4,

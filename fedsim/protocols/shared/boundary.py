@@ -43,6 +43,11 @@ class Boundary:
     is_private: bool
     description: str
 
+    def holds(self, handlers: Mapping[type[wire.Message], Handler]) -> bool:
+        """Whether these handlers let nothing else out: a third party's protocol may have another in mind by the same name."""
+        replies = [(handler.replies, self.replies.get(kind, ())) for kind, handler in handlers.items()]
+        return all(issubclass(kind, allowed) for kind, allowed in replies)
+
 
 _PROBES: Mapping[type[wire.Message], tuple[type[wire.Message], ...]] = {
     wire.ProbeExemplars: (wire.ProbeBits,),
