@@ -3,9 +3,9 @@
     FedsimError
     ├── InputError            what a user wrote is wrong: one line, exit code 2
     │   ├── ScenarioError       a scenario file, a preset or a --set override
+    │   │   └── PluginError       names a third party's protocol that does not keep the contract (docs/plugins.md)
     │   ├── DataFileError       a question file, a device file or a trace
     │   ├── ModelFileError      a model folder or a weight file
-    │   ├── PluginError         what a third party brought along does not keep its contract (docs/plugins.md)
     │   ├── CacheError          a file of the cache that is not what was written into it
     │   └── RunFolderError      a run folder that is foreign, taken, torn or newer
     ├── RequestError          a client request that brought no usable reply (data, not a bug)
@@ -62,7 +62,7 @@ class ModelFileError(InputError):
     """A model folder or weight file cannot be used."""
 
 
-class PluginError(InputError):
+class PluginError(ScenarioError):
     """A third party's protocol is not what the contract says; the message ends with the page that explains it."""
 
     def __str__(self) -> str:

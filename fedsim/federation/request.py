@@ -62,6 +62,7 @@ class Request:
     def __init__(
         self, world: World, device: Device, request_id: int, message: wire.Message, subject: Subject
     ) -> None:
+        self._handler = world.handler_of(message)
         self.request_id = request_id
         self.future: asyncio.Future[wire.Message] = world.loop.create_future()
         round_index = subject.draw if subject.question_id < 0 else -1
@@ -72,7 +73,6 @@ class Request:
         self._world = world
         self._device = device
         self._message = message
-        self._handler = world.handler_of(message)
         self._subject = subject
         self._phase: Phase = "down"
         self._sent_at_s = world.timeline.now_s

@@ -35,9 +35,7 @@ def imported(point: EntryPoint) -> ProtocolModule:
     try:
         module = point.load()
     except (Exception, SystemExit) as error:
-        raise _broken(
-            point.name, f"{point.value} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
+        raise _broken(point.name, f"{point.value} cannot be imported: {_said(error)}") from error
     return _checked(point.name, module)
 
 
@@ -55,9 +53,7 @@ def _checked(name: str, module: Any) -> ProtocolModule:
     try:
         settings.model_json_schema()
     except Exception as error:
-        raise _broken(
-            name, f"Config of {where} is no settings model: {type(error).__name__}: {error}"
-        ) from error
+        raise _broken(name, f"Config of {where} is no settings model: {_said(error)}") from error
     own = settings.model_fields.get("name")
     if own is not None and (get_origin(own.annotation), get_args(own.annotation)) != (Literal, (name,)):
         raise _broken(
@@ -83,7 +79,7 @@ def check_handlers(name: str, handlers: Any) -> None:
     if not isinstance(handlers, Mapping):
         raise _broken(
             name,
-            f"its HANDLERS are a {type(handlers).__name__}; must be a mapping of message types to handlers",
+            f"its HANDLERS are of type {type(handlers).__name__}; must map types of message to handlers",
         )
     for kind, handler in handlers.items():
         if not isinstance(handler, Handler):
@@ -98,9 +94,14 @@ def check_handlers(name: str, handlers: Any) -> None:
                 )
 
 
+def _said(error: BaseException) -> str:
+    """What kind of error it is, and its first line (pydantic says where to read on in the next)."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+
+
 def _name(kind: Any) -> str:
     return getattr(kind, "__qualname__", repr(kind))
 
 
 def _broken(name: str, why: str) -> PluginError:
-    return PluginError(f"protocol {name!r} is a plug-in that cannot be used: {why}")
+    return PluginError(f"plug-in protocol {name!r} cannot be used: {why}")

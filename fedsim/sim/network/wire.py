@@ -80,12 +80,12 @@ class _Kind(msgspec.StructMeta):
         tag, own = config.tag, f"{self.__module__}.{self.__qualname__}"
         if not (isinstance(tag, str) and config.frozen and config.array_like and (is_ours or "." in tag)):
             raise TypeError(
-                f"message {own} must be frozen and array_like, with a tag like 'protocol.kind'; it is {tag!r}"
+                f"{own} must be frozen and array_like, with a tag like 'protocol.kind'; it is {tag!r}"
             )
         taken = _REGISTER.get(tag)
         if taken is not None and f"{taken.__module__}.{taken.__qualname__}" != own:  # else imported again
             raise TypeError(
-                f"message {own} has the tag {tag!r} of {taken.__module__}.{taken.__qualname__}; give it its own"
+                f"tag {tag!r} of {own} is {taken.__module__}.{taken.__qualname__}'s; give it another"
             )
         _REGISTER[tag] = self  # type: ignore[assignment]
         _decoder.cache_clear()
