@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
 from fedsim.errors import PluginError, ScenarioError
-from fedsim.protocols.contract import Handlers, ProtocolModule, check_handlers, imported
+from fedsim.protocols.contract import Handlers, ProtocolModule, faults_of_handlers, imported, refuse
 from fedsim.protocols.plugins import plugins
 from fedsim.sim.network import wire
 
@@ -80,7 +80,7 @@ def handlers(config: Any) -> Handlers:
         return module.HANDLERS
     chosen: Handlers = module.handlers_for(config)
     if config.name not in PROTOCOLS:
-        check_handlers(config.name, chosen)
+        refuse(config.name, faults_of_handlers(chosen))
     return chosen
 
 

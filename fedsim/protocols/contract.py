@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint
 from inspect import iscoroutinefunction
-from typing import Any, Literal, Protocol, cast, get_args, get_origin
+from typing import Any, Literal, Protocol, get_args, get_origin
 
 from fedsim.config.strict import StrictModel
 from fedsim.errors import PluginError
@@ -33,65 +33,63 @@ def imported(point: EntryPoint) -> ProtocolModule:
         PluginError: it cannot be imported, or lacks something.
     """
     try:
-        module = point.load()
+        module: ProtocolModule = point.load()
     except (Exception, SystemExit) as error:
-        raise _broken(point.name, f"{point.value} cannot be imported: {_said(error)}") from error
-    return _checked(point.name, module)
+        refuse(point.name, [f"{point.value} cannot be imported: {_said(error)}"])
+    refuse(point.name, _faults(point.name, module))
+    return module
 
 
-@lru_cache(maxsize=64)
-def _checked(name: str, module: Any) -> ProtocolModule:
+def refuse(name: str, faults: Iterator[str] | list[str]) -> None:
+    """Refuse a plug-in for the first of its faults, if it has one.
+
+    Raises:
+        PluginError: it has.
+    """
+    for fault in faults:
+        raise PluginError(f"plug-in protocol {name!r} cannot be used: {fault}")
+
+
+def faults_of_handlers(handlers: Any) -> Iterator[str]:
+    """Why this is no mapping of types of message, all on the register, to handlers."""
+    if not isinstance(handlers, Mapping):
+        yield f"its HANDLERS are of type {type(handlers).__name__}; must map types of message to handlers"
+    for kind, handler in handlers.items():
+        if not isinstance(handler, Handler):
+            yield f"its HANDLERS have a {type(handler).__name__} for {_name(kind)}; must be a Handler"
+        for one in (kind, handler.replies):
+            if one not in wire.kinds():
+                yield f"its HANDLERS name {_name(one)}, which is no wire.Message with a purpose of its own"
+
+
+def _faults(name: str, module: Any) -> Iterator[str]:
+    """What a module lacks, each only looked for where what was looked for before is there."""
     where = getattr(module, "__name__", repr(module))
     lacking = [part for part in ("Config", "run", "HANDLERS") if not hasattr(module, part)]
     if lacking:
-        raise _broken(name, f"{where} has no {' and no '.join(lacking)}")
+        yield f"{where} has no {' and no '.join(lacking)}"
     settings = module.Config
     if not (isinstance(settings, type) and issubclass(settings, StrictModel)):
-        raise _broken(
-            name, f"Config of {where} must be a class derived from fedsim.config.strict.StrictModel"
-        )
+        yield f"Config of {where} must be a class derived from fedsim.config.strict.StrictModel"
+    if not_a_model := _not_a_model(settings):
+        yield f"Config of {where} is no settings model: {not_a_model}"
+    own = settings.model_fields.get("name")
+    if own is not None and (get_origin(own.annotation), get_args(own.annotation)) != (Literal, (name,)):
+        yield f"Config.name of {where} must be Literal[{name!r}], as the entry point says, or be left out"
+    if not iscoroutinefunction(module.run):
+        yield f"run of {where} must be `async def run(federation, config, state)`"
+    if getattr(module, "CLIENT_RUNS", "clients") not in _RUNS:
+        yield f"CLIENT_RUNS of {where} is {module.CLIENT_RUNS!r}; must be one of {', '.join(_RUNS)}"
+    yield from faults_of_handlers(module.HANDLERS)
+
+
+@lru_cache(maxsize=64)
+def _not_a_model(settings: type[StrictModel]) -> str:
     try:
         settings.model_json_schema()
     except Exception as error:
-        raise _broken(name, f"Config of {where} is no settings model: {_said(error)}") from error
-    own = settings.model_fields.get("name")
-    if own is not None and (get_origin(own.annotation), get_args(own.annotation)) != (Literal, (name,)):
-        raise _broken(
-            name, f"Config.name of {where} must be Literal[{name!r}], as the entry point says, or be left out"
-        )
-    if not iscoroutinefunction(module.run):
-        raise _broken(name, f"run of {where} must be `async def run(federation, config, state)`")
-    if getattr(module, "CLIENT_RUNS", "clients") not in _RUNS:
-        raise _broken(
-            name, f"CLIENT_RUNS of {where} is {module.CLIENT_RUNS!r}; must be one of {', '.join(_RUNS)}"
-        )
-    check_handlers(name, module.HANDLERS)
-    return cast("ProtocolModule", module)
-
-
-def check_handlers(name: str, handlers: Any) -> None:
-    """Refuse a clients' half that is no mapping of types of message, all on the register, to handlers.
-
-    Raises:
-        PluginError: it is not.
-    """
-    known = set(wire.kinds())
-    if not isinstance(handlers, Mapping):
-        raise _broken(
-            name,
-            f"its HANDLERS are of type {type(handlers).__name__}; must map types of message to handlers",
-        )
-    for kind, handler in handlers.items():
-        if not isinstance(handler, Handler):
-            raise _broken(
-                name, f"its HANDLERS have a {type(handler).__name__} for {_name(kind)}; must be a Handler"
-            )
-        for one in (kind, handler.replies):
-            if one not in known:
-                raise _broken(
-                    name,
-                    f"its HANDLERS name {_name(one)}, which is no wire.Message with a purpose of its own",
-                )
+        return _said(error)
+    return ""
 
 
 def _said(error: BaseException) -> str:
@@ -101,7 +99,3 @@ def _said(error: BaseException) -> str:
 
 def _name(kind: Any) -> str:
     return getattr(kind, "__qualname__", repr(kind))
-
-
-def _broken(name: str, why: str) -> PluginError:
-    return PluginError(f"plug-in protocol {name!r} cannot be used: {why}")

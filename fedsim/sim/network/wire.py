@@ -68,6 +68,10 @@ def _decoder() -> msgspec.msgpack.Decoder[Any]:
     return msgspec.msgpack.Decoder(Union[kinds()])  # noqa: UP007 - made at run time
 
 
+def _full_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 class _Kind(msgspec.StructMeta):
     """Puts every type of message that has a purpose on the register (a struct's tag is not known to ``__init_subclass__``)."""
 
@@ -76,30 +80,20 @@ class _Kind(msgspec.StructMeta):
         if not hasattr(self, "purpose"):  # a base that several types share
             return
         plain_name(str(self.purpose))
-        config, is_ours = self.__struct_config__, self.__module__.startswith("fedsim.")
-        tag, own = config.tag, f"{self.__module__}.{self.__qualname__}"
+        config, own = self.__struct_config__, _full_name(self)
+        tag, is_ours = config.tag, own.startswith("fedsim.")
         if not (isinstance(tag, str) and config.frozen and config.array_like and (is_ours or "." in tag)):
-            raise TypeError(
-                f"{own} must be frozen and array_like, with a tag like 'protocol.kind'; it is {tag!r}"
-            )
-        taken = _REGISTER.get(tag)
-        if taken is not None and f"{taken.__module__}.{taken.__qualname__}" != own:  # else imported again
-            raise TypeError(
-                f"tag {tag!r} of {own} is {taken.__module__}.{taken.__qualname__}'s; give it another"
-            )
+            raise TypeError(f"{own} must be frozen and array_like, with a tag like 'x.kind'; it is {tag!r}")
+        taken = _full_name(_REGISTER.get(tag, self))
+        if taken != own:  # else it is imported again
+            raise TypeError(f"tag {tag!r} of {own} is {taken}'s; give it another")
         _REGISTER[tag] = self  # type: ignore[assignment]
         _decoder.cache_clear()
 
 
 class Message(
-    msgspec.Struct,
-    metaclass=_Kind,
-    frozen=True,
-    array_like=True,
-    tag=True,
-    forbid_unknown_fields=True,
-    gc=False,
-):
+    msgspec.Struct, metaclass=_Kind, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True, gc=False
+):  # fmt: skip
     """Root of all messages.
 
     Attributes:

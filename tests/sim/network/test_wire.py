@@ -228,9 +228,9 @@ def test_a_tag_that_is_taken_a_tag_without_a_name_before_it_and_an_odd_purpose_a
         made("Other", tag="test_wire.votes")
     with pytest.raises(TypeError, match=r"tag 'test_wire.votes' of .*\.Heir is"):
         made("Heir", Votes)
-    with pytest.raises(TypeError, match=r"a tag like 'protocol.kind'; it is 'R'"):
+    with pytest.raises(TypeError, match=r"a tag like 'x.kind'; it is 'R'"):
         made("Other", tag="R")
-    with pytest.raises(TypeError, match=r"a tag like 'protocol.kind'; it is 'Other'"):
+    with pytest.raises(TypeError, match=r"a tag like 'x.kind'; it is 'Other'"):
         made("Other")
     with pytest.raises(TypeError, match="frozen and array_like"):
         made("Other", tag="test_wire.other", array_like=False)
