@@ -34,7 +34,7 @@ def imported(point: EntryPoint) -> ProtocolModule:
     """
     try:
         module: ProtocolModule = point.load()
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a third party's module raises
         refuse(point.name, [f"{point.value} cannot be imported: {_said(error)}"])
     refuse(point.name, _faults(point.name, module))
     return module
@@ -87,7 +87,7 @@ def _faults(name: str, module: Any) -> Iterator[str]:
 def _not_a_model(settings: type[StrictModel]) -> str:
     try:
         settings.model_json_schema()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - pydantic's own errors and those of a third party's validators
         return _said(error)
     return ""
 
