@@ -63,11 +63,7 @@ class Handler:
     partial: Callable[[HandlerResult, float], HandlerResult | None] | None = None
 
     def reply(self, state: Any, message: wire.Message) -> HandlerResult:
-        """What a client with this state replies.
-
-        Raises:
-            PluginError: it is not what the handler says.
-        """
+        """What a client with this state replies; ``PluginError`` if it is not what the handler says."""
         made = self.run(state, message)
         if not (isinstance(made, HandlerResult) and isinstance(made.message, self.replies)):
             said = made.message if isinstance(made, HandlerResult) else made
@@ -78,11 +74,7 @@ class Handler:
         return made
 
     def cost(self, state: Any, message: wire.Message) -> Work:
-        """What the computation costs the device of a client with this state.
-
-        Raises:
-            PluginError: the handler gave no work.
-        """
+        """What the computation costs a client with this state; ``PluginError`` if the handler gives no work."""
         work = self.work(state, message)
         if not isinstance(work, Work):
             raise PluginError(

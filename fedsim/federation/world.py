@@ -137,15 +137,10 @@ class World:
         object.__setattr__(self, "access", access)
 
     def handler_of(self, message: wire.Message) -> Handler:
-        """The clients' half for a message.
-
-        Raises:
-            PluginError: they have none.
-        """
-        handler = self.handlers.get(type(message))
-        if handler is None:
-            known = ", ".join(sorted(kind.__name__ for kind in self.handlers)) or "no message"
-            raise PluginError(
-                f"the server sends a {type(message).__name__}, which no handler takes; these settings have handlers of {known}"
-            )
-        return handler
+        """The clients' half for a message; ``PluginError`` if there is none."""
+        if handler := self.handlers.get(type(message)):
+            return handler
+        known = ", ".join(sorted(kind.__name__ for kind in self.handlers))
+        raise PluginError(
+            f"the server sends a {type(message).__name__}, which no handler takes; these settings have handlers of {known}"
+        )

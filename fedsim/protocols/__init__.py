@@ -15,13 +15,10 @@ from fedsim.protocols.contract import Handlers, ProtocolModule, faults_of_handle
 from fedsim.protocols.plugins import plugins
 from fedsim.sim.network import wire
 
-PROTOCOLS = {
-    name: f"{__name__}.{name}"
-    for name in (
-        "fedgrpo", "central_grpo", "central_pooled", "dpsda_fl", "zero_shot", "self_reward", "dp_sft", "dp_grpo", "distil",
-        "fedpetuning",
-    )
-}  # fmt: skip
+PROTOCOLS = (
+    "fedgrpo", "central_grpo", "central_pooled", "dpsda_fl", "zero_shot", "self_reward", "dp_sft", "dp_grpo", "distil",
+    "fedpetuning",
+)  # fmt: skip
 _OURS = (wire.BaseModel, wire.Ready, wire.Cancel, wire.Hurry)
 """What the federation itself may send under any protocol."""
 
@@ -59,12 +56,12 @@ def load(name: str) -> ProtocolModule:
         PluginError: who registered it does not keep the contract, or two have.
     """
     if name in PROTOCOLS:
-        return cast("ProtocolModule", import_module(PROTOCOLS[name]))
+        return cast("ProtocolModule", import_module(f"{__name__}.{name}"))
     points = [point for point in _third_parties() if point.name == name]
     if not points:
         raise ScenarioError(f"there is no protocol {name!r}; there are {', '.join(names())}")
     if len(points) > 1:
-        whose = " and ".join(sorted(f"{point.value} of {_distribution(point)}" for point in points))
+        whose = " and ".join(sorted(f"{one.value} of {one.dist and one.dist.name}" for one in points))
         raise PluginError(f"protocol {name!r} is registered twice, by {whose}; uninstall one of them")
     return imported(points[0])
 
@@ -107,7 +104,3 @@ def plugins_of(name: str) -> dict[str, dict[str, str]]:
 
 def _third_parties() -> list[EntryPoint]:
     return list(entry_points(group="fedsim.protocols"))
-
-
-def _distribution(point: EntryPoint) -> str:
-    return "an unknown distribution" if point.dist is None else f"{point.dist.name} {point.dist.version}"

@@ -161,7 +161,7 @@ def test_two_plug_ins_of_one_name_are_named_both(plugin, tmp_path, capsys):
     scenario = plugin(WHOLE)
     with installed(tmp_path / "more", {"roll_call": "another"}, "more", "2.0"):
         assert main(["check", str(scenario)]) == 2
-        both = r"protocol 'roll_call' is registered twice, by another of more 2\.0 and roll_call_protocol of roll_call 1\.0"
+        both = r"protocol 'roll_call' is registered twice, by another of more and roll_call_protocol of roll_call"
         assert re.search(f"{both}; uninstall one of them{PAGE}", one_line(capsys))
         assert protocols.names().count("roll_call") == 1
         assert [*protocols.broken()] == ["roll_call"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import polars as pl
 from matplotlib.axes import Axes
@@ -76,7 +77,7 @@ def _draw_totals(axes: Axes, transfers: pl.DataFrame) -> None:
     unit_bytes, unit = byte_scale(max(positive))
     is_linear = max(positive) / min(positive) <= _LINEAR_UP_TO
     if is_linear:
-        _stack(axes, [[amount / unit_bytes for amount in row] for row in _by_fate(transfers)])
+        _stack(axes, transfers, "fate", FATES, _FATE_COLOURS, [unit_bytes] * len(_BARS))
         axes.set_xlim(0, 1.4 * max(positive) / unit_bytes)
     else:
         axes.barh(range(len(totals)), [total / unit_bytes for total in totals], color=GREY, height=0.6)
@@ -96,48 +97,41 @@ def _draw_totals(axes: Axes, transfers: pl.DataFrame) -> None:
     light_grid(axes, "x")
 
 
-def _by_fate(transfers: pl.DataFrame) -> list[list[int]]:
-    return [
-        [
-            _amount(transfers.filter(pl.col("fate") == fate), column, direction)
-            for _, column, direction in _BARS
-        ]
-        for fate in FATES
-    ]
-
-
-def _stack(axes: Axes, amounts: Sequence[Sequence[float]]) -> None:
-    left = [0.0] * len(_BARS)
-    for row, colour in zip(amounts, _FATE_COLOURS, strict=True):
-        axes.barh(range(len(_BARS)), row, left=left, color=colour, height=0.6)
-        left = [start + amount for start, amount in zip(left, row, strict=True)]
-
-
-def _draw_shares(
-    axes: Axes, transfers: pl.DataFrame, column: str, kinds: Sequence[str], colours: Sequence[str]
+def _stack(
+    axes: Axes,
+    transfers: pl.DataFrame,
+    column: str,
+    kinds: Sequence[str],
+    colours: Sequence[str],
+    units: Sequence[float],
+    **look: Any,
 ) -> None:
-    totals = [_amount(transfers, amount, direction) for _, amount, direction in _BARS]
+    """A bar for each account and direction, in parts by kind, each in units of its bar."""
     left = [0.0] * len(_BARS)
     for place, kind in enumerate(kinds):
         rows = transfers.filter(pl.col(column) == kind)
         amounts = [_amount(rows, amount, direction) for _, amount, direction in _BARS]
         if not any(amounts):
             continue
-        shares = [
-            100 * amount / total if total else 0.0 for amount, total in zip(amounts, totals, strict=True)
-        ]
+        widths = [amount / unit for amount, unit in zip(amounts, units, strict=True)]
         axes.barh(
             range(len(_BARS)),
-            shares,
+            widths,
             left=left,
             color=colours[place % len(colours)],
             hatch=_HATCHES[place // len(colours) % len(_HATCHES)],
             height=0.6,
-            edgecolor="white",
-            linewidth=0.4,
             label=kind.replace("_", "-"),
+            **look,
         )
-        left = [start + share for start, share in zip(left, shares, strict=True)]
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+
+
+def _draw_shares(
+    axes: Axes, transfers: pl.DataFrame, column: str, kinds: Sequence[str], colours: Sequence[str]
+) -> None:
+    units = [max(_amount(transfers, amount, direction), 1) / 100 for _, amount, direction in _BARS]
+    _stack(axes, transfers, column, kinds, colours, units, edgecolor="white", linewidth=0.4)
     axes.set_xlim(0, 100)
     axes.set_xlabel(f"share by {column} (%)")
     axes.tick_params(axis="y", length=0)
