@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,8 @@ from fedsim.experiment import run as experiment
 from fedsim.records.rows import PURPOSES
 from fedsim.records.totals import REVEALED
 from fedsim.scenario.read import scenario_from
+from fedsim.sweeps.compare.run import Finished
+from fedsim.sweeps.worker import perform
 from tests.samples.plugins import installed
 
 WHOLE = """\
@@ -208,6 +211,15 @@ def test_a_plug_in_that_does_something_else_than_it_says_is_one_line_and_leaves_
     assert main(["run", str(scenario), "--out", str(tmp_path / "out"), "-q"]) == 2
     assert re.search(f"{why}.*{PAGE}", one_line(capsys))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_of_many_that_meets_such_a_plug_in_is_refused_with_its_line(plugin, tmp_path):
+    scenario = plugin(WHOLE.replace("(Call(", "(wire.RowsRequest("))
+    report = perform({"scenario": str(scenario), "out": str(tmp_path / "run")})
+    assert report["status"] == "refused" and re.search(f"RowsRequest.*{PAGE}", report["reason"])
+    run = SimpleNamespace(name="variant a, seed 0", key="a")
+    with pytest.raises(ScenarioError, match="variant a, seed 0 failed: the server sends a RowsRequest"):
+        Finished().keep(run, report, tmp_path)
 
 
 JUDGED = """\
