@@ -3,6 +3,7 @@
     FedsimError
     ├── InputError            what a user wrote is wrong: one line, exit code 2
     │   ├── ScenarioError       a scenario file, a preset or a --set override
+    │   │   └── PluginError       names a third party's protocol that does not keep the contract (docs/plugins.md)
     │   ├── DataFileError       a question file, a device file or a trace
     │   ├── ModelFileError      a model folder or a weight file
     │   ├── CacheError          a file of the cache that is not what was written into it
@@ -60,6 +61,14 @@ class DataFileError(InputError):
 
 class ModelFileError(InputError):
     """A model folder or weight file cannot be used."""
+
+
+class PluginError(ScenarioError):
+    """A third party's protocol is not what the contract says; the message ends with the page that explains it."""
+
+    def __str__(self) -> str:
+        said, page = super().__str__(), "docs/plugins.md"
+        return said if page in said else f"{said} (the contract: {page})"
 
 
 class CacheError(InputError):

@@ -19,8 +19,7 @@ from typing import Annotated
 import typer
 
 from fedsim.cli import compare, figures, inspect, leakage, models, resume, run, stress
-from fedsim.cli.shown import EndedError
-from fedsim.config.limits import MAX_MESSAGE_CHARS
+from fedsim.cli.shown import EndedError, one_line
 from fedsim.errors import FedsimError, InputError, InvariantViolation
 
 _ADDRESS = re.compile(r"local|auto|ray://.*|[^\s/]+:\d+")
@@ -117,12 +116,5 @@ def _with_address(argv: Sequence[str]) -> list[str]:
 
 
 def _say(text: str, exit_code: int) -> int:
-    print(_one_line(f"fedsim: {text}" if exit_code != 2 else text), file=sys.stderr)
+    print(one_line(f"fedsim: {text}" if exit_code != 2 else text), file=sys.stderr)
     return exit_code
-
-
-def _one_line(text: str) -> str:
-    """A message as one line that a terminal only shows: names from outside may hold anything."""
-    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-    half = MAX_MESSAGE_CHARS // 2
-    return shown if len(shown) <= MAX_MESSAGE_CHARS else f"{shown[:half]} ... {shown[-half:]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ import typer
 
 from fedsim.cli.compare import compare
 from fedsim.cli.options import ScenarioArgument, SeedOption, SetOption
+from fedsim.cli.shown import one_line
 from fedsim.cli.stress import stress
 from fedsim.processes import gc_policy
 
@@ -109,6 +111,7 @@ def list_() -> None:
         name: model.model_fields["name"].description or "" for name, model in protocol_settings().items()
     }
     _print_section("protocols (protocol.name)", protocols)
+    _warn_of_broken_plugins()
     _print_section("device presets (clients, server.preset)", dict.fromkeys(device_presets(), ""))
     _print_section("links (clients.<class>.link)", link_descriptions())
     _print_section("model presets (models.server, models.clients)", dict.fromkeys(PRESETS, ""))
@@ -125,6 +128,7 @@ def schema() -> None:
     from fedsim.scenario.docs import scenario_schema
 
     print(json.dumps(scenario_schema(), indent=2))
+    _warn_of_broken_plugins()
 
 
 def show(
@@ -143,6 +147,13 @@ def show(
         return
     for line in story(loaded, request=request, client=client):
         print(line)
+
+
+def _warn_of_broken_plugins() -> None:
+    from fedsim.protocols import broken
+
+    for line in broken().values():
+        print(one_line(f"left out: {line}"), file=sys.stderr)
 
 
 def _print_section(title: str, rows: Mapping[str, str]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedsim.config.limits import MAX_MESSAGE_CHARS
 from fedsim.errors import RunInterrupted
 
 if TYPE_CHECKING:
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 
 class EndedError(Exception):
     """A command was interrupted; the message says how to go on."""
+
+
+def one_line(text: str) -> str:
+    """A message as one line that a terminal only shows: names from outside may hold anything."""
+    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    half = MAX_MESSAGE_CHARS // 2
+    return shown if len(shown) <= MAX_MESSAGE_CHARS else f"{shown[:half]} ... {shown[-half:]}"
 
 
 @contextlib.contextmanager

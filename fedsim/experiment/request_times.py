@@ -192,10 +192,10 @@ class Forecast:
         """The message heard at this place on a device, without luck."""
         message, world = self.simulation.heard[index], self.simulation.world
         state, handler = self.simulation.states[client_id], self.simulation.handler(message)
-        work = handler.work(state, message)
+        work = handler.cost(state, message)
         calm = replace(self.simulation.profiles[client_id], down_jitter=0.0, up_jitter=0.0, rtt_jitter=0.0)
         down_bytes = world.sizes.message_bytes(message)
-        up_bytes = world.sizes.message_bytes(handler.run(state, message).message)
+        up_bytes = world.sizes.message_bytes(handler.reply(state, message).message)
         return Nominal(
             client_id=client_id,
             down_s=self._leg_s(client_id, calm, "down", self._plan(down_bytes), (), 0.0),

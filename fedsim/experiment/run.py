@@ -70,9 +70,9 @@ def run(
             on with it.
     """
     prepared = refuse_early(scenario, cache_dir)
+    plugins, purposes = protocols.plugins_of(scenario.protocol.name), protocols.purposes(scenario.protocol)
     folder = RunFolder.create(Path(out) if out is not None else None, scenario.name, scenario.seed)
-    plugins = protocols.plugins_of(scenario.protocol.name)
-    folder.update(scenario=scenario.resolved(), code=source_hash(), plugins=plugins)
+    folder.update(scenario=scenario.resolved(), code=source_hash(), plugins=plugins, purposes=purposes)
     return perform(folder, prepared, progress or SilentProgress())
 
 
@@ -178,6 +178,7 @@ def summary_of(
             privacy=privacy_of(simulation),
             detection=None if detection is None else short(detection),
             warnings=warnings_of(simulation),
+            purposes=protocols.purposes(simulation.scenario.protocol),
         ),
     )
 
@@ -193,8 +194,8 @@ def warnings_of(simulation: Simulation) -> list[str]:
 def privacy_of(simulation: Simulation) -> dict[str, Any] | None:
     """What a run's wire variant lets out, and what the noise promises for the whole run; None where no boundary is declared."""
     variant: Any = getattr(simulation.scenario.protocol, "wire", None)
-    boundary = BOUNDARIES.get(variant)
-    if boundary is None:
+    boundary = next((one for name, one in BOUNDARIES.items() if name == variant), None)
+    if boundary is None or not boundary.holds(protocols.handlers(simulation.scenario.protocol)):
         return None
     return reward_ledger.statement(
         boundary.variant,

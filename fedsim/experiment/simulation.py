@@ -235,5 +235,5 @@ def raise_plainly(task: asyncio.Task[None]) -> None:
 
 
 _BASE_MODEL = Handler(
-    run=lambda _, message: HandlerResult(wire.Ready(message.num_bytes)), work=lambda *_: NO_WORK
+    lambda _, message: HandlerResult(wire.Ready(message.num_bytes)), lambda *_: NO_WORK, wire.Ready
 )

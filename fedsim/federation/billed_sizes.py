@@ -18,6 +18,7 @@ from typing import Protocol
 
 import msgspec
 
+from fedsim.errors import PluginError
 from fedsim.federation.text_lengths import TextLengths
 from fedsim.sim.network import wire
 
@@ -67,7 +68,7 @@ class AsEncoded:
 
     def paper_bytes(self, message: wire.Message) -> int:
         """The message's own account."""
-        return message.paper_bytes()
+        return _own_account(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,7 @@ class BilledSizes:
         if self._shapes is not None and isinstance(message, wire.AdapterDown | wire.AdapterUp):
             numbers = sum(prod(shape) for shape in self._shapes.values())
             return numbers * wire.NUMBER_TYPE_BYTES[message.number_type]
-        total = message.paper_bytes()
+        total = _own_account(message)
         for name, kind in message.texts.items():
             for text in _texts(getattr(message, name)):
                 total += self._text_bytes(kind, text) - len(text.encode())
@@ -182,6 +183,15 @@ class BilledSizes:
 def _encoded_bytes(message: wire.Message) -> int:
     num_bytes = len(wire.encode(message))
     return num_bytes + wire.unpack_id(message.num_bytes) if isinstance(message, wire.BaseModel) else num_bytes
+
+
+def _own_account(message: wire.Message) -> int:
+    num_bytes = message.paper_bytes()
+    if type(num_bytes) is not int or num_bytes < 0:
+        raise PluginError(
+            f"paper_bytes of {type(message).__name__} must be a number of bytes, not {num_bytes!r:.60}"
+        )
+    return num_bytes
 
 
 def _utf8_bytes(kind: wire.TextKind, text: str) -> int:

@@ -203,7 +203,7 @@ class Federation:
 
     def anticipate(self, device: Device, message: wire.Message) -> None:
         """Announce a computation that a device will probably be asked for (``Client.anticipate``)."""
-        handler = self._world.handlers[type(message)]
+        handler = self._world.handler_of(message)
         if handler.expect is not None:
             handler.expect(device.state, message)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from fedsim.errors import PluginError
 from fedsim.sim.devices.cost import Work
 from fedsim.sim.network import wire
 
@@ -48,6 +49,7 @@ class Handler:
     Attributes:
         run: pure function of (client state, message) to the reply; sees nothing of the server.
         work: what the computation costs a device, from token counts alone.
+        replies: the type of message that ``run`` replies with, derived ones included.
         expect: announces the computation before it is due, so that real work can be batched.
         accept: the server's check of a reply at its boundary, from (message, reply): why it is refused, or None.
         partial: what can be said after a share in (0, 1) of the computation: a shorter reply, or None for nothing yet.
@@ -55,9 +57,30 @@ class Handler:
 
     run: Callable[[Any, Any], HandlerResult]
     work: Callable[[Any, Any], Work]
+    replies: type[wire.Message]
     expect: Callable[[Any, Any], None] | None = None
     accept: Callable[[Any, Any], str | None] | None = None
     partial: Callable[[HandlerResult, float], HandlerResult | None] | None = None
+
+    def reply(self, state: Any, message: wire.Message) -> HandlerResult:
+        """What a client with this state replies; ``PluginError`` if it is not what the handler says."""
+        made = self.run(state, message)
+        if not (isinstance(made, HandlerResult) and isinstance(made.message, self.replies)):
+            said = made.message if isinstance(made, HandlerResult) else made
+            raise PluginError(
+                f"the handler of {type(message).__name__} must return a HandlerResult with a {self.replies.__name__}, "
+                f"as its `replies` says; it returned {type(said).__name__}"
+            )
+        return made
+
+    def cost(self, state: Any, message: wire.Message) -> Work:
+        """What the computation costs a client with this state; ``PluginError`` if the handler gives no work."""
+        work = self.work(state, message)
+        if not isinstance(work, Work):
+            raise PluginError(
+                f"`work` of the handler of {type(message).__name__} must return a Work, not {type(work).__name__}"
+            )
+        return work
 
 
 class Hurry:

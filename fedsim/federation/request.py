@@ -62,6 +62,7 @@ class Request:
     def __init__(
         self, world: World, device: Device, request_id: int, message: wire.Message, subject: Subject
     ) -> None:
+        self._handler = world.handler_of(message)
         self.request_id = request_id
         self.future: asyncio.Future[wire.Message] = world.loop.create_future()
         round_index = subject.draw if subject.question_id < 0 else -1
@@ -72,7 +73,6 @@ class Request:
         self._world = world
         self._device = device
         self._message = message
-        self._handler = world.handlers[type(message)]
         self._subject = subject
         self._phase: Phase = "down"
         self._sent_at_s = world.timeline.now_s
@@ -121,7 +121,7 @@ class Request:
             self.request_id,
             self._message.purpose,
             self.key,
-            self._handler.work(self._device.state, self._message),
+            self._handler.cost(self._device.state, self._message),
             self._computed,
             self._given_up,
         )
@@ -129,7 +129,7 @@ class Request:
     def _computed(self) -> None:
         assert self._computation is not None
         self._computation.close(cut=False)
-        self._answer(self._handler.run(self._device.state, self._message))
+        self._answer(self._handler.reply(self._device.state, self._message))
 
     def _answer(self, reply: HandlerResult) -> None:
         """Send a reply, or what a fault makes of it."""
@@ -230,7 +230,7 @@ class Request:
             if share == 1.0:  # it ends at this very instant
                 computation.go_on()
                 return "late"
-            reply = self._handler.partial(self._handler.run(self._device.state, self._message), share)
+            reply = self._handler.partial(self._handler.reply(self._device.state, self._message), share)
         if computation is None or reply is None:
             self._end("cancelled", "nothing done when the server was in a hurry")
         else:

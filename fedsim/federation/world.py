@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from fedsim.errors import PluginError
 from fedsim.federation.billed_sizes import AsEncoded, Sizes
 from fedsim.federation.handlers import Handler
 from fedsim.records.log import RecordLog
@@ -134,3 +135,12 @@ class World:
             "up": AccessLinks(timeline, self.uplink, rates, "up"),
         }
         object.__setattr__(self, "access", access)
+
+    def handler_of(self, message: wire.Message) -> Handler:
+        """The clients' half for a message; ``PluginError`` if there is none."""
+        if handler := self.handlers.get(type(message)):
+            return handler
+        known = ", ".join(sorted(kind.__name__ for kind in self.handlers))
+        raise PluginError(
+            f"the server sends a {type(message).__name__}, which no handler takes; these settings have handlers of {known}"
+        )

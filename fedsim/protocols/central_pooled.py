@@ -87,4 +87,4 @@ def no_work(client: ClientState, message: wire.RowsRequest) -> Work:
     return NO_WORK
 
 
-HANDLERS: Mapping[type[wire.Message], Handler] = {wire.RowsRequest: Handler(send_rows, no_work)}
+HANDLERS: Mapping[type[wire.Message], Handler] = {wire.RowsRequest: Handler(send_rows, no_work, wire.Rows)}

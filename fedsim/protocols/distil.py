@@ -111,5 +111,5 @@ def expect_answer(client: ClientState, message: wire.QuestionOnly) -> None:
 
 HANDLERS: Mapping[type[wire.Message], Handler] = {
     **PROBE_HANDLERS,
-    wire.QuestionOnly: Handler(answer, answer_cost, expect_answer),
+    wire.QuestionOnly: Handler(answer, answer_cost, wire.Answer, expect_answer),
 }

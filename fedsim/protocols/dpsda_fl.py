@@ -108,7 +108,7 @@ def handlers_for(config: Config) -> Mapping[type[wire.Message], Handler]:
         made = synthesis(client)
         return synthesis_work(client, made) if made else NO_WORK
 
-    return {wire.SyntheticRequest: Handler(run_synthesis, work)}
+    return {wire.SyntheticRequest: Handler(run_synthesis, work, wire.SyntheticRows)}
 
 
 def client_memory_bytes(config: Config, spec: ModelSpec, longest_tokens: int) -> float:

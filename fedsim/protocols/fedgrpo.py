@@ -282,8 +282,8 @@ def expect_answer(client: ClientState, message: wire.QuestionOnly) -> None:
 
 HANDLERS: Mapping[type[wire.Message], Handler] = {
     **PROBE_HANDLERS,
-    wire.Candidates: Handler(score, score_cost, expect_score, refused_rewards, first_scored),
-    wire.QuestionOnly: Handler(answer, answer_cost, expect_answer, refused_answer),
+    wire.Candidates: Handler(score, score_cost, wire.Rewards, expect_score, refused_rewards, first_scored),
+    wire.QuestionOnly: Handler(answer, answer_cost, wire.FinalAnswer, expect_answer, refused_answer),
 }
 
 

@@ -312,4 +312,4 @@ def _local_update(client: ClientState, message: wire.AdapterDown) -> LocalUpdate
     return client.trainer.tune(client.client_id, wire.unpack_id(message.round_index), weights, client.rows)
 
 
-HANDLERS: Mapping[type[wire.Message], Handler] = {wire.AdapterDown: Handler(tune, tune_cost)}
+HANDLERS: Mapping[type[wire.Message], Handler] = {wire.AdapterDown: Handler(tune, tune_cost, wire.AdapterUp)}

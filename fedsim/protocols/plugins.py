@@ -30,7 +30,7 @@ def plugins() -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for distribution in distributions():
         modules = [point.module for point in distribution.entry_points if point.group.startswith(GROUPS)]
-        name = distribution.metadata["Name"]
+        name = str(distribution.metadata["Name"])
         if modules and name not in found:  # the first on the path is the one that is imported
             found[name] = {
                 "version": distribution.version,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections import defaultdict
 from collections.abc import Collection, Mapping
+from itertools import product
 
 import numpy as np
 
@@ -17,7 +18,6 @@ from fedsim.records.invariants_naive import ARRIVED, Limits
 from fedsim.records.log import Chunk, RecordLog
 from fedsim.records.rows import (
     FATE_OF_STATUS,
-    PURPOSES,
     SERVER_ID,
     STATUSES,
     Compute,
@@ -26,9 +26,7 @@ from fedsim.records.rows import (
     Group,
     Outcome,
     Presence,
-    Purpose,
     Reward,
-    Status,
     Transfer,
     Update,
 )
@@ -37,14 +35,9 @@ __all__ = ["NO_LIMITS", "Limits", "check"]
 
 NO_LIMITS = Limits()
 
-# One byte a request says how it ended and what it was for; 0: there is no such request.
-_CODES: dict[tuple[Status, Purpose], int] = {
-    (status, purpose): 1 + place
-    for place, (status, purpose) in enumerate(
-        (status, purpose) for status in STATUSES for purpose in PURPOSES
-    )
-}
-_ENDS: list[tuple[Status, Purpose]] = [("ok", "setup"), *_CODES]  # by code; the first stands for no request
+# One byte a request says how it ended and what it was for, as far as the checks ask; 0: there is no such request.
+_ENDS = [("ok", "setup"), *product(STATUSES, ("setup", "cancel", "control", "any other"))]
+_CODES = {end: code for code, end in enumerate(_ENDS) if code}
 _HAS_REPLY = np.array([False, *(status in ARRIVED for status, _ in _CODES)])
 _PAGE_BITS = 16
 _WAS_SENT = {"down": 1, "up": 2}
@@ -107,7 +100,7 @@ class _Requests:
             in_order = 0 <= row.sent_at_s <= row.ended_at_s and self._last_at_s <= row.ended_at_s
             if page[place] or not in_order:
                 self._sound = False
-            page[place] = _CODES[row.status, row.purpose]
+            page[place] = _CODES.get((row.status, row.purpose)) or _CODES[row.status, "any other"]
             self._last_at_s = row.ended_at_s
             round_index = row.subject if row.question_id < 0 else -1
             self._keys.append(hash((row.client_id, row.purpose, row.question_id, round_index, row.attempt)))

@@ -7,14 +7,14 @@ bytes. Instants are virtual seconds. ``client_id`` is -1 for the server. ``fedsi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
 Direction = Literal["down", "up"]
-Purpose = Literal[
-    "setup", "probe", "question", "reward", "answer", "adapter", "synthetic", "data", "cancel", "control"
-]
+Purpose = str
+"""What a message is for: one of ``PURPOSES``, or any plain name that a third party's message has for its purpose."""
+
 Fate = Literal["useful", "late", "duplicate", "retransmitted", "over_selected", "cut", "rejected"]
 Status = Literal["ok", "late", "dropped", "cut", "offline", "cancelled", "over_selected", "failed"]
 Phase = Literal["down", "queue", "compute", "up", "done"]
@@ -23,13 +23,9 @@ GroupFate = Literal["trained", "too_stale", "no_experts", "no_rewards"]
 PURPOSES: tuple[Purpose, ...] = (
     "setup", "probe", "question", "reward", "answer", "adapter", "synthetic", "data", "cancel", "control",
 )  # fmt: skip
-FATES: tuple[Fate, ...] = (
-    "useful", "late", "duplicate", "retransmitted", "over_selected", "cut", "rejected",
-)  # fmt: skip
-STATUSES: tuple[Status, ...] = (
-    "ok", "late", "dropped", "cut", "offline", "cancelled", "over_selected", "failed",
-)  # fmt: skip
-GROUP_FATES: tuple[GroupFate, ...] = ("trained", "too_stale", "no_experts", "no_rewards")
+FATES: tuple[Fate, ...] = get_args(Fate)
+STATUSES: tuple[Status, ...] = get_args(Status)
+GROUP_FATES: tuple[GroupFate, ...] = get_args(GroupFate)
 FATE_OF_STATUS: Mapping[Status, Fate] = {
     "ok": "useful",
     "late": "late",

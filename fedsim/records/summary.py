@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +55,7 @@ class SummaryContext:
         privacy: what the wire variant lets out, and what noise promises for the whole run; None where none is declared.
         detection: whom the server came to distrust, against the truth; None where nobody is hostile on purpose.
         warnings: a line for each way in which nothing could be learnt.
+        purposes: what a message that goes up reveals about its sender, by its purpose (`fedsim.protocols.purposes`).
         fidelity: ``real``, or ``timing``: stand-ins for models, so nothing of learning was measured.
     """
 
@@ -70,6 +71,7 @@ class SummaryContext:
     privacy: Mapping[str, Any] | None = None
     detection: Mapping[str, Any] | None = None
     warnings: Sequence[str] = ()
+    purposes: Mapping[str, str | None] = field(default_factory=dict)
     fidelity: str = "real"
 
 
@@ -143,7 +145,7 @@ class Summary:
                     "validation": _accuracy(self._evaluations, "validation"),
                     **self._looks(),
                     "bytes": self._traffic.to_dict(),
-                    "leaves": self._traffic.leaves(),
+                    "leaves": self._traffic.leaves(context.purposes),
                     "requests": {status: self._requests[status] for status in STATUSES}
                     | {"total": self._requests.total()},
                     "requests_under_way": self._under_way,
@@ -219,16 +221,6 @@ def summary_lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     if privacy := summary.get("privacy"):
         lines.append(("privacy", privacy["in_words"]))
     return lines
-
-
-def leaves(rows: Iterable[Transfer]) -> list[str]:
-    """What has left the clients: ``scalars``, ``answers``, ``weights``, ``synthetic rows``, ``private rows``; in that order.
-
-    Bytes of a message that was cut or came too late have left as well.
-    """
-    traffic = Traffic()
-    traffic.add([*rows])
-    return traffic.leaves()
 
 
 def _accuracy(evaluations: list[Evaluation], split: str) -> dict[str, Any]:

@@ -20,21 +20,13 @@ from fedsim.records.rows import (
     Member,
     Outcome,
     Presence,
-    Purpose,
     Reward,
     Transfer,
     Update,
 )
 
-LEAVES: Mapping[Purpose, str] = {
-    "probe": "scalars",
-    "reward": "scalars",
-    "answer": "answers",
-    "adapter": "weights",
-    "synthetic": "synthetic rows",
-    "data": "private rows",
-}
-"""What a message that goes up says about its sender, by purpose, from the least to the most; the others carry nothing."""
+REVEALED = ("scalars", "answers", "weights", "synthetic rows", "private rows")
+"""What our messages reveal about the clients that send them, from the least to the most."""
 
 _MOST_PARTS = 256
 
@@ -87,9 +79,14 @@ class Traffic:
         self.paper_bytes += sum(row.paper_bytes for row in rows)
         self.sent_up.update(row.purpose for row in rows if row.direction == "up" and row.wire_bytes > 0)
 
-    def leaves(self) -> list[str]:
-        """What has left the clients; see ``fedsim.records.summary.leaves``."""
-        return list(dict.fromkeys(kind for purpose, kind in LEAVES.items() if purpose in self.sent_up))
+    def leaves(self, reveals: Mapping[str, str | None]) -> list[str]:
+        """What has left the clients: ours in the order of ``REVEALED``, then what third parties' messages reveal, by name.
+
+        Bytes of a message that was cut or came too late have left as well. A purpose that ``reveals`` does not know is named.
+        """
+        told = [reveals.get(purpose, f"{purpose} (undeclared)") for purpose in self.sent_up]
+        kinds = {kind for kind in told if kind is not None}
+        return [*(kind for kind in REVEALED if kind in kinds), *sorted(kinds.difference(REVEALED))]
 
     def to_dict(self) -> dict[str, Any]:
         """Both accounts, and wire bytes by fate and purpose."""
@@ -97,8 +94,13 @@ class Traffic:
             "paper": {"uplink": self.paper_bytes},
             "wire": {"uplink": self.by_direction["up"], "downlink": self.by_direction["down"]},
             "by_fate": {fate: self.by_fate[fate] for fate in FATES},
-            "by_purpose": {purpose: self.by_purpose[purpose] for purpose in PURPOSES},
+            "by_purpose": {purpose: self.by_purpose[purpose] for purpose in in_order(self.by_purpose)},
         }
+
+
+def in_order(purposes: Iterable[str]) -> list[str]:
+    """All of our purposes, then those of third parties among these, by name."""
+    return [*PURPOSES, *sorted({*purposes} - {*PURPOSES})]
 
 
 @dataclass(slots=True)

@@ -290,10 +290,13 @@ def _without_unset(settings: BaseModel, written: Mapping[str, Any]) -> dict[str,
     return kept
 
 
-@cache
 def scenario_model(protocol_name: str) -> type[Scenario]:
     """`Scenario` with the settings of one protocol, so that an error in them names its own key."""
-    settings = protocols.load(protocol_name).Config
+    return _with_protocol(protocol_name, protocols.load(protocol_name).Config)
+
+
+@cache
+def _with_protocol(protocol_name: str, settings: type[StrictModel]) -> type[Scenario]:
     if "name" not in settings.model_fields:
         settings = _with_name(settings, protocol_name)
     description = Scenario.model_fields["protocol"].description
@@ -306,8 +309,10 @@ def _with_name(settings: type[StrictModel], name: str) -> type[StrictModel]:
 
 
 def protocol_settings() -> dict[str, type[StrictModel]]:
-    """The settings model of every known protocol, by name."""
+    """The settings model of every protocol that can be used, by name; see `fedsim.protocols.broken` for the others."""
+    broken = protocols.broken().keys() - {*protocols.PROTOCOLS}
+    usable = [name for name in protocols.names() if name not in broken]
     models: dict[str, Any] = {
-        name: scenario_model(name).model_fields["protocol"].annotation for name in protocols.names()
+        name: scenario_model(name).model_fields["protocol"].annotation for name in usable
     }
     return models

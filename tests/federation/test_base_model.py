@@ -29,7 +29,7 @@ WHOLE_BYTES = AsEncoded().message_bytes(wire.BaseModel(wire.pack_id(MODEL_BYTES)
 READY_BYTES = AsEncoded().message_bytes(wire.Ready(wire.pack_id(MODEL_BYTES)))
 READY_AT_S = WHOLE_BYTES / 100 + 0.5 + READY_BYTES / 10 + 0.5
 FETCHED = Handler(
-    run=lambda _, message: HandlerResult(wire.Ready(message.num_bytes)), work=lambda *_: NO_WORK
+    lambda _, message: HandlerResult(wire.Ready(message.num_bytes)), lambda *_: NO_WORK, wire.Ready
 )
 
 

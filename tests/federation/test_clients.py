@@ -192,7 +192,7 @@ class Story:
 
 
 REFUSED_KINDS = ("wrong_length", "non_finite_reward")
-HANDLERS = {wire.Candidates: Handler(score, work, accept=refused_rewards, partial=first_scored)}
+HANDLERS = {wire.Candidates: Handler(score, work, wire.Rewards, accept=refused_rewards, partial=first_scored)}
 FAULTS: list[FaultConfig] = [
     TypeAdapter(FaultConfig).validate_json(json.dumps(keys))
     for keys in (

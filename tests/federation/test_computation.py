@@ -13,6 +13,7 @@ from fedsim.sim.devices.config import DropoutConfig
 from fedsim.sim.devices.cost import Work
 from fedsim.sim.devices.dropout import Dropout
 from fedsim.sim.faults.config import HangConfig
+from fedsim.sim.network import wire
 from tests.federation.test_request_suspend import HalfSpeed
 from tests.samples.worlds import HANDLERS, ROUND, SmallWorld, Timetable, ask, leaves, score, small_world, work
 
@@ -33,7 +34,7 @@ async def test_a_device_that_leaves_has_done_the_share_of_the_work_for_which_it_
     def both(state: object, message: object) -> Work:
         return Work(8.0, 4.0)  # 8 s of arithmetic; the memory waits for it
 
-    handlers = {kind: Handler(score, both) for kind in HANDLERS}
+    handlers = {kind: Handler(score, both, wire.Rewards) for kind in HANDLERS}
     world = small_world(availability=leaves(3.5), handlers=handlers)
     await drop(world)
     (row,) = world.computes

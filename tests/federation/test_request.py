@@ -377,7 +377,9 @@ async def test_a_request_is_announced_when_it_is_sent_and_not_to_an_absent_devic
     announced: list[float] = []
     loop = asyncio.get_running_loop()
     handlers = {
-        wire.Candidates: Handler(score, work, expect=lambda state, message: announced.append(loop.time()))
+        wire.Candidates: Handler(
+            score, work, wire.Rewards, expect=lambda state, message: announced.append(loop.time())
+        )
     }
     world = small_world([ROUND, ROUND], handlers=handlers, availability=Timetable({1: []}))
     await asyncio.sleep(3.0)
@@ -392,7 +394,7 @@ async def test_a_handler_sees_its_clients_state_and_the_message_only() -> None:
         seen.append((state, message))
         return score(state, message)
 
-    handlers = {wire.Candidates: Handler(note, work)}
+    handlers = {wire.Candidates: Handler(note, work, wire.Rewards)}
     world = small_world([ROUND, ROUND], handlers=handlers, states=["mine", "yours"])
     await world.federation.clients[1].request(ask())
     assert seen == [("yours", ask())]
@@ -419,7 +421,7 @@ def test_a_bug_in_a_handler_stops_the_run_with_its_own_traceback() -> None:
         raise ZeroDivisionError("in the handler")
 
     async def main() -> None:
-        world = small_world(handlers={wire.Candidates: Handler(broken, work)})
+        world = small_world(handlers={wire.Candidates: Handler(broken, work, wire.Rewards)})
         await world.federation.clients[0].request(ask())
 
     with pytest.raises(ZeroDivisionError, match="in the handler"):

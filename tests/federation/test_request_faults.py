@@ -20,7 +20,7 @@ from fedsim.sim.network import wire
 from tests.samples.worlds import ROUND, SmallWorld, Timetable, ask, score, small_world, work
 
 CHECKED: Mapping[type[wire.Message], Handler] = {
-    wire.Candidates: Handler(score, work, accept=refused_rewards, partial=first_scored)
+    wire.Candidates: Handler(score, work, wire.Rewards, accept=refused_rewards, partial=first_scored)
 }
 _CONFIG: TypeAdapter[Any] = TypeAdapter(FaultConfig)
 
@@ -65,7 +65,9 @@ async def test_a_reply_that_cannot_be_right_is_refused_and_charged_as_rejected(
 
 
 async def test_a_handler_that_breaks_its_own_protocol_is_refused_without_any_fault() -> None:
-    handlers = {wire.Candidates: Handler(score, work, accept=lambda asked, reply: "no such thing")}
+    handlers = {
+        wire.Candidates: Handler(score, work, wire.Rewards, accept=lambda asked, reply: "no such thing")
+    }
     world = small_world(handlers=handlers)
     with pytest.raises(ReplyRejected, match="no such thing"):
         await world.federation.clients[0].request(ask(2.0))

@@ -13,7 +13,7 @@ from fedsim.protocols.shared.boundary import first_scored, refused_rewards
 from fedsim.sim.network import wire
 from tests.samples.worlds import HANDLERS, SmallWorld, Timetable, ask, leaves, score, small_world, work
 
-PARTIAL = {wire.Candidates: Handler(score, work, accept=refused_rewards, partial=first_scored)}
+PARTIAL = {wire.Candidates: Handler(score, work, wire.Rewards, accept=refused_rewards, partial=first_scored)}
 HURRY_TAKES_S = 13 / 100 + 0.5  # 13 bytes at 100 bytes/s, and 0.5 s in the air
 
 

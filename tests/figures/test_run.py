@@ -22,7 +22,7 @@ from fedsim.figures.run.traffic import traffic
 from fedsim.figures.style import byte_scale, save, time_scale
 from fedsim.protocols.shared.confidence_graph import ConfidenceGraph
 from fedsim.records.log import RecordLog
-from fedsim.records.rows import Compute, Evaluation, Outcome, Presence, Transfer
+from fedsim.records.rows import PURPOSES, Compute, Evaluation, Outcome, Presence, Transfer
 from fedsim.records.run import load, write_results
 from fedsim.records.run_folder import RunFolder, write_json
 from fedsim.records.summary import SummaryContext, summarise
@@ -98,17 +98,38 @@ def test_every_axis_has_a_label_with_its_unit(run):
 
 
 def test_bars_of_both_accounts_are_as_long_as_the_summary_says(run):
-    left, shares, _ = traffic(run).axes
+    left, *both_shares = traffic(run).axes
     lengths = {round(row): 0.0 for row in range(3)}
     for bar in left.patches:
         lengths[round(bar.get_y() + bar.get_height() / 2)] += bar.get_width()
     wire, paper = run.summary["bytes"]["wire"], run.summary["bytes"]["paper"]
     expected = [wire["downlink"], wire["uplink"], paper["uplink"]]
     assert [1024 * lengths[row] for row in range(3)] == pytest.approx(expected)
+    for shares in both_shares:
+        assert sums_of_bars(shares) == pytest.approx([100.0] * 3)
+
+
+def sums_of_bars(axes):
     totals = dict.fromkeys(range(3), 0.0)
-    for bar in shares.patches:
+    for bar in axes.patches:
         totals[round(bar.get_y() + bar.get_height() / 2)] += bar.get_width()
-    assert list(totals.values()) == pytest.approx([100.0] * 3)
+    return list(totals.values())
+
+
+def test_bytes_of_any_purpose_have_their_part_of_the_bar_and_a_look_of_their_own(tmp_path):
+    names = [*PURPOSES, *(f"kind-{number:02d}" for number in range(12))]
+    rows = [
+        Transfer(
+            request_id=0, client_id=0, direction=direction, purpose=purpose, fate="useful", start_at_s=0.0, end_at_s=1.0,
+            message_bytes=1, wire_bytes=10 + place, paper_bytes=place * (direction == "up"),
+        )
+        for place, purpose in enumerate(reversed(names))
+        for direction in ("down", "up")
+    ]  # fmt: skip
+    shares = traffic(run_of(tmp_path / "run", rows)).axes[2]
+    assert sums_of_bars(shares) == pytest.approx([100.0] * 3)
+    assert [text.get_text() for text in shares.get_legend().get_texts()] == names
+    assert len({(bar.get_facecolor(), bar.get_hatch()) for bar in shares.patches}) == len(names)
 
 
 def test_totals_that_differ_a_hundredfold_stand_on_a_logarithmic_axis(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -16,7 +15,6 @@ from fedsim.protocols import distil
 from fedsim.protocols.self_reward import majority
 from fedsim.protocols.shared.monitor import StopConfig
 from fedsim.records.rows import Compute, Reward, Transfer
-from fedsim.scenario.read import scenario_from
 from fedsim.sim.devices.config import DropoutConfig
 from fedsim.sim.network import wire
 from fedsim.tasks.matching import AnswerRule
@@ -265,76 +263,3 @@ async def test_literal_grouping_asks_and_pays_as_always_but_gives_every_candidat
     gains = [value for step in ran.policy.steps for group in step.advantages for value in group]
     assert np.allclose(gains, 0, atol=1e-12)
     assert ran.wire_bytes("reward") == (await fedgrpo(num_experts=2)).wire_bytes("reward")
-
-
-# ------------------------------------------------------------------------------------------ protocols of third parties
-
-
-THIRD_PARTY = '''
-"""A protocol of somebody else: one question to everybody, then the end."""
-from collections.abc import Mapping
-from typing import Literal
-from pydantic import Field
-from fedsim.sim.devices.cost import NO_WORK
-from fedsim.models.config import PolicyConfig
-from fedsim.sim.network import wire
-from fedsim.federation.handlers import Handler, HandlerResult
-
-
-class Config(PolicyConfig):
-    name: Literal["roll_call"] = Field("roll_call", description="who is there?")
-    shout: str = Field("hello", description="what is asked (text)")
-
-
-async def run(federation, config, state):
-    message = wire.QuestionOnly(wire.pack_id(0), config.shout)
-    await federation.broadcast(message, range(len(federation.clients)))
-
-
-HANDLERS = {
-    wire.QuestionOnly: Handler(
-        lambda client, message: HandlerResult(wire.Answer(message.draw, f"client {client.client_id}")),
-        lambda client, message: NO_WORK,
-    )
-}
-'''
-
-
-@pytest.fixture
-def installed_third_party(tmp_path, monkeypatch):
-    """A distribution that registers a protocol, as pip would install it."""
-    (tmp_path / "roll_call_protocol.py").write_text(THIRD_PARTY)
-    info = tmp_path / "roll_call-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: roll-call\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[fedsim.protocols]\nroll_call = roll_call_protocol\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield
-    sys.modules.pop("roll_call_protocol", None)
-
-
-def test_a_third_partys_protocol_can_be_named_in_a_scenario_and_runs(installed_third_party, tmp_path):
-    from fedsim.experiment import run as experiment
-
-    assert "roll_call" in protocols.names()
-    scenario = scenario_from(
-        {
-            "name": "visitors",
-            "fidelity": "timing",
-            "stop": {"updates": 1},
-            "protocol": {"name": "roll_call", "shout": "who is there"},
-            "clients": {"phone": 3},
-        }
-    )
-    ran = experiment.run(scenario, out=tmp_path / "run")
-    assert ran.summary["protocol"] == "roll_call"
-    assert ran.summary["stopped_by"] == "protocol"
-    assert ran.summary["requests"]["ok"] == 3
-    assert ran.manifest["scenario"]["protocol"]["shout"] == "who is there"
-
-
-def test_a_third_party_cannot_take_the_name_of_one_of_ours(installed_third_party, tmp_path):
-    entry_points = tmp_path / "roll_call-1.0.dist-info" / "entry_points.txt"
-    entry_points.write_text("[fedsim.protocols]\nfedgrpo = roll_call_protocol\n")
-    assert protocols.names().count("fedgrpo") == 1
-    assert protocols.load("fedgrpo").__name__ == "fedsim.protocols.fedgrpo"

@@ -39,7 +39,9 @@ async def run(federation, config, state):
 
 HANDLERS = {{
     wire.QuestionOnly: Handler(
-        lambda client, message: HandlerResult(wire.Answer(message.draw, "here")), lambda client, message: NO_WORK
+        lambda client, message: HandlerResult(wire.Answer(message.draw, "here")),
+        lambda client, message: NO_WORK,
+        wire.Answer,
     )
 }}
 """

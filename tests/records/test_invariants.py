@@ -1,5 +1,6 @@
 import math
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -217,6 +218,27 @@ def test_messages_beside_a_request_have_fates_of_their_own():
         check(
             log_of(transfer(0, purpose="control", fate="late"), offline(0, purpose="control")), {"down": 100}
         )
+
+
+@pytest.mark.parametrize("purposes", [("factors", "masks"), ("control", "factors"), ("factors", "factors")])
+def test_requests_of_purposes_that_nobody_knows_are_checked_like_all_others(purposes):
+    def request(purpose, up="useful"):
+        return [
+            transfer(0, purpose=purpose), transfer(0, purpose="answer", direction="up", fate=up), outcome(0, purpose=purpose),
+        ]  # fmt: skip
+
+    whole = [request(purpose) for purpose in purposes]
+    rows = [msgspec.structs.replace(row, request_id=n) for n, some in enumerate(whole) for row in some]
+    rows = [
+        msgspec.structs.replace(row, question_id=row.request_id) if type(row) is Outcome else row
+        for row in rows
+    ]
+    check(log_of(*rows), {"down": 200, "up": 200})
+    for purpose in purposes:
+        with pytest.raises(InvariantViolation, match="fate is not their request's"):
+            check(log_of(*request(purpose, "late")), {"down": 100, "up": 100})
+        with pytest.raises(InvariantViolation, match="1 requests whose reply came although"):
+            check(log_of(*request(purpose)[::2]), {"down": 100})
 
 
 @pytest.mark.parametrize("missing", ["down", "up"])

@@ -115,7 +115,8 @@ SPOILT = st.sampled_from(
         {"request_id": 1}, {"request_id": 10**6}, {"start_at_s": 0.0}, {"end_at_s": 0.0}, {"end_at_s": math.nan},
         {"start_at_s": 1e9}, {"ended_at_s": 0.0}, {"sent_at_s": 1e9}, {"at_s": 0.0}, {"policy_version": 2},
         {"wire_bytes": -1}, {"wire_bytes": 0}, {"fate": "late"}, {"fate": "cut"}, {"fate": "useful"}, {"status": "ok"},
-        {"status": "dropped"}, {"purpose": "setup"}, {"purpose": "cancel"}, {"direction": "up"}, {"direction": "down"},
+        {"status": "dropped"}, {"purpose": "setup"}, {"purpose": "cancel"}, {"purpose": "new"},
+        {"direction": "up"}, {"direction": "down"},
         {"client_id": 1}, {"client_id": SERVER_ID}, {"question_id": 0}, {"subject": 0}, {"num_experts": 1},
         {"num_answered": 9}, {"dispatched_at_s": 0.0}, {"completed_at_s": 1e9}, {"staleness_max": -1},
     ]

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -8,8 +9,9 @@ from scipy.stats import mannwhitneyu
 
 from fedsim.records.log import RecordLog
 from fedsim.records.rows import FATES, PURPOSES, STATUSES, Evaluation, Outcome, Reward, Transfer, Update
-from fedsim.records.summary import TIMING, SummaryContext, leaves, summarise, summary_lines
-from fedsim.records.totals import LEAVES, Scores
+from fedsim.records.summary import TIMING, SummaryContext, summarise, summary_lines
+from fedsim.records.totals import Scores, Traffic
+from fedsim.sim.network import wire
 from tests.samples.run import carried_bytes, sample_log
 
 CONTEXT = SummaryContext("fedgrpo", 0, 10.0, 1.0, "updates")
@@ -96,6 +98,20 @@ def transfer(purpose, direction="up", wire_bytes=10, fate="useful"):
     )  # fmt: skip
 
 
+REVEALS = {
+    kind.purpose: wire.revealed(kind)
+    for kind in wire.kinds()
+    if kind.__name__
+    in ("Rewards", "ProbeBits", "Rows", "AdapterUp", "Answer", "SyntheticRows", "Ready", "Hurry")
+}
+
+
+def leaves(rows, reveals=REVEALS):
+    traffic = Traffic()
+    traffic.add(rows)
+    return traffic.leaves(reveals)
+
+
 def test_what_leaves_the_clients_is_read_from_what_goes_up():
     assert (
         leaves([transfer("question", "down"), transfer("adapter", "down"), transfer("reward", "down")]) == []
@@ -119,10 +135,29 @@ def test_what_was_cut_or_late_has_left_as_well_unless_no_byte_was_sent():
     assert leaves([transfer("adapter", fate="cut", wire_bytes=0)]) == []
 
 
-def test_every_message_that_goes_up_with_something_of_a_clients_says_what_leaves():
-    silent = {"setup", "question", "cancel", "control"}
-    assert set(LEAVES) | silent == set(PURPOSES) and not set(LEAVES) & silent
-    assert summarise(sample_log(num_updates=1), CONTEXT)["leaves"] == ["scalars"]
+def test_the_summary_says_what_left_by_what_the_protocols_messages_reveal():
+    assert summarise(sample_log(num_updates=1), replace(CONTEXT, purposes=REVEALS))["leaves"] == ["scalars"]
+
+
+def test_what_third_parties_messages_reveal_comes_last_and_what_nobody_declared_is_called_so():
+    rows = [transfer("masks"), transfer("factors"), transfer("reward"), transfer("data")]
+    reveals = {**REVEALS, "masks": "which weights count", "data": "item patterns"}
+    assert leaves(rows, reveals) == [
+        "scalars",
+        "factors (undeclared)",
+        "item patterns",
+        "which weights count",
+    ]
+    assert leaves(rows, {}) == [f"{name} (undeclared)" for name in ("data", "factors", "masks", "reward")]
+
+
+def test_bytes_of_other_purposes_are_counted_after_ours_by_name():
+    log = RecordLog()
+    for row in (transfer("masks", wire_bytes=3), transfer("factors"), transfer("reward")):
+        log.add(row)
+    by_purpose = summarise(log, CONTEXT)["bytes"]["by_purpose"]
+    assert list(by_purpose) == [*PURPOSES, "factors", "masks"]
+    assert (by_purpose["factors"], by_purpose["masks"], sum(by_purpose.values())) == (10, 3, 23)
 
 
 def update(version, num_groups, staleness_mean, clip_fraction):

@@ -78,7 +78,7 @@ def work(state: Any, message: wire.Candidates) -> Work:
     return Work(float(message.question), 0.0)
 
 
-HANDLERS: Mapping[type[wire.Message], Handler] = {wire.Candidates: Handler(score, work)}
+HANDLERS: Mapping[type[wire.Message], Handler] = {wire.Candidates: Handler(score, work, wire.Rewards)}
 
 
 class Timetable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import polars as pl
 from matplotlib.axes import Axes
@@ -25,8 +26,9 @@ from fedsim.figures.style import (
     new_figure,
     styled,
 )
-from fedsim.records.rows import FATES, PURPOSES
+from fedsim.records.rows import FATES
 from fedsim.records.run import Run
+from fedsim.records.totals import in_order
 
 # Bars: label, amount column, direction.
 _BARS = (
@@ -36,6 +38,8 @@ _BARS = (
 )
 _FATE_COLOURS = (BLUE, ORANGE, YELLOW, SKY, PURPLE, VERMILLION, BLACK)
 _PURPOSE_COLOURS = (GREY, PURPLE, BLUE, ORANGE, GREEN, SKY, YELLOW, PALE, VERMILLION, BLACK)
+# Third parties' purposes come after ours: the colours begin again, with another hatch.
+_HATCHES = ("", "////", "....", "xxxx")
 # Beyond this ratio the smaller bar of a linear axis cannot be seen.
 _LINEAR_UP_TO = 20.0
 
@@ -57,7 +61,7 @@ def traffic(run: Run) -> Figure | None:
         left, middle, right = figure.subplots(1, 3, sharey=True, width_ratios=(1.15, 1, 1))
         _draw_totals(left, transfers)
         _draw_shares(middle, transfers, "fate", FATES, _FATE_COLOURS)
-        _draw_shares(right, transfers, "purpose", PURPOSES, _PURPOSE_COLOURS)
+        _draw_shares(right, transfers, "purpose", in_order(transfers["purpose"]), _PURPOSE_COLOURS)
         left.set_yticks(range(len(_BARS)), [label for label, _, _ in _BARS])
         left.set_ylim(len(_BARS) - 0.4, -0.6)
     return figure
@@ -73,7 +77,7 @@ def _draw_totals(axes: Axes, transfers: pl.DataFrame) -> None:
     unit_bytes, unit = byte_scale(max(positive))
     is_linear = max(positive) / min(positive) <= _LINEAR_UP_TO
     if is_linear:
-        _stack(axes, [[amount / unit_bytes for amount in row] for row in _by_fate(transfers)])
+        _stack(axes, transfers, "fate", FATES, _FATE_COLOURS, [unit_bytes] * len(_BARS))
         axes.set_xlim(0, 1.4 * max(positive) / unit_bytes)
     else:
         axes.barh(range(len(totals)), [total / unit_bytes for total in totals], color=GREY, height=0.6)
@@ -93,53 +97,41 @@ def _draw_totals(axes: Axes, transfers: pl.DataFrame) -> None:
     light_grid(axes, "x")
 
 
-def _by_fate(transfers: pl.DataFrame) -> list[list[int]]:
-    return [
-        [
-            _amount(transfers.filter(pl.col("fate") == fate), column, direction)
-            for _, column, direction in _BARS
-        ]
-        for fate in FATES
-    ]
-
-
-def _stack(axes: Axes, amounts: Sequence[Sequence[float]]) -> None:
+def _stack(
+    axes: Axes,
+    transfers: pl.DataFrame,
+    column: str,
+    kinds: Sequence[str],
+    colours: Sequence[str],
+    units: Sequence[float],
+    **look: Any,
+) -> None:
+    """A bar for each account and direction, in parts by kind, each in units of its bar."""
     left = [0.0] * len(_BARS)
-    for row, colour in zip(amounts, _FATE_COLOURS, strict=True):
-        axes.barh(range(len(_BARS)), row, left=left, color=colour, height=0.6)
-        left = [start + amount for start, amount in zip(left, row, strict=True)]
+    for place, kind in enumerate(kinds):
+        rows = transfers.filter(pl.col(column) == kind)
+        amounts = [_amount(rows, amount, direction) for _, amount, direction in _BARS]
+        if not any(amounts):
+            continue
+        widths = [amount / unit for amount, unit in zip(amounts, units, strict=True)]
+        axes.barh(
+            range(len(_BARS)),
+            widths,
+            left=left,
+            color=colours[place % len(colours)],
+            hatch=_HATCHES[place // len(colours) % len(_HATCHES)],
+            height=0.6,
+            label=kind.replace("_", "-"),
+            **look,
+        )
+        left = [start + width for start, width in zip(left, widths, strict=True)]
 
 
 def _draw_shares(
     axes: Axes, transfers: pl.DataFrame, column: str, kinds: Sequence[str], colours: Sequence[str]
 ) -> None:
-    amounts = {
-        kind: [
-            _amount(transfers.filter(pl.col(column) == kind), amount, direction)
-            for _, amount, direction in _BARS
-        ]
-        for kind in kinds
-    }
-    totals = [sum(amounts[kind][bar] for kind in kinds) for bar in range(len(_BARS))]
-    left = [0.0] * len(_BARS)
-    for kind, colour in zip(kinds, colours, strict=True):
-        if not any(amounts[kind]):
-            continue
-        shares = [
-            100 * amount / total if total else 0.0
-            for amount, total in zip(amounts[kind], totals, strict=True)
-        ]
-        axes.barh(
-            range(len(_BARS)),
-            shares,
-            left=left,
-            color=colour,
-            height=0.6,
-            edgecolor="white",
-            linewidth=0.4,
-            label=kind.replace("_", "-"),
-        )
-        left = [start + share for start, share in zip(left, shares, strict=True)]
+    units = [max(_amount(transfers, amount, direction), 1) / 100 for _, amount, direction in _BARS]
+    _stack(axes, transfers, column, kinds, colours, units, edgecolor="white", linewidth=0.4)
     axes.set_xlim(0, 100)
     axes.set_xlabel(f"share by {column} (%)")
     axes.tick_params(axis="y", length=0)

@@ -43,6 +43,11 @@ class Boundary:
     is_private: bool
     description: str
 
+    def holds(self, handlers: Mapping[type[wire.Message], Handler]) -> bool:
+        """Whether these handlers let nothing else out: a third party's protocol may have another in mind by the same name."""
+        replies = [(handler.replies, self.replies.get(kind, ())) for kind, handler in handlers.items()]
+        return all(issubclass(kind, allowed) for kind, allowed in replies)
+
 
 _PROBES: Mapping[type[wire.Message], tuple[type[wire.Message], ...]] = {
     wire.ProbeExemplars: (wire.ProbeBits,),
@@ -104,49 +109,32 @@ def escaped(boundary: Boundary, message: Any, reply: Any) -> str | None:
     """
     if type(reply) not in boundary.replies.get(type(message), ()):
         return f"{_another_kind(reply)} in reply to a {type(message).__name__}"
-    if type(reply) is wire.Rewards and len(reply.rewards) != len(message.candidates):
-        return f"{len(reply.rewards)} rewards for {len(message.candidates)} candidates"
-    if isinstance(reply, wire.ProbeBits) and len(reply.bits) != -(-len(message.questions) // 8):
-        return f"{len(reply.bits)} bytes of bits for {len(message.questions)} exemplars"
-    return _another_draw(message.draw, reply.draw)
+    return _misfit(message, reply)
 
 
 def refused_rewards(message: wire.Candidates, reply: wire.Message) -> str | None:
     """Why these are no rewards of these candidates: one for each, or (partial) for the first of them, all in [0, 1]."""
     if not isinstance(reply, wire.Rewards):
         return _another_kind(reply)
-    asked, came = len(message.candidates), len(reply.rewards)
-    if isinstance(reply, wire.PartialRewards):
-        if not 0 < came < asked:
-            return f"{came} partial rewards for {asked} candidates"
-    elif came != asked:
-        return f"{came} rewards for {asked} candidates"
     outside = (_outside_unit(f"reward {place}", reward) for place, reward in enumerate(reply.rewards))
-    return _another_draw(message.draw, reply.draw) or next(filter(None, outside), None)
+    return _misfit(message, reply) or next(filter(None, outside), None)
 
 
 def refused_answer(message: wire.QuestionOnly, reply: wire.Message) -> str | None:
     """Why this is no answer to this question."""
-    if not isinstance(reply, wire.FinalAnswer):
-        return _another_kind(reply)
-    return _another_draw(message.draw, reply.draw)
+    return _misfit(message, reply) if isinstance(reply, wire.FinalAnswer) else _another_kind(reply)
 
 
 def refused_bits(message: wire.ProbeExemplars, reply: wire.Message) -> str | None:
     """Why these are not one bit for each exemplar."""
-    if not isinstance(reply, wire.ProbeBits):
-        return _another_kind(reply)
-    needed = -(-len(message.questions) // 8)
-    if len(reply.bits) != needed:
-        return f"{len(reply.bits)} bytes of bits for {len(message.questions)} exemplars"
-    return _another_draw(message.draw, reply.draw)
+    return _misfit(message, reply) if isinstance(reply, wire.ProbeBits) else _another_kind(reply)
 
 
 def refused_competence(message: wire.ProbeNeighbours, reply: wire.Message) -> str | None:
     """Why this is no share of right answers."""
     if not isinstance(reply, wire.Competence):
         return _another_kind(reply)
-    return _another_draw(message.draw, reply.draw) or _outside_unit("competence", reply.competence)
+    return _misfit(message, reply) or _outside_unit("competence", reply.competence)
 
 
 def first_scored(reply: HandlerResult, share_done: float) -> HandlerResult | None:
@@ -168,10 +156,18 @@ def _another_kind(reply: wire.Message) -> str:
     return f"a message of type {type(reply).__name__}"
 
 
-def _another_draw(asked: bytes, came: bytes) -> str | None:
-    if asked == came:
-        return None
-    return f"a reply to draw {wire.unpack_id(came)} instead of {wire.unpack_id(asked)}"
+def _misfit(message: Any, reply: Any) -> str | None:
+    """Why a reply of the right kind is not to this message: more or fewer numbers than were asked for, or another draw's."""
+    if isinstance(reply, wire.Rewards):
+        asked, came = len(message.candidates), len(reply.rewards)
+        is_partial = isinstance(reply, wire.PartialRewards)
+        if not 0 < came < asked if is_partial else came != asked:
+            return f"{came} {'partial ' if is_partial else ''}rewards for {asked} candidates"
+    if isinstance(reply, wire.ProbeBits) and len(reply.bits) != -(-len(message.questions) // 8):
+        return f"{len(reply.bits)} bytes of bits for {len(message.questions)} exemplars"
+    if message.draw != reply.draw:
+        return f"a reply to draw {wire.unpack_id(reply.draw)} instead of {wire.unpack_id(message.draw)}"
+    return None
 
 
 def _outside_unit(what: str, number: float) -> str | None:

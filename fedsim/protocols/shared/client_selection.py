@@ -337,8 +337,10 @@ def exemplars_cost(client: ClientState, message: wire.ProbeExemplars | wire.Prob
 
 
 PROBE_HANDLERS: Mapping[type[wire.Message], Handler] = {
-    wire.ProbeExemplars: Handler(answer_exemplars, exemplars_cost, accept=refused_bits),
-    wire.ProbeNeighbours: Handler(answer_neighbours, exemplars_cost, accept=refused_competence),
+    wire.ProbeExemplars: Handler(answer_exemplars, exemplars_cost, wire.ProbeBits, accept=refused_bits),
+    wire.ProbeNeighbours: Handler(
+        answer_neighbours, exemplars_cost, wire.Competence, accept=refused_competence
+    ),
 }
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from fedsim.errors import FederationError
+from fedsim.errors import FederationError, PluginError
 from fedsim.federation.clients import Federation
 from fedsim.models.config import PolicyConfig
 from fedsim.models.interfaces import CandidateGroup, FloatArray
@@ -117,6 +117,18 @@ class Final:
     completed_at_s: float
 
 
+def _checked(judged: Judgement, num_candidates: int) -> Judgement:
+    rewards = getattr(judged, "rewards", None)
+    shape = rewards.shape if isinstance(rewards, np.ndarray) and rewards.dtype.kind == "f" else None
+    if not isinstance(judged, Judgement) or shape is None or len(shape) != 2 or shape[1] != num_candidates:
+        said = type(rewards if isinstance(judged, Judgement) else judged).__name__
+        raise PluginError(
+            f"a judge must return a Judgement with rewards [M, {num_candidates}] as an array of floats; it gave "
+            f"{said if shape is None else f'rewards {list(shape)}'}"
+        )
+    return judged
+
+
 class Learner:
     """Turns judgements into advantages, and advantages into optimiser steps.
 
@@ -147,10 +159,11 @@ class Learner:
 
         Raises:
             FederationError: so many groups in a row could not be learned from that waiting will not help.
+            PluginError: the judge gave something else than a judgement of this group.
         """
         dispatched_at_s = self._federation.now_s()
         judgement = await self._judge(group)
-        rewards = judgement.rewards
+        rewards = _checked(judgement, len(group.candidates)).rewards
         drop = judgement.missing == "drop_group" and bool(np.isnan(rewards).any())
         if judgement.missing == "zero":
             rewards = np.nan_to_num(rewards, nan=0.0)

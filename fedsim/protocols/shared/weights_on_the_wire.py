@@ -11,14 +11,12 @@ from fedsim.errors import FederationError
 from fedsim.models.interfaces import Weights
 from fedsim.sim.network import wire
 
-_DTYPE: Mapping[wire.NumberType, str] = {"float16": "<f2", "float32": "<f4"}
-
 
 def packed(weights: Weights, number_type: wire.NumberType) -> tuple[wire.Tensor, ...]:
     """Arrays as they travel: little-endian numbers of this type; beyond float16's range they become infinite."""
     with np.errstate(over="ignore"):
         return tuple(
-            wire.Tensor(name, array.shape, array.astype(_DTYPE[number_type]).tobytes())
+            wire.Tensor(name, array.shape, array.astype(wire.DTYPES[number_type]).tobytes())
             for name, array in weights.items()
         )
 
@@ -28,7 +26,9 @@ def unpacked(
 ) -> dict[str, npt.NDArray[np.float32]]:
     """The numbers that arrived."""
     return {
-        tensor.name: np.frombuffer(tensor.data, _DTYPE[number_type]).reshape(tensor.shape).astype(np.float32)
+        tensor.name: np.frombuffer(tensor.data, wire.DTYPES[number_type])
+        .reshape(tensor.shape)
+        .astype(np.float32)
         for tensor in tensors
     }
 

@@ -1,8 +1,9 @@
 """Messages as they really travel: frozen structs, encoded by msgpack, whose length is what the link carries.
 
-Every message type states its ``purpose`` and what the paper's account sees in it. Identifiers have a fixed
-width on the wire and rewards are 8-byte floats, so that a message's size never depends on how large an id has
-grown or on which evaluator answered. Fields travel in order without their names.
+A message type is on the register as soon as its class is made, ours below and those of third parties alike. It states its
+``purpose``, by which bytes are added up, and, if it goes up, what it ``reveals``. Identifiers have a fixed width and
+rewards are 8-byte floats, so that a message's size never depends on how large an id has grown or on which evaluator answered.
+Fields travel in order without their names.
 
 A message type with ``scalars_only = True`` declares that it carries registered scalars and nothing else; replies of
 a scalar-only protocol must all be of that kind. ``texts`` names the fields that carry text, by kind, for runs whose texts are
@@ -12,11 +13,16 @@ billed at the lengths of a bigger model's (``fedsim.federation.billed_sizes``).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from math import prod
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
+from fedsim.config.strict import plain_name
+from fedsim.errors import PluginError
 from fedsim.records.rows import Purpose
 
 NUMBER_BYTES = 8
@@ -45,97 +51,132 @@ def unpack_id(raw: bytes) -> int:
 TextKind = Literal["question", "candidate", "answer"]
 """What a text is: a question, a whole candidate (rationale and answer), or a final answer alone."""
 
-_NOT_IN_THE_PAPER: frozenset[Purpose] = frozenset({"setup", "control", "cancel"})
+_NOT_IN_THE_PAPER = ("setup", "control", "cancel")
 
 NumberType = Literal["float16", "float32"]
 NUMBER_TYPE_BYTES: Mapping[str, int] = {"float16": 2, "float32": 4}
+ArrayType = Literal["float16", "float32", "uint8", "uint16", "bits"]
+DTYPES: Mapping[str, str] = {"float16": "<f2", "float32": "<f4", "uint8": "u1", "uint16": "<u2"}
+"""Numbers of each type as numpy reads them."""
+
+_REGISTER: dict[str, type[Message]] = {}
+_ENCODER = msgspec.msgpack.Encoder()
 
 
-class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True, gc=False):
-    """Root of all messages."""
+@cache
+def _decoder() -> msgspec.msgpack.Decoder[Any]:
+    return msgspec.msgpack.Decoder(Union[kinds()])  # noqa: UP007 - made at run time
+
+
+def _full_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+class _Kind(msgspec.StructMeta):
+    """Puts every type of message that has a purpose on the register (a struct's tag is not known to ``__init_subclass__``)."""
+
+    def __init__(self, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> None:
+        super().__init__(name, bases, namespace)
+        if not hasattr(self, "purpose"):  # a base that several types share
+            return
+        plain_name(str(self.purpose))
+        config, own = self.__struct_config__, _full_name(self)
+        tag, is_ours = config.tag, own.startswith("fedsim.")
+        if not (isinstance(tag, str) and config.frozen and config.array_like and (is_ours or "." in tag)):
+            raise TypeError(f"{own} must be frozen and array_like, with a tag like 'x.kind'; it is {tag!r}")
+        taken = _full_name(_REGISTER.get(tag, self))
+        if taken != own:  # else it is imported again
+            raise TypeError(f"tag {tag!r} of {own} is {taken}'s; give it another")
+        _REGISTER[tag] = self  # type: ignore[assignment]
+        _decoder.cache_clear()
+
+
+class Message(
+    msgspec.Struct, metaclass=_Kind, frozen=True, array_like=True, tag=True, forbid_unknown_fields=True, gc=False
+):  # fmt: skip
+    """Root of all messages.
+
+    Attributes:
+        purpose: what its bytes are for: one of ``records.rows.PURPOSES``, or any plain name.
+        reveals: what leaves a client with it, if it goes up ("item patterns"); empty: nothing. Left out it is "scalars" of
+            ``scalars_only``, nothing where all fields are identifiers, and else told as undeclared.
+        scalars_only: whether it carries registered scalars and nothing else.
+        texts: which fields are text, and of which kind.
+    """
 
     purpose: ClassVar[Purpose]
+    reveals: ClassVar[str | None] = None
     scalars_only: ClassVar[bool] = False
     texts: ClassVar[Mapping[str, TextKind]] = {}
 
     def paper_bytes(self) -> int:
-        """The paper's account of this message: its texts as UTF-8 and, in messages that carry some, numbers; no framing.
+        """The paper's account of this message: numbers at their declared width and texts as UTF-8; no framing, no identifiers.
 
         Set-up, control and cancelling are not in it.
-
-        Raises:
-            NotImplementedError: the message is of another purpose, has no text, and does not say what its numbers count.
         """
-        if not self.texts and self.purpose not in _NOT_IN_THE_PAPER:
-            raise NotImplementedError(f"{type(self).__name__} must define texts or paper_bytes")
-        return sum(_utf8_bytes(getattr(self, name)) for name in self.texts)
+        if self.purpose in _NOT_IN_THE_PAPER:
+            return 0
+        return sum(_paper_bytes(getattr(self, name)) for name in _counted(type(self)))
 
 
-class ProbeExemplars(Message, frozen=True, array_like=True, tag="P"):
-    """Down: labelled exemplars that the client answers with its own model (competence, eq. 5)."""
-
-    purpose: ClassVar[Purpose] = "probe"
-    texts: ClassVar[Mapping[str, TextKind]] = {"questions": "question", "answers": "answer"}
+class OfDraw(Message, frozen=True, array_like=True):
+    """What messages about one draw share."""
 
     draw: Id
+
+
+class ProbeExemplars(OfDraw, frozen=True, array_like=True, tag="P"):
+    """Down: labelled exemplars that the client answers with its own model (competence, eq. 5)."""
+
+    purpose = "probe"
+    texts: ClassVar[Mapping[str, TextKind]] = {"questions": "question", "answers": "answer"}
+
     questions: tuple[str, ...]
     answers: tuple[str, ...]
 
 
-class ProbeBits(Message, frozen=True, array_like=True, tag="B"):
+class ProbeBits(OfDraw, frozen=True, array_like=True, tag="B"):
     """Up (``probe: once``): one bit per exemplar, 1 where the client's own answer equals the label."""
 
-    purpose: ClassVar[Purpose] = "probe"
-    scalars_only: ClassVar[bool] = True
+    purpose = "probe"
+    scalars_only = True
 
-    draw: Id
     bits: bytes
-
-    def paper_bytes(self) -> int:
-        """The bits, eight to a byte."""
-        return len(self.bits)
 
 
 class ProbeNeighbours(ProbeExemplars, frozen=True, array_like=True, tag="N"):
     """Down (``probe: per_question``): the L exemplars nearest to one question, with their labels."""
 
 
-class Competence(Message, frozen=True, array_like=True, tag="K"):
+class Competence(OfDraw, frozen=True, array_like=True, tag="K"):
     """Up (``probe: per_question``): the client's accuracy on the exemplars it was just sent, in [0, 1]."""
 
-    purpose: ClassVar[Purpose] = "probe"
-    scalars_only: ClassVar[bool] = True
+    purpose = "probe"
+    scalars_only = True
 
-    draw: Id
     competence: float
 
     def __post_init__(self) -> None:
         """Refuse a number that would travel in another width."""
         _check_float(self.competence)
 
-    def paper_bytes(self) -> int:
-        """One number."""
-        return NUMBER_BYTES
 
-
-class Candidates(Message, frozen=True, array_like=True, tag="C"):
+class Candidates(OfDraw, frozen=True, array_like=True, tag="C"):
     """Down: a question and its G candidate answers, to be scored."""
 
-    purpose: ClassVar[Purpose] = "question"
+    purpose = "question"
     texts: ClassVar[Mapping[str, TextKind]] = {"question": "question", "candidates": "candidate"}
 
-    draw: Id
     question: str
     candidates: tuple[str, ...]
 
 
-class Rewards(Message, frozen=True, array_like=True, tag="R"):
+class Rewards(OfDraw, frozen=True, array_like=True, tag="R"):
     """Up: one scalar per candidate."""
 
-    purpose: ClassVar[Purpose] = "reward"
-    scalars_only: ClassVar[bool] = True
+    purpose = "reward"
+    scalars_only = True
 
-    draw: Id
     rewards: tuple[float, ...]
 
     def __post_init__(self) -> None:
@@ -144,7 +185,7 @@ class Rewards(Message, frozen=True, array_like=True, tag="R"):
             _check_float(reward)
 
     def paper_bytes(self) -> int:
-        """One number per candidate."""
+        """One number per candidate: what fields say by themselves, only quicker, since most replies are of this type."""
         return NUMBER_BYTES * len(self.rewards)
 
 
@@ -152,23 +193,22 @@ class PartialRewards(Rewards, frozen=True, array_like=True, tag="T"):
     """Up, after a ``Hurry``: one scalar for each of the first candidates, as many as were scored by then."""
 
 
-class QuestionOnly(Message, frozen=True, array_like=True, tag="Q"):
+class QuestionOnly(OfDraw, frozen=True, array_like=True, tag="Q"):
     """Down: a question to which the client is asked for its own answer (text will leave the client)."""
 
-    purpose: ClassVar[Purpose] = "question"
+    purpose = "question"
     texts: ClassVar[Mapping[str, TextKind]] = {"question": "question"}
 
-    draw: Id
     question: str
 
 
-class Answer(Message, frozen=True, array_like=True, tag="A"):
+class Answer(OfDraw, frozen=True, array_like=True, tag="A"):
     """Up: the client's own answer as text, with its rationale if it has one; not scalar-only."""
 
-    purpose: ClassVar[Purpose] = "answer"
+    purpose = "answer"
+    reveals = "answers"
     texts: ClassVar[Mapping[str, TextKind]] = {"answer": "candidate"}
 
-    draw: Id
     answer: str
 
 
@@ -186,50 +226,65 @@ class Tensor(msgspec.Struct, frozen=True, array_like=True):
     data: bytes
 
 
+class Array(msgspec.Struct, frozen=True, array_like=True):
+    """A named array that says of which type its little-endian numbers are, row by row; bits are packed eight to a byte."""
+
+    name: str
+    shape: tuple[int, ...]
+    number_type: ArrayType
+    data: bytes
+
+    @classmethod
+    def of(cls, name: str, numbers: npt.ArrayLike, number_type: ArrayType = "float32") -> Array:
+        """An array as it travels; numbers beyond float16's range become infinite."""
+        array = np.asarray(numbers)
+        with np.errstate(over="ignore"):
+            packed = np.packbits(array != 0) if number_type == "bits" else array.astype(DTYPES[number_type])
+        return cls(name, array.shape, number_type, packed.tobytes())
+
+    def array(self) -> npt.NDArray[Any]:
+        """The numbers that arrived; bits as 0 and 1."""
+        if self.number_type == "bits":
+            bits = np.frombuffer(self.data, np.uint8)
+            return np.unpackbits(bits, count=prod(self.shape)).reshape(self.shape)
+        return np.frombuffer(self.data, DTYPES[self.number_type]).reshape(self.shape)
+
+
 class AdapterDown(Message, frozen=True, array_like=True, tag="D"):
     """Down: the trainable part of the model (an adapter, or all of it), to be trained on the client's rows."""
 
-    purpose: ClassVar[Purpose] = "adapter"
+    purpose = "adapter"
 
     round_index: Id
     number_type: NumberType
     tensors: tuple[Tensor, ...]
 
-    def paper_bytes(self) -> int:
-        """Numbers at their declared width."""
-        return sum(prod(tensor.shape) for tensor in self.tensors) * NUMBER_TYPE_BYTES[self.number_type]
-
 
 class AdapterUp(Message, frozen=True, array_like=True, tag="U"):
     """Up: the same part after local training, and on how many rows it was trained; not scalar-only."""
 
-    purpose: ClassVar[Purpose] = "adapter"
+    purpose = "adapter"
+    reveals = "weights"
 
     round_index: Id
     num_rows: Id
     number_type: NumberType
     tensors: tuple[Tensor, ...]
 
-    def paper_bytes(self) -> int:
-        """Numbers at their declared width; the row count is framing."""
-        return sum(prod(tensor.shape) for tensor in self.tensors) * NUMBER_TYPE_BYTES[self.number_type]
 
-
-class RowsRequest(Message, frozen=True, array_like=True, tag="O"):
+class RowsRequest(OfDraw, frozen=True, array_like=True, tag="O"):
     """Down: the client is asked for its private rows, all of them (pooled training; nothing stays private)."""
 
-    purpose: ClassVar[Purpose] = "control"
-
-    draw: Id
+    purpose = "control"
 
 
-class Rows(Message, frozen=True, array_like=True, tag="W"):
+class Rows(OfDraw, frozen=True, array_like=True, tag="W"):
     """Up: (question, answer) rows as text; not scalar-only."""
 
-    purpose: ClassVar[Purpose] = "data"
+    purpose = "data"
+    reveals = "private rows"
     texts: ClassVar[Mapping[str, TextKind]] = {"questions": "question", "answers": "candidate"}
 
-    draw: Id
     questions: tuple[str, ...]
     answers: tuple[str, ...]
 
@@ -241,7 +296,8 @@ class SyntheticRequest(RowsRequest, frozen=True, array_like=True, tag="S"):
 class SyntheticRows(Rows, frozen=True, array_like=True, tag="Y"):
     """Up: synthetic (question, answer) rows; text, but under the stated mechanism not the client's own."""
 
-    purpose: ClassVar[Purpose] = "synthetic"
+    purpose = "synthetic"
+    reveals = "synthetic rows"
 
 
 class BaseModel(Message, frozen=True, array_like=True, tag="M"):
@@ -251,7 +307,7 @@ class BaseModel(Message, frozen=True, array_like=True, tag="M"):
     (``fedsim.federation.billed_sizes``).
     """
 
-    purpose: ClassVar[Purpose] = "setup"
+    purpose = "setup"
 
     num_bytes: Id
 
@@ -259,71 +315,84 @@ class BaseModel(Message, frozen=True, array_like=True, tag="M"):
 class Ready(Message, frozen=True, array_like=True, tag="G"):
     """Up: the base model is there."""
 
-    purpose: ClassVar[Purpose] = "setup"
-    scalars_only: ClassVar[bool] = True
+    purpose = "setup"
+    scalars_only = True
 
     num_bytes: Id
 
 
-class Cancel(Message, frozen=True, array_like=True, tag="X"):
+class Cancel(OfDraw, frozen=True, array_like=True, tag="X"):
     """Down: stop working on a request."""
 
-    purpose: ClassVar[Purpose] = "cancel"
-
-    draw: Id
+    purpose = "cancel"
 
 
-class Hurry(Message, frozen=True, array_like=True, tag="H"):
+class Hurry(OfDraw, frozen=True, array_like=True, tag="H"):
     """Down: stop working on a request and send what there is of its reply."""
 
-    purpose: ClassVar[Purpose] = "control"
-
-    draw: Id
+    purpose = "control"
 
 
-AnyMessage = (
-    ProbeExemplars
-    | ProbeBits
-    | ProbeNeighbours
-    | Competence
-    | Candidates
-    | Rewards
-    | PartialRewards
-    | QuestionOnly
-    | Answer
-    | FinalAnswer
-    | AdapterDown
-    | AdapterUp
-    | RowsRequest
-    | Rows
-    | SyntheticRequest
-    | SyntheticRows
-    | BaseModel
-    | Ready
-    | Cancel
-    | Hurry
-)
+def kinds() -> tuple[type[Message], ...]:
+    """Every type of message on the register, in the order in which their classes were made."""
+    return tuple(_REGISTER.values())
 
-_ENCODER = msgspec.msgpack.Encoder()
-_DECODER: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(AnyMessage)
+
+def revealed(kind: type[Message]) -> str | None:
+    """What leaves a client with a message of this type, in words; None: nothing."""
+    if kind.reveals is not None or not _counted(kind):
+        return kind.reveals or None
+    return "scalars" if kind.scalars_only else f"{kind.purpose} (undeclared)"
 
 
 def encode(message: Message) -> bytes:
-    """The bytes that travel."""
-    return _ENCODER.encode(message)
+    """The bytes that travel.
+
+    Raises:
+        PluginError: a field holds something that cannot travel.
+    """
+    try:
+        return _ENCODER.encode(message)
+    except (TypeError, OverflowError, UnicodeEncodeError) as error:
+        raise PluginError(f"message {type(message).__qualname__} cannot travel: {error}") from error
 
 
 def decode(raw: bytes) -> Message:
     """Read a message back; its tag, the number of fields and their types are checked.
 
     Raises:
-        msgspec.DecodeError: the bytes are not exactly one of our messages.
+        msgspec.DecodeError: the bytes are not exactly one message of a type on the register.
     """
     try:
-        message: Message = _DECODER.decode(raw)
+        message: Message = _decoder().decode(raw)
     except UnicodeDecodeError as error:  # msgspec lets it through
         raise msgspec.DecodeError(f"a text is not UTF-8: {error}") from None
     return message
+
+
+@cache
+def _counted(kind: type[Message]) -> tuple[str, ...]:
+    """The fields that are in the paper's account: neither identifiers nor names of types."""
+    types = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    return tuple(
+        name
+        for name, type_ in types.items()
+        if type_ != Id and Id not in get_args(type_) and get_origin(type_) is not Literal
+    )
+
+
+def _paper_bytes(value: Any) -> int:
+    if isinstance(value, float | int):
+        return NUMBER_BYTES
+    if isinstance(value, str):
+        return len(value.encode())
+    if isinstance(value, bytes):
+        return len(value)
+    if isinstance(value, Tensor | Array):
+        return len(value.data)
+    if isinstance(value, tuple | list):
+        return sum(map(_paper_bytes, value))
+    raise PluginError(f"what a {type(value).__name__} counts in the paper's account, paper_bytes must say")
 
 
 def _check_float(number: object) -> None:
@@ -332,7 +401,3 @@ def _check_float(number: object) -> None:
         raise TypeError(
             f"a number on the wire is a float of 8 bytes, not {type(number).__name__} ({number!r})"
         )
-
-
-def _utf8_bytes(text: str | tuple[str, ...]) -> int:
-    return len(text.encode()) if isinstance(text, str) else sum(len(one.encode()) for one in text)

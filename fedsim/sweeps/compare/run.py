@@ -193,11 +193,12 @@ class Finished:
         """Keep a run that has finished.
 
         Raises:
-            FedsimError: it has failed, or was refused; the message says why.
+            FedsimError: it has failed, or was refused (``ScenarioError``); the message says why.
         """
         if report["status"] != "finished":
             log = write_atomically(store / f"{run.key}.log", (report["reason"] + "\n").encode())
-            raise FedsimError(f"{run.name} failed: {report['reason']} (log: {log})")
+            kind = ScenarioError if report["status"] == "refused" else FedsimError
+            raise kind(f"{run.name} failed: {report['reason']} (log: {log})")
         (store / f"{run.key}.unfinished").rename(store / run.key)
 
 

@@ -123,7 +123,7 @@ def write_comparison(
 
 
 def leaving(summaries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What left the clients in any of several runs (see `fedsim.records.summary.leaves`)."""
+    """What left the clients in any of several runs (see `fedsim.records.totals.Traffic.leaves`)."""
     return list(dict.fromkeys(kind for summary in summaries for kind in summary.get("leaves", ())))
 
 

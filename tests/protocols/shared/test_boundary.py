@@ -149,7 +149,7 @@ def test_no_handler_stands_outside_its_boundary() -> None:
 def test_a_client_that_would_let_out_anything_else_stops_the_run_before_it_is_sent(
     asked: wire.Message, reply: wire.Message, why: str
 ) -> None:
-    leaky = Handler(lambda _, message: HandlerResult(reply), lambda *_: NO_WORK)
+    leaky = Handler(lambda _, message: HandlerResult(reply), lambda *_: NO_WORK, type(reply))
     held = guarded({type(asked): leaky}, BOUNDARIES["scores_up"])[type(asked)]
     with pytest.raises(InvariantViolation, match=why):
         held.run(client(), asked)
