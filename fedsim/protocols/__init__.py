@@ -6,6 +6,7 @@ table below is explicit; third parties register a module through the ``fedsim.pr
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
@@ -48,8 +49,9 @@ def is_known(name: str) -> bool:
     return name in PROTOCOLS or name in names()
 
 
+@cache
 def load(name: str) -> ProtocolModule:
-    """Import a protocol by its name.
+    """Import a protocol by its name; a third party's is looked for, and held to the contract, once a process.
 
     Raises:
         ScenarioError: nobody registered that name.

@@ -61,6 +61,7 @@ def forget() -> None:
     ]:
         sys.modules.pop(name)
     importlib.invalidate_caches()
+    protocols.load.cache_clear()
 
 
 @pytest.fixture(params=["wheel", "editable", "module"])

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from fedsim import protocols as known
+
 
 @contextlib.contextmanager
 def installed(
@@ -36,7 +38,9 @@ def installed(
         patch.setenv("PYTHONPATH", os.pathsep.join(folders))
         for folder in folders:
             patch.syspath_prepend(folder)
+        known.load.cache_clear()
         yield
     for module in {module.partition(".")[0] for module in protocols.values()} - before:
         sys.modules.pop(module, None)
     importlib.invalidate_caches()
+    known.load.cache_clear()
