@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedsim.cli.compare import compare
-from fedsim.cli.options import ScenarioArgument, SeedOption, SetOption
+from fedsim.cli.options import BudgetOption, ScenarioArgument, SeedOption, SetOption
 from fedsim.cli.shown import one_line
 from fedsim.cli.stress import stress
 from fedsim.processes import gc_policy
@@ -25,12 +25,7 @@ def check(
     scenario: ScenarioArgument,
     assignments: SetOption = None,
     seed: SeedOption = None,
-    budget: Annotated[
-        float,
-        typer.Option(
-            min=0, help="Real seconds for the estimate; whatever can be refused is refused in any case."
-        ),
-    ] = 10.0,
+    budget: BudgetOption = 10.0,
 ) -> None:
     """Validate a scenario, print it with every default filled in, and estimate what a run will take.
 
@@ -40,19 +35,17 @@ def check(
         from fedsim.scenario.read import is_comparison, is_sweep, read_scenario
 
     if not assignments and seed is None and is_comparison(scenario):
-        compare(scenario, check_only=True)
+        compare(scenario, check_only=True, budget=budget)
         return
     if not assignments and seed is None and is_sweep(scenario):
-        stress(scenario, check_only=True)
+        stress(scenario, check_only=True, budget=budget)
         return
     with gc_policy.unsought():
         settings = read_scenario(scenario, assignments or (), seed)
         from fedsim.experiment.forecast.estimate import estimate
         from fedsim.progress import format_stats
 
-    foreseen = estimate(
-        settings, budget_s=budget
-    )  # first: it also looks at the files that the scenario names
+    foreseen = estimate(settings, budget_s=budget)  # first, for it refuses what cannot be
     print(settings.to_yaml())
     print(f"# estimate{_how_far(foreseen, budget)}")
     for name, value in dataclasses.asdict(foreseen).items():
@@ -64,7 +57,7 @@ def _how_far(foreseen: Estimate, budget_s: float) -> str:
     """What an estimate rests on, where the time was over before all updates were played that it should rest on."""
     if foreseen.played == foreseen.to_play:
         return ""
-    what = "" if foreseen.is_extrapolated else "; what follows is what was played, not the run"
+    what = "; what follows is what was played, not the run" if foreseen.why_not_extrapolated else ""
     return (
         f": {budget_s:g} s were over after {foreseen.played} of {foreseen.to_play} updates (--budget){what}"
     )

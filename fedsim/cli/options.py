@@ -31,6 +31,12 @@ CacheOption = Annotated[
         envvar="FEDSIM_CACHE", file_okay=False, help="Where trained models are kept; else the user's cache."
     ),
 ]
+BudgetOption = Annotated[
+    float,
+    typer.Option(
+        min=0, help="Real seconds for what a check estimates; it refuses what cannot be in any case."
+    ),
+]
 RunFiguresOption = Annotated[bool, typer.Option(help="Draw figures/ into the run folder.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
@@ -52,6 +58,7 @@ class SweepOptions:
     check_only: Annotated[
         bool, typer.Option("--check", help="Run nothing; say how many runs there are and what they take.")
     ] = False
+    budget: BudgetOption = 10.0
     cache_dir: CacheOption = None
     ray: Annotated[
         str | None,
@@ -65,7 +72,8 @@ class SweepOptions:
 
     def foresee(self, outlook: Callable[..., T], source: str) -> T:
         """What the runs would take."""
-        return outlook(source, self.out, processes=self.processes, seeds=seeds_in(self.seeds))
+        seeds = seeds_in(self.seeds)
+        return outlook(source, self.out, processes=self.processes, seeds=seeds, budget_s=self.budget)
 
     def perform(self, sweep: Callable[..., Path], source: str, **more: Any) -> Path:
         """Make the runs and draw their figures; the folder."""

@@ -13,6 +13,7 @@ from fedsim.config.validation import located
 from fedsim.errors import OutOfTime
 from fedsim.experiment.checks import refuse_early
 from fedsim.experiment.components import load_components
+from fedsim.experiment.prepared import Prepared
 from fedsim.experiment.probe_run import ShortSimulation
 from fedsim.progress import SilentProgress
 from fedsim.records.log import RecordLog
@@ -51,9 +52,13 @@ class Estimate:
     to_play: int
 
     @property
-    def is_extrapolated(self) -> bool:
-        """Whether the figures are for the whole run."""
-        return self.played == self.to_play or self.played > 1
+    def why_not_extrapolated(self) -> str:
+        """Why the figures are not for the whole run; empty where they are."""
+        if self.played > 1 or self.played == self.to_play:
+            return ""
+        return (
+            f"no estimate: the time for it was over after {self.played} of {self.to_play} updates (--budget)"
+        )
 
 
 @located
@@ -73,7 +78,12 @@ def estimate(scenario: Scenario, *, budget_s: float = BUDGET_S) -> Estimate:
         LimitExceeded: nor do they within the scenario's limits.
         InputError: a setting asks for the impossible, or an own question or device file is wrong.
     """
-    prepared = refuse_early(scenario)
+    return estimate_prepared(refuse_early(scenario), budget_s)
+
+
+def estimate_prepared(prepared: Prepared, budget_s: float = BUDGET_S) -> Estimate:
+    """`estimate` of what was checked already."""
+    scenario = prepared.scenario
     wanted, until_wall_s = scenario.stop.updates, time.monotonic() + budget_s
     to_play = min(_num_played(scenario), wanted or _MOST_UPDATES)
     stop = scenario.stop.model_copy(update={"updates": to_play})

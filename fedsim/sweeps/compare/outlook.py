@@ -7,20 +7,17 @@ time cannot be foreseen for real models; where runs are kept already, theirs is 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedsim.errors import FedsimError
-from fedsim.experiment.forecast.estimate import Estimate, estimate
+from fedsim.experiment.forecast.estimate import BUDGET_S, Estimate, estimate_prepared
+from fedsim.experiment.prepared import Prepared
 from fedsim.records.run_folder import SUMMARY
-from fedsim.sweeps.compare.file import PlannedRun, open_comparison
-from fedsim.sweeps.compare.run import RUNS, is_finished
+from fedsim.sweeps.compare.file import open_comparison
+from fedsim.sweeps.compare.run import RUNS, is_finished, prepare_variants
 from fedsim.sweeps.executors import num_that_fit
-
-BUDGET_S = 60.0
-"""Real seconds for all estimates together; a variant whose turn comes later is not estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +74,14 @@ def outlook(
     planned, grid = opened.runs(), opened.grid()
     folder = out or Path("runs") / opened.comparison.name
     kept = {run.key for run in (*planned, *grid) if is_finished(folder / RUNS / run.key)}
-    until_s = time.monotonic() + budget_s
+    prepared = prepare_variants(opened.path, [*planned, *grid])
     by_key: dict[str, tuple[Estimate | None, str]] = {}
     variants = []
     for variant in opened.comparison.variants:
         runs = [run for run in planned if run.variant == variant.name]
         first = runs[0]
         if first.key not in by_key:
-            by_key[first.key] = _estimate(first, until_s)
+            by_key[first.key] = _estimate(prepared[variant.name], budget_s / len(prepared))
         found, why_not = by_key[first.key]
         variants.append(
             VariantOutlook(variant.name, len(runs), sum(run.key in kept for run in runs), found, why_not)
@@ -133,13 +130,13 @@ def lines(found: Outlook) -> Iterator[str]:
         yield f"  {variant.name:{width}}  {variant.kept}/{variant.runs} kept · {shown}"
 
 
-def _estimate(run: PlannedRun, until_s: float) -> tuple[Estimate | None, str]:
-    if time.monotonic() >= until_s:
-        return None, "the others took the time that there is for estimates"
+def _estimate(prepared: Prepared, budget_s: float) -> tuple[Estimate | None, str]:
     try:
-        return estimate(run.scenario, budget_s=until_s - time.monotonic()), ""
+        found = estimate_prepared(prepared, budget_s)
     except FedsimError as error:
         return None, str(error)
+    why_not = found.why_not_extrapolated
+    return None if why_not else found, why_not
 
 
 def _wall_s(folder: Path, keys: set[str], kept: set[str], processes: int) -> float | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from fedsim.errors import FedsimError, RunFolderError, ScenarioError
 from fedsim.experiment.checks import refuse_early
+from fedsim.experiment.prepared import Prepared
 from fedsim.progress import Progress
 from fedsim.records.run_folder import MANIFEST, SUMMARY, write_atomically
 from fedsim.sweeps.compare import tuning
@@ -60,7 +61,7 @@ def compare(
         raise ScenarioError(
             f"{opened.path}: there is no grid to tune by; give tune: {{seeds: [...], values: [...]}}"
         )
-    _refuse_early(opened.path, [*planned, *grid])
+    prepare_variants(opened.path, [*planned, *grid])
     folder = out or Path("runs") / comparison.name
     store = folder / RUNS
     with contextlib.ExitStack() as pools:
@@ -90,17 +91,20 @@ def compare(
     return folder
 
 
-def _refuse_early(path: Path, planned: Sequence[PlannedRun]) -> None:
-    """Refuse a variant that can never begin while nothing is written: one seed of each stands for the others."""
-    seen: set[str] = set()
+def prepare_variants(path: Path, planned: Sequence[PlannedRun]) -> dict[str, Prepared]:
+    """One seed of each variant, which stands for the others, as it was checked while nothing is written.
+
+    Raises:
+        ScenarioError: a variant can never begin.
+    """
+    found: dict[str, Prepared] = {}
     for run in planned:
-        if run.variant in seen:
-            continue
-        seen.add(run.variant)
         try:
-            refuse_early(run.scenario)
+            if run.variant not in found:
+                found[run.variant] = refuse_early(run.scenario)
         except ScenarioError as error:
             raise ScenarioError(f"{path}: variant {run.variant}: {error}") from None
+    return found
 
 
 def settings(comparison: Comparison, planned: Sequence[PlannedRun]) -> dict[str, dict[str, Any] | None]:

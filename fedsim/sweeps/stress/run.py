@@ -7,7 +7,6 @@ reason, and does not stop the sweep.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from fedsim.sweeps.workers import ExecutionConfig, perform_missing
 MARKER = "stress.yaml"
 _OURS = {RUNS, LOCK, MARKER, FIGURES}
 _LOOKS = 100  # runs that are looked at before the first begins, at most
-_TRIED, _BUDGET_S = 6, 20.0  # runs that --check plays, at most, and the real seconds for them
+_TRIED = 6  # runs that --check plays, at most
 
 
 def stress(
@@ -114,6 +113,7 @@ def outlook_lines(
     *,
     processes: int | None = None,
     seeds: Sequence[int] | None = None,
+    budget_s: float,
 ) -> Iterator[str]:
     """What a sweep would take, for people: its axes, how many runs are kept, and roughly how long the rest take.
 
@@ -127,6 +127,7 @@ def outlook_lines(
 
     opened = open_stress(source, seeds)
     planned = opened.runs()
+    _refuse_all(opened.path, planned)
     folder = out or Path("runs") / opened.stress.name
     runs = {run.key: run for run in planned}
     kept = {key: found for key in runs if (found := ending(folder / RUNS / key)) is not None}
@@ -140,7 +141,7 @@ def outlook_lines(
         each_s = sum(found.wall_s for found in kept.values()) / len(kept)
         yield f"real time about {format_seconds(each_s * len(missing) / at_once)}, if the rest take what the kept ones took"
     yield "played with stand-ins, up to their first updates:"
-    yield from _tried(missing)
+    yield from _tried(missing, budget_s)
 
 
 def _axis_lines(opened: StressFile) -> Iterator[str]:
@@ -160,21 +161,18 @@ def _axis_lines(opened: StressFile) -> Iterator[str]:
     yield f"  {named_seeds(stress.seeds, colon=':')}"
 
 
-def _tried(missing: Sequence[StressRun]) -> Iterator[str]:
-    """Points spread over the sweep, the first and the last among them, each estimated, until the time is up."""
+def _tried(missing: Sequence[StressRun], budget_s: float) -> Iterator[str]:
+    """Points spread over the sweep, the first and the last among them, each estimated in its share of the time."""
     from fedsim.experiment.forecast.estimate import estimate
     from fedsim.progress import format_stats
 
-    until_s = time.monotonic() + _BUDGET_S
     count = min(_TRIED, len(missing))
     places = sorted({round(n * (len(missing) - 1) / max(1, count - 1)) for n in range(count)})
     for run in (missing[place] for place in places):
-        if time.monotonic() >= until_s:
-            return
         try:
-            found = estimate(run.scenario, budget_s=until_s - time.monotonic())
+            found = estimate(run.scenario, budget_s=budget_s / len(places))
         except FedsimError as error:
             yield f"  {run.name}: {error}"
         else:
             stats = {"updates": found.updates, "requests": found.requests, "virtual_s": found.virtual_s}
-            yield f"  {run.name}: {format_stats({**stats})}"
+            yield f"  {run.name}: {found.why_not_extrapolated or format_stats({**stats})}"

@@ -251,16 +251,18 @@ def test_to_check_a_comparison_runs_nothing_and_counts_what_is_kept(write, tmp_p
 
 
 def test_an_estimate_takes_bounded_time_and_says_what_it_left_out(write):
-    found = outlook(write(HEAD + TWO), budget_s=0.0)
-    assert [variant.estimate for variant in found.variants] == [None, None]
-    assert "no estimate: " in "\n".join(lines(found))
+    large = "variants:\n  - {name: a, set: {protocol.update.groups_per_update: 900}}\n"
+    found = outlook(write(HEAD + large), budget_s=0.0)
+    assert [variant.estimate for variant in found.variants] == [None]
+    assert "no estimate: the time for it was over after 0 of " in "\n".join(lines(found))
 
 
-def test_a_variant_that_cannot_be_played_says_why_and_the_others_are_estimated(write):
-    text = "variants:\n  - {name: a}\n  - {name: b, set: {protocol.num_experts: 9}}\n"
-    good, bad = outlook(write(HEAD + text)).variants
-    assert good.estimate is not None
-    assert bad.estimate is None and "there are 4 clients" in bad.why_not
+def test_a_check_refuses_a_variant_that_can_never_begin_as_the_comparison_would(write, capsys):
+    path = write(HEAD + "variants:\n  - {name: a}\n  - {name: b, set: {protocol.num_experts: 9}}\n")
+    assert main(["check", str(path), "--budget", "0"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "variant b: " in printed.err and "there are 4 clients" in printed.err
 
 
 def test_a_comparison_leaves_its_tables_and_is_not_done_twice(write, tmp_path, capsys):
