@@ -59,7 +59,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 class ScratchModel(StrictModel):
     """A Llama trained from random weights: architecture and training budget."""
 
-    preset: str = Field("custom", description="name of the preset that the other keys override")
+    preset: str = Field("custom", description="name of the preset that gives the keys which are left out")
     hidden_size: int = Field(ge=8, le=MAX_WIDTH, description="width of the residual stream (numbers)")
     intermediate_size: int = Field(
         ge=8, le=MAX_WIDTH, description="width of the feed-forward layers (numbers)"

@@ -70,7 +70,7 @@ def scenario_page() -> str:
     for forms in _places().values():
         for model in [*forms, *chain(*map(_lineage, forms))]:
             chapters.setdefault(_paths(model)[0].partition(".")[0], {})[model] = None
-    contents = [f"* {', '.join(map(_link, models))}" for models in chapters.values()]
+    contents = [f"* {top or 'all'}: {', '.join(map(_link, models))}" for top, models in chapters.items()]
     sections = [
         _section(model, examples[_title(model).replace("`", "")]) for model in chain(*chapters.values())
     ]
