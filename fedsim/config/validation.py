@@ -27,6 +27,7 @@ from typing import (
 )
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from fedsim.config.strict import SettingError
@@ -283,6 +284,12 @@ def extra_type(model: type[BaseModel]) -> Any | None:
     return get_args(hint)[-1]
 
 
+def only_choice(info: FieldInfo) -> str | None:
+    """The one value of a key that tells one form of a section from others (``kind: sessions``); None of other keys."""
+    choices = get_args(info.annotation) if get_origin(info.annotation) is Literal else ()
+    return choices[0] if len(choices) == 1 else None
+
+
 def _is_model(place: Any) -> bool:
     return isinstance(place, type) and issubclass(place, BaseModel)
 
@@ -291,8 +298,5 @@ def _fits(model: type[BaseModel], data: Any) -> bool:
     """Whether the discriminating keys in ``data`` (such as ``kind``) are this model's."""
     if not isinstance(data, dict):
         return False
-    for key, info in model.model_fields.items():
-        choices = get_args(info.annotation) if get_origin(info.annotation) is Literal else ()
-        if len(choices) == 1 and data.get(key, choices[0]) != choices[0]:
-            return False
-    return True
+    tags = {key: only_choice(info) for key, info in model.model_fields.items()}
+    return all(tag is None or data.get(key, tag) == tag for key, tag in tags.items())

@@ -80,7 +80,7 @@ class OutOfRangeScores(OnExperts):
     """Each reward leaves [0, 1]: r becomes 1 + factor (1 + r)."""
 
     kind: Literal["out_of_range"] = Field(description="Each reward r becomes 1 + factor (1 + r).")
-    factor: float = Field(10.0, gt=0, description="How far outside (no unit).")
+    factor: float = Field(10.0, gt=0, description="How far outside.")
 
 
 class SlowOnPurpose(OnExperts):

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from functools import cache, lru_cache
 from importlib.resources import files
 from statistics import NormalDist
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
@@ -164,13 +164,14 @@ def _kind(value: object) -> str:
     return "lognormal"
 
 
+_Forms = FixedLength | LognormalLength | UniformLength | PresetLength
 Length = Annotated[
     Annotated[FixedLength, Tag("fixed")]
     | Annotated[LognormalLength, Tag("lognormal")]
     | Annotated[UniformLength, Tag("uniform")]
     | Annotated[PresetLength, Tag("preset")],
     Discriminator(_kind),
-    BeforeValidator(_expand, json_schema_input_type=int | str | dict[str, Any]),
+    BeforeValidator(_expand, json_schema_input_type=int | str | _Forms),
 ]
 
 

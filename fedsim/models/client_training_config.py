@@ -22,12 +22,12 @@ from fedsim.tasks.questions import Question
 
 
 class LocalTrainingConfig(PolicyConfig):
-    """Local training; the server itself has no optimiser, so of the policy's settings its two rates mean nothing here."""
+    """How clients train; the server has no optimiser, so the two learning rates of the policy mean nothing."""
 
     objective: Literal["sft", "grpo"] = Field(
         "sft",
-        description="what clients train on: their private answers (sft), or candidates of their own, rewarded by exact match "
-        "with the private answer (grpo)",
+        description="what clients train on: their private answers (sft), or their own candidates, rewarded by exact "
+        "match with those (grpo)",
     )
     module: Literal["lora", "full"] = Field(
         "lora", description="what is trained and travels: low-rank adapters, or all weights (FedAvg)"
@@ -49,7 +49,7 @@ class LocalTrainingConfig(PolicyConfig):
         None,
         ge=1,
         le=MAX_BATCH,
-        description="a client does between so many and all of its local steps, a keyed draw each time (count; default all)",
+        description="a client does between so many and all of its local steps, drawn each time (count; default all)",
     )
     local_batch_size: int = Field(
         32,

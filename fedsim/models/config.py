@@ -78,8 +78,8 @@ class ModelsConfig(StrictModel):
     )
     clients: ModelSource = Field(
         default_factory=lambda: scratch("scratch-250k"),
-        description="every client's own language model: a preset name, or a mapping with preset, pretrained, path or hub; a "
-        "path may hold {client}, the client's number: a folder for each, of any size and architecture",
+        description="every client's language model, likewise; a path may hold {client}, the client's number: a folder "
+        "for each, of any size and architecture",
     )
     start: Literal["public", "dp_tuned"] = Field(
         "public", description="the server starts as pre-trained on the public corpus, or further tuned on Dp"
@@ -87,19 +87,19 @@ class ModelsConfig(StrictModel):
     dp_tuning: StartTuning = Field(default_factory=StartTuning, description="how `start: dp_tuned` tunes")
     format_tuning: StartTuning | None = Field(
         None,
-        description="tune ready models on the format rows first, by adapters that are merged: the common start of server and "
-        "clients, which shows them how an answer is written; default none",
+        description="tune ready models on the format rows first, by adapters that are merged: the common start of "
+        "server and clients",
     )
     bill_as: (
         Annotated[BillAs, BeforeValidator(_same_for_both, json_schema_input_type=str | BillAs)] | None
     ) = Field(
         None,
-        description="count time, energy, memory and adapter bytes as those of bigger models: one architecture for both sides, "
-        "or a mapping; needs `text`",
+        description="count time, energy, memory and adapter bytes as those of bigger models: one architecture for both "
+        "sides, or each its own; needs `text`",
     )
     base_model: Literal["preinstalled", "shipped"] = Field(
         "preinstalled",
-        description="whether clients have the base model, or download it before anything else (2 bytes per parameter)",
+        description="whether clients have the base model, or download it first (2 bytes per parameter)",
     )
     client_epochs: int = Field(
         1,
@@ -109,8 +109,8 @@ class ModelsConfig(StrictModel):
     )
     client_privacy: EvaluatorPrivacyConfig | None = Field(
         None,
-        description="train the clients' models with DP-SGD: scratch models from one of their size that is trained on the "
-        "public corpus, others by their adapters; default none: plainly",
+        description="train the clients' models with DP-SGD: scratch models from one of their size trained on the "
+        "public corpus, others by their adapters",
     )
 
     @model_validator(mode="after")
@@ -152,9 +152,7 @@ class DiscriminativeConfig(StrictModel):
         "likelihood_ratio; null: all wrong answers count alike)",
     )
     max_kl: float = Field(
-        1e-4,
-        ge=0,
-        description="delta, divergence from the sampling policy that is free (nats per token)",
+        1e-4, ge=0, description="delta, divergence from the sampling policy that is free (nats per token)"
     )
     penalty: float = Field(
         1e3, ge=0, description="beta, weight of the squared excess over max_kl (per squared nat)"
@@ -184,8 +182,8 @@ class PolicyConfig(StrictModel):
     )
     loss: Literal["grpo", "dr_grpo", "bnpo", "disco_constrained"] = Field(
         "grpo",
-        description="grpo: averaged as loss_mean says; dr_grpo: over candidates times max_new_tokens; bnpo: token mean of each "
-        "local batch of bnpo_groups; disco_constrained: DisCO's objective on right and wrong answers",
+        description="grpo: averaged as loss_mean says; dr_grpo: over candidates times max_new_tokens; bnpo: token mean "
+        "of each local batch of bnpo_groups; disco_constrained: DisCO's objective on right and wrong answers",
     )
     loss_mean: Literal["tokens", "sequences"] = Field(
         "tokens",
@@ -202,8 +200,8 @@ class PolicyConfig(StrictModel):
     )
     ratio: Literal["clipped", "decoupled"] = Field(
         "clipped",
-        description="clipped: around the policy that sampled; decoupled: around the policy at the start of the update, times a "
-        "truncated weight for who sampled",
+        description="clipped: around the policy that sampled; decoupled: around the policy at the start of the update, "
+        "times a truncated weight for who sampled",
     )
     behaviour_weight_cap: float = Field(
         2.0, gt=0, description="most that a stale token may count (ratio decoupled; factor)"

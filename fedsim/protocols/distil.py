@@ -32,7 +32,7 @@ from fedsim.tasks.questions import Question
 
 
 class Config(PolicyConfig, ExpertsConfig):
-    """Settings of the control: FedGRPO's selection, one round of questions per update."""
+    """Control: SFT on the experts' own answers (not scalar-only), one round of questions per update."""
 
     name: Literal["distil"] = Field(
         "distil", description="control: SFT on the experts' own answers (not scalar-only)"

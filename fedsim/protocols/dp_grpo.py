@@ -16,7 +16,7 @@ from fedsim.sim.network import wire
 
 
 class Config(ServerRewardedConfig):
-    """Settings of the control: those of the shared machinery."""
+    """Control: GRPO on the server's own Dp labels."""
 
     name: Literal["dp_grpo"] = Field("dp_grpo", description="control: GRPO on the server's own Dp labels")
 

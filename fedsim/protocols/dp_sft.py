@@ -16,7 +16,7 @@ from fedsim.sim.network import wire
 
 
 class Config(PolicyConfig):
-    """Settings of the control: one optimiser step of ``fit_batch_size`` rows counts as one update."""
+    """Control: SFT on the server's own Dp labels; a step of ``fit_batch_size`` rows counts as one update."""
 
     name: Literal["dp_sft"] = Field("dp_sft", description="control: SFT on the server's own Dp labels")
 

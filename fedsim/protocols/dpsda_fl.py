@@ -61,7 +61,7 @@ CLIENTS_PRETRAINED = False
 
 
 class Config(ServerRewardedConfig, GatheringConfig):
-    """Settings of DPSDA-FL: the mechanism, how long to wait, and how the server learns."""
+    """DPSDA-FL: clients upload synthetic rows once; the server trains on them."""
 
     name: Literal["dpsda_fl"] = Field(
         "dpsda_fl", description="clients upload synthetic rows once; the server trains on them"

@@ -60,7 +60,7 @@ from fedsim.tasks.matching import AnswerRule
 
 
 class Config(GroupRelativeConfig, ExpertsConfig, FusionConfig):
-    """Settings of FedGRPO."""
+    """FedGRPO (AAAI 2026): the most competent clients score candidates."""
 
     name: Literal["fedgrpo"] = Field("fedgrpo", description="FedGRPO (AAAI 2026)")
     wire: Literal["scores_up", "answers_up"] = Field(
@@ -76,7 +76,7 @@ class Config(GroupRelativeConfig, ExpertsConfig, FusionConfig):
 
     reward_noise: RewardNoiseConfig | None = Field(
         None,
-        description="noise that clients add to every reward and probe bit before they send it; default none",
+        description="noise that clients add to every reward and probe bit before they send it",
     )
 
     @model_validator(mode="after")

@@ -82,12 +82,13 @@ HOPELESS_ROUNDS = 100
 
 
 class Config(LocalTrainingConfig):
-    """Settings of FedPETuning."""
+    """FedPETuning (ACL 2023), and FedAvg: clients train adapters, or all weights, that are averaged."""
 
     name: Literal["fedpetuning"] = Field("fedpetuning", description="FedPETuning (ACL 2023), and FedAvg")
     averaging: Literal["factors", "product"] = Field(
         "factors",
-        description="average the adapters' A and B apart, or their products B A, factored again at the same rank (module lora)",
+        description="average the adapters' A and B apart, or their products B A, factored again at the same rank "
+        "(module lora)",
     )
     weighting: Literal["uniform", "samples"] = Field(
         "uniform", description="what a client counts in the average: all alike, or by its number of rows"

@@ -27,15 +27,15 @@ from fedsim.tasks.matching import AnswerRule
 
 
 class Config(ServerRewardedConfig):
-    """Settings of the control: those of the shared machinery."""
+    """Control: the server rewards itself, by its frozen start or by majority."""
 
     name: Literal["self_reward"] = Field(
         "self_reward", description="control: the server rewards itself, by its frozen start or by majority"
     )
     reward: Literal["likelihood", "majority"] = Field(
         "likelihood",
-        description="a candidate's likelihood under the frozen initial server, or whether its answer is the one that most "
-        "candidates of its group give",
+        description="a candidate's likelihood under the frozen initial server, or whether its answer is that of most "
+        "candidates of its group",
     )
 
 

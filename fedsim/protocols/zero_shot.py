@@ -15,7 +15,7 @@ from fedsim.sim.network import wire
 
 
 class Config(PolicyConfig):
-    """Settings of zero-shot: only the sampling ones matter (pass@k)."""
+    """The initial policy, untrained: only the settings of sampling matter (pass@k)."""
 
     name: Literal["zero_shot"] = Field("zero_shot", description="the initial policy, untrained")
 

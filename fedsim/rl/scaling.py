@@ -47,8 +47,8 @@ class ScalingConfig(StrictModel):
 
     domain: Literal["none", "log", "log_squared", "inverse"] = Field(
         "none",
-        description="weight of a question whose domain has share p of the training questions: log(1 + 1/p), its square, or "
-        "1/p (DISCO); the server must know the domains of its questions",
+        description="weight of a question whose domain has share p of the training questions: log(1 + 1/p), its "
+        "square, or 1/p; the server must know the domains",
     )
     difficulty: bool = Field(
         False,
@@ -56,8 +56,8 @@ class ScalingConfig(StrictModel):
     )
     order: Order | None = Field(
         None,
-        description="whether the weight multiplies rewards before they are standardised (DISCO; needs divide_by_std false, or "
-        "it would cancel) or advantages after; must be given with a weight",
+        description="whether the weight multiplies rewards before they are standardised (needs divide_by_std false) or "
+        "advantages after; must be given with a weight",
     )
 
     @property

@@ -62,8 +62,7 @@ class Scenario(StrictModel):
     name: PlainName = Field(description="name of the run and its folder: a-z, 0-9, dot, dash and underscore")
     seed: Seed = Field(0, description="root of every random draw (whole number)")
     fidelity: Literal["real", "timing"] = Field(
-        "real",
-        description="real: models compute; timing: token counts alone (time and bytes, no torch)",
+        "real", description="real: models compute; timing: token counts alone (time and bytes, no torch)"
     )
     stop: StopConfig = Field(description="when the run ends; the first condition that is met")
     # The settings of the protocol that is named: `scenario_model` puts their model here.
@@ -87,12 +86,11 @@ class Scenario(StrictModel):
     availability: AvailabilityConfig = Field(AlwaysConfig.defaults(), description="when devices are there")
     dropout: DropoutConfig = Field(DropoutConfig.defaults(), description="how devices give tasks up")
     slowdowns: tuple[SlowdownConfig, ...] = Field(
-        (),
-        description="how devices compute more slowly than their profile says; a list of laws that multiply",
+        (), description="how devices compute more slowly than their profile says; laws that multiply"
     )
-    faults: tuple[FaultConfig, ...] = Field((), description="what breaks, on whom and when (list)")
+    faults: tuple[FaultConfig, ...] = Field((), description="what breaks, on whom and when")
     hostile: tuple[HostileConfig, ...] = Field(
-        (), description="which experts score falsely, and how (list; protocols whose clients send rewards)"
+        (), description="which experts score falsely, and how (protocols whose clients send rewards)"
     )
     correlate: CorrelateConfig | None = Field(
         None, description="makes the owners of a domain, or of most data, the slow or absent devices"

@@ -45,36 +45,24 @@ class SizesConfig(StrictModel):
     The splits never share a question. Remainders go to the domains named first.
     """
 
-    public: Count = Field(
-        4000, description="rows of the server's pre-training corpus [questions]; default 4000"
-    )
-    private: Count = Field(
-        6000, description="rows dealt to the clients, all together [questions]; default 6000"
-    )
+    public: Count = Field(4000, description="rows of the server's pre-training corpus [questions]")
+    private: Count = Field(6000, description="rows dealt to the clients, all together [questions]")
     private_per_client: Count | None = Field(
-        None,
-        description="rows per client on average [questions]; replaces `private` when given; default none",
+        None, description="rows per client on average [questions]; replaces `private`"
     )
     auxiliary: int = Field(
-        100, ge=1, le=100_000, description="|Dp|, labelled exemplars at the server [questions]; default 100"
+        100, ge=1, le=100_000, description="size of Dp, labelled exemplars at the server [questions]"
     )
     pool: int = Field(
-        4000,
-        ge=1,
-        le=10_000_000,
-        description="|Ds|, unlabelled questions to learn from [questions]; default 4000",
+        4000, ge=1, le=10_000_000, description="size of Ds, unlabelled questions to learn from [questions]"
     )
     validation: int = Field(
-        500, ge=1, le=1_000_000, description="questions on which settings are chosen [questions]; default 500"
+        500, ge=1, le=1_000_000, description="questions on which settings are chosen [questions]"
     )
-    test: int = Field(
-        2000, ge=1, le=1_000_000, description="questions that are only reported [questions]; default 2000"
-    )
+    test: int = Field(2000, ge=1, le=1_000_000, description="questions that are only reported [questions]")
 
     format: Annotated[int, Field(ge=0, le=100_000)] = Field(
-        0,
-        description="labelled rows that show server and clients how an answer is written, none of them in Dp [questions]; "
-        "default 0",
+        0, description="labelled rows, none of them in Dp, that show how an answer is written [questions]"
     )
 
     def num_private(self, num_clients: int) -> int:
@@ -90,11 +78,10 @@ class PublicErrorsConfig(StrictModel):
     question.
     """
 
-    rate: Share = Field(0.5, description="share of wrong public answers [0 to 1]; default 0.5")
+    rate: Share = Field(0.5, description="share of wrong public answers [0 to 1]")
     by: Literal["operand_class", "uniform"] = Field(
         "operand_class",
-        description="what wrongness depends on: `operand_class` (first operand or initial) or `uniform` "
-        "(nothing); default operand_class",
+        description="what wrongness depends on: `operand_class` (first operand or initial) or `uniform` (nothing)",
     )
     spread: Share | None = Field(
         None,
@@ -103,9 +90,9 @@ class PublicErrorsConfig(StrictModel):
     )
     kind: Literal["auto", "off_by_one", "reversed", "shuffled"] = Field(
         "auto",
-        description="the mistake: `off_by_one` (last integer plus one), `reversed` (answer backward), "
-        "`shuffled` (another row's answer: noise that cannot be learned), `auto` (off by one where "
-        "the answer holds a digit, else reversed); worked solutions are off by one in a step; default auto",
+        description="the mistake: `off_by_one` (last integer plus one; of worked solutions in a step), `reversed` "
+        "(answer backward), `shuffled` (another row's answer: noise), `auto` (off by one where the answer holds a digit, "
+        "else reversed)",
     )
 
     @model_validator(mode="after")
@@ -130,19 +117,19 @@ class PartitionConfig(StrictModel):
 
     kind: Literal["iid", "dirichlet", "shared"] = Field(
         "dirichlet",
-        description="`iid`: equal shares of every domain; `dirichlet`: skewed shares; `shared`: every row of a domain lies at "
-        "each of its `holders`; default dirichlet",
+        description="`iid`: equal shares of every domain; `dirichlet`: skewed shares; `shared`: every row of a domain "
+        "lies at each of its `holders`",
     )
     over: Literal["clients", "domains"] = Field(
         "clients",
-        description="dirichlet only: `clients` deals each domain over clients by Dir(beta), `domains` gives "
-        "each client its own mix of domains by Dir(beta); default clients",
+        description="dirichlet only: `clients` deals each domain over clients by Dir(beta), `domains` gives each "
+        "client its own mix of domains",
     )
     beta: float = Field(
-        0.1, ge=1e-6, le=1e6, description="dirichlet concentration [no unit]; small is skewed; default 0.1"
+        0.1, ge=1e-6, le=1e6, description="dirichlet concentration [no unit]; small is skewed"
     )
     holders: Annotated[int, AtMostClients("kind", ("shared",))] = Field(
-        4, ge=1, description="shared only: clients that hold a domain, all of its rows each; default 4"
+        4, ge=1, description="shared only: clients that hold a domain, all of its rows each"
     )
 
 
@@ -150,9 +137,9 @@ class AnswersConfig(StrictModel):
     """Trusted answers that clients own for pool questions; they make answer-based evaluation (AE) happen."""
 
     coverage: Share = Field(
-        0.0, description="share of pool questions with a trusted answer at one client [0 to 1]; default 0"
+        0.0, description="share of pool questions with a trusted answer at one client [0 to 1]"
     )
-    noise: Share = Field(0.0, description="share of trusted answers that are wrong [0 to 1]; default 0")
+    noise: Share = Field(0.0, description="share of trusted answers that are wrong [0 to 1]")
 
 
 class TasksConfig(StrictModel):
@@ -160,65 +147,54 @@ class TasksConfig(StrictModel):
 
     domains: tuple[str, ...] | dict[str, dict[str, JsonValue]] = Field(
         QUICK_DOMAINS,
-        description="domain names (any reasoning_gym data set), or {name: {generator option: value}}; "
-        f"default [{', '.join(QUICK_DOMAINS)}]",
+        description="names of domains (any reasoning_gym data set), or {name: {generator option: value}}",
     )
     file: str | None = Field(
         None,
-        description="own questions instead of domains: a file (JSON lines, JSON list, CSV, Parquet) or the folder of a Hugging "
-        "Face data set, relative to the scenario file, with `question`, `answer` and optional `domain`, `client`, `split`, "
-        "`fact`, `solution` (docs/questions.md); default none",
+        description="own questions instead of domains: a file (JSON lines, JSON list, CSV, Parquet) or the folder of a "
+        "Hugging Face data set (docs/questions.md)",
     )
     keys: dict[RowKey, Annotated[str, Field(min_length=1, max_length=200)]] | None = Field(
         None,
-        description="what an own file calls our keys, e.g. {question: problem, answer: solution}; dots go into what is nested "
-        "(messages.0.content), and keys of the file that are not named are ignored; default: our own names, no others",
+        description="what an own file calls our keys, e.g. {question: problem, answer: solution}; dots go into what is "
+        "nested (messages.0.content); default: as we do",
     )
     splits: dict[str, str | None] = Field(
         {},
-        description="which split of ours a split of an own file or folder is, e.g. {train: pool, dev: validation}; null: its "
-        "rows are cut by sizes; default: ours as they are, others of a folder are cut",
+        description="which split of ours a split of an own file or folder is, e.g. {train: pool, dev: validation}; "
+        "null: its rows are cut by sizes",
     )
-    sizes: SizesConfig = Field(SizesConfig.defaults(), description="questions per split; see its keys")
+    sizes: SizesConfig = Field(SizesConfig.defaults(), description="questions per split")
     public_errors: PublicErrorsConfig | None = Field(
         None,
-        description="errors in the public corpus; default: rate 0.5 by operand class for generated domains, "
-        "none for an own file",
+        description="errors in the public corpus; default: half wrong by operand class in generated domains, none in "
+        "an own file",
     )
-    partition: PartitionConfig = Field(
-        PartitionConfig.defaults(),
-        description="how private rows are dealt; default dirichlet over clients, beta 0.1",
-    )
-    answers: AnswersConfig = Field(
-        AnswersConfig.defaults(), description="trusted answers at clients; default none (coverage 0)"
-    )
+    partition: PartitionConfig = Field(PartitionConfig.defaults(), description="how private rows are dealt")
+    answers: AnswersConfig = Field(AnswersConfig.defaults(), description="trusted answers at clients")
     prompt_template: str = Field(
-        "{question}",
-        max_length=4000,
-        description="prompt text around a question; must hold {question} once; default {question}",
+        "{question}", max_length=4000, description="prompt text around a question; must hold {question} once"
     )
     answer_pattern: str | None = Field(
         None,
-        description="regular expression whose last match (its one group, if any) in a model's text is the "
-        "answer; a small safe subset, see fedsim.tasks.matching; default: the "
-        "whole text without surrounding blanks, or of worked solutions the number after ####",
+        description="regular expression whose last match (or its one group) in a model's text is the answer (see "
+        "fedsim.tasks.matching); default: the whole text, of worked solutions the number after ####",
     )
     match: Match = Field(
         "exact",
-        description="how answers are compared: `exact` text, `numeric` value (1/2 = 0.50), `caseless` text (case, blanks and "
-        "a final full stop do not count) or `normalized` as by SQuAD (nor do punctuation and articles); default exact",
+        description="how answers are compared: `exact` text, `numeric` value (1/2 = 0.50), `caseless` text (case, "
+        "blanks and a final full stop do not count) or `normalized` as by SQuAD (nor do punctuation and articles)",
     )
 
     answer_prefix: str = Field(
         "",
         max_length=100,
-        description="text that every answer begins with, such as a blank: put before answers that are taught or scored; "
-        "default none",
+        description="text that every answer begins with, such as a blank: put before answers that are taught or scored",
     )
     stop: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = Field(
         (),
         max_length=16,
-        description="texts that end a sampled answer, as the end token does, e.g. a line break; default none",
+        description="texts that end a sampled answer, as the end token does, e.g. a line break",
     )
 
     @field_validator("domains")

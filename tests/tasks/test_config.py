@@ -4,9 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from fedsim.tasks import config as settings
 from fedsim.tasks.config import AnswersConfig, PublicErrorsConfig, SizesConfig, TasksConfig
 
 
@@ -82,15 +81,6 @@ def test_class_rates_average_to_the_rate(rates, rate, spread):
 def test_wrong_settings_are_refused_with_their_reason(text, complaint):
     with pytest.raises(ValidationError, match=complaint):
         read(text)
-
-
-def test_every_setting_is_documented():
-    models = [m for m in vars(settings).values() if isinstance(m, type) and issubclass(m, BaseModel)]
-    fields = [(model, name, field) for model in models for name, field in model.model_fields.items()]
-    assert len(fields) > 20
-    for model, name, field in fields:
-        text = field.description or ""
-        assert "default" in text or "its keys" in text, f"{model.__name__}.{name}"
 
 
 def test_settings_import_neither_torch_nor_reasoning_gym():

@@ -34,47 +34,44 @@ class StragglerConfig(StrictModel):
 
     policy: Policy = Field(
         "wait_all",
-        description="wait_all: until every asked client has answered or failed; deadline: until then or the deadline; quorum: "
-        "until enough have answered, and a grace; over_select: ask more and take the first; hedged: ask a spare for each "
-        "that is silent or lost, the first of the pair counts; replace: ask the next in line for each that is lost; "
-        "adaptive: a deadline learned from the reply times so far",
+        description="wait_all: until every asked client has answered or failed; deadline: until then or the deadline; "
+        "quorum: until enough have answered, and a grace; over_select: ask more, take the first; hedged: ask a spare for "
+        "each that is silent or lost; replace: ask the next in line for each that is lost; adaptive: a deadline learned "
+        "from reply times",
     )
     deadline: PositiveSeconds | None = Field(
         None,
-        description="how long a group waits for its replies (with unit); needed by policy deadline, an upper limit of every "
-        "other one but wait_all",
+        description="how long a group waits for its replies; needed by policy deadline, an upper limit of every other "
+        "one but wait_all",
     )
     on_deadline: Literal["abandon", "cancel"] = Field(
         "abandon",
-        description="what becomes of a device that nobody waits for any more, at the deadline or because others were faster; "
-        "abandon: it goes on and its reply comes late; cancel: it is told to stop",
+        description="what becomes of a device that nobody waits for any more; abandon: it goes on and its reply comes "
+        "late; cancel: it is told to stop",
     )
     missing: Literal["mask", "zero", "drop_group"] = Field(
         "mask",
-        description="a reward that did not come: mask it, count it as zero (the released code's bias), or drop the whole group",
+        description="a reward that did not come: mask it, count it as zero (the released code's bias), or drop the "
+        "whole group",
     )
     quorum: int | None = Field(None, ge=1, description="policy quorum: so many replies suffice (count)")
     grace: Seconds | None = Field(
-        None, description="policy quorum: wait so long for the others once there are enough (with unit; 0 s)"
+        None, description="policy quorum: wait so long for the others once there are enough (0 s)"
     )
     extra: int | None = Field(
-        None, ge=1, description="policy over_select: so many more clients are asked than are needed (count)"
+        None, ge=1, description="policy over_select: so many more clients are asked than needed (count)"
     )
     hedge_after: PositiveSeconds | None = Field(
-        None, description="policy hedged: a client silent for so long gets a spare beside it (with unit)"
+        None, description="policy hedged: a client silent for so long gets a spare beside it"
     )
     replacements: int | None = Field(
-        None,
-        ge=1,
-        description="policy replace: at most so many lost clients of one group are replaced (count; 1)",
+        None, ge=1, description="policy replace: most lost clients of one group that are replaced (count; 1)"
     )
     quantile: float | None = Field(
-        None, gt=0, lt=1, description="policy adaptive: share of the known reply times (no unit; 0.9) ..."
+        None, gt=0, lt=1, description="policy adaptive: share of the known reply times (0.9) ..."
     )
     factor: float | None = Field(
-        None,
-        ge=1,
-        description="... and what their quantile is multiplied by to get the deadline (no unit; 1.5)",
+        None, ge=1, description="... and what their quantile is multiplied by to get the deadline (1.5)"
     )
     warm_up: int | None = Field(
         None, ge=1, description="policy adaptive: reply times known before it sets a deadline (count; 20)"
@@ -84,10 +81,10 @@ class StragglerConfig(StrictModel):
     )
     partial: bool = Field(
         False,
-        description="at the deadline ask for the candidates scored so far; what was not scored is missing (true or false)",
+        description="at the deadline ask for the candidates scored so far; what was not scored is missing",
     )
     partial_grace: PositiveSeconds | None = Field(
-        None, description="with partial: wait so long for them after the deadline (with unit)"
+        None, description="with partial: wait so long for them after the deadline"
     )
 
     @model_validator(mode="before")

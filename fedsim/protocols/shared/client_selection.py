@@ -48,7 +48,7 @@ _MOST_KEPT = 1 << 20  # competences that are remembered: 8 MB
 
 
 class ExpertsConfig(StrictModel):
-    """Who is asked, and for how long; the paper's letters stand in the descriptions."""
+    """Who is asked, and for how long."""
 
     experts: Literal["competence", "random", "all", "oracle"] = Field(
         "competence",
@@ -62,8 +62,8 @@ class ExpertsConfig(StrictModel):
         0.0,
         ge=0,
         le=1,
-        description="experts with less than this share of the best known client's competence are not asked; a question that "
-        "none of those who are there knows is passed over (0: M are asked whatever they know, as in the paper)",
+        description="only clients with at least this share of the best known client's competence are asked; a question "
+        "that none of those there knows is passed over (0: M are always asked, as in the paper)",
     )
     num_neighbours: int = Field(
         20, ge=1, description="L, nearest exemplars that decide competence (all, where there are fewer)"

@@ -25,13 +25,13 @@ from fedsim.tasks.questions import Question
 
 
 class GroupRelativeConfig(LearnerConfig):
-    """Settings of the shared machinery, beside those of the policy."""
+    """When the server learns from rewards that come in."""
 
     update: ScheduleConfig = Field(ScheduleConfig.defaults(), description="when the optimiser steps")
 
 
 class ServerRewardedConfig(GroupRelativeConfig):
-    """Settings where the server itself has the rewards: rounds by default.
+    """When the server learns from rewards that it has itself: in rounds by default.
 
     No device is waited for, so ``group`` would gain no time. It would sample faster than the optimiser steps and train on what
     is some ``max_staleness`` versions old (3.6 on average with truth as reward, 128 in flight and 96 in a step).

@@ -29,14 +29,12 @@ class StopConfig(StrictModel):
     """When a run ends: the first condition that is met, and the summary says which."""
 
     updates: int | None = Field(None, ge=1, description="optimiser steps of the server")
-    virtual: PositiveSeconds | None = Field(None, description="virtual time (with unit)")
-    wire_bytes: Bytes | None = Field(None, description="bytes on the wire, both directions (with unit)")
+    virtual: PositiveSeconds | None = Field(None, description="virtual time")
+    wire_bytes: Bytes | None = Field(None, description="bytes on the wire, both directions")
     accuracy: float | None = Field(
         None, gt=0, le=1, description="greedy accuracy on the validation questions"
     )
-    wall: PositiveSeconds | None = Field(
-        None, description="real time (with unit); such a run cannot be reproduced"
-    )
+    wall: PositiveSeconds | None = Field(None, description="real time; such a run cannot be reproduced")
 
 
 class EvaluationConfig(StrictModel):

@@ -37,7 +37,7 @@ AUDIT_DRAWS = 2**40
 
 
 class TrustConfig(StrictModel):
-    """What is believed of an expert, what evidence counts, and when it is distrusted (`rl/reliability.py`)."""
+    """What is believed of an expert, what evidence counts, and when it is distrusted."""
 
     prior: float = Field(
         0.75, gt=0, lt=1, description="t_0, trust in an expert before anything is known (probability)"
@@ -72,8 +72,8 @@ class FusionConfig(StrictModel):
     fusion: Fusion = Field(
         "mean",
         description="one number of several experts': mean (the paper), weighted by competence for the question, by "
-        "reliability (agreement, audits) or by a router (routed, MoR); standardised, median, trimmed_mean, majority_vote; "
-        "applied to rewards under grouping candidates, to standardised rewards under per_expert and joint",
+        "reliability (agreement, audits) or by a router (routed, MoR); applied to rewards under grouping candidates, to "
+        "standardised rewards under per_expert and joint",
     )
     trim: float = Field(
         0.2, ge=0, le=0.5, description="trimmed_mean: share of the scores cut off at each end, rounded down"
@@ -81,8 +81,8 @@ class FusionConfig(StrictModel):
     audits: int | None = Field(
         None,
         ge=0,
-        description="auxiliary questions sent to each client for scores that the server can check (count); "
-        "default: 20 with fusion reliability or routed, else none",
+        description="auxiliary questions sent to each client for scores that the server can check (count; default 20 "
+        "with fusion reliability or routed)",
     )
     router_penalty: float = Field(
         1e-3, gt=0, description="routed: lambda, weight of the squared router in its loss"

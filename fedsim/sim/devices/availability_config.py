@@ -47,7 +47,7 @@ class PresenceConfig(StrictModel):
     kind: str = Field(description="Which kind of availability.")
     on_cut: Literal["abort", "suspend"] = Field(
         default="abort",
-        description="What happens to work under way when the device leaves: it is lost, or goes on when the device is back.",
+        description="Whether work under way is lost when the device leaves, or goes on when it is back.",
     )
     spread: float = Field(
         default=0.0,
@@ -65,8 +65,7 @@ class PresenceConfig(StrictModel):
         description="Devices join late, within this time: e.g. 2 h for all, or {share: 0.3, time: 2 h}.",
     )
     mean_stay: PositiveSeconds | None = Field(
-        default=None,
-        description="Mean time until a device leaves for good, from joining, seconds; default never.",
+        default=None, description="Mean time until a device leaves for good, from joining, seconds."
     )
 
 
@@ -88,12 +87,11 @@ class AlwaysConfig(_NothingToSpread):
 
 
 class _Lengths(PresenceConfig):
+    """The law of how long devices are there and away."""
+
     distribution: Literal["exponential", "weibull"] = Field(
         default="exponential",
-        description=(
-            "Law of session and gap lengths. Phones are far from exponential (median 138 s where the mean is 1,931 s); "
-            "weibull with shape 0.35 is near."
-        ),
+        description="Law of session and gap lengths; phones are far from exponential, weibull with shape 0.35 is near.",
     )
     shape: float | None = Field(
         default=None, ge=0.2, le=20, description="Weibull shape (below 1: heavy tail); only with weibull."

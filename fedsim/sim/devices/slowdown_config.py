@@ -18,48 +18,46 @@ def _known_classes(classes: tuple[str, ...]) -> tuple[str, ...]:
     return classes
 
 
-_Classes = Annotated[
-    tuple[str, ...],
-    AfterValidator(_known_classes),
-    Field(description="Only devices of these classes; an empty list means all devices."),
-]
+class _OnDevices(StrictModel):
+    """Which devices a slow-down strikes."""
+
+    kind: str = Field(description="Which law it is.")
+    classes: Annotated[tuple[str, ...], AfterValidator(_known_classes)] = Field(
+        (), description="Only devices of these classes; an empty list means all devices."
+    )
 
 
-class FixedConfig(StrictModel):
+class FixedConfig(_OnDevices):
     """Some devices are slow for good."""
 
     kind: Literal["fixed"] = Field(description="Some devices are slow for good.")
     share: float = Field(gt=0, le=1, description="Probability that a device is one of them.")
     factor: float = Field(ge=1, le=1e6, description="How many times longer they compute.")
-    classes: _Classes = ()
 
 
-class ParetoConfig(StrictModel):
+class ParetoConfig(_OnDevices):
     """A task takes longer by a Pareto factor of minimum 1: a heavy tail."""
 
     kind: Literal["pareto"] = Field(description="A heavy tail over tasks.")
     shape: float = Field(
         ge=1, le=100, description="Tail index a: a task takes x times longer or more with probability x^-a."
     )
-    classes: _Classes = ()
 
 
-class LognormalConfig(StrictModel):
+class LognormalConfig(_OnDevices):
     """A task's duration is spread by a lognormal factor of mean 1."""
 
     kind: Literal["lognormal"] = Field(description="A lognormal spread over tasks, mean 1.")
     sigma: float = Field(gt=0, le=3, description="Standard deviation of the factor's logarithm.")
-    classes: _Classes = ()
 
 
-class OnOffConfig(StrictModel):
+class OnOffConfig(_OnDevices):
     """A device is slow now and then, whatever it computes: exponential fast and slow spells."""
 
     kind: Literal["on_off"] = Field(description="Transient slow-downs of a device.")
     factor: float = Field(ge=1, le=1e6, description="How many times longer it computes in a slow spell.")
     mean_fast: PositiveSeconds = Field(description="Mean length of a fast spell, seconds.")
     mean_slow: PositiveSeconds = Field(description="Mean length of a slow spell, seconds.")
-    classes: _Classes = ()
 
     @model_validator(mode="after")
     def _no_flicker(self) -> OnOffConfig:
@@ -67,7 +65,7 @@ class OnOffConfig(StrictModel):
         return self
 
 
-class BackgroundConfig(StrictModel):
+class BackgroundConfig(_OnDevices):
     """Other programs take a share of the device that changes slowly: speed is 1 - load."""
 
     kind: Literal["background"] = Field(description="Background load with memory.")
@@ -78,7 +76,6 @@ class BackgroundConfig(StrictModel):
     memory: float = Field(
         default=0.9, ge=0, le=0.99, description="Correlation of the load's normal score between periods."
     )
-    classes: _Classes = ()
 
 
 SlowdownConfig = Annotated[

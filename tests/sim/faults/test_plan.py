@@ -484,7 +484,7 @@ def test_a_length_is_written_as_for_in_files_pages_and_errors():
     assert resolved["faults"][0]["for"] == "5 s"
     assert scenario_from(resolved).faults == scenario(MORNING).faults
     assert "  for: 5 s\n" in scenario(MORNING).to_yaml()
-    assert "| `faults.for` |" in scenario_page()
+    assert "\n`for` | like `30 s` | none |" in scenario_page()
     with pytest.raises(
         ScenarioError, match=r"faults\.0\.fro is not a key of faults\.0; did you mean 'for'\?"
     ):
