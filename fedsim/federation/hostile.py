@@ -57,7 +57,7 @@ def roles_of(
     """
     if not configs:
         return {}
-    if wire.Candidates not in handlers:
+    if not sends_rewards(handlers):
         raise ScenarioError(
             "hostile names experts that score falsely, but under these settings no client of the protocol sends scores; "
             "choose a protocol with scores, e.g. fedgrpo with wire scores_up, or remove hostile"
@@ -90,6 +90,11 @@ def roles_of(
         roles |= dict.fromkeys(free[:wanted], config)
         del free[:wanted]
     return dict(sorted(roles.items()))
+
+
+def sends_rewards(handlers: Mapping[type[wire.Message], Handler]) -> bool:
+    """Whether clients answer candidates with rewards, which can be false."""
+    return wire.Candidates in handlers and issubclass(handlers[wire.Candidates].replies, wire.Rewards)
 
 
 def excluded(roles: Roles) -> list[int]:

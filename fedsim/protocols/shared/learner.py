@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from inspect import isawaitable
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -162,8 +163,9 @@ class Learner:
             PluginError: the judge gave something else than a judgement of this group.
         """
         dispatched_at_s = self._federation.now_s()
-        judgement = await self._judge(group)
-        rewards = _checked(judgement, len(group.candidates)).rewards
+        judging: Any = self._judge(group)
+        judgement = _checked(await judging if isawaitable(judging) else judging, len(group.candidates))
+        rewards = judgement.rewards
         drop = judgement.missing == "drop_group" and bool(np.isnan(rewards).any())
         if judgement.missing == "zero":
             rewards = np.nan_to_num(rewards, nan=0.0)

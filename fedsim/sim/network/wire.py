@@ -79,11 +79,13 @@ class _Kind(msgspec.StructMeta):
         super().__init__(name, bases, namespace)
         if not hasattr(self, "purpose"):  # a base that several types share
             return
-        plain_name(str(self.purpose))
+        plain_name(self.purpose)
         config, own = self.__struct_config__, _full_name(self)
         tag, is_ours = config.tag, own.startswith("fedsim.")
         if not (isinstance(tag, str) and config.frozen and config.array_like and (is_ours or "." in tag)):
             raise TypeError(f"{own} must be frozen and array_like, with a tag like 'x.kind'; it is {tag!r}")
+        if not {*self.texts} <= {*self.__struct_fields__}:
+            raise TypeError(f"texts of {own} name {', '.join(self.texts)}, which are not all fields of it")
         taken = _full_name(_REGISTER.get(tag, self))
         if taken != own:  # else it is imported again
             raise TypeError(f"tag {tag!r} of {own} is {taken}'s; give it another")
@@ -341,7 +343,7 @@ def kinds() -> tuple[type[Message], ...]:
 def revealed(kind: type[Message]) -> str | None:
     """What leaves a client with a message of this type, in words; None: nothing."""
     if kind.reveals is not None or not _counted(kind):
-        return kind.reveals or None
+        return str(kind.reveals) if kind.reveals else None
     return "scalars" if kind.scalars_only else f"{kind.purpose} (undeclared)"
 
 
