@@ -11,7 +11,7 @@ from fedsim import protocols
 from fedsim.errors import ScenarioError
 from fedsim.experiment import billed
 from fedsim.federation.handlers import Handler
-from fedsim.federation.hostile import Roles, roles_of
+from fedsim.federation.hostile import Roles, roles_of, sends_rewards
 from fedsim.federation.text_lengths import TextLengths
 from fedsim.models.timing.tasks import task_data
 from fedsim.sim.devices import availability, correlate, population
@@ -165,9 +165,8 @@ class Prepared:
         scenario = self.scenario
         if not scenario.faults:
             return None
-        sends_rewards = wire.Candidates in self.handlers
         for place, config in enumerate(scenario.faults):
-            if config.kind in REWARD_KINDS and not sends_rewards:
+            if config.kind in REWARD_KINDS and not sends_rewards(self.handlers):
                 raise ScenarioError(
                     f"faults.{place}.kind is {config.kind!r}, but under these settings no client of protocol "
                     f"{scenario.protocol.name} sends rewards; choose another kind, or protocol fedgrpo with wire scores_up"

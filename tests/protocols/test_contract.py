@@ -115,6 +115,8 @@ LACKING = {
     "a module that ends the program": ("class Config", "exit(3)\nclass Config", "cannot be imported: SystemExit: 3"),
     "a tag that is taken": ('"roll_call.call"', '"roll_call.name"', r"tag .roll_call.name. of .* is .*; give it another"),
     "a tag of ours": ('"roll_call.call"', '"R"', "with a tag like 'x.kind'; it is 'R'"),
+    "texts of .*Name name t, which"),
+    "a purpose that is no text": ('"call"\n', "3\n", "cannot be imported: TypeError: expected string"),
     "a purpose that is no plain name": ('"call"\n', '"a call"\n', "'a call' must be 1 to 64 of"),
     "clients that run anything": ("HANDLERS =", 'CLIENT_RUNS = "all"\nHANDLERS =', "CLIENT_RUNS .* must be one of clients"),
 }  # fmt: skip
@@ -211,6 +213,26 @@ def test_a_plug_in_that_does_something_else_than_it_says_is_one_line_and_leaves_
     assert main(["run", str(scenario), "--out", str(tmp_path / "out"), "-q"]) == 2
     assert re.search(f"{why}.*{PAGE}", one_line(capsys))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_judge_may_be_a_plain_function(plugin, tmp_path):
+    text = JUDGED.format(judgement="Judgement(np.eye(1, len(group.texts)), 1)").replace(
+        "async def judge", "def judge"
+    )
+    scenario = plugin(text, "judged", "judged_protocol")
+    out = tmp_path / "out"
+    assert main(["run", str(scenario), "--out", str(out), "--no-figures", "-q"]) == 0
+    assert json.loads((out / "summary.json").read_text())["updates"] == 1
+
+
+def test_nobody_lies_or_is_struck_where_candidates_are_answered_by_something_else_than_rewards(
+    plugin, capsys
+):
+    text = WHOLE.replace("{Call:", "{wire.Candidates:")
+    scenario = plugin(text)
+    for key in ("hostile=[{kind: random, count: 1}]", "faults=[{kind: wrong_length, share: 0.5}]"):
+        assert main(["check", str(scenario), "--set", key]) == 2
+        assert re.search("no client of (the )?protocol .*sends", one_line(capsys))
 
 
 def test_a_run_of_many_that_meets_such_a_plug_in_is_refused_with_its_line(plugin, tmp_path):
