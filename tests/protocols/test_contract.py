@@ -115,7 +115,7 @@ LACKING = {
     "a module that ends the program": ("class Config", "exit(3)\nclass Config", "cannot be imported: SystemExit: 3"),
     "a tag that is taken": ('"roll_call.call"', '"roll_call.name"', r"tag .roll_call.name. of .* is .*; give it another"),
     "a tag of ours": ('"roll_call.call"', '"R"', "with a tag like 'x.kind'; it is 'R'"),
-    "texts of .*Name name t, which"),
+    "texts of no field": ("    name: str", "    texts = {'t': 'answer'}\n    name: str", "texts of .*Name name t, which"),
     "a purpose that is no text": ('"call"\n', "3\n", "cannot be imported: TypeError: expected string"),
     "a purpose that is no plain name": ('"call"\n', '"a call"\n', "'a call' must be 1 to 64 of"),
     "clients that run anything": ("HANDLERS =", 'CLIENT_RUNS = "all"\nHANDLERS =', "CLIENT_RUNS .* must be one of clients"),
