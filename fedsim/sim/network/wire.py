@@ -77,19 +77,20 @@ class _Kind(msgspec.StructMeta):
 
     def __init__(self, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> None:
         super().__init__(name, bases, namespace)
-        if not hasattr(self, "purpose"):  # a base that several types share
+        kind: Any = self
+        if not hasattr(kind, "purpose"):  # a base that several types share
             return
-        plain_name(self.purpose)
-        config, own = self.__struct_config__, _full_name(self)
+        plain_name(kind.purpose)
+        config, own = kind.__struct_config__, _full_name(kind)
         tag, is_ours = config.tag, own.startswith("fedsim.")
         if not (isinstance(tag, str) and config.frozen and config.array_like and (is_ours or "." in tag)):
             raise TypeError(f"{own} must be frozen and array_like, with a tag like 'x.kind'; it is {tag!r}")
-        if not {*self.texts} <= {*self.__struct_fields__}:
-            raise TypeError(f"texts of {own} name {', '.join(self.texts)}, which are not all fields of it")
-        taken = _full_name(_REGISTER.get(tag, self))
+        if not {*kind.texts} <= {*kind.__struct_fields__}:
+            raise TypeError(f"texts of {own} name {', '.join(kind.texts)}, which are not all fields of it")
+        taken = _full_name(_REGISTER.get(tag, kind))
         if taken != own:  # else it is imported again
             raise TypeError(f"tag {tag!r} of {own} is {taken}'s; give it another")
-        _REGISTER[tag] = self  # type: ignore[assignment]
+        _REGISTER[tag] = kind
         _decoder.cache_clear()
 
 
