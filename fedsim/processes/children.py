@@ -42,7 +42,8 @@ class Child:
         self._is_asked = False
         self._printed = tempfile.TemporaryFile() if log is None else log.open("w+b")  # noqa: SIM115 - closed by `end`
         self._pipe, theirs = Pipe()
-        code = f"import sys; sys.path[:] = {sys.path}; from fedsim.processes import children; children.serve({theirs.fileno()})"
+        found = f"import sys; sys.path[:] = {[*map(str, sys.path)]}"
+        code = f"{found}; from fedsim.processes import children; children.serve({theirs.fileno()})"
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code],

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from analysis import dropout
+from fedsim.errors import RunFolderError
 from tests.samples.comparison import Fake, write_run
 
 DOMAINS = ("gcd", "products")
@@ -88,5 +89,5 @@ def test_the_command_writes_the_page_and_refuses_what_is_no_comparison(tmp_path,
 @pytest.mark.parametrize("torn", ["{", "{}", '{"name": "x", "seeds": [0], "runs": []}'])
 def test_a_torn_comparison_is_refused_in_one_line(tmp_path, torn):
     (tmp_path / "comparison.json").write_text(torn)
-    with pytest.raises(dropout.RunFolderError, match="is not a finished comparison"):
+    with pytest.raises(RunFolderError, match="is not a finished comparison"):
         dropout.read(tmp_path)
