@@ -108,6 +108,7 @@ def test_a_vote_is_about_the_middle_of_each_experts_own_range():
     same(majority_vote(table), [1.0, 1.0, 0.0])
     same(majority_vote(table[:2]), [1.0, 0.5, 0.0])
     same(majority_vote(np.full((2, 2), 0.3)), [0.5, 0.5])
+    same(majority_vote(np.array([[0.0, 0.5, 1.0]])), [0.0, 0.0, 1.0])  # the middle itself is not approved of
 
 
 @given(table=arrays(np.float64, (3, 4), elements=SCORES), scale=st.sampled_from([0.25, 2.0, 8.0]))
@@ -135,6 +136,11 @@ def test_a_missing_score_is_left_out_and_weights_belong_to_means_alone():
     for rule in ("median", "trimmed_mean", "majority_vote"):
         with pytest.raises(ValueError, match="takes no weights"):
             fused(table, np.ones(3), rule)
+
+
+def test_where_all_who_answered_weigh_nothing_they_count_alike():
+    table = np.array([[0.2, 0.2, NAN], [0.6, 0.6, NAN], [NAN, 1.0, NAN]])
+    same(mean_of_answered(table, np.array([0.0, 0.0, 3.0])), [0.4, 1.0, NAN])
 
 
 def rule_of(name):

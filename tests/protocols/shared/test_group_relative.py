@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from fedsim.errors import FederationError
-from fedsim.models.interfaces import CandidateGroup, Draw
+from fedsim.models.interfaces import Candidate, CandidateGroup, Draw
 from fedsim.protocols.shared import learner
 from fedsim.protocols.shared.monitor import StopConfig
 from fedsim.protocols.shared.rollouts import QuestionStream, Rollouts
 from fedsim.protocols.shared.update_schedules import ScheduleConfig
 from fedsim.records.rows import Compute
-from tests.samples.fakes import FakeEvaluator, FakePolicy, device, play, settings, task_data
+from tests.samples.fakes import FakeEvaluator, FakePolicy, device, play, settings, stage, task_data
 
 DATA = task_data(num_clients=4, pool=50)
 
@@ -180,6 +180,24 @@ async def test_a_run_without_a_group_to_learn_from_says_which_rule_lost_how_many
         "12 question groups in a row could not be learned from: 12 lacked a reward and were left out "
         "(protocol.stragglers.missing: drop_group, where one is enough); see "
     )
+
+
+async def test_groups_lost_now_and_then_in_a_long_run_do_not_end_it():
+    """Of 3001 groups one teaches something, the middle one: 1500 lost groups in a row are no reason to give up."""
+    config = settings("fedgrpo", num_experts=1)
+    on = stage(config, [FakeEvaluator()], data=DATA)
+    scores = {1500: np.array([[0.0, 1.0]])}
+
+    async def judge(group):
+        return learner.Judgement(scores.get(group.draw.index, np.full((1, 2), np.nan)), num_experts=1)
+
+    judging = learner.Learner(on.federation, config, on.state, judge, DATA.pool)
+    candidates = (Candidate("7", 2, False), Candidate("8", 2, False))
+    draws = [Draw(index, DATA.pool[index % len(DATA.pool)]) for index in range(3001)]
+    finals = [await judging.judged(CandidateGroup(draw, 0, candidates)) for draw in draws]
+    assert [final.group.draw.index for final in finals if final is not None] == [1500]
+    assert 1500 < learner.HOPELESS_GROUPS < 3000
+    assert Counter(row.fate for row in on.groups) == {"no_rewards": 3000}
 
 
 # ----------------------------------------------------------------------------------------- what the records say
