@@ -1,8 +1,9 @@
 """Whether the tests see what they are there to see: every mutant of the table must fail one of its related tests.
 
-``python -m tests.mutants`` (``make mutants``) copies the checkout into a folder for each worker, sees that the related tests
-pass there, and then makes one mistake at a time and runs its tests as ``make test`` would (without ``slow``). It ends with 1
-where fewer than 95% of the mutants are killed, more than 5% are called equivalent, or one cannot be judged.
+``python -m tests.mutants`` (``make mutants``) copies the checkout into a folder for each worker, makes one mistake at a time
+and runs its tests as ``make test`` would (without ``slow``), up to the first that fails; in the end those that failed must pass
+without any mistake. It ends with 1 where fewer than 95% of the mutants are killed, more than 5% are called equivalent, or one
+cannot be judged.
 
 Why a table of mistakes and no tool: mutmut 3 and cosmic-ray change every operator and constant of whole modules, one by one,
 and cannot be told of a mistake that somebody would make (a redistribution left out, a fold over the wrong axis), nor which
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,8 +22,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -31,17 +34,18 @@ ROOT = Path(__file__).resolve().parents[2]
 LEAST_KILLED, MOST_EQUIVALENT = 0.95, 0.05
 LONGEST_S = 240.0
 """A mutant that runs for ever is killed: so long is no related test on a busy machine."""
-_COPIED = (
-    "fedsim",
-    "analysis",
-    "tests",
-    "scenarios",
-    "docs",
-    "benchmarks",
-    "pyproject.toml",
-    "Makefile",
-    "README.md",
-)
+_COPIED = ("fedsim", "analysis", "tests", "scenarios", "docs", "benchmarks")
+_TOP_FILES = ("pyproject.toml", "Makefile", "README.md")
+_GOOD = ("killed", "equivalent")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a mutant: killed, equivalent, or in capitals what is wrong; and the test that failed."""
+
+    mutant: Mutant
+    what: str
+    by: str = ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,91 +55,91 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     chosen = [one for one in MUTANTS if given.only in one.area or given.only in one.what]
     if not chosen:
-        print(
-            f"no mutant is called {given.only!r}; areas are {', '.join(sorted({one.area for one in MUTANTS}))}"
-        )
+        areas = ", ".join(sorted({one.area for one in MUTANTS}))
+        print(f"no mutant is called {given.only!r}; areas are {areas}")
         return 2
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
-        trees = list(_trees(Path(scratch), given.workers))
-        tests = sorted({test for one in chosen for test in one.tests})
-        passed, said = _run(
-            trees[0], [*tests, "-n", str(given.workers), "--dist", "loadfile"], LONGEST_S * 10
-        )
-        if passed != 0:
-            print(f"{said}\nthe related tests fail without any mutant; mend them first")
-            return 2
-        for tree in trees[1:]:
-            shutil.copytree(trees[0], tree, symlinks=True)  # with all that was compiled
-        print(
-            f"{len(tests)} files of related tests pass unchanged ({time.monotonic() - started_s:.0f} s)",
-            flush=True,
-        )
-        results = _judged(chosen, trees)
-    return _report(results, time.monotonic() - started_s, is_all=len(chosen) == len(MUTANTS))
+        trees = [_tree(Path(scratch) / str(number)) for number in range(given.workers)]
+        verdicts = _confirmed(_judged(chosen, trees), trees[0])
+    return _report(verdicts, time.monotonic() - started_s)
 
 
-def _trees(scratch: Path, workers: int) -> Iterator[Path]:
-    """A folder for each worker; the first is filled."""
-    for number in range(workers):
-        tree = scratch / f"worker-{number}"
-        if not number:
-            tree.mkdir()
-            leave_out = shutil.ignore_patterns("__pycache__", ".hypothesis")
-            for name in _COPIED:
-                if (ROOT / name).is_dir():
-                    shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=leave_out)
-                else:
-                    shutil.copy2(ROOT / name, tree / name)
-        yield tree
+def _tree(folder: Path) -> Path:
+    """A copy of the checkout."""
+    for name in _COPIED:
+        leave_out = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=leave_out)
+    for name in _TOP_FILES:
+        shutil.copy2(ROOT / name, folder / name)
+    return folder
 
 
-def _judged(chosen: Sequence[Mutant], trees: Sequence[Path]) -> list[tuple[Mutant, str]]:
-    """What became of each mutant: killed, survived, equivalent, or why it cannot be judged."""
+def _judged(chosen: Sequence[Mutant], trees: Sequence[Path]) -> list[Verdict]:
+    """Every mutant, on whichever tree is free."""
     free: SimpleQueue[Path] = SimpleQueue()
     for tree in trees:
         free.put(tree)
 
-    def judge(mutant: Mutant) -> tuple[Mutant, str]:
+    def judge(number: int) -> Verdict:
         tree = free.get()
         try:
-            return mutant, _verdict(mutant, tree)
+            return _verdict(chosen[number], number, tree)
         finally:
             free.put(tree)
 
-    results: list[tuple[Mutant, str]] = []
+    verdicts: list[Verdict] = []
     began_s = time.monotonic()
     with ThreadPoolExecutor(len(trees)) as pool:
-        for done in as_completed([pool.submit(judge, mutant) for mutant in chosen]):
-            mutant, verdict = done.result()
-            results.append((mutant, verdict))
-            left_s = (time.monotonic() - began_s) / len(results) * (len(chosen) - len(results))
-            print(
-                f"[{len(results)}/{len(chosen)}, {left_s / 60:.0f} min left] {verdict}: {mutant.area}: {mutant.what}",
-                flush=True,
-            )
-    return results
+        for done in as_completed([pool.submit(judge, number) for number in range(len(chosen))]):
+            verdict = done.result()
+            verdicts.append(verdict)
+            left_s = (time.monotonic() - began_s) / len(verdicts) * (len(chosen) - len(verdicts))
+            place = f"[{len(verdicts)}/{len(chosen)}, {left_s / 60:.0f} min left]"
+            by = f" by {verdict.by}" if verdict.by else ""
+            print(f"{place} {verdict.mutant.area}: {verdict.mutant.what}: {verdict.what}{by}", flush=True)
+    return verdicts
 
 
-def _verdict(mutant: Mutant, tree: Path) -> str:
+def _verdict(mutant: Mutant, number: int, tree: Path) -> Verdict:
     path = tree / mutant.file
-    was = path.read_text(encoding="utf-8")
-    old = path.stat()
+    was, old = path.read_text(encoding="utf-8"), path.stat()
     path.write_text(mutant.applied(was), encoding="utf-8")
+    os.utime(
+        path, (number, number)
+    )  # what is compiled of it is told from the original, and from every other mutant
     try:
-        code, said = _run(tree, mutant.tests, LONGEST_S)
+        code, said = _run(tree, mutant.tests)
     finally:
         path.write_text(was, encoding="utf-8")
-        os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))  # what was compiled of it holds again
+        os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
     if code == 0:
-        return "equivalent" if mutant.equivalent else "SURVIVED"
-    if code == 1:
-        return "NOT EQUIVALENT" if mutant.equivalent else "killed"
-    return f"CANNOT BE JUDGED (pytest ends with {code}: {said.strip().splitlines()[-1]})"
+        return Verdict(mutant, "equivalent" if mutant.equivalent else "SURVIVED")
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+::.*?)(?: - .*)?$", said, re.M)
+    if code != 1 or failed is None:
+        return Verdict(mutant, f"CANNOT BE JUDGED ({said.strip().splitlines()[-1]})")
+    return Verdict(mutant, "NOT EQUIVALENT" if mutant.equivalent else "killed", failed[1])
 
 
-def _run(tree: Path, arguments: Sequence[str], longest_s: float) -> tuple[int, str]:
-    """Pytest in a folder: its exit code and what it said; one that takes too long has failed.
+def _confirmed(verdicts: Sequence[Verdict], tree: Path) -> list[Verdict]:
+    """A test that fails without any mistake kills nothing."""
+    killers = sorted({verdict.by for verdict in verdicts if verdict.by})
+    code, said = _run(tree, killers, first_only=False) if killers else (0, "")
+    failed = {
+        killer
+        for killer in killers
+        if code and re.search(rf"^(FAILED|ERROR) {re.escape(killer)}", said, re.M)
+    }
+    if code and not failed:
+        failed = set(killers)
+    return [
+        replace(verdict, what="ITS TEST FAILS WITHOUT IT") if verdict.by in failed else verdict
+        for verdict in verdicts
+    ]
+
+
+def _run(tree: Path, tests: Sequence[str], *, first_only: bool = True) -> tuple[int, str]:
+    """Pytest in a folder: its exit code and what it said.
 
     Hypothesis' own profile ``ci`` draws the same examples each time, remembers none, and knows no deadline, which a busy
     machine would miss without any mistake.
@@ -144,53 +148,48 @@ def _run(tree: Path, arguments: Sequence[str], longest_s: float) -> tuple[int, s
         sys.executable,
         "-m",
         "pytest",
-        "-x",
         "-q",
         "-p",
         "no:cacheprovider",
         "--hypothesis-profile=ci",
-        *arguments,
+        *tests,
     ]
-    # Processes that tests start find the mutant first; what is compiled of a mutant is not kept.
-    environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
-    if "-n" not in arguments:
-        environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    # Processes that tests start must find the mutant, too; and modules are compiled once, whatever the shell says.
+    environment = os.environ | {
+        "PYTHONPATH": str(tree),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "",
+    }
     with subprocess.Popen(
-        command,
-        cwd=tree,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    ) as process:
+        [*command, "-x"] if first_only else command,
+        cwd=tree, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    ) as process:  # fmt: skip
         try:
-            said = process.communicate(timeout=longest_s)[0]
+            said = process.communicate(timeout=LONGEST_S if first_only else 10 * LONGEST_S)[0]
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            return 1, "took too long"
+            return 1, f"FAILED {tests[0]}"
     return process.returncode, said
 
 
-def _report(results: Sequence[tuple[Mutant, str]], took_s: float, *, is_all: bool) -> int:
+def _report(verdicts: Sequence[Verdict], took_s: float) -> int:
     areas: dict[str, Counter[str]] = {}
-    for mutant, verdict in results:
-        areas.setdefault(mutant.area, Counter())[verdict.partition(" (")[0]] += 1
-    print(f"\n{'area':<12} mutants  killed  equivalent  other")
-    for area, counts in sorted(areas.items()):
-        other = counts.total() - counts["killed"] - counts["equivalent"]
-        print(f"{area:<12} {counts.total():7} {counts['killed']:7} {counts['equivalent']:11} {other:6}")
-    for mutant, verdict in results:
-        if verdict != "killed":
-            print(f"{verdict}: {mutant.area}: {mutant.what} ({mutant.file}) {mutant.equivalent}".rstrip())
+    for verdict in verdicts:
+        areas.setdefault(verdict.mutant.area, Counter())[verdict.what] += 1
     total = sum(areas.values(), Counter())
-    killed, equivalent = total["killed"] / len(results), total["equivalent"] / len(results)
-    print(
-        f"{total['killed']} of {len(results)} killed ({killed:.0%}), {total['equivalent']} equivalent; {took_s / 60:.1f} min"
-    )
-    judged = set(total) <= {"killed", "equivalent", "SURVIVED"}
-    if not is_all:
-        return 0 if judged and not total["SURVIVED"] else 1
+    print(f"\n{'area':<12} mutants  killed  equivalent  other")
+    for area, counts in (*sorted(areas.items()), ("all", total)):
+        other = counts.total() - sum(counts[what] for what in _GOOD)
+        print(f"{area:<12} {counts.total():7} {counts['killed']:7} {counts['equivalent']:11} {other:6}")
+    for verdict in verdicts:
+        if verdict.what != "killed":
+            mutant = verdict.mutant
+            print(
+                f"{verdict.what}: {mutant.area}: {mutant.what} ({mutant.file}) {mutant.equivalent}".rstrip()
+            )
+    killed, equivalent = (total[what] / len(verdicts) for what in _GOOD)
+    judged = set(total) <= {*_GOOD, "SURVIVED"}
+    print(f"{killed:.1%} killed, {equivalent:.1%} equivalent, in {took_s / 60:.1f} min")
     return 0 if judged and killed >= LEAST_KILLED and equivalent <= MOST_EQUIVALENT else 1
 
 

@@ -1158,12 +1158,12 @@ PARTITION = [
     Mutant(
         "partition", "one wording of a fact is taught and another is tested", "fedsim/tasks/file_splits.py",
         "(bool(row.fact), row.fact or row.question)", "(False, row.question)",
-        ("tests/tasks/test_files.py", "tests/tasks/test_file_keys.py"),
+        ("tests/tasks/test_dataset.py",),
     ),
     Mutant(
         "partition", "a split that rows name is filled up with others", "fedsim/tasks/file_splits.py",
         "if rest and name not in named else 0", "if rest else 0",
-        ("tests/tasks/test_files.py", "tests/tasks/test_file_keys.py"),
+        ("tests/tasks/test_dataset.py",),
     ),
 ]  # fmt: skip
 

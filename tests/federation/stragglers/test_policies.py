@@ -262,6 +262,20 @@ def test_whoever_was_given_up_counts_as_endless_so_that_the_deadline_does_not_cr
     assert learned([*nine, math.inf], quantile=0.9, factor=3.0, deadline="5 s") == 5.0
 
 
+async def test_whoever_a_learned_deadline_cuts_off_is_remembered_as_endless() -> None:
+    """Replies take 1 s, so the deadline is 2 s; once three of eight were cut off at it, three quarters know no time any more."""
+    stragglers = Stragglers(
+        config("adaptive", warm_up=4, quantile=0.75, factor=2.0), asyncio.get_running_loop().time
+    )
+    await stragglers.collect(sleeper(dict.fromkeys(range(4), 1.0)), range(4))
+    assert stragglers.deadline_s() == 2.0
+    assert list(await stragglers.collect(sleeper({0: 1.0, 1: 3.0}), (0, 1))) == [0]
+    assert stragglers.deadline_s() == 2.0
+    assert await stragglers.collect(sleeper({0: 3.0, 1: 3.0}), (0, 1)) == {}
+    await asyncio.sleep(0)  # they are told to stop, and do so
+    assert stragglers.deadline_s() is None
+
+
 def test_before_the_warm_up_only_the_stated_deadline_holds() -> None:
     assert learned([1.0] * 4, warm_up=5) is None
     assert learned([1.0] * 4, warm_up=5, deadline="9 s") == 9.0
