@@ -148,12 +148,12 @@ STALENESS = [
     Mutant(
         "staleness", "max_staleness itself is too stale", f"{SHARED}/update_schedules.py",
         "if learner.staleness(final) <= update.max_staleness:", "if learner.staleness(final) < update.max_staleness:",
-        ("tests/protocols/shared/test_update_schedules.py",),
+        ("tests/protocols/shared/test_group_relative.py::test_groups_beyond_max_staleness_are_dropped_counted_and_forgotten",),
     ),
     Mutant(
         "staleness", "nothing is too stale", f"{SHARED}/update_schedules.py",
         "if learner.staleness(final) <= update.max_staleness:", "if True:",
-        ("tests/protocols/shared/test_group_relative.py",),
+        ("tests/protocols/shared/test_group_relative.py::test_groups_beyond_max_staleness_are_dropped_counted_and_forgotten",),
     ),
     Mutant(
         "staleness", "a buffer's questions are asked one buffer too early", f"{SHARED}/update_schedules.py",
@@ -196,7 +196,7 @@ STALENESS = [
     Mutant(
         "staleness", "a module of max_staleness is dropped", f"{SHARED}/async_averaging.py",
         "behind > schedule.max_staleness", "behind >= schedule.max_staleness",
-        ("tests/protocols/shared/test_async_averaging.py",),
+        ("tests/protocols/shared/test_async_averaging.py::test_modules_of_max_staleness_itself_are_merged",),
     ),
     Mutant(
         "staleness", "what staleness takes from one difference is given to the others", f"{SHARED}/async_averaging.py",
@@ -403,7 +403,7 @@ ADVANTAGES = [
     Mutant(
         "advantages", "the weight of a stale token is not truncated", "fedsim/rl/losses.py",
         ".exp().clamp(max=cap).detach()", ".exp().detach()",
-        ("tests/rl/test_losses.py",),
+        ("tests/rl/test_losses_lengths.py",),
     ),
     Mutant(
         "advantages", "the divergence from the reference is that of the reference", "fedsim/rl/losses.py",

@@ -88,7 +88,7 @@ async def test_groups_beyond_max_staleness_are_dropped_counted_and_forgotten():
     assert fates["too_stale"] >= 1
     stale = [row for row in ran.groups if row.fate == "too_stale"]
     assert policy.forgotten == [row.draw for row in stale]
-    assert max(row.staleness_max for row in ran.updates) <= 2
+    assert max(row.staleness_max for row in ran.updates) == 2  # max_staleness itself is not too stale
     trained = {draw for step in policy.steps for draw in step.draws}
     assert trained.isdisjoint(row.draw for row in stale)
     assert all(row.num_answered == 1 for row in stale)  # their rewards came, and stand on record
