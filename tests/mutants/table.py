@@ -454,7 +454,7 @@ FUSION = [
         ("tests/rl/test_fusion.py",),
     ),
     Mutant(
-        "fusion", "0.3 of 10 is 2", "fedsim/rl/fusion.py",
+        "fusion", "0.29 of 100 is 28", "fedsim/rl/fusion.py",
         "_ROUNDING = 1e-9", "_ROUNDING = 0.0",
         ("tests/rl/test_fusion.py",),
     ),

@@ -96,7 +96,7 @@ async def test_client_centric_installs_the_adaptive_step():
 
 
 async def test_the_stalest_module_of_a_buffer_decides_how_much_the_client_centric_rate_yields():
-    """Client 0 (adds 1, takes 1 s) fills two buffers; client 1 (adds 2, takes 4.6 s) comes to the third, two versions behind."""
+    """Client 0 (adds 1, takes 1 s) fills two buffers; client 1 (adds 2, takes 4.6 s) comes third, two versions behind."""
     schedule = {"kind": "client_centric", "delay_threshold": 1}
     ran, trainer = await without_rounds(
         3, profiles=[device(1.0), device(4.6)], schedule=schedule, rows=(1, 1)
