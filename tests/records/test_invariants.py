@@ -101,9 +101,9 @@ def test_two_requests_of_the_same_draws_are_refused_and_told_apart_by_question_a
 
 def test_a_transfer_a_computation_and_a_reward_need_a_known_request():
     with pytest.raises(InvariantViolation, match="1 transfers of a request that has no outcome"):
-        check(log_of(outcome(0), transfer(1)), {"down": 100})
+        check(log_of(offline(0), transfer(1)), {"down": 100})
     with pytest.raises(InvariantViolation, match="1 computations of a request that has no outcome"):
-        check(log_of(outcome(0), compute(0.0, 1.0, request_id=1)), {})
+        check(log_of(offline(0), compute(0.0, 1.0, request_id=1)), {})
     reward = Reward(request_id=1, client_id=1, draw=0, question_id=0, evaluator="E", rewards=(0.5,), at_s=1.0)
     with pytest.raises(InvariantViolation, match="1 rewards of a request that has no outcome"):
         check(log_of(offline(0), reward), {})

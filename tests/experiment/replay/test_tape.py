@@ -134,6 +134,13 @@ def test_a_sealed_tape_records_nothing_more(tmp_path, opened):
     assert tape.call("anything", 0, lambda: 4) == 4
     tape.close()
     assert path.stat().st_size == size
+    again = opened(path)
+    for kind, asked, value in CALLS:  # the next life catches up, and is interrupted when it has
+        again.call(kind, asked, lambda value=value: value)
+    again.seal()
+    assert again.call("anything", 0, lambda: 4) == 4
+    again.close()
+    assert path.stat().st_size == size
 
 
 def test_a_shadowed_replay_gives_the_recorded_result_and_tells_both(tmp_path, opened):

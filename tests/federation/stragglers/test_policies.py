@@ -103,6 +103,16 @@ async def test_over_selection_takes_the_first_m_and_charges_the_others_as_over_s
     assert world.bytes(client_id=0, fate="over_selected") == world.bytes(client_id=0) == [100, 50]
 
 
+async def test_over_selection_asks_as_many_more_as_extra_says() -> None:
+    world = small_world([ROUND] * 5)
+    how = config("over_select", extra=2)
+    assert await collect(world, how, [20.0, 20.0, 1.0, 2.0, 0.0], (0, 1), (2, 3, 4)) == [2, 3]
+    await world.settle()
+    assert {client_id: status for client_id, (_, _, status) in ended(world).items()} == {
+        0: "over_selected", 1: "over_selected", 2: "ok", 3: "ok",
+    }  # fmt: skip
+
+
 async def test_of_two_replies_at_one_instant_only_as_many_count_as_are_missing() -> None:
     world = small_world([ROUND] * 3)
     assert len(await collect(world, config("over_select"), [2.0, 2.0, 2.0], (0, 1), (2,))) == 2
@@ -142,6 +152,13 @@ async def test_the_first_one_asked_may_still_win_its_pair() -> None:
     assert world.loop.time() == 10.0
     await world.settle()
     assert ended(world)[1] == (9.0, 17.0, "over_selected")
+
+
+async def test_of_a_pair_that_answers_at_one_instant_one_reply_counts() -> None:
+    world = small_world([ROUND] * 2)
+    assert len(await collect(world, config("hedged", hedge_after="9 s"), [10.0, 1.0], (0,), (1,))) == 1
+    await world.settle()
+    assert {ended_at_s for _, ended_at_s, _ in ended(world).values()} == {17.0}
 
 
 async def test_a_reply_at_the_hedges_own_instant_needs_no_spare() -> None:
@@ -198,6 +215,15 @@ async def test_a_client_that_is_away_when_asked_is_replaced_at_that_instant() ->
     world = small_world([ROUND] * 3, availability=Timetable({0: [], 1: []}))
     assert await collect(world, config("replace", replacements=2), [1.0, 1.0, 1.0], (0,), (1, 2)) == [2]
     assert world.loop.time() == 8.0
+
+
+async def test_each_loss_is_replaced_once() -> None:
+    world = small_world([ROUND] * 5, availability=Timetable({0: [(0.0, 3.0)], 1: [(0.0, 4.0)]}))
+    how = config("replace", replacements=3)
+    assert await collect(world, how, [9.0, 9.0, 1.0, 1.0, 1.0], (0, 1), (2, 3, 4)) == [2, 3]
+    assert {client_id: sent for client_id, (sent, _, _) in ended(world).items()} == {
+        0: 0.0, 1: 0.0, 2: 3.0, 3: 4.0,
+    }  # fmt: skip
 
 
 async def test_two_lost_at_one_instant_are_both_replaced() -> None:
@@ -263,7 +289,7 @@ def test_whoever_was_given_up_counts_as_endless_so_that_the_deadline_does_not_cr
 
 
 async def test_whoever_a_learned_deadline_cuts_off_is_remembered_as_endless() -> None:
-    """Replies take 1 s, so the deadline is 2 s; once three of eight were cut off at it, three quarters know no time any more."""
+    """Replies take 1 s, so the deadline is 2 s; once three of eight were cut off at it, the upper quartile is endless."""
     stragglers = Stragglers(
         config("adaptive", warm_up=4, quantile=0.75, factor=2.0), asyncio.get_running_loop().time
     )

@@ -259,6 +259,14 @@ async def test_when_no_question_can_be_scored_the_run_ends_after_the_hopeless_li
     assert [row.fate for row in on.groups] == ["no_rewards"] * HOPELESS_GROUPS
 
 
+async def test_a_client_whose_competence_nobody_asked_for_weighs_one():
+    data = task_data(num_clients=2)
+    config = fedgrpo_settings(num_experts=1)
+    on = stage(config, [FakeEvaluator("ab")] * 2, data=data)
+    weights = Experts(on.federation, config, on.state).weights(Draw(0, data.pool[0]), (0, 1))
+    assert weights.tolist() == [1.0, 1.0]
+
+
 def test_weighing_by_a_competence_that_nobody_is_asked_for_is_refused():
     with pytest.raises(ValidationError, match="asks nobody for it"):
         settings("fedgrpo", fusion="competence", probe="per_question", experts="random")
