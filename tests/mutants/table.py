@@ -596,24 +596,24 @@ RESUME = [
         ("tests/experiment/replay/test_diff.py",),
     ),
     Mutant(
-        "resume", "the clean-up after an interrupt is compared with the earlier life", f"{REPLAY}/journal.py",
+        "resume", "the clean-up after an interrupt is compared with the earlier life", "fedsim/experiment/journal.py",
         "            self._same.stop()\n", "            pass\n",
-        ("tests/experiment/replay/test_journal.py",),
+        ("tests/experiment/test_journal.py",),
     ),
     Mutant(
-        "resume", "what came after an interrupt must come again", f"{REPLAY}/journal.py",
+        "resume", "what came after an interrupt must come again", "fedsim/experiment/journal.py",
         "SameRecords(old, spool, upto)", "SameRecords(old, spool)",
-        ("tests/experiment/replay/test_journal.py",),
+        ("tests/experiment/test_journal.py",),
     ),
     Mutant(
-        "resume", "an interrupt while a run is replayed forgets what was ahead", f"{REPLAY}/journal.py",
+        "resume", "an interrupt while a run is replayed forgets what was ahead", "fedsim/experiment/journal.py",
         "if self._tape is not None and self._tape.replaying:\n            raise KeyboardInterrupt", "if False:\n            raise KeyboardInterrupt",
-        ("tests/experiment/replay/test_journal.py", "tests/experiment/test_run.py"),
+        ("tests/experiment/test_journal.py", "tests/experiment/test_run.py"),
     ),
     Mutant(
-        "resume", "models that were trained otherwise go on with a run", f"{REPLAY}/journal.py",
+        "resume", "models that were trained otherwise go on with a run", "fedsim/experiment/journal.py",
         "        if differing:\n", "        if False:\n",
-        ("tests/experiment/replay/test_journal.py", "tests/experiment/test_run.py"),
+        ("tests/experiment/test_journal.py", "tests/experiment/test_run.py"),
     ),
     Mutant(
         "resume", "a replay reads one result too many", f"{REPLAY}/tape.py",

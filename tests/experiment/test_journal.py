@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from fedsim.errors import RunFolderError
-from fedsim.experiment.replay.journal import OLD_SPOOL, SPOOL, Journal
+from fedsim.experiment.journal import OLD_SPOOL, SPOOL, Journal
 from fedsim.experiment.replay.tape import Tape
 from fedsim.progress import SilentProgress
 from fedsim.records.run_folder import RunFolder
@@ -22,7 +22,7 @@ def opened(tmp_path):
     with contextlib.ExitStack() as stack:
 
         def next_life() -> Journal:
-            journal = Journal(folder, SimpleNamespace(fidelity="timing"), None, SilentProgress())
+            journal = Journal(folder, SimpleNamespace(), SilentProgress())
             stack.callback(_closed, journal)
             return journal
 
