@@ -84,6 +84,13 @@ async def test_a_reply_in_the_air_when_the_run_fails_was_sent_but_never_counts()
     assert world.rewards == []
 
 
+async def test_two_clients_that_are_asked_the_same_have_links_of_their_own_luck() -> None:
+    world = small_world([replace(ROUND, rtt_jitter=0.5)] * 2)
+    await asyncio.gather(*(client.request(ask(2.0)) for client in world.federation.clients))
+    ends_at_s = [row.ended_at_s for row in world.outcomes]
+    assert abs(ends_at_s[1] - ends_at_s[0]) > 1e-3
+
+
 async def test_a_device_computes_first_come_first_served_while_others_are_transferred() -> None:
     world = small_world()
     client = world.federation.clients[0]

@@ -884,6 +884,11 @@ DEADLINES = [
         "islice(others, num_lost - num_seen)", "islice(others, num_lost)",
         ("tests/federation/stragglers/test_policies.py",),
     ),
+    Mutant(
+        "deadlines", "reply times are counted from the beginning of the run", f"{STRAGGLERS}/policies.py",
+        "self._times.add(self._now_s() - asked_at_s)", "self._times.add(self._now_s())",
+        ("tests/federation/stragglers/test_policies.py",),
+    ),
 ]  # fmt: skip
 
 HAZARDS = [
@@ -984,6 +989,16 @@ HAZARDS = [
         "number = numbers[config.kind] = numbers.get(config.kind, -1) + 1", "number = numbers[config.kind] = place",
         ("tests/sim/faults/test_plan.py",),
     ),
+    Mutant(
+        "hazards", "the links of all clients have the same luck", "fedsim/federation/request.py",
+        "streams.joined(world.seed, device.client_id, about)", "streams.joined(world.seed, about)",
+        ("tests/federation/test_request.py",),
+    ),
+    Mutant(
+        "hazards", "a question's luck changes with the number of its draw", "fedsim/federation/request.py",
+        "round_index = subject.draw if subject.question_id < 0 else -1", "round_index = subject.draw",
+        ("tests/federation/test_request.py",),
+    ),
 ]  # fmt: skip
 
 COST = [
@@ -1072,6 +1087,16 @@ COST = [
         "cost", "a processor serves who came last", f"{DEVICES}/device.py",
         "self._holder = self._queue.popleft()", "self._holder = self._queue.pop()",
         ("tests/sim/devices/test_device.py", "tests/federation/test_request.py"),
+    ),
+    Mutant(
+        "cost", "a task pays for idle power, too", f"{DEVICES}/cost.py",
+        "return profile.power_active_w * busy_s", "return (profile.power_active_w + profile.power_idle_w) * busy_s",
+        ("tests/sim/devices/test_cost.py",),
+    ),
+    Mutant(
+        "cost", "computations of all devices jitter together", f"{DEVICES}/cost.py",
+        "streams.lognormal(profile.compute_jitter, seed, _JITTER, *key)", "streams.lognormal(profile.compute_jitter, seed, _JITTER, *key[1:])",
+        ("tests/sim/devices/test_cost.py",),
     ),
 ]  # fmt: skip
 

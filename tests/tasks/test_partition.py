@@ -127,6 +127,7 @@ def test_shared_rows_lie_whole_at_every_holder_and_holdings_are_balanced(num_row
     holders = data.draw(st.integers(1, num_clients))
     dealt = deal(PartitionConfig(kind="shared", holders=holders), num_rows, num_clients, 3)
     holds = dealt.weights > 0
+    np.testing.assert_allclose(dealt.weights.sum(axis=0), 1.0)
     assert holds.sum(axis=0).tolist() == [holders] * len(num_rows)
     assert np.ptp(holds.sum(axis=1)) <= 1
     np.testing.assert_array_equal(dealt.table, holds * np.array(list(num_rows.values())))

@@ -120,6 +120,19 @@ async def test_of_two_replies_at_one_instant_only_as_many_count_as_are_missing()
     assert sorted(status for _, _, status in ended(world).values()) == ["ok", "ok", "over_selected"]
 
 
+async def test_of_replies_that_wake_the_server_together_as_many_count_as_were_chosen() -> None:
+    everybody = asyncio.Event()
+
+    async def ask(client_id: int, hurry: Hurry | None) -> int:
+        await everybody.wait()
+        return client_id
+
+    loop = asyncio.get_running_loop()
+    loop.call_later(1.0, everybody.set)
+    replies = await Stragglers(config("over_select", extra=2), loop.time).collect(ask, (0, 1), (2, 3))
+    assert list(replies) == [0, 1]
+
+
 async def test_a_lost_one_does_not_count_among_the_first() -> None:
     world = small_world([ROUND] * 3, availability=Timetable({1: [(0.0, 3.0)]}))
     assert await collect(world, config("over_select"), [5.0, 1.0, 2.0], (0, 1), (2,)) == [0, 2]
@@ -296,9 +309,10 @@ async def test_whoever_a_learned_deadline_cuts_off_is_remembered_as_endless() ->
     await stragglers.collect(sleeper(dict.fromkeys(range(4), 1.0)), range(4))
     assert stragglers.deadline_s() == 2.0
     assert list(await stragglers.collect(sleeper({0: 1.0, 1: 3.0}), (0, 1))) == [0]
+    await asyncio.sleep(0)  # client 1 is told to stop, and does so
     assert stragglers.deadline_s() == 2.0
     assert await stragglers.collect(sleeper({0: 3.0, 1: 3.0}), (0, 1)) == {}
-    await asyncio.sleep(0)  # they are told to stop, and do so
+    await asyncio.sleep(0)
     assert stragglers.deadline_s() is None
 
 
