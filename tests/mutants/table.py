@@ -137,6 +137,11 @@ LINK = [
         "sum(self.edges[step].rtt for step in way_up(name, self.edges))", "self.edges[name].rtt",
         ("tests/sim/network/test_edges.py",),
     ),
+    Mutant(
+        "link", 'a link slower than the unit is cut off', f"{NETWORK}/link.py",
+        'round(rate_bytes_per_s / RATE_UNIT_BYTES_PER_S) or 1', 'round(rate_bytes_per_s / RATE_UNIT_BYTES_PER_S)',
+        ('tests/sim/network/test_link.py::test_a_rate_is_zero_only_where_it_is_exactly_zero',),
+    ),
 ]  # fmt: skip
 
 STALENESS = [
@@ -227,6 +232,11 @@ STALENESS = [
         "staleness", "the mean staleness of a run counts small steps like large ones", "fedsim/records/totals.py",
         "(row.staleness_mean, row.num_groups) for row in rows", "(row.staleness_mean, 1) for row in rows",
         ("tests/records/test_summary.py",),
+    ),
+    Mutant(
+        "staleness", 'who asks a step later at the same instant is sampled by a later batch', f"{SHARED}/rollouts.py",
+        '            await asyncio.sleep(0)  # everyone who asks at this instant joins the batch\n', '',
+        ('tests/protocols/shared/test_group_relative.py::test_whoever_asks_at_the_same_instant_joins_the_batch_though_it_comes_a_step_later',),
     ),
 ]  # fmt: skip
 
@@ -414,6 +424,11 @@ ADVANTAGES = [
         "advantages", "groups lost in a long healthy run add up to the hopeless limit", f"{SHARED}/learner.py",
         "        self._lost_in_a_row.clear()\n", "",
         ("tests/protocols/shared/test_group_relative.py",),
+    ),
+    Mutant(
+        "advantages", 'missing: zero counts one half', f"{SHARED}/learner.py",
+        'np.nan_to_num(rewards, nan=0.0)', 'np.nan_to_num(rewards, nan=0.5)',
+        ('tests/protocols/shared/test_group_relative.py::test_a_missing_reward_is_masked_counts_as_zero_or_costs_the_group',),
     ),
 ]  # fmt: skip
 
@@ -1097,6 +1112,11 @@ COST = [
         "cost", "computations of all devices jitter together", f"{DEVICES}/cost.py",
         "streams.lognormal(profile.compute_jitter, seed, _JITTER, *key)", "streams.lognormal(profile.compute_jitter, seed, _JITTER, *key[1:])",
         ("tests/sim/devices/test_cost.py",),
+    ),
+    Mutant(
+        "cost", "the constraint's slope costs nothing", f"{SHARED}/learner.py",
+        '(4 / 3 if self._config.loss == "disco_constrained" else 1)', '1',
+        ('tests/protocols/shared/test_group_relative.py::test_a_constrained_step_costs_one_forward_more_than_an_unconstrained_one',),
     ),
 ]  # fmt: skip
 
