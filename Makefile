@@ -54,6 +54,11 @@ test-all: $(STAMP)  ## run the tests, the slow ones too
 fuzz: $(STAMP)  ## run random scenarios for MINUTES=5 and print the smallest one that breaks something
 	$(BIN)/python -m tests.end_to_end.fuzzing --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
+ONLY ?=
+.PHONY: mutants
+mutants: $(STAMP)  ## make mistakes in the code, one by one, and see that tests fail; ONLY=link for those of an area
+	$(BIN)/python -m tests.mutants --workers $(WORKERS) $(if $(ONLY),--only '$(ONLY)')
+
 .PHONY: check
 check: $(STAMP)  ## lint, format check, strict types, order of layers
 	$(BIN)/ruff check .

@@ -181,7 +181,7 @@ _RULES: dict[Fusion, Fuse] = {
     "median": median,
     "majority_vote": majority_vote,
 }
-_ROUNDING = 1e-9  # 0.3 x 10 is a little less than 3
+_ROUNDING = 1e-9  # 0.29 x 100 is a little less than 29
 
 
 def _has_spread(scores: FloatArray) -> npt.NDArray[np.bool_]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from fedsim.errors import ClientDropped, ClientOffline, RequestError, TransferCut
+from fedsim.errors import ClientDropped, ClientOffline, FederationError, RequestError, TransferCut
 from fedsim.federation.handlers import Handler, HandlerResult, Subject
 from fedsim.sim import clock
 from fedsim.sim.devices.config import DropoutConfig
@@ -58,6 +58,37 @@ async def test_overhead_of_a_device_is_part_of_its_computation() -> None:
     world = small_world([replace(ROUND, overhead_s=0.25)])
     await world.federation.clients[0].request(ask(2.0))
     assert world.loop.time() == 9.25
+
+
+async def test_a_radio_is_paid_by_the_byte_either_way_for_messages_and_handshakes() -> None:
+    radio = replace(ROUND, radio_up_j_per_byte=2.0, radio_down_j_per_byte=0.5)
+    world = small_world([radio])
+    await world.federation.clients[0].request(ask(2.0))
+    assert [(row.direction, row.energy_j) for row in world.transfers()] == [("down", 50.0), ("up", 100.0)]
+    world = small_world([radio], network=PER_REQUEST)
+    await world.federation.clients[0].request(ask(2.0))
+    setup = {row.direction: (row.wire_bytes, row.energy_j) for row in world.transfers(purpose="setup")}
+    assert setup == {"up": (618, 1236.0), "down": (3116, 1558.0)}
+
+
+async def test_a_reply_in_the_air_when_the_run_fails_was_sent_but_never_counts() -> None:
+    """The reply has left at 8.5 and would be there at 9."""
+    world = small_world()
+    asking = asyncio.ensure_future(world.federation.clients[0].request(ask(2.0)))
+    await asyncio.sleep(8.75)
+    world.federation.close_books(FederationError("nobody learns anything"))
+    with pytest.raises(TransferCut):
+        await asking
+    (up,) = world.transfers(direction="up")
+    assert (up.wire_bytes, up.paper_bytes) == (50, 0)
+    assert world.rewards == []
+
+
+async def test_two_clients_that_are_asked_the_same_have_links_of_their_own_luck() -> None:
+    world = small_world([replace(ROUND, rtt_jitter=0.5)] * 2)
+    await asyncio.gather(*(client.request(ask(2.0)) for client in world.federation.clients))
+    ends_at_s = [row.ended_at_s for row in world.outcomes]
+    assert abs(ends_at_s[1] - ends_at_s[0]) > 1e-3
 
 
 async def test_a_device_computes_first_come_first_served_while_others_are_transferred() -> None:

@@ -9,7 +9,7 @@ from fedsim.errors import InvariantViolation
 from fedsim.experiment.build import limits_of
 from fedsim.records.invariants import Limits, check
 from fedsim.records.log import RecordLog
-from fedsim.records.rows import Compute, Fault, Group, Outcome, Presence, Transfer, Update
+from fedsim.records.rows import Compute, Evaluation, Fault, Group, Outcome, Presence, Reward, Transfer, Update
 from tests.samples.fakes import settings
 from tests.samples.run import carried_bytes, sample_log
 
@@ -62,6 +62,13 @@ def update(version=1, **changes):
     return Update(**entry)
 
 
+def look(at_s):
+    return Evaluation(
+        policy_version=0, at_s=at_s, split="validation", greedy=0.5, pass_at_1=0.5, pass_at_8=0.5, entropy=1.0,
+        kl_to_initial=0.0, num_questions=9,
+    )  # fmt: skip
+
+
 def log_of(*rows):
     log = RecordLog()
     for row in rows:
@@ -78,13 +85,28 @@ def test_a_whole_run_and_an_empty_one_pass():
 def test_two_outcomes_of_one_request_are_refused_and_named():
     with pytest.raises(InvariantViolation, match=r"2 requests with more than one outcome.*request_id=7"):
         check(log_of(outcome(7), outcome(7)), {})
+    with pytest.raises(InvariantViolation, match="2 requests with more than one outcome"):
+        check(log_of(offline(7), offline(7, question_id=8)), {})  # and of other draws
+
+
+def test_two_requests_of_the_same_draws_are_refused_and_told_apart_by_question_attempt_or_round():
+    check(log_of(offline(0), offline(1)), {})
+    check(
+        log_of(offline(0), offline(1, question_id=0, attempt=1), offline(2, question_id=0, client_id=2)), {}
+    )
+    check(log_of(offline(0, question_id=-1, subject=3), offline(1, question_id=-1, subject=4)), {})
+    with pytest.raises(InvariantViolation, match=r"2 requests that share their random draws.*request_id=1"):
+        check(log_of(offline(0), offline(1, question_id=0, subject=4)), {})
 
 
 def test_a_transfer_a_computation_and_a_reward_need_a_known_request():
     with pytest.raises(InvariantViolation, match="1 transfers of a request that has no outcome"):
-        check(log_of(outcome(0), transfer(1)), {"down": 100})
+        check(log_of(offline(0), transfer(1)), {"down": 100})
     with pytest.raises(InvariantViolation, match="1 computations of a request that has no outcome"):
-        check(log_of(outcome(0), compute(0.0, 1.0, request_id=1)), {})
+        check(log_of(offline(0), compute(0.0, 1.0, request_id=1)), {})
+    reward = Reward(request_id=1, client_id=1, draw=0, question_id=0, evaluator="E", rewards=(0.5,), at_s=1.0)
+    with pytest.raises(InvariantViolation, match="1 rewards of a request that has no outcome"):
+        check(log_of(offline(0), reward), {})
 
 
 def test_the_servers_own_work_needs_no_request_and_may_overlap():
@@ -111,6 +133,14 @@ def test_outcomes_must_be_in_the_order_of_time():
     check(log_of(offline(0, ended_at_s=5.0), offline(1, ended_at_s=5.0)), {})
     with pytest.raises(InvariantViolation, match="outcomes out of the order of time"):
         check(log_of(offline(0, ended_at_s=5.0), offline(1, ended_at_s=4.0)), {})
+
+
+def test_steps_and_looks_must_be_in_the_order_of_time():
+    check(log_of(look(0.0), update(1, at_s=2.0), look(2.0), update(2, at_s=2.0)), {})
+    with pytest.raises(InvariantViolation, match="2 updates out of the order of time"):
+        check(log_of(update(1, at_s=2.0), update(2, at_s=1.0)), {})
+    with pytest.raises(InvariantViolation, match="2 evaluations out of the order of time"):
+        check(log_of(look(2.0), look(1.0)), {})
 
 
 def test_policy_versions_rise_and_staleness_is_possible():
@@ -154,6 +184,15 @@ def test_computations_of_one_device_may_touch_but_not_overlap():
     check(log_of(compute(0.0, 1.0), compute(0.5, 2.0, client_id=2), offline(0)), {})
     with pytest.raises(InvariantViolation, match="computations of one device that overlap"):
         check(log_of(compute(0.0, 1.0), compute(0.5, 2.0), offline(0)), {})
+
+
+@pytest.mark.parametrize("at_s", [0.25, 1.0, 1000.0])
+def test_computations_may_overlap_by_rounding_and_by_no_more(at_s):
+    """A billionth of the instant, or of a second: times are floats, and sums of them round."""
+    size_s = max(1.0, at_s)
+    check(log_of(compute(0.0, at_s), compute(at_s - 0.9e-9 * size_s, at_s + 1.0), offline(0)), {})
+    with pytest.raises(InvariantViolation, match="computations of one device that overlap"):
+        check(log_of(compute(0.0, at_s), compute(at_s - 1.1e-9 * size_s, at_s + 1.0), offline(0)), {})
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 10)), min_size=2, max_size=12))

@@ -79,6 +79,9 @@ def test_a_trimmed_mean_cuts_as_many_at_each_end_as_the_share_allows_rounded_dow
     same(trimmed_mean(five, trim=0.2), [0.3])  # (0.1 + 0.2 + 0.6) / 3
     same(trimmed_mean(five[:4], trim=0.2), [0.225])  # a fifth of four is none
     same(trimmed_mean(np.arange(10.0)[:, None] ** 2, trim=0.3), [(9 + 16 + 25 + 36) / 4])  # 0.3 x 10 is 3
+    assert 0.29 * 100 < 29  # for a float; of the squares of 0 .. 99 those of 29 .. 70 are left
+    squares = np.arange(100.0)[:, None] ** 2
+    same(trimmed_mean(squares, trim=0.29), [(70 * 71 * 141 - 28 * 29 * 57) / 6 / 42])
     silent = np.array([[0.0], [NAN], [0.1], [0.2], [0.6], [1.0]])
     same(trimmed_mean(silent, trim=0.2), [0.3])
     with pytest.raises(ValueError, match=r"trim is 0.6; must be in \[0, 0.5\]"):
@@ -107,7 +110,10 @@ def test_a_vote_is_about_the_middle_of_each_experts_own_range():
     )
     same(majority_vote(table), [1.0, 1.0, 0.0])
     same(majority_vote(table[:2]), [1.0, 0.5, 0.0])
+    silent = np.array([[NAN, 1.0, 0.0], [1.0, 0.0, 0.0]])  # who says nothing of a candidate is not against it
+    same(majority_vote(silent), [1.0, 0.5, 0.0])
     same(majority_vote(np.full((2, 2), 0.3)), [0.5, 0.5])
+    same(majority_vote(np.array([[0.0, 0.5, 1.0]])), [0.0, 0.0, 1.0])  # the middle itself is not approved of
 
 
 @given(table=arrays(np.float64, (3, 4), elements=SCORES), scale=st.sampled_from([0.25, 2.0, 8.0]))
@@ -135,6 +141,11 @@ def test_a_missing_score_is_left_out_and_weights_belong_to_means_alone():
     for rule in ("median", "trimmed_mean", "majority_vote"):
         with pytest.raises(ValueError, match="takes no weights"):
             fused(table, np.ones(3), rule)
+
+
+def test_where_all_who_answered_weigh_nothing_they_count_alike():
+    table = np.array([[0.2, 0.2, NAN], [0.6, 0.6, NAN], [NAN, 1.0, NAN]])
+    same(mean_of_answered(table, np.array([0.0, 0.0, 3.0])), [0.4, 1.0, NAN])
 
 
 def rule_of(name):

@@ -65,6 +65,16 @@ def test_another_client_leaves_the_others_proportions(over):
     np.testing.assert_allclose(many[:4] / many[:4].sum(axis=0), few, rtol=1e-9)
 
 
+@pytest.mark.parametrize("over", ["clients", "domains"])
+def test_every_domain_has_proportions_and_rows_of_its_own_luck(over):
+    """Of 400 rows to 8 clients alike, a domain's and another's n-th go to the same one with probability 1/8."""
+    weights = deal(PartitionConfig(over=over, beta=0.5), {"a": 1, "b": 1}, 8, 0).weights
+    assert np.abs(weights[:, 0] - weights[:, 1]).max() > 0.1
+    owners = deal(PartitionConfig(over=over, beta=1e6), {"a": 400, "b": 400}, 8, 0).owners
+    same = int((owners["a"] == owners["b"]).sum())
+    assert abs(same - 50) < 3.3 * np.sqrt(400 * 1 / 8 * 7 / 8)
+
+
 def test_iid_client_sizes_differ_by_one_row_at_most():
     table = deal(PartitionConfig(kind="iid"), {"a": 13, "b": 7, "c": 2}, 5, 0).table
     assert set(table.sum(axis=1)) == {4, 5}
@@ -117,12 +127,19 @@ def test_shared_rows_lie_whole_at_every_holder_and_holdings_are_balanced(num_row
     holders = data.draw(st.integers(1, num_clients))
     dealt = deal(PartitionConfig(kind="shared", holders=holders), num_rows, num_clients, 3)
     holds = dealt.weights > 0
+    np.testing.assert_allclose(dealt.weights.sum(axis=0), 1.0)
     assert holds.sum(axis=0).tolist() == [holders] * len(num_rows)
     assert np.ptp(holds.sum(axis=1)) <= 1
     np.testing.assert_array_equal(dealt.table, holds * np.array(list(num_rows.values())))
     for column, (domain, count) in enumerate(num_rows.items()):
         expected = np.tile(np.flatnonzero(holds[:, column]), (count, 1))
         np.testing.assert_array_equal(dealt.owners[domain], expected)
+
+
+def test_any_client_may_be_the_holder_of_a_shared_domain():
+    config = PartitionConfig(kind="shared", holders=1)
+    holders = [int(deal(config, {"a": 1}, 5, seed).owners["a"][0, 0]) for seed in range(60)]
+    assert set(holders) == set(range(5))
 
 
 def test_more_holders_than_clients_are_refused():

@@ -8,7 +8,11 @@ import pytest
 from fedsim.errors import RunFolderError
 from fedsim.experiment.replay.blobs import Blobs
 
-WEIGHTS = {"z.lora_A": np.ones((2, 3), np.float32), "a.lora_B": np.full((3, 2), 0.1, np.float32)}
+WEIGHTS = {
+    f"{layer}.{name}": np.full((2, 3), 0.1 * place, np.float32)
+    for place, layer in enumerate("zqamxb")
+    for name in ("lora_A", "lora_B")
+}
 
 
 def test_arrays_come_back_bit_for_bit_and_in_their_own_order(tmp_path):

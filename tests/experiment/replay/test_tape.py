@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fedsim.errors import RunFolderError
 from fedsim.experiment.replay.tape import Tape, checkpoints, checksum
+from fedsim.records.frames import read_frames
 
 CALLS = [("likelihood", 1, [0.5, 1e-300]), ("tokens", 2, 3), ("answers", 3, ["7", ""])]
 
@@ -41,6 +42,13 @@ def test_a_replay_gives_what_was_recorded_and_asks_no_model(tmp_path, opened):
     assert [tape.call(kind, asked, nobody) for kind, asked, _ in CALLS] == [value for *_, value in CALLS]
     assert not tape.replaying
     assert tape.recording
+
+
+def test_a_result_outlives_a_process_that_is_killed_as_soon_as_it_was_given(tmp_path, opened):
+    tape = opened(tmp_path / "tape")
+    for number, (kind, asked, value) in enumerate(CALLS, start=1):
+        tape.call(kind, asked, lambda value=value: value)
+        assert len(list(read_frames(tmp_path / "tape"))) == number
 
 
 @given(st.floats(allow_nan=True), st.integers(-(2**63), 2**63 - 1), st.text())
@@ -125,6 +133,13 @@ def test_a_sealed_tape_records_nothing_more(tmp_path, opened):
     tape.seal()
     assert tape.call("anything", 0, lambda: 4) == 4
     tape.close()
+    assert path.stat().st_size == size
+    again = opened(path)
+    for kind, asked, value in CALLS:  # the next life catches up, and is interrupted when it has
+        again.call(kind, asked, lambda value=value: value)
+    again.seal()
+    assert again.call("anything", 0, lambda: 4) == 4
+    again.close()
     assert path.stat().st_size == size
 
 

@@ -103,11 +103,34 @@ async def test_over_selection_takes_the_first_m_and_charges_the_others_as_over_s
     assert world.bytes(client_id=0, fate="over_selected") == world.bytes(client_id=0) == [100, 50]
 
 
+async def test_over_selection_asks_as_many_more_as_extra_says() -> None:
+    world = small_world([ROUND] * 5)
+    how = config("over_select", extra=2)
+    assert await collect(world, how, [20.0, 20.0, 1.0, 2.0, 0.0], (0, 1), (2, 3, 4)) == [2, 3]
+    await world.settle()
+    assert {client_id: status for client_id, (_, _, status) in ended(world).items()} == {
+        0: "over_selected", 1: "over_selected", 2: "ok", 3: "ok",
+    }  # fmt: skip
+
+
 async def test_of_two_replies_at_one_instant_only_as_many_count_as_are_missing() -> None:
     world = small_world([ROUND] * 3)
     assert len(await collect(world, config("over_select"), [2.0, 2.0, 2.0], (0, 1), (2,))) == 2
     await world.settle()
     assert sorted(status for _, _, status in ended(world).values()) == ["ok", "ok", "over_selected"]
+
+
+async def test_of_replies_that_wake_the_server_together_as_many_count_as_were_chosen() -> None:
+    everybody = asyncio.Event()
+
+    async def ask(client_id: int, hurry: Hurry | None) -> int:
+        await everybody.wait()
+        return client_id
+
+    loop = asyncio.get_running_loop()
+    loop.call_later(1.0, everybody.set)
+    replies = await Stragglers(config("over_select", extra=2), loop.time).collect(ask, (0, 1), (2, 3))
+    assert list(replies) == [0, 1]
 
 
 async def test_a_lost_one_does_not_count_among_the_first() -> None:
@@ -142,6 +165,13 @@ async def test_the_first_one_asked_may_still_win_its_pair() -> None:
     assert world.loop.time() == 10.0
     await world.settle()
     assert ended(world)[1] == (9.0, 17.0, "over_selected")
+
+
+async def test_of_a_pair_that_answers_at_one_instant_one_reply_counts() -> None:
+    world = small_world([ROUND] * 2)
+    assert len(await collect(world, config("hedged", hedge_after="9 s"), [10.0, 1.0], (0,), (1,))) == 1
+    await world.settle()
+    assert {ended_at_s for _, ended_at_s, _ in ended(world).values()} == {17.0}
 
 
 async def test_a_reply_at_the_hedges_own_instant_needs_no_spare() -> None:
@@ -198,6 +228,15 @@ async def test_a_client_that_is_away_when_asked_is_replaced_at_that_instant() ->
     world = small_world([ROUND] * 3, availability=Timetable({0: [], 1: []}))
     assert await collect(world, config("replace", replacements=2), [1.0, 1.0, 1.0], (0,), (1, 2)) == [2]
     assert world.loop.time() == 8.0
+
+
+async def test_each_loss_is_replaced_once() -> None:
+    world = small_world([ROUND] * 5, availability=Timetable({0: [(0.0, 3.0)], 1: [(0.0, 4.0)]}))
+    how = config("replace", replacements=3)
+    assert await collect(world, how, [9.0, 9.0, 1.0, 1.0, 1.0], (0, 1), (2, 3, 4)) == [2, 3]
+    assert {client_id: sent for client_id, (sent, _, _) in ended(world).items()} == {
+        0: 0.0, 1: 0.0, 2: 3.0, 3: 4.0,
+    }  # fmt: skip
 
 
 async def test_two_lost_at_one_instant_are_both_replaced() -> None:
@@ -260,6 +299,21 @@ def test_whoever_was_given_up_counts_as_endless_so_that_the_deadline_does_not_cr
     assert learned([*nine, math.inf, math.inf], quantile=0.9) is None
     assert learned([*nine, math.inf, math.inf], quantile=0.9, deadline="40 s") == 40.0
     assert learned([*nine, math.inf], quantile=0.9, factor=3.0, deadline="5 s") == 5.0
+
+
+async def test_whoever_a_learned_deadline_cuts_off_is_remembered_as_endless() -> None:
+    """Replies take 1 s, so the deadline is 2 s; once three of eight were cut off at it, the upper quartile is endless."""
+    stragglers = Stragglers(
+        config("adaptive", warm_up=4, quantile=0.75, factor=2.0), asyncio.get_running_loop().time
+    )
+    await stragglers.collect(sleeper(dict.fromkeys(range(4), 1.0)), range(4))
+    assert stragglers.deadline_s() == 2.0
+    assert list(await stragglers.collect(sleeper({0: 1.0, 1: 3.0}), (0, 1))) == [0]
+    await asyncio.sleep(0)  # client 1 is told to stop, and does so
+    assert stragglers.deadline_s() == 2.0
+    assert await stragglers.collect(sleeper({0: 3.0, 1: 3.0}), (0, 1)) == {}
+    await asyncio.sleep(0)
+    assert stragglers.deadline_s() is None
 
 
 def test_before_the_warm_up_only_the_stated_deadline_holds() -> None:

@@ -65,6 +65,13 @@ async def test_modules_beyond_max_staleness_are_dropped_and_counted():
     assert [value(weights) for weights in trainer.installed] == [1.0, 2.0, 3.0]
 
 
+async def test_modules_of_max_staleness_itself_are_merged():
+    """The steps by hand above have modules one version behind."""
+    ran, _ = await without_rounds(3, profiles=UNEVEN, schedule={"max_staleness": 1})
+    report = ran.state.artefacts["averaging"]()
+    assert (report["merged_by_staleness"], report["dropped_too_stale"]) == ({"0": 4, "1": 2}, 0)
+
+
 async def test_the_first_step_of_a_buffer_of_everybody_is_that_of_a_round():
     _, synchronous = await rounds(1, keys={"number_type": "float32"})
     _, buffered = await without_rounds(1, schedule={"buffer": 3})
@@ -84,6 +91,21 @@ async def test_client_centric_installs_the_adaptive_step():
     weights, moments = {"w": np.zeros(1, np.float32)}, Moments.zero({"w": np.zeros(1, np.float32)})
     for installed in trainer.installed:
         after, moments = adaptive_step(weights, {"w": np.ones(1)}, moments, 0.01, config)
+        weights = {"w": after["w"].astype(np.float32)}
+        assert value(installed) == pytest.approx(float(weights["w"][0]), rel=1e-5)
+
+
+async def test_the_stalest_module_of_a_buffer_decides_how_much_the_client_centric_rate_yields():
+    """Client 0 (adds 1, takes 1 s) fills two buffers; client 1 (adds 2, takes 4.6 s) comes third, two versions behind."""
+    schedule = {"kind": "client_centric", "delay_threshold": 1}
+    ran, trainer = await without_rounds(
+        3, profiles=[device(1.0), device(4.6)], schedule=schedule, rows=(1, 1)
+    )
+    assert [(row.staleness_mean, row.staleness_max) for row in ran.updates] == [(0, 0), (0, 0), (1, 2)]
+    config = AveragingConfig(kind="client_centric")
+    weights, moments = {"w": np.zeros(1, np.float32)}, Moments.zero({"w": np.zeros(1, np.float32)})
+    for installed, mean, rate in zip(trainer.installed, (1.0, 1.0, 1.5), (0.01, 0.01, 0.005), strict=True):
+        after, moments = adaptive_step(weights, {"w": np.full(1, mean)}, moments, rate, config)
         weights = {"w": after["w"].astype(np.float32)}
         assert value(installed) == pytest.approx(float(weights["w"][0]), rel=1e-5)
 

@@ -112,6 +112,16 @@ async def test_a_client_that_has_not_answered_the_probe_is_not_eligible():
     assert any(row.sent_at_s < 8.0 for row in ran.outcomes if row.purpose == "question")
 
 
+async def test_where_competence_weighs_the_scores_of_random_experts_only_those_are_asked_whose_it_is_known():
+    """Client 0 takes 8 s to answer Dp."""
+    config = fedgrpo_settings(experts="random", fusion="competence", num_experts=2)
+    ran = await play(
+        config, [FakeEvaluator("ab")] * 3, profiles=[device(8.0), device(1.0), device(1.0)], stop=StopConfig(updates=8)
+    )  # fmt: skip
+    asked = {(row.client_id, row.sent_at_s < 8.0) for row in ran.outcomes if row.purpose == "question"}
+    assert asked == {(0, False), (1, True), (2, True), (1, False), (2, False)}
+
+
 async def test_a_question_that_waits_goes_to_whoever_is_probed_next_and_not_only_to_those_known_before():
     """Client 0 answers the probe, leaves at 2 s and is back at 100 s; client 1 comes at 5 s."""
     times = Timetable({0: [(0.0, 2.0), (100.0, 200.0)], 1: [(5.0, 200.0)]})
@@ -247,6 +257,14 @@ async def test_when_no_question_can_be_scored_the_run_ends_after_the_hopeless_li
     with pytest.raises(FederationError, match=said):
         await perform(on, fedgrpo_settings(num_experts=1))
     assert [row.fate for row in on.groups] == ["no_rewards"] * HOPELESS_GROUPS
+
+
+async def test_a_client_whose_competence_nobody_asked_for_weighs_one():
+    data = task_data(num_clients=2)
+    config = fedgrpo_settings(num_experts=1)
+    on = stage(config, [FakeEvaluator("ab")] * 2, data=data)
+    weights = Experts(on.federation, config, on.state).weights(Draw(0, data.pool[0]), (0, 1))
+    assert weights.tolist() == [1.0, 1.0]
 
 
 def test_weighing_by_a_competence_that_nobody_is_asked_for_is_refused():

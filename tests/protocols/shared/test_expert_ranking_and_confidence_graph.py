@@ -8,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsim.protocols.shared.confidence_graph import ConfidenceGraph, mean_correct
-from fedsim.protocols.shared.expert_ranking import all_experts, best_experts, oracle_experts, random_experts
+from fedsim.protocols.shared.expert_ranking import (
+    all_experts,
+    best_experts,
+    competent_enough,
+    oracle_experts,
+    random_experts,
+)
 from fedsim.sim.streams import uniform
 from fedsim.tasks.questions import Question
 
@@ -33,6 +39,11 @@ def test_neighbours_are_the_nearest_by_cosine_nearest_first():
     assert graph().neighbours(7.0 * at(2), 9).tolist() == [0, 1, 2, 3]
 
 
+def test_a_long_embedding_is_no_nearer_for_its_length():
+    long = ConfidenceGraph(np.array([[30.0, 30.0], [1.0, 0.0]]), np.zeros((1, 2)))
+    assert long.neighbours(at(10), 2).tolist() == [1, 0]
+
+
 def test_equally_near_exemplars_come_in_order_of_index():
     same = ConfidenceGraph(np.ones((5, 3)), np.zeros((1, 5)))
     assert same.neighbours(np.ones(3), 3).tolist() == [0, 1, 2]
@@ -41,6 +52,12 @@ def test_equally_near_exemplars_come_in_order_of_index():
 def test_competence_is_the_share_of_correct_neighbours_by_hand():
     np.testing.assert_array_equal(graph().competence(at(2), 2), [1.0, 0.5, NAN])
     np.testing.assert_array_equal(graph().competence(at(88), 3), [1 / 3, 2 / 3, NAN])
+
+
+def test_exemplars_that_a_client_has_not_answered_are_left_out_of_its_competence():
+    partly = ConfidenceGraph(EXEMPLARS, np.array([[1, -1, 0, 1], [-1, -1, 1, 1]]))
+    np.testing.assert_array_equal(partly.competence(at(2), 3), [0.5, 1.0])
+    np.testing.assert_array_equal(partly.competence(at(2), 2), [1.0, NAN])
 
 
 def test_experts_follow_the_question():
@@ -107,6 +124,14 @@ def test_draws_for_ties_alone_choose_as_draws_for_everybody_do(scores, num_exper
     known = [client for client in eligible if not np.isnan(scores[client])]
     plain = sorted(known, key=lambda client: (-scores[client], uniform(3, "tie", key, client), client))
     assert best_experts(np.array(scores), key, num_experts, eligible, 3) == tuple(plain[:num_experts])
+
+
+def test_the_floor_is_a_share_of_the_best_known_score_and_whoever_reaches_it_stays():
+    """The best, client 0, cannot be asked now, and client 4 is unknown."""
+    scores = np.array([0.8, 0.6, 0.4, 0.375, NAN])
+    assert competent_enough((1, 2, 3), scores, 0.5) == (1, 2)
+    assert competent_enough((2, 3), scores, 0.75) == ()
+    assert competent_enough((3, 2, 1), scores, 0.0) == (3, 2, 1)
 
 
 def test_another_client_changes_nobodys_order():

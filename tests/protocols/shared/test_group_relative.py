@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from itertools import pairwise
 from types import SimpleNamespace
@@ -13,13 +14,13 @@ import numpy as np
 import pytest
 
 from fedsim.errors import FederationError
-from fedsim.models.interfaces import CandidateGroup, Draw
+from fedsim.models.interfaces import Candidate, CandidateGroup, Draw
 from fedsim.protocols.shared import learner
 from fedsim.protocols.shared.monitor import StopConfig
 from fedsim.protocols.shared.rollouts import QuestionStream, Rollouts
 from fedsim.protocols.shared.update_schedules import ScheduleConfig
 from fedsim.records.rows import Compute
-from tests.samples.fakes import FakeEvaluator, FakePolicy, device, play, settings, task_data
+from tests.samples.fakes import FakeEvaluator, FakePolicy, device, play, settings, stage, task_data
 
 DATA = task_data(num_clients=4, pool=50)
 
@@ -88,7 +89,7 @@ async def test_groups_beyond_max_staleness_are_dropped_counted_and_forgotten():
     assert fates["too_stale"] >= 1
     stale = [row for row in ran.groups if row.fate == "too_stale"]
     assert policy.forgotten == [row.draw for row in stale]
-    assert max(row.staleness_max for row in ran.updates) <= 2
+    assert max(row.staleness_max for row in ran.updates) == 2  # max_staleness itself is not too stale
     trained = {draw for step in policy.steps for draw in step.draws}
     assert trained.isdisjoint(row.draw for row in stale)
     assert all(row.num_answered == 1 for row in stale)  # their rewards came, and stand on record
@@ -182,6 +183,42 @@ async def test_a_run_without_a_group_to_learn_from_says_which_rule_lost_how_many
     )
 
 
+@pytest.mark.parametrize("missing", ["mask", "zero", "drop_group"])
+async def test_a_missing_reward_is_masked_counts_as_zero_or_costs_the_group(missing):
+    """One expert said 1, nothing and 0 of three candidates."""
+    config = settings("fedgrpo", num_experts=1, divide_by_std=False)
+    on = stage(config, [FakeEvaluator()], data=DATA)
+
+    async def judge(group):
+        return learner.Judgement(np.array([[1.0, np.nan, 0.0]]), num_experts=1, missing=missing)
+
+    judging = learner.Learner(on.federation, config, on.state, judge, DATA.pool)
+    final = await judging.judged(CandidateGroup(Draw(0, DATA.pool[0]), 0, (Candidate("7", 2, False),) * 3))
+    expected = {"mask": [0.5, np.nan, -0.5], "zero": [2 / 3, -1 / 3, -1 / 3]}
+    if missing == "drop_group":
+        assert final is None
+    else:
+        np.testing.assert_allclose(final.advantages, expected[missing])
+
+
+async def test_groups_lost_now_and_then_in_a_long_run_do_not_end_it():
+    """Of 3001 groups one teaches something, the middle one: 1500 lost groups in a row are no reason to give up."""
+    config = settings("fedgrpo", num_experts=1)
+    on = stage(config, [FakeEvaluator()], data=DATA)
+    scores = {1500: np.array([[0.0, 1.0]])}
+
+    async def judge(group):
+        return learner.Judgement(scores.get(group.draw.index, np.full((1, 2), np.nan)), num_experts=1)
+
+    judging = learner.Learner(on.federation, config, on.state, judge, DATA.pool)
+    candidates = (Candidate("7", 2, False), Candidate("8", 2, False))
+    draws = [Draw(index, DATA.pool[index % len(DATA.pool)]) for index in range(3001)]
+    finals = [await judging.judged(CandidateGroup(draw, 0, candidates)) for draw in draws]
+    assert [final.group.draw.index for final in finals if final is not None] == [1500]
+    assert 1500 < learner.HOPELESS_GROUPS < 3000
+    assert Counter(row.fate for row in on.groups) == {"no_rewards": 3000}
+
+
 # ----------------------------------------------------------------------------------------- what the records say
 
 
@@ -214,6 +251,18 @@ async def test_inner_passes_multiply_the_servers_work():
     assert work[1] == 3 * work[0]
 
 
+async def test_a_constrained_step_costs_one_forward_more_than_an_unconstrained_one():
+    """Training is three forwards, so four of them are a third more."""
+    update = {"groups_per_update": 2, "in_flight": 2}
+    work = []
+    for keys in ({}, {"loss": "disco_constrained"}):
+        ran = await play(
+            settings("central_grpo", grouping="candidates", update=update, **keys), [FakeEvaluator()]
+        )
+        work.append(next(row.flop for row in ran.log.of(Compute) if row.kind == "update"))
+    assert work[1] == pytest.approx(work[0] * 4 / 3)
+
+
 # ------------------------------------------------------------------------------------------------------------ sampling
 
 
@@ -223,6 +272,21 @@ async def test_what_waits_when_the_accelerator_becomes_free_is_one_batch():
     ran = await play(config, [FakeEvaluator()], stop=StopConfig(updates=3))
     jobs = [row for row in ran.log.of(Compute) if not row.cut]
     assert [row.kind for row in jobs] == ["sample", "update"] * 3
+
+
+async def test_whoever_asks_at_the_same_instant_joins_the_batch_though_it_comes_a_step_later():
+    on = stage(settings("central_grpo"), [FakeEvaluator()], data=DATA)
+    rollouts = Rollouts(on.federation, on.state, DATA.pool, block=4)
+
+    async def a_step_later():
+        await asyncio.sleep(0)
+        return await rollouts.next()
+
+    serving = asyncio.create_task(rollouts.serve())
+    await asyncio.gather(rollouts.next(), a_step_later())
+    serving.cancel()
+    await on.federation.drain()
+    assert [row.kind for row in on.log.of(Compute)] == ["sample"]
 
 
 async def test_a_batch_that_waits_for_the_accelerator_is_sampled_from_the_policy_that_is_live_when_it_begins():

@@ -118,14 +118,14 @@ def test_decoding_is_bound_by_memory_and_a_long_prefill_by_arithmetic():
 def test_compute_jitter_is_keyed_and_has_mean_one():
     shaky = dataclasses.replace(PROFILE, compute_jitter=0.4)
     factors = [compute_jitter(shaky, 7, (1, k)) for k in range(4000)]
-    assert compute_jitter(shaky, 7, (1, 3)) == factors[3]
+    assert compute_jitter(shaky, 7, (1, 3)) == factors[3] != compute_jitter(shaky, 7, (2, 3))
     assert abs(statistics.fmean(factors) - 1) < 3.3 * statistics.stdev(factors) / math.sqrt(4000)
     assert compute_jitter(dataclasses.replace(PROFILE, compute_jitter=0.0), 7, (1, 3)) == 1.0
 
 
 def test_energy_is_power_times_time_and_radio_per_byte():
     phone = dataclasses.replace(
-        PROFILE, power_active_w=5.0, radio_up_j_per_byte=2e-6, radio_down_j_per_byte=1e-6
+        PROFILE, power_active_w=5.0, power_idle_w=2.0, radio_up_j_per_byte=2e-6, radio_down_j_per_byte=1e-6
     )
     assert compute_energy_j(phone, 3.0) == 15.0
     assert radio_energy_j(phone, 1e6, 5e5) == pytest.approx(2.5)

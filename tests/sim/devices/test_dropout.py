@@ -1,5 +1,6 @@
 """Tasks that are given up: the laws they claim, and luck that is nested."""
 
+import asyncio
 import math
 import statistics
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fedsim.sim.devices.config import DropoutConfig
-from fedsim.sim.devices.dropout import Dropout
+from fedsim.sim.devices.dropout import Dropout, Hazard
 
 PHASES = ("down", "queue", "compute", "up")
 
@@ -56,6 +57,20 @@ def test_a_hazard_can_differ_by_phase_and_a_queue_counts_as_computation():
     n = 5000
     survived = sum(some.endurance((k, "Candidates")) > 0.7 for k in range(n)) / n
     assert abs(survived - math.exp(-0.7)) < 3.3 * math.sqrt(0.25 / n)
+
+
+async def test_an_endurance_is_spent_at_the_rate_of_each_phase_and_rests_at_rate_0():
+    """Of 1, 4 s at 0.1 take 0.4; the 0.6 that are left last 3 s at 0.2."""
+    loop, failed_at_s = asyncio.get_running_loop(), []
+    hazard = Hazard(loop.timeline, 1.0, lambda: failed_at_s.append(loop.time()))
+    hazard.set_rate(0.1)
+    await asyncio.sleep(4)
+    hazard.set_rate(0.0)
+    await asyncio.sleep(100)
+    assert failed_at_s == []
+    hazard.set_rate(0.2)
+    await asyncio.sleep(50)
+    assert failed_at_s == [pytest.approx(107)]
 
 
 def test_without_dropout_nothing_is_ever_given_up():

@@ -10,7 +10,7 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim.sim.network.link import SharedLink
+from fedsim.sim.network.link import RATE_UNIT_BYTES_PER_S, SharedLink, rate_units
 from fedsim.sim.timeline import LIMIT, RUN_EVENT, Scheduled, Timeline
 from tests.oracles.max_min import Arrival, RateChange, max_min_rates, simulate
 
@@ -262,6 +262,11 @@ def test_ties_finish_in_order_of_start_whatever_the_side():
     ends, order, _ = run_script(arrivals, {9: 2.0, 1: 50.0, 2: 50.0, 3: 50.0}, 14.0)
     assert [end for end, _ in ends] == [5.0] * 4
     assert order == [0, 1, 2, 3]
+
+
+def test_a_rate_is_zero_only_where_it_is_exactly_zero():
+    """A link far slower than the unit crawls; it is not taken for one that is cut off."""
+    assert [rate_units(rate) for rate in (0.0, 1e-300, RATE_UNIT_BYTES_PER_S, 1.0)] == [0, 1, 1, 2**40]
 
 
 def test_max_min_rates_of_the_textbook_case():
