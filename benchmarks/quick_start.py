@@ -32,6 +32,6 @@ def quick_start() -> QuickStart:
     scenario = read_scenario(path)
     data = questions(scenario, NUM_CLIENTS)
     models = load_models(
-        scenario.models, scenario.protocol, data, scenario.seed, threads=1, right=data.answers.right
+        scenario.models, scenario.protocol, data, scenario.seed, threads=1
     )
     return QuickStart(data, models, scenario.protocol, scenario.seed)

@@ -99,7 +99,6 @@ def _real_models(prepared: Prepared, progress: Progress) -> Components:
             threads=scenario.compute.threads,
             cache_dir=prepared.cache_dir,
             progress=training,
-            right=data.answers.right,
         )
         synthesiser = _synthesiser(scenario, data, prepared.cache_dir, training)
     finally:

@@ -48,7 +48,7 @@ def test_a_flipped_byte_in_any_file_of_the_cache_ends_the_command_with_its_name_
     capsys.readouterr()
     files = [path for path in sorted(cache.rglob("*")) if path.is_file() and path.suffix != ".lock"]
     files = [path for path in files if path.name != SUMS and path.stat().st_size]
-    assert {path.relative_to(cache).parts[0] for path in files} >= {"models", "questions", "first_looks"}
+    assert {path.relative_to(cache).parts[0] for path in files} >= {"models", "questions"}
     kinds = {(path.relative_to(cache).parts[0], path.suffix): path for path in files}
     assert {("models", ".safetensors"), ("models", ".json"), ("questions", ".kept")} <= set(kinds)
     for number, path in enumerate(kinds.values(), 1):

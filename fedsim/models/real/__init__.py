@@ -2,7 +2,7 @@
 
 In reading order: ``bundle`` (all models of a run), ``ready_models``, ``zoo``, ``adapters``, ``tokenizer``,
 ``tokens``, ``language``, ``sampling``, ``likelihood``, ``policy``, ``objective``, ``evaluator``, ``evaluation``,
-``initial_evaluation``, ``training``, ``training_jobs``, ``muon``, ``weights``, ``client_training``, ``dp_sgd``,
+``training``, ``training_jobs``, ``muon``, ``weights``, ``client_training``, ``dp_sgd``,
  ``embedding``, ``row_generator``, ``private_evolution``, ``synthesis``; how they are made fast:
 ``lean_llama``, ``packed``, ``stacked``, ``batch_fitting``, ``gradients``, ``placement``, ``ray_scoring``.
 """

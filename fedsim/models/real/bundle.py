@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,9 +24,7 @@ from fedsim.models.real.adapters import (
 )
 from fedsim.models.real.client_training import PolicyTrainer
 from fedsim.models.real.dp_sgd import dp_sgd_source
-from fedsim.models.real.evaluation import Matches
 from fedsim.models.real.evaluator import ModelEvaluator, in_company
-from fedsim.models.real.initial_evaluation import FirstLooks
 from fedsim.models.real.language import LanguageModel, Shapes
 from fedsim.models.real.lean_llama import is_lean
 from fedsim.models.real.packed import SharedLayers
@@ -76,14 +74,12 @@ def load_models(
     threads: int = 1,
     cache_dir: Path | None = None,
     progress: JobProgress | None = None,
-    right: Matches | None = None,
     processes: int | None = None,
 ) -> Bundle:
     """Load the server's policy and the clients' evaluators; train what the cache lacks.
 
     Scratch models are trained in ``processes`` worker processes (1: in this one), by default as many as fit the
     cores (or ``FEDSIM_PROCESSES``) at ``threads`` each. Sets torch's threads for this process.
-    ``right(text, truth)`` says when an answer counts in ``Policy.evaluate``; by default ``data.answers`` does.
 
     Raises:
         ModelFileError: a named model cannot be used.
@@ -108,23 +104,7 @@ def load_models(
     shared = _shared_layers(models, ready, lora, frozen)
     initial = LanguageModel(frozen, tokenizer, shapes, tokens, shared)
     centre = [question.text for question in [*data.auxiliary, *data.pool][:_CENTRE_QUESTIONS]]
-    looks = None
-    if right in (None, data.answers.right) and tokenizer.is_fast:  # a rule of somebody else's has no key
-        parts = {
-            "server": hashes["server"],
-            "vocabulary": tokenizer.backend_tokenizer.to_str(),
-            "lora": None if lora is None else lora.model_dump(),
-            "shapes": asdict(shapes),
-            "answers": asdict(data.answers),
-            "temperature": policy.temperature,
-            "max_new_tokens": policy.max_new_tokens,
-            "seed": seed,
-            "threads": threads,
-        }
-        if chats or data.text_format != TextFormat():
-            parts |= {"chat": chats, "text_format": asdict(data.text_format)}
-        looks = FirstLooks(cache / "first_looks", parts)
-    right = right or data.answers.right
+    right = data.answers.right
     live = LanguagePolicy(
         LanguageModel(network, tokenizer, shapes, tokens, shared),
         initial,
@@ -132,7 +112,6 @@ def load_models(
         right,
         seed,
         centre,
-        looks,
     )
     counted = data.answers if getattr(policy, "model_score", None) == "answer_likelihood" else None
     evaluators = []

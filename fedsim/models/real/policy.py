@@ -31,7 +31,6 @@ from fedsim.models.real.adapters import packed_backward, row_batches
 from fedsim.models.real.embedding import Encoder
 from fedsim.models.real.evaluation import Matches, measure
 from fedsim.models.real.gradients import GradientPart, backward, parts_of
-from fedsim.models.real.initial_evaluation import FirstLooks
 from fedsim.models.real.language import LanguageModel, by_width, prefill
 from fedsim.models.real.likelihood import answer_scores
 from fedsim.models.real.objective import NO_BRAKE, Brake, Row, Totals, divergence_part
@@ -70,7 +69,6 @@ class LanguagePolicy:
         matches: how answers are compared in ``evaluate``.
         seed: keys every draw.
         centre: questions whose mean embedding is taken off, so that what all questions share does not count as similar.
-        first_looks: remembers how the initial policy did, over runs.
     """
 
     merges_equal: ClassVar[bool] = True
@@ -83,14 +81,12 @@ class LanguagePolicy:
         matches: Matches,
         seed: int,
         centre: Sequence[str],
-        first_looks: FirstLooks | None = None,
     ) -> None:
         self.language = language
         self.initial = initial
         self.config = config
         self._matches = matches
         self._seed = seed
-        self._first_looks = first_looks
         self._version = 0
         self._behaviours: dict[int, _Behaviour] = {}
         self._weights = [weight for weight in language.network.parameters() if weight.requires_grad]
@@ -116,15 +112,9 @@ class LanguagePolicy:
 
     def evaluate(self, questions: Sequence[Question], num_samples: int) -> Accuracy:
         """Greedy accuracy, pass@1 and pass@8 from ``num_samples`` samples each, entropy and drift; changes nothing."""
-
-        def measured() -> Accuracy:
-            return measure(
-                self.language, self.initial, questions, num_samples, self.config, self._matches, self._seed
-            )
-
-        if self._version or self._first_looks is None:
-            return measured()
-        return self._first_looks.look(questions, num_samples, measured)
+        return measure(
+            self.language, self.initial, questions, num_samples, self.config, self._matches, self._seed
+        )
 
     def sample(self, draws: Sequence[Draw]) -> list[CandidateGroup]:
         """Sample G candidates per draw; a draw's group is a pure function of (weights, draw), whatever the batch."""
