@@ -87,7 +87,7 @@ async def test_a_hurry_heard_at_the_instant_at_which_the_computation_ends_gets_t
     request = asyncio.ensure_future(world.federation.clients[0].request(ask(4.0), hurry=hurry))
     await asyncio.sleep(5.5 - HURRY_TAKES_S)
     hurry.now()
-    assert isinstance(await request, wire.Rewards)
+    assert type(await request) is wire.Rewards
     await world.settle()
 
 

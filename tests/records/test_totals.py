@@ -3,7 +3,9 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.records.totals import ExactSum
+from fedsim.records.log import Chunk
+from fedsim.records.rows import Compute, Outcome, Transfer
+from fedsim.records.totals import ExactSum, Load
 
 FLOATS = st.floats(-1e200, 1e200) | st.floats(-1.0, 1.0)
 
@@ -43,3 +45,24 @@ def test_what_is_no_number_stays_none():
     endless = ExactSum()
     endless.add([1.0, math.inf])
     assert endless.value() == math.inf
+
+
+def test_the_energy_of_a_class_is_that_of_its_processors_and_of_its_radios():
+    ended = Outcome(
+        request_id=0, client_id=1, device_class="phone", purpose="question", subject=0, question_id=0, attempt=0,
+        sent_at_s=0.0, ended_at_s=9.0, status="ok", phase="done", cause="",
+    )  # fmt: skip
+    computed = Compute(
+        request_id=0, client_id=1, kind="question", start_at_s=1.0, end_at_s=3.0, flop=1.0, memory_bytes=1.0,
+        energy_j=6.0, cut=False,
+    )  # fmt: skip
+    sent = [
+        Transfer(
+            request_id=0, client_id=1, direction=direction, purpose="question", fate="useful", start_at_s=0.0, end_at_s=1.0,
+            message_bytes=1, wire_bytes=1, paper_bytes=0, energy_j=energy_j,
+        )
+        for direction, energy_j in (("down", 0.5), ("up", 2.0))
+    ]  # fmt: skip
+    load = Load()
+    load.add(Chunk({Outcome: [ended], Compute: [computed], Transfer: sent}))
+    assert load.to_dict()["phone"] == {"requests": 1, "busy_s": 2.0, "energy_j": 8.5}

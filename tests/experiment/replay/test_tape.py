@@ -126,6 +126,18 @@ def test_a_checkpoint_says_how_far_a_replay_goes(tmp_path, opened):
     assert again.call("update", 2, lambda: 2) == 2
 
 
+def test_a_replay_and_catching_up_read_past_the_checkpoints_on_their_way(tmp_path, opened):
+    path = tmp_path / "tape"
+    tape = opened(path)
+    for number in (1, 2):
+        tape.call("update", number, lambda number=number: number)
+        tape.mark(f"{number}")
+    tape.close()
+    replay, catching_up = opened(path, upto=path.stat().st_size, keep=False), opened(path)
+    assert [replay.call("update", number, nobody) for number in (1, 2)] == [1, 2]
+    assert [catching_up.call("update", number, lambda number=number: number) for number in (1, 2)] == [1, 2]
+
+
 def test_a_sealed_tape_records_nothing_more(tmp_path, opened):
     path = tmp_path / "tape"
     size = recorded(path)

@@ -16,6 +16,7 @@ from fedsim.models.client_training_config import num_steps
 from fedsim.protocols.shared.async_averaging import next_in_line
 from fedsim.protocols.shared.monitor import StopConfig
 from fedsim.protocols.shared.server_optimizers import AveragingConfig, Moments, adaptive_step
+from fedsim.records.rows import Compute
 from fedsim.scenario.read import scenario_from
 from fedsim.sim import streams
 from fedsim.sim.devices.config import DropoutConfig
@@ -177,6 +178,23 @@ async def test_nobody_who_ever_comes_is_an_error():
 async def test_tasks_that_nobody_ever_finishes_end_the_run_with_an_error():
     with pytest.raises(FederationError, match="300 local trainings in a row brought no module"):
         await without_rounds(dropout=DropoutConfig(per_task=1.0))
+
+
+async def test_tasks_lost_now_and_then_in_a_long_run_do_not_end_it():
+    """Half of all tasks are given up: more than a hundred of the one client's in all, but never so many in a row."""
+    ran, _ = await without_rounds(150, rows=(1,), schedule={"buffer": 1}, dropout=DropoutConfig(per_task=0.5))
+    assert Counter(row.status for row in ran.outcomes)["dropped"] > 100
+    assert len(ran.updates) == 150
+
+
+async def test_an_adaptive_step_costs_the_server_ten_flop_and_six_memories_a_number_more():
+    """Of two modules: 2 x 2 + 2 FLOP a number plainly and 2 x 2 + 12 by AMSGrad; 4 and 10 numbers in and out of memory."""
+    works = []
+    for kind in ("buffered", "client_centric"):
+        ran, _ = await without_rounds(1, schedule={"kind": kind})
+        works.append(next(row for row in ran.log.of(Compute) if row.kind == "update"))
+    assert works[1].flop == pytest.approx(works[0].flop * 16 / 6)
+    assert works[1].memory_bytes == pytest.approx(works[0].memory_bytes * 10 / 4)
 
 
 async def test_numbers_that_are_not_finite_are_an_error():
