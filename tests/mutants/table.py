@@ -238,6 +238,16 @@ STALENESS = [
         '            await asyncio.sleep(0)  # everyone who asks at this instant joins the batch\n', '',
         ('tests/protocols/shared/test_group_relative.py::test_whoever_asks_at_the_same_instant_joins_the_batch_though_it_comes_a_step_later',),
     ),
+    Mutant(
+        "staleness", 'trainings lost in a long run add up to the hopeless limit', f"{SHARED}/async_averaging.py",
+        '        self._num_lost_in_a_row = 0\n        module', '        module',
+        ('tests/protocols/shared/test_async_averaging.py::test_tasks_lost_now_and_then_in_a_long_run_do_not_end_it',),
+    ),
+    Mutant(
+        "staleness", 'groups that were too stale had no rewards', "fedsim/records/summary.py",
+        '("trained", "too_stale")', '("trained",)',
+        ('tests/records/test_summary.py',),
+    ),
 ]  # fmt: skip
 
 BYTES = [
@@ -333,6 +343,16 @@ BYTES = [
         "bytes", "only useful bytes have left a client", "fedsim/records/totals.py",
         'if row.direction == "up" and row.wire_bytes > 0', 'if row.direction == "up" and row.fate == "useful"',
         ("tests/records/test_summary.py",),
+    ),
+    Mutant(
+        "bytes", "a class's energy leaves out its radios", "fedsim/records/totals.py",
+        '            energy_j[transfer.client_id].append(transfer.energy_j)\n', '            pass\n',
+        ('tests/records/test_totals.py',),
+    ),
+    Mutant(
+        "bytes", 'replies that came after the end count as under way', "fedsim/records/summary.py",
+        'row.status != "ok" and row.ended_at_s > end_s', 'row.ended_at_s > end_s',
+        ('tests/records/test_summary.py',),
     ),
 ]  # fmt: skip
 
@@ -602,6 +622,21 @@ SELECTION = [
         "for client_id in self._with_rows if client_id not in self._busy]", "for client_id in self._with_rows]",
         ("tests/protocols/shared/test_async_averaging.py",),
     ),
+    Mutant(
+        "selection", "what the end of the run cuts short is an expert's conduct", f"{SHARED}/trust.py",
+        'if not self._state.monitor.stopped.is_set():', 'if True:',
+        ('tests/protocols/shared/test_trust.py',),
+    ),
+    Mutant(
+        "selection", 'an expert at the stated share of replies is silent', f"{SHARED}/trust.py",
+        'conduct.answered < limits.silent_below * conduct.asked', 'conduct.answered <= limits.silent_below * conduct.asked',
+        ('tests/protocols/shared/test_trust.py',),
+    ),
+    Mutant(
+        "selection", 'audits that tell nothing are sent', f"{SHARED}/trust.py",
+        '[audit for audit in audits if any(audit.right) and not all(audit.right)]', 'audits',
+        ('tests/protocols/shared/test_trust.py',),
+    ),
 ]  # fmt: skip
 
 RESUME = [
@@ -706,6 +741,11 @@ RESUME = [
         "resume", "a torn last frame is read", "fedsim/records/frames.py",
         "if len(payload) < length or _checksum(length, payload) != checksum:", "if len(payload) < length:",
         ("tests/records/test_frames.py",),
+    ),
+    Mutant(
+        "resume", 'a replay stumbles over the checkpoints on its way', f"{REPLAY}/tape.py",
+        '        self.pass_checkpoints()\n        self._num_calls', '        self._num_calls',
+        ('tests/experiment/replay/test_tape.py',),
     ),
 ]  # fmt: skip
 
@@ -1117,6 +1157,11 @@ COST = [
         "cost", "the constraint's slope costs nothing", f"{SHARED}/learner.py",
         '(4 / 3 if self._config.loss == "disco_constrained" else 1)', '1',
         ('tests/protocols/shared/test_group_relative.py::test_a_constrained_step_costs_one_forward_more_than_an_unconstrained_one',),
+    ),
+    Mutant(
+        "cost", 'AMSGrad costs what a plain step costs', f"{SHARED}/async_averaging.py",
+        '(12.0 if adaptive else 2.0)', '2.0',
+        ('tests/protocols/shared/test_async_averaging.py::test_an_adaptive_step_costs_the_server_ten_flop_and_six_memories_a_number_more',),
     ),
 ]  # fmt: skip
 

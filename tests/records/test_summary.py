@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
 from fedsim.records.log import RecordLog
-from fedsim.records.rows import FATES, PURPOSES, STATUSES, Evaluation, Outcome, Reward, Transfer, Update
+from fedsim.records.rows import (
+    FATES,
+    PURPOSES,
+    STATUSES,
+    Evaluation,
+    Group,
+    Outcome,
+    Reward,
+    Transfer,
+    Update,
+)
 from fedsim.records.summary import TIMING, SummaryContext, summarise, summary_lines
 from fedsim.records.totals import Scores, Traffic
 from fedsim.sim.network import wire
@@ -229,6 +239,21 @@ def test_a_run_in_which_nothing_happened_has_nulls_and_zeros_and_no_nan():
     assert summary["load"] == {"server": {"requests": 0, "busy_s": 0.0, "energy_j": 0.0}}
 
 
+def test_the_share_without_spread_is_of_the_groups_with_rewards_trained_or_too_stale():
+    log = RecordLog()
+    for draw, (fate, reward_mean, spread) in enumerate(
+        [("trained", 0.5, 0.2), ("trained", 0.5, 0.0), ("too_stale", 0.5, 0.0), ("no_rewards", 0.0, 0.0)]
+    ):
+        log.add(
+            Group(
+                draw=draw, question_id=draw, domain="a", policy_version=0, dispatched_at_s=0.0, completed_at_s=1.0,
+                num_experts=2, num_answered=2, reward_mean=reward_mean, reward_std=spread, zero_variance=spread == 0.0,
+                correct=0.5, fate=fate,
+            )
+        )  # fmt: skip
+    assert summarise(log, CONTEXT)["learning"]["zero_variance_share"] == pytest.approx(2 / 3)
+
+
 def test_requests_that_the_protocols_end_overtook_are_told_apart_from_lost_ones():
     def outcome(status, ended_at_s):
         return Outcome(
@@ -237,10 +262,11 @@ def test_requests_that_the_protocols_end_overtook_are_told_apart_from_lost_ones(
         )  # fmt: skip
 
     log = RecordLog()
-    for row in (outcome("ok", 9.0), outcome("late", 9.0), outcome("late", 10.5), outcome("dropped", 11.0)):
+    lost = (outcome("late", 9.0), outcome("late", 10.5), outcome("dropped", 11.0))
+    for row in (outcome("ok", 9.0), outcome("ok", 10.25), *lost):
         log.add(row)
     summary = summarise(log, CONTEXT)
-    assert (summary["requests_under_way"], summary["requests"]["total"]) == (2, 4)
+    assert (summary["requests_under_way"], summary["requests"]["total"]) == (2, 5)
 
 
 def test_the_summary_is_a_pure_function():
