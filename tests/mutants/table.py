@@ -845,6 +845,21 @@ INVARIANTS = [
         "if not (risen and 0 <= update.staleness_mean <= update.staleness_max):", "if not risen:",
         ("tests/records/test_invariants.py",),
     ),
+    Mutant(
+        "invariants", 'a device may be there backwards in time', "fedsim/records/invariants.py",
+        'forward = all(0 <= row.start_at_s <= row.end_at_s for row in intervals)', 'forward = True',
+        ('tests/records/test_invariants.py',),
+    ),
+    Mutant(
+        "invariants", 'a group may be complete before it is dispatched', "fedsim/records/invariants.py",
+        'forward = 0 <= row.dispatched_at_s <= row.completed_at_s', 'forward = True',
+        ('tests/records/test_invariants.py',),
+    ),
+    Mutant(
+        "invariants", "the paper's bytes may be negative", "fedsim/records/invariants.py",
+        'whole = row.wire_bytes >= 0 <= row.paper_bytes and', 'whole = row.wire_bytes >= 0 and',
+        ('tests/records/test_invariants.py',),
+    ),
 ]  # fmt: skip
 
 DEADLINES = [

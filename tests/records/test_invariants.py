@@ -113,20 +113,31 @@ def test_the_servers_own_work_needs_no_request_and_may_overlap():
     check(log_of(*(compute(0.0, 1.0, request_id=3, client_id=-1) for _ in range(2))), {})
 
 
+def whole(*others):
+    """A request that went well, and other rows; the bytes of all."""
+    log = log_of(transfer(0), transfer(0, direction="up"), outcome(0), *others)
+    return log, carried_bytes(log)
+
+
+AGAIN = {"fate": "retransmitted"}
+
+
 @pytest.mark.parametrize(
     "row",
     [
-        transfer(start_at_s=2.0, end_at_s=1.0),
-        transfer(end_at_s=math.nan),
-        transfer(start_at_s=-1.0),
+        transfer(start_at_s=2.0, end_at_s=1.0, **AGAIN),
+        transfer(end_at_s=math.nan, **AGAIN),
+        transfer(start_at_s=-1.0, **AGAIN),
         compute(2.0, 1.0),
         Presence(client_id=1, device_class="phone", start_at_s=2.0, end_at_s=1.0),
         Fault(kind="hang", client_id=1, request_id=-1, start_at_s=2.0, end_at_s=1.0),
+        group(0, 2.0, 1.0),
     ],
 )
 def test_a_row_that_ends_before_it_starts_or_at_no_instant_is_refused(row):
+    check(*whole())
     with pytest.raises(InvariantViolation, match="1 rows that end before they start"):
-        check(log_of(row, outcome(0)), {"down": 100})
+        check(*whole(row))
 
 
 def test_outcomes_must_be_in_the_order_of_time():
@@ -175,8 +186,9 @@ def test_one_byte_of_ten_gigabytes_is_missed_and_only_a_cut_flow_may_have_sent_a
 
 
 def test_a_negative_amount_of_bytes_is_refused():
-    with pytest.raises(InvariantViolation, match="negative"):
-        check(log_of(transfer(0, wire_bytes=-1), outcome(0)), {"down": -1})
+    for account in ("wire_bytes", "paper_bytes"):
+        with pytest.raises(InvariantViolation, match="1 transfers of a negative number of bytes"):
+            check(*whole(transfer(0, **AGAIN, **{account: -1})))
 
 
 def test_computations_of_one_device_may_touch_but_not_overlap():
