@@ -860,6 +860,11 @@ INVARIANTS = [
         'whole = row.wire_bytes >= 0 <= row.paper_bytes and', 'whole = row.wire_bytes >= 0 and',
         ('tests/records/test_invariants.py',),
     ),
+    Mutant(
+        "invariants", 'a request may end before it was sent', "fedsim/records/invariants.py",
+        '0 <= row.sent_at_s <= row.ended_at_s and', 'True and',
+        ('tests/records/test_invariants.py',),
+    ),
 ]  # fmt: skip
 
 DEADLINES = [

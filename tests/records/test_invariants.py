@@ -132,6 +132,7 @@ AGAIN = {"fate": "retransmitted"}
         Presence(client_id=1, device_class="phone", start_at_s=2.0, end_at_s=1.0),
         Fault(kind="hang", client_id=1, request_id=-1, start_at_s=2.0, end_at_s=1.0),
         group(0, 2.0, 1.0),
+        offline(1, sent_at_s=6.0, ended_at_s=5.0),
     ],
 )
 def test_a_row_that_ends_before_it_starts_or_at_no_instant_is_refused(row):
