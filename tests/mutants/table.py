@@ -1275,6 +1275,11 @@ PARTITION = [
         "if rest and name not in named else 0", "if rest else 0",
         ("tests/tasks/test_dataset.py",),
     ),
+    Mutant(
+        "partition", 'all splits are shuffled alike', "fedsim/tasks/file_splits.py",
+        'streams.generator(seed, "split order", name)', 'streams.generator(seed, "split order")',
+        ('tests/tasks/test_dataset.py::test_every_split_is_shuffled_by_its_own_luck',),
+    ),
 ]  # fmt: skip
 
 MUTANTS: tuple[Mutant, ...] = (

@@ -76,6 +76,13 @@ def test_a_prefix_of_a_split_is_a_mixture_of_the_domains():
         assert {question.domain for question in split[:20]} == {"gcd", "chain_sum"}
 
 
+def test_every_split_is_shuffled_by_its_own_luck():
+    alike = TASKS.model_copy(update={"sizes": SIZES.model_copy(update={"validation": SIZES.test})})
+    data = build(alike, 4, 0)
+    orders = [[question.domain for question in split] for split in (data.validation, data.test)]
+    assert orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1])
+
+
 def test_trusted_answers_cover_their_share_at_the_owners_of_the_domain():
     data = build(TASKS, 4, 0)
     pool = {question.question_id: question for question in data.pool}
