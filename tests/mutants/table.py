@@ -1183,6 +1183,11 @@ COST = [
         '(12.0 if adaptive else 2.0)', '2.0',
         ('tests/protocols/shared/test_async_averaging.py::test_an_adaptive_step_costs_the_server_ten_flop_and_six_memories_a_number_more',),
     ),
+    Mutant(
+        "cost", 'answers to exemplars have no end token', f"{SHARED}/client_selection.py",
+        '[[tokens.candidate(text) + 1] for text in written]', '[[tokens.candidate(text)] for text in written]',
+        ('tests/protocols/shared/test_client_selection.py::test_an_exemplar_costs_a_prompt_and_an_answer_as_long_as_its_label_with_its_end_token',),
+    ),
 ]  # fmt: skip
 
 PARTITION = [

@@ -10,13 +10,27 @@ from pydantic import ValidationError
 
 from fedsim.errors import FederationError
 from fedsim.models.interfaces import Draw
-from fedsim.protocols.shared.client_selection import Experts
+from fedsim.protocols.shared.client_selection import Experts, exemplars_cost
 from fedsim.protocols.shared.learner import HOPELESS_GROUPS
 from fedsim.protocols.shared.monitor import StopConfig
+from fedsim.protocols.shared.state import ClientState
 from fedsim.sim import streams
 from fedsim.sim.devices.config import DropoutConfig
+from fedsim.sim.devices.cost import generate_work
 from fedsim.sim.network import wire
-from tests.samples.fakes import FakeEvaluator, FakePolicy, device, perform, play, settings, stage, task_data
+from fedsim.tasks.matching import AnswerRule
+from tests.samples.fakes import (
+    COUNTS,
+    SPEC,
+    FakeEvaluator,
+    FakePolicy,
+    device,
+    perform,
+    play,
+    settings,
+    stage,
+    task_data,
+)
 from tests.samples.worlds import Timetable
 
 ONE_BY_ONE = {"schedule": "group", "groups_per_update": 1, "in_flight": 1}
@@ -68,6 +82,13 @@ async def test_the_nearest_exemplars_travel_and_the_competence_is_the_share_of_t
     assert {"a0", "a2", "a4", "a6"} < set(asked.message.questions)
     assert len(asked.message.questions) == len(asked.message.answers) == 6
     assert asked.reply == wire.Competence(wire.pack_id(0), 4 / 6)
+
+
+def test_an_exemplar_costs_a_prompt_and_an_answer_as_long_as_its_label_with_its_end_token():
+    """The fakes' tokens are characters: a7 has two, its label 7 one and the end."""
+    client = ClientState(0, FakeEvaluator("a"), SPEC, {}, AnswerRule(), COUNTS)
+    message = wire.ProbeExemplars(wire.pack_id(0), ("a7", "b10"), ("7", "10"))
+    assert exemplars_cost(client, message) == generate_work(SPEC, [2, 3], [[2], [3]])
 
 
 async def test_equally_competent_clients_are_chosen_by_the_keyed_draw_of_the_question():
