@@ -31,7 +31,5 @@ def quick_start() -> QuickStart:
     path = Path(__file__).resolve().parent.parent / "scenarios" / "quickstart.yaml"
     scenario = read_scenario(path)
     data = questions(scenario, NUM_CLIENTS)
-    models = load_models(
-        scenario.models, scenario.protocol, data, scenario.seed, threads=1
-    )
+    models = load_models(scenario.models, scenario.protocol, data, scenario.seed, threads=1)
     return QuickStart(data, models, scenario.protocol, scenario.seed)

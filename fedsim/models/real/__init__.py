@@ -4,5 +4,5 @@ In reading order: ``bundle`` (all models of a run), ``ready_models``, ``zoo``, `
 ``tokens``, ``language``, ``sampling``, ``likelihood``, ``policy``, ``objective``, ``evaluator``, ``evaluation``,
 ``training``, ``training_jobs``, ``muon``, ``weights``, ``client_training``, ``dp_sgd``,
  ``embedding``, ``row_generator``, ``private_evolution``, ``synthesis``; how they are made fast:
-``lean_llama``, ``packed``, ``stacked``, ``batch_fitting``, ``gradients``, ``placement``, ``ray_scoring``.
+``lean_llama``, ``packed``, ``stacked``, ``gradients``, ``placement``, ``ray_scoring``.
 """

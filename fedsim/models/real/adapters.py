@@ -39,7 +39,7 @@ ADAPTERS = "adapters.safetensors"
 _MAX_GRAD_NORM = 1.0
 _SMOOTHING = 0.9
 _DETERMINING_SOURCES = (
-    "models/real/adapters.py", "models/real/batch_fitting.py", "models/real/language.py", "models/real/lean_llama.py",
+    "models/real/adapters.py", "models/real/language.py", "models/real/lean_llama.py",
     "models/real/likelihood.py", "models/real/packed.py", "models/real/tokens.py", "models/real/zoo.py",
     "sim/streams.py",
 )  # fmt: skip

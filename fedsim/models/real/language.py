@@ -3,8 +3,8 @@
 Everything above (policy, evaluators, training of the policy) works on one structure: the *prefix* of a question is
 run once, left-padded, and its keys and values are shared by all answers that continue it. Only ``prefill`` and
 ``extend`` call the network. Both see fixed shapes: a number of rows that does not depend on how many there are to
-do (the last batch is filled up with copies, or left smaller where ``batch_fitting.py`` has found that no bit depends on it),
-and widths that depend on a row's own text alone. So a row's bits do not depend on the company it is computed in, and a
+do (the last batch is filled up with copies; models that pack their rows need few), and widths that depend on a row's own
+text alone. So a row's bits do not depend on the company it is computed in, and a
 batch is free to be early, late, small or large.
 """
 
@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
-from fedsim.models.real.batch_fitting import fitting_rows
 from fedsim.models.real.lean_llama import is_lean, lean_logits, llama_of
 from fedsim.models.real.packed import FEWEST_ROWS, SharedLayers, packed_prefill, rows_are_independent
 from fedsim.models.real.tokens import Ids, Tokens, end_ids
@@ -127,11 +126,11 @@ class LanguageModel:
         """Whether the network is one for ``lean_logits``, and still in the precision in which it came."""
         return self._was_lean and llama_of(self.network).lm_head.weight.dtype == torch.float32
 
-    def batches(self, prompts: Sequence[int], full: int, width: int, past: int) -> Iterator[Batch]:
+    def batches(self, prompts: Sequence[int], full: int) -> Iterator[Batch]:
         """Passes over items that belong to these prompts, at most ``full`` rows each, the last one filled up."""
         for start in range(0, len(prompts), full):
             items = torch.arange(start, min(start + full, len(prompts)))
-            yield Batch(filled(items, self.rows(len(items), full, width, past)), slice(0, len(items)))
+            yield Batch(filled(items, self.rows(len(items), full)), slice(0, len(items)))
 
     def logits(
         self,
@@ -155,13 +154,9 @@ class LanguageModel:
         logits: Tensor = out.logits
         return logits
 
-    def rows(self, count: int, full: int, width: int, past: int) -> int:
-        """How many rows a batch of ``count`` is filled up to: ``full``, or fewer where that changes no bit."""
-        if self.packs:
-            return max(count, min(full, FEWEST_ROWS))
-        if count >= full or not self.is_lean:
-            return full
-        return fitting_rows(self.network, count, full, width, past)
+    def rows(self, count: int, full: int) -> int:
+        """How many rows a batch of ``count`` is filled up to: ``full``, or a few where rows are independent."""
+        return max(count, min(full, FEWEST_ROWS)) if self.packs else full
 
     def prompt_ids(self, text: str) -> Ids:
         """Token ids of a question, with the tokenizer's own special tokens."""
@@ -218,7 +213,7 @@ def prefill(language: LanguageModel, prompts: Sequence[Ids], width: int) -> Pref
         keys, values = zip(*layers, strict=True)
         return Prefix(keys, values, _bias(real), real.sum(-1), logits)
     parts, places = [], []
-    for batch in language.batches(range(len(prompts)), language.shapes.prompt_rows, width, 0):
+    for batch in language.batches(range(len(prompts)), language.shapes.prompt_rows):
         cache = DynamicCache()
         inputs, real = _padded(language, [prompts[item] for item in batch.items.tolist()], width)
         logits = language.logits(
@@ -262,7 +257,7 @@ def padded_prompts(
     width = width or max(language.width(ids) for ids in prompts)
     for start in range(0, len(prompts), rows):
         batch = prompts[start : start + rows]
-        filling = [batch[-1]] * (language.rows(len(batch), rows, width, 0) - len(batch))
+        filling = [batch[-1]] * (language.rows(len(batch), rows) - len(batch))
         yield *_padded(language, [*batch, *filling], width), len(batch)
 
 
@@ -287,9 +282,9 @@ def extend(language: LanguageModel, prefix: Prefix, owners: Tensor, inputs: Tens
         owners: which question each answer continues, int64 ``[R]``.
         inputs: the answers' tokens, right-padded, int64 ``[R, A]``.
     """
-    width, past = inputs.shape[1], prefix.bias.shape[1]
+    width = inputs.shape[1]
     pieces, places = [], []
-    for batch in language.batches(owners.tolist(), language.shapes.answer_rows, width, past):
+    for batch in language.batches(owners.tolist(), language.shapes.answer_rows):
         owner = owners[batch.items]
         bias, positions = _answer_inputs(prefix, owner, width)
         cache = shared_cache(prefix, owner)

@@ -88,7 +88,7 @@ def decode(
             continue
         # A batch without a living row takes no more steps, so its cache is too short to move with the others.
         batches = [batch for batch in batches if not ended[batch.rows].all()]
-        sizes = _batch_sizes(language, len(alive), prefix.bias.shape[1] + max_new_tokens - 2)
+        sizes = _batch_sizes(language, len(alive))
         if step == 1 or sum(sizes) <= _WORTH_MOVING * sum(len(batch.rows) for batch in batches):
             batches = _regroup(batches, prefix, owners, alive, sizes, max_new_tokens)
         for batch in batches:
@@ -162,7 +162,7 @@ class _Distinct:
         found, caches = [], []
         for start in range(0, len(pairs), language.shapes.decode_rows):
             some = parents[start : start + language.shapes.decode_rows]
-            some = filled(some, language.rows(len(some), language.shapes.decode_rows, 1, step))
+            some = filled(some, language.rows(len(some), language.shapes.decode_rows))
             ids = filled(token[start : start + language.shapes.decode_rows], len(some))
             cache = DynamicCache([(k.index_select(0, some), v.index_select(0, some)) for k, v in self.layers])
             owner = self.owners[some]
@@ -209,15 +209,11 @@ class _Batch:
     cache: DynamicCache
 
 
-def _batch_sizes(language: LanguageModel, count: int, past: int) -> list[int]:
-    """Rows of each batch for so many living rows: all full but the last one.
-
-    A batch lives on while its cache grows up to ``past`` tokens. How long the cache is concerns each row by itself (attention
-    mixes no rows), so the longest one stands for all.
-    """
+def _batch_sizes(language: LanguageModel, count: int) -> list[int]:
+    """Rows of each batch for so many living rows: all full but the last one, which a packing model leaves small."""
     full = language.shapes.decode_rows
     whole, rest = divmod(count, full)
-    return [full] * whole + [language.rows(rest, full, 1, past)] * bool(rest)
+    return [full] * whole + [language.rows(rest, full)] * bool(rest)
 
 
 def _regroup(

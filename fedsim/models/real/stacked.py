@@ -52,7 +52,7 @@ class Stack(LanguageModel):
         """Say which model each of the prompts to come belongs to."""
         self._members = list(members)
 
-    def batches(self, prompts: Sequence[int], full: int, width: int, past: int) -> Iterator[Batch]:
+    def batches(self, prompts: Sequence[int], full: int) -> Iterator[Batch]:
         """Passes over up to ``full`` rows of every model, each model's rows together and filled up as by itself."""
         items: dict[int, list[int]] = {}
         for item, prompt in enumerate(prompts):
@@ -62,7 +62,7 @@ class Stack(LanguageModel):
             for member, own in sorted(items.items()):
                 part = torch.tensor(own[start : start + full], dtype=torch.long)
                 if len(part):
-                    rows.append(filled(part, self.rows(len(part), full, width, past)))
+                    rows.append(filled(part, self.rows(len(part), full)))
                     kept.append(torch.arange(len(part)) + sum(counts))
                     counts[member] = len(rows[-1])
             yield Batch(torch.cat(rows), torch.cat(kept), tuple(counts))

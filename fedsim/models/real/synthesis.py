@@ -37,7 +37,7 @@ from fedsim.tasks.questions import Question, TaskData
 
 _DETERMINING_SOURCES = (
     "models/real/dp_sgd.py", "models/real/embedding.py", "models/real/row_generator.py", "models/real/language.py",
-    "models/real/lean_llama.py", "models/real/batch_fitting.py", "models/real/private_evolution.py", "models/real/sampling.py",
+    "models/real/lean_llama.py", "models/real/private_evolution.py", "models/real/sampling.py",
     "models/real/synthesis.py", "privacy/accounting.py", "sim/streams.py",
 )  # fmt: skip
 _FILE = "synthesis.json"

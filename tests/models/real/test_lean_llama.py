@@ -8,9 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, LlamaForCausalLM
 
-from fedsim.models.real import batch_fitting
 from fedsim.models.real.adapters import with_lora
-from fedsim.models.real.language import extend, prefill
+from fedsim.models.real.language import prefill
 from fedsim.models.real.lean_llama import is_lean, lean_logits, llama_of
 from fedsim.models.sources import LoraConfig
 from tests.samples.tiny_models import language, questions, trained_network
@@ -129,40 +128,5 @@ def test_weights_that_change_after_the_model_was_made_are_those_that_compute():
     assert torch.allclose(prefill(model, prompts, 8).logits, 2.0 * before)
 
 
-class _Canonical:
-    """A model whose batches are always filled up."""
-
-    def __new__(cls, *arguments, **shapes):
-        model = language(*arguments, **shapes)
-        model.rows = lambda count, full, width, past: full
-        return model
-
-
-@pytest.mark.parametrize("count", [1, 7, 9, 20, 31])
-def test_batches_without_filling_have_the_bits_of_canonical_ones_in_values_and_gradients(count):
-    def computed(make):
-        model = make(deepcopy(trained_network()).requires_grad_(True), prompt_rows=32, answer_rows=64)
-        prompts = [model.prompt_ids(question.text) for question in questions()[:count]]
-        prefix = prefill(model, prompts, 8)
-        answers = torch.tensor([[5 + row % 7, 6, 7, 8] for row in range(count + 9)])
-        owners = torch.arange(count + 9) % count
-        logits = extend(model, prefix, owners, answers)
-        logits.log_softmax(-1)[..., 3].sum().backward()
-        return [logits, prefix.logits, *prefix.keys, *(weight.grad for weight in model.network.parameters())]
-
-    for smaller, canonical in zip(computed(language), computed(_Canonical), strict=True):
-        assert torch.equal(smaller, canonical)
-
-
-def test_where_a_trial_fails_the_batch_stays_canonical(monkeypatch):
-    model = language(deepcopy(trained_network()))
-    monkeypatch.setattr(batch_fitting, "_TRIALS", {})
-    monkeypatch.setattr(batch_fitting, "has_the_same_bits", lambda network, rows, *_: rows in (24, 48))
-    with torch.no_grad():
-        assert [model.rows(count, 64, 2, 8) for count in (3, 24, 25, 48, 49, 64)] == [24, 24, 48, 48, 64, 64]
-
-
-def test_a_network_that_is_not_lean_has_canonical_batches():
-    adapted = with_lora(deepcopy(trained_network()), LoraConfig(), 1)
-    adapted.disable_adapter_layers()
-    assert language(adapted).rows(3, 64, 2, 8) == 64
+def test_batches_are_filled_up_to_their_canonical_rows():
+    assert [language(deepcopy(trained_network())).rows(count, 64) for count in (1, 24, 64)] == [64, 64, 64]
