@@ -1,8 +1,4 @@
-"""Tiny runs with real models, for tests that start this file in a process of its own and read its last line.
-
-python tests/samples/real_runs.py OUT CACHE tiny            one FedGRPO run: hash of the records, of the weights ...
-python tests/samples/real_runs.py OUT CACHE perfect         FedGRPO with one perfect client, and Central-GRPO
-"""
+"""Tiny runs with real models; `python -m tests.samples.real_runs OUT CACHE` performs one in a process of its own."""
 
 from __future__ import annotations
 
@@ -90,8 +86,4 @@ def run(scenario: dict[str, Any], out: Path, cache: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    out, cache = Path(sys.argv[1]), Path(sys.argv[2])
-    found = {}
-    for name in sys.argv[3:]:
-        found[name] = run(tiny() if name == "tiny" else perfect(name), out / name, cache)
-    print(json.dumps(found))
+    print(json.dumps(run(tiny(), Path(sys.argv[1]), Path(sys.argv[2]))))
