@@ -1,9 +1,8 @@
 """Tiny real runs that are killed (SIGKILL) at chosen places of their tape, and resumed; prints what came out as JSON.
 
-python tests/experiment/replay/killed_runs.py FOLDER             a tiny FedGRPO, at ten chosen places
-python tests/experiment/replay/killed_runs.py FOLDER others N    tiny runs of other kinds (`OTHERS`), each at N places spread
-over its tape python tests/experiment/replay/killed_runs.py FOLDER SCENARIO N  an own scenario file, at N random places of its
-tape
+python -m tests.experiment.replay.killed_runs FOLDER CACHE              a tiny FedGRPO, at ten chosen places
+python -m tests.experiment.replay.killed_runs FOLDER CACHE others N     tiny runs of other kinds, at N places each (`OTHERS`)
+python -m tests.experiment.replay.killed_runs FOLDER CACHE SCENARIO N   an own scenario file, at N random places of its tape
 
 One process imports torch and forks a child for every life of a run, which is what makes this quick. It must start no thread
 itself: torch and polars work in the children only.
@@ -27,7 +26,8 @@ import reasoning_gym  # noqa: F401  (imported here, so that no child has to)
 from fedsim.experiment import run as experiment
 from fedsim.experiment.replay import checkpoints, tape
 from fedsim.experiment.resume import resume
-from fedsim.models.real import bundle  # noqa: F401  (imported here, so that no child has to)
+from fedsim.models import cache as models_cache
+from fedsim.models.real import initial_evaluation, zoo
 from fedsim.records.frames import FrameWriter
 from fedsim.scenario.read import read_scenario, scenario_from
 from fedsim.scenario.schema import Scenario
@@ -216,6 +216,7 @@ def outcomes(
     """Run a scenario unbroken, and kill and resume it at every place; what differs, by place."""
     whole = folder / "whole"
     assert life(lambda: experiment.run(scenario, out=whole, cache_dir=cache)) == 0
+    remember(cache)
     expected = told(whole)
     results = {}
     for number, (name, deaths) in enumerate(places((whole / tape.TAPE).stat().st_size).items()):
@@ -231,14 +232,21 @@ def outcomes(
     return results
 
 
+def remember(cache: Path) -> None:
+    """What every life would work out anew: hashes of sources, and how transformers loads a model."""
+    for module in (models_cache, initial_evaluation):
+        models_cache.sources_hash(module._DETERMINING_SOURCES)
+    zoo.load_folder(next(path for path in (cache / "models").iterdir() if models_cache.is_whole(path)))
+
+
 def main() -> None:
-    folder, cache = Path(sys.argv[1]), Path(sys.argv[1]) / "cache"
-    if len(sys.argv) == 2:
+    folder, cache = Path(sys.argv[1]), Path(sys.argv[2])
+    if len(sys.argv) == 3:
         print(json.dumps(outcomes(small(), folder, cache, chosen_places)))
         return
-    count = int(sys.argv[3])
+    count = int(sys.argv[4])
     found = {}
-    for name in OTHERS if sys.argv[2] == "others" else [sys.argv[2]]:
+    for name in OTHERS if sys.argv[3] == "others" else [sys.argv[3]]:
         scenario = small(protocol=OTHERS[name]) if name in OTHERS else read_scenario(name)
         choose = spread_places if name in OTHERS else random_places
         own = outcomes(scenario, folder / Path(name).stem, cache, partial(choose, count=count))

@@ -4,8 +4,8 @@ from tests.experiment.replay.killed_runs import OTHERS
 from tests.experiment.replay.test_kills import lives
 
 
-def test_every_kind_of_run_goes_on_after_a_kill(tmp_path):
-    found = lives(tmp_path, "others", "2")
+def test_every_kind_of_run_goes_on_after_a_kill(tmp_path, models_cache):
+    found = lives(tmp_path, models_cache, "others", "2")
     assert len(found) == 2 * len(OTHERS)
     for place, case in found.items():
         assert set(case["killed"]) == {-9}, place
