@@ -46,6 +46,13 @@ skills: $(STAMP)  ## clients teach a pretrained model skills by scores: SmolLM2-
 test: $(STAMP)  ## run the tests (7 to 20 minutes on 2 cores)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
+# Folders of whole runs, processes, figures and trained models. All others hold unit and property tests.
+LONG := analysis end_to_end experiment figures models oracles plugins repository samples sweeps __pycache__
+.PHONY: test-quick
+test-quick: $(STAMP)  ## run unit and property tests, one tiny real run and one resume, before a commit (about a minute on 2 cores)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --hypothesis-profile quick \
+	  $(filter-out $(LONG:%=tests/%/),$(wildcard tests/*/)) tests/test_*.py tests/end_to_end/test_tiny_run.py
+
 .PHONY: test-all
 test-all: $(STAMP)  ## run the tests, the slow ones too
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m ''

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from fedsim.sim.clock import VirtualLoop
 
@@ -25,6 +26,8 @@ MAX_TEST_EVENTS = 20_000_000
 # interrupt a child need what a terminal would give it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+settings.register_profile("quick", max_examples=20)  # for make test-quick
 
 # Each of several workers has one core: it trains models in its own process, and not in two children that import torch.
 os.environ.setdefault("FEDSIM_PROCESSES", "1")
@@ -46,8 +49,8 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
 
 
 LONGEST = {
-    "test_kills_of_others.py", "test_ray_workers.py", "test_kills.py", "test_resume.py",
-    "test_ray_scoring.py", "test_determinism.py",
+    "test_kills.py", "test_kills_of_others.py", "test_ray_workers.py", "test_ray_scoring.py", "test_wheel.py",
+    "test_bad_inputs.py", "test_compare.py", "test_determinism.py", "test_zoo.py",
 }  # fmt: skip
 
 

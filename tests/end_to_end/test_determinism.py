@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -48,32 +46,36 @@ print(experiment.run(scenario_from(json.loads(sys.argv[1])), out=sys.argv[2]).su
 """
 
 
-def python(*arguments: str, hash_seed: int, timeout: float = 240) -> str:
-    """The last line that a fresh interpreter prints."""
+def started(*arguments: str, hash_seed: int) -> subprocess.Popen[str]:
+    """A fresh interpreter."""
     environment = os.environ | {"PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=timeout
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()[-1]
 
 
-@contextlib.contextmanager
-def a_busy_machine() -> Iterator[None]:
-    """A process that never rests."""
-    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
-        yield
-    finally:
-        busy.kill()
-        busy.wait()
+def last_line(process: subprocess.Popen[str]) -> str:
+    printed, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    return printed.splitlines()[-1]
 
 
-def test_a_timing_run_repeats_bit_for_bit_in_another_process_and_under_load(tmp_path):
-    first = experiment.run(scenario_from(TIMING), out=tmp_path / "0").summary
-    with a_busy_machine():
-        again = python("-c", AGAIN, json.dumps(TIMING), str(tmp_path / "1"), hash_seed=4242)
-    assert again == first["records_sha256"]
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory, models_cache, real):
+    """A timing run and the real one in processes with other hash seeds, which work at the same time."""
+    out = tmp_path_factory.mktemp("elsewhere")
+    timing = started("-c", AGAIN, json.dumps(TIMING), str(out / "timing"), hash_seed=4242)
+    again = started("-m", "tests.samples.real_runs", str(out / "tiny"), str(models_cache), hash_seed=77)
+    return last_line(timing), json.loads(last_line(again))
+
+
+def test_a_timing_run_repeats_bit_for_bit_in_another_process_and_under_load(tmp_path, elsewhere):
+    first = experiment.run(scenario_from(TIMING), out=tmp_path / "run").summary
+    assert elsewhere[0] == first["records_sha256"]
     # A run in which nothing ever goes wrong would prove little.
     assert all(first["requests"][status] > 0 for status in ("ok", "dropped", "late", "cancelled"))
 
@@ -106,14 +108,8 @@ def test_both_kinds_of_evaluation_happen_in_a_real_run(real):
     assert real[1]["evaluators"] == ["AE", "ME likelihood"]
 
 
-def test_a_real_run_repeats_bit_for_bit_with_cached_models_in_another_process_and_under_load(
-    real, tmp_path, models_cache
-):
-    with a_busy_machine():
-        again = python(
-            "-m", "tests.samples.real_runs", str(tmp_path / "run"), str(models_cache), hash_seed=77
-        )
-    assert json.loads(again) == real[1]
+def test_a_real_run_repeats_bit_for_bit_with_cached_models_in_another_process_and_under_load(real, elsewhere):
+    assert elsewhere[1] == real[1]
 
 
 def test_real_fedgrpo_with_one_perfect_client_ends_with_the_weights_of_central_grpo(tmp_path, models_cache):

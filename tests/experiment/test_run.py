@@ -13,10 +13,10 @@ import fedsim
 from fedsim.errors import FederationError, LimitExceeded, ModelFileError, RunFolderError, ScenarioError
 from fedsim.experiment import run as experiment
 from fedsim.experiment.forecast.estimate import estimate
-from fedsim.progress import SilentProgress
 from fedsim.records.rows import RECORD_TYPES
 from fedsim.records.run import load
 from fedsim.scenario.read import scenario_from
+from tests.samples.progress import AtUpdate
 
 
 def scenario(**keys):
@@ -258,24 +258,6 @@ def test_a_bug_keeps_its_own_traceback_and_leaves_a_failed_run(tmp_path):
 
 
 # -------------------------------------------------------------------------------------------------- interruptions
-
-
-class AtUpdate(SilentProgress):
-    """Does something when the federation has made so many updates."""
-
-    def __init__(self, number, act):
-        self.left, self.act = number, act
-
-    def advance(self, n=1, **stats):
-        self.left -= 1
-        if self.left == 0:
-            self.act()
-
-    def phase(self, name, total=None):
-        phase = super().phase(name, total)
-        if name == "federation":
-            phase.advance = self.advance
-        return phase
 
 
 def test_an_interrupted_run_keeps_what_was_recorded_and_says_so(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from fedsim.models.config import ModelsConfig
 from fedsim.scenario.read import scenario_from
 from fedsim.sim.devices.architecture import architecture, spec_from_file
 from fedsim.sim.network import wire
-from tests.samples.real_runs import tiny
 from tests.sim.network.test_wire import messages
 
 
@@ -247,39 +245,3 @@ def test_a_config_file_that_cannot_be_used_is_refused_in_one_line(
             scenario_from(scenario(models={"bill_as": "./config.json"}).resolved(), tmp_path),
             out=tmp_path / "run",
         )
-
-
-# ---------------------------------------------------------------------------------- two fidelities, the same bytes
-
-SCRATCH = {
-    "preset": "scratch-250k", "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "steps": 10, "batch_size": 8,
-}  # fmt: skip
-
-
-def sent(fidelity: str, folder: Path, cache: Path) -> tuple[Counter[Any], set[str]]:
-    """How often each message was sent in a tiny run, and who scored."""
-    models = {"server": SCRATCH, "clients": SCRATCH, "bill_as": "Qwen2.5-0.5B"}
-    keys = tiny(
-        fidelity=fidelity, stop={"updates": 2}, text={"question": 50, "rationale": 0, "answer": 5},
-        availability={"kind": "always"}, models=models,
-    )  # fmt: skip
-    keys["protocol"] |= {
-        "num_experts": 3, "probe": "per_question",
-        "update": {"schedule": "barrier", "groups_per_update": 6}, "stragglers": {"policy": "wait_all"},
-    }  # fmt: skip
-    ran = experiment.run(scenario_from(keys), out=folder / fidelity, cache_dir=cache)
-    columns = ["client_id", "direction", "purpose", "message_bytes", "wire_bytes", "paper_bytes"]
-    return Counter(ran.transfers.select(columns).rows()), set(ran.rewards["evaluator"])
-
-
-def test_timing_and_real_fidelity_put_the_same_messages_on_the_wire_where_the_lengths_are_stated(
-    tmp_path: Path, models_cache: Path
-) -> None:
-    (real, evaluators), (timing, _) = (
-        sent(fidelity, tmp_path, models_cache) for fidelity in ("real", "timing")
-    )
-    assert real == timing
-    # Two rounds of six questions, probed and asked at three clients, both ways.
-    assert real.total() == 2 * 6 * 2 * 3 * 2
-    assert {purpose for _, _, purpose, *_ in real} == {"probe", "question", "reward"}
-    assert "ME likelihood" in evaluators
