@@ -8,6 +8,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
+SMALL = {"max_new_tokens": 4, "learning_rate": 1e-3, "warmup_updates": 1}
+LOCAL = {"local_steps": 2, "local_batch_size": 8, "max_new_tokens": 4}
+OTHERS: dict[str, dict[str, Any]] = {
+    "rounds": {"name": "fedpetuning", **LOCAL},
+    "client_centric": {"name": "fedpetuning", **LOCAL, "schedule": {"kind": "client_centric", "buffer": 2}},
+    "fedavg": {"name": "fedpetuning", **LOCAL, "module": "full"},
+    "synthetic": {"name": "dpsda_fl", "objective": "sft", "synthesis": {"mechanism": "none", "epsilon": "inf"}},
+    "dp_sft": {"name": "dp_sft"},
+    "self_reward": {"name": "self_reward", **SMALL, "update": {"groups_per_update": 6, "in_flight": 12}},
+    "buffer": {
+        "name": "fedgrpo", "num_neighbours": 8, **SMALL, "fusion": "reliability", "grouping": "candidates",
+        "update": {"schedule": "buffer", "buffer": 6, "in_flight": 12, "max_staleness": 1, "on_stale": "resample"},
+    },
+}  # fmt: skip
+"""Tiny runs whose state is another: adapters in the server's memory, moments of many clients, synthetic rows, trust."""
+
 
 def tiny(**keys: Any) -> dict[str, Any]:
     """A scenario with three clients, models of a few thousand weights and three updates."""

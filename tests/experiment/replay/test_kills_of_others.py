@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.experiment.replay.killed_runs import OTHERS
 from tests.experiment.replay.test_kills import lives
+from tests.samples.real_runs import OTHERS
 
 
 @pytest.mark.parametrize("num_places", [1, pytest.param(4, marks=pytest.mark.slow)])

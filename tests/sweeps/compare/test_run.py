@@ -19,7 +19,7 @@ from fedsim.errors import DataFileError, RunFolderError, ScenarioError
 from fedsim.scenario.read import read_scenario
 from fedsim.sweeps.code import _WITHOUT_RESULTS, result_code_hash
 from fedsim.sweeps.compare import run as sweep
-from fedsim.sweeps.compare.file import run_key
+from fedsim.sweeps.compare.file import open_comparison, run_key
 from fedsim.sweeps.compare.outlook import lines, outlook
 from tests.samples.comparison import read_comparison
 
@@ -451,8 +451,8 @@ def test_the_shipped_comparisons_are_valid():
     from fedsim.scenario.read import shipped_comparisons
 
     for path in shipped_comparisons().values():
-        try:
-            comparison, planned = read_comparison(path)
+        try:  # with one seed: the others make the same runs
+            comparison, planned = read_comparison(path, open_comparison(path).comparison.seeds[:1])
         except ScenarioError as error:
             pytest.fail(str(error))
         assert len(planned) == len(comparison.seeds) * len(comparison.variants)
