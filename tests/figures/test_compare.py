@@ -72,7 +72,9 @@ def part_of(whole, folder, count, seeds):
 
 
 @pytest.mark.parametrize(
-    ("count", "seeds"), [(1, (0, 1, 2)), (3, (0,)), (12, (0, 1)), (20, (0, 1))], ids=lambda value: str(value)
+    ("count", "seeds"),
+    [(1, (0, 1, 2)), (3, (0,)), pytest.param(12, (0, 1), marks=pytest.mark.slow), (20, (0, 1))],
+    ids=str,
 )
 def test_every_figure_is_drawn_at_the_width_of_a_page(twenty, tmp_path, count, seeds):
     comparison = read(part_of(twenty, tmp_path, count, seeds))
