@@ -35,11 +35,15 @@ settings.load_profile("fedsim")
 os.environ.setdefault("FEDSIM_PROCESSES", "1")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def models_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cache of trained models that all tests share, also those of the other workers: a model is trained once."""
     own = tmp_path_factory.getbasetemp()
-    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "models"
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "models"
+    os.environ["FEDSIM_CACHE"] = str(
+        folder
+    )  # also of runs that name none: nothing is left in the user's cache
+    return folder
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:
