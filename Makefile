@@ -55,7 +55,7 @@ test-quick: $(STAMP)  ## run unit and property tests, one tiny real run and one 
 
 .PHONY: test-all
 test-all: $(STAMP)  ## run the tests, the slow ones too
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m ''
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --hypothesis-profile thorough -m ''
 
 .PHONY: fuzz
 fuzz: $(STAMP)  ## run random scenarios for MINUTES=5 and print the smallest one that breaks something

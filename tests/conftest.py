@@ -27,12 +27,14 @@ MAX_TEST_EVENTS = 20_000_000
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-settings.register_profile("fedsim", deadline=None)  # a busy machine is no error
+settings.register_profile("thorough", deadline=None)  # for make test-all: hypothesis's own number of examples
+settings.register_profile("fedsim", deadline=None, max_examples=50)  # no deadline: a busy machine is no error
 settings.register_profile("quick", deadline=None, max_examples=20)  # for make test-quick
 settings.load_profile("fedsim")
 
 # Each of several workers has one core: it trains models in its own process, and not in two children that import torch.
 os.environ.setdefault("FEDSIM_PROCESSES", "1")
+os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,9 +42,7 @@ def models_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cache of trained models that all tests share, also those of the other workers: a model is trained once."""
     own = tmp_path_factory.getbasetemp()
     folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "models"
-    os.environ["FEDSIM_CACHE"] = str(
-        folder
-    )  # also of runs that name none: nothing is left in the user's cache
+    os.environ["FEDSIM_CACHE"] = str(folder)  # of what names no cache, too: the user's own stays as it is
     return folder
 
 

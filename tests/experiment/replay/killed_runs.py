@@ -1,8 +1,8 @@
 """Tiny real runs that are killed (SIGKILL) at chosen places of their tape, and resumed; prints what came out as JSON.
 
-python -m tests.experiment.replay.killed_runs FOLDER CACHE              a tiny FedGRPO, at ten chosen places
-python -m tests.experiment.replay.killed_runs FOLDER CACHE others N     tiny runs of other kinds, at N places each (`OTHERS`)
-python -m tests.experiment.replay.killed_runs FOLDER CACHE SCENARIO N   an own scenario file, at N random places of its tape
+python -m tests.experiment.replay.killed_runs FOLDER CACHE unlike|more    a tiny FedGRPO, at five chosen places
+python -m tests.experiment.replay.killed_runs FOLDER CACHE others N       tiny runs of other kinds, at N places each (`OTHERS`)
+python -m tests.experiment.replay.killed_runs FOLDER CACHE SCENARIO N     an own scenario file, at N random places of its tape
 
 One process imports torch and forks a child for every life of a run, which is what makes this quick. It must start no thread
 itself: torch and polars work in the children only.
@@ -160,19 +160,25 @@ def told(out: Path) -> dict[str, Any]:
     }
 
 
-def chosen_places(size: int) -> dict[str, list[Any]]:
-    """Ten ways to die on a tape that would become so long (bytes)."""
+def unlike_places(size: int) -> dict[str, list[Any]]:
+    """Five ways to die on a tape that would become so long (bytes), each unlike the others."""
+    return {
+        "in the middle of a frame": [torn(size // 2)],
+        "inside a step": [before_update(2)],
+        "inside a checkpoint": [in_a_checkpoint(2, renamed=False)],
+        "between a checkpoint and its mark": [in_a_checkpoint(2, renamed=True)],
+        "twice": [after(size // 3), after(size * 3 // 4)],
+    }
+
+
+def more_places(size: int) -> dict[str, list[Any]]:
+    """Five more, most of them between two frames."""
     return {
         "at the first result": [after(0)],
         "before the first step": [after(size // 4)],
         "in the middle": [after(size // 2)],
         "near the end": [after(size - 200)],
-        "in the middle of a frame": [torn(size // 2)],
         "in the middle of the last frames": [torn(size - 100)],
-        "inside a step": [before_update(2)],
-        "inside a checkpoint": [in_a_checkpoint(2, renamed=False)],
-        "between a checkpoint and its mark": [in_a_checkpoint(2, renamed=True)],
-        "twice": [after(size // 3), after(size * 3 // 4)],
     }
 
 
@@ -225,8 +231,9 @@ def remember(cache: Path) -> None:
 
 def main() -> None:
     folder, cache = Path(sys.argv[1]), Path(sys.argv[2])
-    if len(sys.argv) == 3:
-        print(json.dumps(outcomes(small(), folder, cache, chosen_places)))
+    if len(sys.argv) == 4:
+        places = {"unlike": unlike_places, "more": more_places}[sys.argv[3]]
+        print(json.dumps(outcomes(small(), folder, cache, places)))
         return
     count = int(sys.argv[4])
     found = {}

@@ -1,12 +1,11 @@
 """Scores of tiny models by a pool of actors and by this process, for a test that starts this file and reads its last line.
 
-python -m tests.models.real.scoring_on_ray [bf16]
+python -m tests.models.real.scoring_on_ray
 """
 
 from __future__ import annotations
 
 import json
-import sys
 
 import ray
 
@@ -44,19 +43,19 @@ def main() -> None:
     ray.kill(pool._actors[0], no_restart=False)  # as if its node had died
     more = [question.text for question in questions()[20:26]]
     again = scored(evaluators[2], more) == scored(ModelEvaluator(models[2], NEW_TOKENS, rules[2]), more)
-    found: dict[str, object] = {
+    rough = ScoringPool(cluster, 1, placement=Placement(autocast="bf16"))
+    bf16 = scored(rough.evaluator(shared, NEW_TOKENS), texts)[0]
+    rough.close()
+    pool.close()
+    found = {
         "equal": far == local,
         "equal after a death": again,
         "two models differ": local[0] != local[2],
         "models held": len({evaluator._model.sha256 for evaluator in evaluators}),
         "tokens": evaluators[0].count_tokens("12") == shared.count_tokens("12"),
+        "bf16 differs by": largest(bf16, local[0][0]),
+        "still connected": ray.is_initialized(),
     }
-    if sys.argv[1:] == ["bf16"]:
-        rough = ScoringPool(cluster, 1, placement=Placement(autocast="bf16"))
-        found["bf16 differs by"] = largest(scored(rough.evaluator(shared, NEW_TOKENS), texts)[0], local[0][0])
-        rough.close()
-    pool.close()
-    found["still connected"] = ray.is_initialized()
     print(json.dumps(found))
 
 

@@ -141,6 +141,7 @@ def test_the_bundle_trains_what_is_missing_once_and_repeats_itself(tmp_path):
     assert not set(other.hashes.values()) & set(first.hashes.values())
 
 
+@pytest.mark.slow
 def test_worker_processes_train_the_same_weights_as_this_process(tmp_path):
     data = _data(3)
     models = ModelsConfig(server=FAST, clients=FAST)

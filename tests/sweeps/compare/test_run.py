@@ -336,7 +336,14 @@ def test_a_run_that_fails_is_named_with_variant_and_seed_and_the_finished_ones_a
     assert not (out / "comparison.json").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+@pytest.mark.parametrize("number", [signal.SIGINT, *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGTERM, signal.SIGHUP))])
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupted_comparison_keeps_what_is_finished_and_leaves_no_child(write, tmp_path, number):
     path, out = write(HEAD.replace("[0, 1]", "[0]") + SLOW), tmp_path / "out"
     command = [
