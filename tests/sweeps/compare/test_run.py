@@ -340,7 +340,7 @@ def test_a_run_that_fails_is_named_with_variant_and_seed_and_the_finished_ones_a
     "number",
     [
         signal.SIGINT,
-@pytest.mark.parametrize("number", [signal.SIGINT, *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGTERM, signal.SIGHUP))])
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
     ],
 )
