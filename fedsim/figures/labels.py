@@ -142,9 +142,7 @@ def label_points(
     for x0, y0, x1, y1 in lines:
         (left, bottom), (right, top) = axes.transData.transform([(x0, y0), (x1, y1)])
         taken.append(Bbox.from_extents(left - scale, bottom - scale, right + scale, top + scale))
-    corners = [
-        box.extents.tolist() for box in taken
-    ]  # plain numbers, which are compared some hundred thousand times
+    corners = [box.extents.tolist() for box in taken]
     for point, (x, y) in zip(points, at, strict=True):
         text = axes.annotate(
             point.label, (point.x, point.y), xytext=(0, 0), textcoords="offset points", fontsize=6.5, color=BLACK,
@@ -161,7 +159,7 @@ def label_points(
         )
         text.set_position(best)
         box = _moved(x, y, best, extent, scale)
-        corners.append(box.extents.tolist())
+        corners.append(_corners(box))
         if _far(best, extent, scale) > 8:
             near = (min(max(x, box.x0), box.x1), min(max(y, box.y0), box.y1))
             axes.annotate(
@@ -198,10 +196,14 @@ def _far(move: tuple[float, float], extent: Bbox, scale: float) -> float:
     return math.hypot(across, along)
 
 
+def _corners(box: Bbox) -> list[float]:
+    return [float(end) for end in box.extents]  # plain numbers: they are compared some hundred thousand times
+
+
 def _cost(box: Bbox, taken: Sequence[Sequence[float]], inside: Bbox) -> float:
     """Covered area (pixels), and a great deal for leaving the axes; ``taken`` are left, bottom, right and top."""
     covered = 0.0
-    left, bottom, right, top = box.extents.tolist()
+    left, bottom, right, top = _corners(box)
     for x0, y0, x1, y1 in taken:
         width = min(right, x1) - max(left, x0)
         height = min(top, y1) - max(bottom, y0)
