@@ -142,7 +142,7 @@ def label_points(
     for x0, y0, x1, y1 in lines:
         (left, bottom), (right, top) = axes.transData.transform([(x0, y0), (x1, y1)])
         taken.append(Bbox.from_extents(left - scale, bottom - scale, right + scale, top + scale))
-    corners = [box.extents.tolist() for box in taken]
+    corners = [_corners(box) for box in taken]
     for point, (x, y) in zip(points, at, strict=True):
         text = axes.annotate(
             point.label, (point.x, point.y), xytext=(0, 0), textcoords="offset points", fontsize=6.5, color=BLACK,
