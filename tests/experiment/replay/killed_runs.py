@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 import reasoning_gym  # noqa: F401  (imported here, so that no child has to)
 
+from fedsim.experiment import journal
 from fedsim.experiment import run as experiment
 from fedsim.experiment.replay import checkpoints, tape
 from fedsim.experiment.resume import resume
@@ -129,7 +130,7 @@ def killed(
 
     def work() -> None:
         if isinstance(how, type):
-            experiment_book().Checkpoints = how
+            journal.Checkpoints = how  # type: ignore[misc]
         else:
             tape.FrameWriter = mortal(how)  # type: ignore[misc]
         if begun:
@@ -138,12 +139,6 @@ def killed(
             experiment.run(scenario, out=out, cache_dir=cache)
 
     return life(work)
-
-
-def experiment_book() -> Any:
-    from fedsim.experiment.replay import journal
-
-    return journal
 
 
 def told(out: Path) -> dict[str, Any]:
