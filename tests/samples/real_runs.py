@@ -14,7 +14,13 @@ OTHERS: dict[str, dict[str, Any]] = {
     "rounds": {"name": "fedpetuning", **LOCAL},
     "client_centric": {"name": "fedpetuning", **LOCAL, "schedule": {"kind": "client_centric", "buffer": 2}},
     "fedavg": {"name": "fedpetuning", **LOCAL, "module": "full"},
-    "synthetic": {"name": "dpsda_fl", "objective": "sft", "synthesis": {"mechanism": "none", "epsilon": "inf"}},
+    "synthetic": {
+        "name": "dpsda_fl", "objective": "sft",
+        "synthesis": {
+            "mechanism": "none", "epsilon": "inf", "rows_per_client": 20, "generator": {"steps": 20, "max_tokens": 48},
+            "tuning": {"steps": 2},
+        },
+    },
     "dp_sft": {"name": "dp_sft"},
     "self_reward": {"name": "self_reward", **SMALL, "update": {"groups_per_update": 6, "in_flight": 12}},
     "buffer": {

@@ -182,7 +182,7 @@ def test_a_tuned_comparison_of_real_models_uses_what_was_chosen_and_is_not_done_
         "--cache-dir",
         str(models_cache),
         "--processes",
-        "1",
+        "2",
         "--quiet",
     ]
     assert main([*command, "--tune"]) == 0
