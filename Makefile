@@ -46,9 +46,17 @@ skills: $(STAMP)  ## clients teach a pretrained model skills by scores: SmolLM2-
 test: $(STAMP)  ## run the tests (7 to 20 minutes on 2 cores)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
+# Folders of whole runs, commands, processes, figures and trained models. All others hold unit and property tests; those whose
+# names speak of processes, of theory (statistics over long runs) or of what is shipped (many scenarios) are left out too.
+LONG := analysis cli end_to_end experiment figures models oracles plugins processes repository samples sweeps __pycache__
+.PHONY: test-quick
+test-quick: $(STAMP)  ## run unit and property tests, one tiny real run and one resume, before a commit (about a minute on 2 cores)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --hypothesis-profile quick -k 'not process and not theory and not shipped' \
+	  $(filter-out $(LONG:%=tests/%/),$(wildcard tests/*/)) tests/test_*.py tests/end_to_end/test_tiny_run.py
+
 .PHONY: test-all
 test-all: $(STAMP)  ## run the tests, the slow ones too
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m ''
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --hypothesis-profile thorough -m ''
 
 .PHONY: fuzz
 fuzz: $(STAMP)  ## run random scenarios for MINUTES=5 and print the smallest one that breaks something

@@ -14,9 +14,11 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 import typer
+import typer.main
 
 from fedsim.cli import compare, figures, inspect, leakage, models, resume, run, stress
 from fedsim.cli.shown import EndedError, one_line
@@ -68,6 +70,12 @@ def _root(
     pass
 
 
+@cache
+def _parser() -> Any:
+    """The parser of all commands, which is made once: that takes longer than many a command."""
+    return typer.main.get_command(app)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code; ``argv`` is without the program's name."""
     # Before numpy is imported: the bits of its products depend on the number of threads (fedsim.processes.cores.BLAS).
@@ -76,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         # typer turns Ctrl-C, and typer.Exit, into a returned exit code.
-        exit_code = app(
+        exit_code = _parser()(
             args=_with_address(sys.argv[1:] if argv is None else argv),
             prog_name="fedsim",
             standalone_mode=False,

@@ -142,6 +142,7 @@ def label_points(
     for x0, y0, x1, y1 in lines:
         (left, bottom), (right, top) = axes.transData.transform([(x0, y0), (x1, y1)])
         taken.append(Bbox.from_extents(left - scale, bottom - scale, right + scale, top + scale))
+    corners = [_corners(box) for box in taken]
     for point, (x, y) in zip(points, at, strict=True):
         text = axes.annotate(
             point.label, (point.x, point.y), xytext=(0, 0), textcoords="offset points", fontsize=6.5, color=BLACK,
@@ -152,13 +153,13 @@ def label_points(
         best = min(
             _places(extent.width / scale, extent.height / scale),
             key=lambda move: (
-                _cost(_moved(x, y, move, extent, scale), taken, inside)
+                _cost(_moved(x, y, move, extent, scale), corners, inside)
                 + 2.5 * scale**2 * _far(move, extent, scale)
             ),
         )
         text.set_position(best)
         box = _moved(x, y, best, extent, scale)
-        taken.append(box)
+        corners.append(_corners(box))
         if _far(best, extent, scale) > 8:
             near = (min(max(x, box.x0), box.x1), min(max(y, box.y0), box.y1))
             axes.annotate(
@@ -195,12 +196,17 @@ def _far(move: tuple[float, float], extent: Bbox, scale: float) -> float:
     return math.hypot(across, along)
 
 
-def _cost(box: Bbox, taken: Sequence[Bbox], inside: Bbox) -> float:
-    """Covered area (pixels), and a great deal for leaving the axes."""
+def _corners(box: Bbox) -> list[float]:
+    return [float(end) for end in box.extents]  # plain numbers: they are compared some hundred thousand times
+
+
+def _cost(box: Bbox, taken: Sequence[Sequence[float]], inside: Bbox) -> float:
+    """Covered area (pixels), and a great deal for leaving the axes; ``taken`` are left, bottom, right and top."""
     covered = 0.0
-    for other in taken:
-        width = min(box.x1, other.x1) - max(box.x0, other.x0)
-        height = min(box.y1, other.y1) - max(box.y0, other.y0)
+    left, bottom, right, top = _corners(box)
+    for x0, y0, x1, y1 in taken:
+        width = min(right, x1) - max(left, x0)
+        height = min(top, y1) - max(bottom, y0)
         if width > 0 and height > 0:
             covered += 60 + 4 * width * height
     outside = max(0.0, inside.x0 - box.x0, box.x1 - inside.x1) + max(

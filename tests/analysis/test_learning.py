@@ -11,8 +11,9 @@ from tests.samples.learning import GROUP, Made, compared
 FAST = ((0.0, 0.3), (5.0, 0.4), (20.0, 0.45))
 
 
-@pytest.fixture
-def folders(tmp_path):
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("finished")
     variants = {"barrier": [Made()] * 3, "group": [Made(FAST, scenario=GROUP)] * 3}
     return {
         "--async": compared(tmp_path / "async", variants, name="async"),

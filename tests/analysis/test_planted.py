@@ -105,13 +105,15 @@ def test_runs_that_were_not_split_are_said_to_be(tmp_path):
     ]
 
 
-def test_the_accuracies_of_a_real_run_come_out_and_those_of_an_altered_one_are_refused(tmp_path):
+def test_the_accuracies_of_a_real_run_come_out_and_those_of_an_altered_one_are_refused(
+    tmp_path, models_cache
+):
     scenario = tiny(stop={"updates": 1})
     scenario["models"] = {side: model | {"steps": 20} for side, model in scenario["models"].items()}
     scenario["tasks"]["sizes"] |= {"test": 60}
     folder = tmp_path / "run"
-    ran = experiment.run(scenario_from(scenario), out=folder, cache_dir=tmp_path / "cache")
-    found = split(folder, tmp_path / "cache")
+    ran = experiment.run(scenario_from(scenario), out=folder, cache_dir=models_cache)
+    found = split(folder, models_cache)
     greedy = ran.summary["accuracy"]["greedy"]
     assert (found.start, found.end) == (greedy["initial"], greedy["final"])
     assert found.num_corrupted + found.num_clean == 60 and 20 < found.num_corrupted < 40
@@ -120,7 +122,7 @@ def test_the_accuracies_of_a_real_run_come_out_and_those_of_an_altered_one_are_r
     path = folder / "summary.json"
     path.write_text(json.dumps(ran.summary | {"accuracy": {"greedy": greedy | {"final": 0.99}}}))
     with pytest.raises(RunFolderError, match=r"and [0-9.]+, 0\.99 in the run"):
-        split(folder, tmp_path / "cache")
+        split(folder, models_cache)
 
 
 def test_a_wrong_folder_is_one_line_and_exit_code_2(tmp_path, capsys):

@@ -2,111 +2,92 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from fedsim.experiment import run as experiment
 from fedsim.protocols.shared.monitor import StopConfig
 from fedsim.records.rows import Compute
+from fedsim.scenario.read import scenario_from
 from fedsim.sim.clock import run as run_on_virtual_time
 from fedsim.sim.devices.config import DropoutConfig
+from tests.samples import real_runs
 from tests.samples.fakes import FakeEvaluator, device, play, settings, task_data
 from tests.samples.worlds import Timetable
 
 ROOT = Path(__file__).resolve().parents[2]
 
-TIMING = """
-import sys
+TIMING = {
+    "name": "again", "seed": 5, "fidelity": "timing", "stop": {"updates": 8},
+    "protocol": {
+        "name": "fedgrpo",
+        "update": {"groups_per_update": 8, "in_flight": 24},
+        "stragglers": {"policy": "deadline", "deadline": "120 ms", "on_deadline": "cancel"},
+    },
+    "tasks": {"sizes": {"pool": 80, "private": 800}, "answers": {"coverage": 0.3}},
+    "clients": {"phone": 6, "tablet": 2, "laptop": 3},
+    "network": {"loss": 0.01, "connection": "per_request", "server_link": "20 Mbit/s"},
+    "availability": {"kind": "sessions", "mean_on": "2 s", "mean_off": "1 s"},
+    "dropout": {"per_task": 0.05, "hazard": "60 /h"},
+}  # fmt: skip
+AGAIN = """
+import json, sys
 from fedsim.experiment import run as experiment
 from fedsim.scenario.read import scenario_from
-ran = experiment.run(
-    scenario_from({
-        "name": "again", "seed": 5, "fidelity": "timing", "stop": {"updates": 8},
-        "protocol": {
-            "name": "fedgrpo",
-            "update": {"groups_per_update": 8, "in_flight": 24},
-            "stragglers": {"policy": "deadline", "deadline": "120 ms", "on_deadline": "cancel"},
-        },
-        "tasks": {"sizes": {"pool": 80, "private": 800}, "answers": {"coverage": 0.3}},
-        "clients": {"phone": 6, "tablet": 2, "laptop": 3},
-        "network": {"loss": 0.01, "connection": "per_request", "server_link": "20 Mbit/s"},
-        "availability": {"kind": "sessions", "mean_on": "2 s", "mean_off": "1 s"},
-        "dropout": {"per_task": 0.05, "hazard": "60 /h"},
-    }),
-    out=sys.argv[1]
-)
-print(ran.summary["records_sha256"], ran.summary["requests"])
+print(experiment.run(scenario_from(json.loads(sys.argv[1])), out=sys.argv[2]).summary["records_sha256"])
 """
 
 
-def python(*arguments: str, hash_seed: int, timeout: float = 240) -> str:
-    """The last line that a fresh interpreter prints."""
+def started(*arguments: str, hash_seed: int) -> subprocess.Popen[str]:
+    """A fresh interpreter."""
     environment = os.environ | {"PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=timeout
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()[-1]
 
 
-@contextlib.contextmanager
-def a_busy_machine() -> Iterator[None]:
-    """A process that never rests."""
-    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
-        yield
-    finally:
-        busy.kill()
-        busy.wait()
+def last_line(process: subprocess.Popen[str]) -> str:
+    printed, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    return printed.splitlines()[-1]
 
 
-def test_a_timing_run_repeats_bit_for_bit_in_other_processes_and_under_load(tmp_path):
-    first = python("-c", TIMING, str(tmp_path / "0"), hash_seed=0)
-    with a_busy_machine():
-        again = python("-c", TIMING, str(tmp_path / "1"), hash_seed=4242)
-    assert again == first
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory, models_cache, real):
+    """A timing run and the real one in processes with other hash seeds, which work at the same time."""
+    out = tmp_path_factory.mktemp("elsewhere")
+    timing = started("-c", AGAIN, json.dumps(TIMING), str(out / "timing"), hash_seed=4242)
+    again = started("-m", "tests.samples.real_runs", str(out / "tiny"), str(models_cache), hash_seed=77)
+    return last_line(timing), json.loads(last_line(again))
+
+
+def test_a_timing_run_repeats_bit_for_bit_in_another_process_and_under_load(tmp_path, elsewhere):
+    first = experiment.run(scenario_from(TIMING), out=tmp_path / "run").summary
+    assert elsewhere[0] == first["records_sha256"]
     # A run in which nothing ever goes wrong would prove little.
-    requests = json.loads(first.partition(" ")[2].replace("'", '"'))
-    assert all(requests[status] > 0 for status in ("ok", "dropped", "late", "cancelled"))
+    assert all(first["requests"][status] > 0 for status in ("ok", "dropped", "late", "cancelled"))
 
 
 # ------------------------------------------------------------------------------------------------ real, tiny models
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """Where runs go, and the models that they train."""
-    return tmp_path_factory.mktemp("real"), tmp_path_factory.mktemp("cache")
-
-
-def real_runs(out: Path, cache: Path, *names: str, hash_seed: int):
-    return json.loads(
-        python("-m", "tests.samples.real_runs", str(out), str(cache), *names, hash_seed=hash_seed)
-    )
-
-
-@pytest.fixture(scope="module")
-def real(folders):
-    """A real run that trains its models first."""
-    out, cache = folders
-    return out / "first" / "tiny", real_runs(out / "first", cache, "tiny", hash_seed=1)["tiny"]
-
-
-@pytest.fixture(scope="module")
-def more(real, folders):
-    """The same with the models that are there, in another process under load; and two with a perfect judge."""
-    out, cache = folders
-    with a_busy_machine():
-        return real_runs(out / "more", cache, "tiny", "fedgrpo", "central_grpo", hash_seed=77)
+def real(tmp_path_factory, models_cache):
+    """A real run: its folder, and what came of it."""
+    out = tmp_path_factory.mktemp("real") / "tiny"
+    return out, real_runs.run(real_runs.tiny(), out, models_cache)
 
 
 def test_a_real_run_learns_something_and_leaves_a_policy_that_transformers_loads(real):
@@ -127,12 +108,15 @@ def test_both_kinds_of_evaluation_happen_in_a_real_run(real):
     assert real[1]["evaluators"] == ["AE", "ME likelihood"]
 
 
-def test_a_real_run_repeats_bit_for_bit_with_cached_models_in_another_process_and_under_load(real, more):
-    assert more["tiny"] == real[1]
+def test_a_real_run_repeats_bit_for_bit_with_cached_models_in_another_process_and_under_load(real, elsewhere):
+    assert elsewhere[1] == real[1]
 
 
-def test_real_fedgrpo_with_one_perfect_client_ends_with_the_weights_of_central_grpo(more):
-    federated, central = more["fedgrpo"], more["central_grpo"]
+def test_real_fedgrpo_with_one_perfect_client_ends_with_the_weights_of_central_grpo(tmp_path, models_cache):
+    federated, central = (
+        real_runs.run(real_runs.perfect(name), tmp_path / name, models_cache)
+        for name in ("fedgrpo", "central_grpo")
+    )
     assert federated["policy_sha256"] == central["policy_sha256"]
     assert federated["losses"] == central["losses"]
     assert federated["evaluators"] == ["AE"]

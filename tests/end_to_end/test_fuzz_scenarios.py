@@ -31,7 +31,7 @@ def test_a_scenario_that_once_broke_something_does_so_no_more(case: Path) -> Non
 
 @pytest.mark.parametrize("protocol", protocols.names())
 def test_whatever_validates_runs_within_its_steps_and_balances_its_books(protocol: str) -> None:
-    @settings(fixed, max_examples=8)
+    @settings(fixed, max_examples=5)
     @given(scenarios(protocol))
     def runs(data: dict[str, Any]) -> None:
         examined(to_yaml(data))
@@ -39,7 +39,7 @@ def test_whatever_validates_runs_within_its_steps_and_balances_its_books(protoco
     runs()
 
 
-@settings(fixed, max_examples=120)
+@settings(fixed, max_examples=60)
 @given(st.sampled_from(protocols.names()).flatmap(spoiled))
 def test_what_does_not_belong_where_it_is_written_is_refused_in_one_line_or_runs(
     data: dict[str, Any],

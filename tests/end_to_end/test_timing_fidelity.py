@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +15,11 @@ import pytest
 import fedsim
 from fedsim import protocols
 from fedsim.cli import main
+from fedsim.experiment import run as experiment
 from fedsim.progress import PlainProgress
 from fedsim.records.story import story
-from fedsim.scenario.read import read_scenario
+from fedsim.scenario.read import read_scenario, scenario_from
+from tests.samples.real_runs import tiny
 
 TINY = """\
 name: tiny
@@ -123,3 +127,39 @@ def test_figures_of_a_timing_run_of_an_earlier_version_show_no_learning_either(t
     fedsim.draw(run.folder)
     assert not (run.folder / "figures" / "learning.png").exists()
     assert "<td>timing: " in (run.folder / "figures" / "index.html").read_text()
+
+
+# ---------------------------------------------------------------------------------- two fidelities, the same bytes
+
+SCRATCH = {
+    "preset": "scratch-250k", "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "steps": 10, "batch_size": 8,
+}  # fmt: skip
+
+
+def sent(fidelity: str, folder: Path, cache: Path) -> tuple[Counter[Any], set[str]]:
+    """How often each message was sent in a tiny run, and who scored."""
+    models = {"server": SCRATCH, "clients": SCRATCH, "bill_as": "Qwen2.5-0.5B"}
+    keys = tiny(
+        fidelity=fidelity, stop={"updates": 2}, text={"question": 50, "rationale": 0, "answer": 5},
+        availability={"kind": "always"}, models=models,
+    )  # fmt: skip
+    keys["protocol"] |= {
+        "num_experts": 3, "probe": "per_question",
+        "update": {"schedule": "barrier", "groups_per_update": 6}, "stragglers": {"policy": "wait_all"},
+    }  # fmt: skip
+    ran = experiment.run(scenario_from(keys), out=folder / fidelity, cache_dir=cache)
+    columns = ["client_id", "direction", "purpose", "message_bytes", "wire_bytes", "paper_bytes"]
+    return Counter(ran.transfers.select(columns).rows()), set(ran.rewards["evaluator"])
+
+
+def test_timing_and_real_fidelity_put_the_same_messages_on_the_wire_where_the_lengths_are_stated(
+    tmp_path: Path, models_cache: Path
+) -> None:
+    (real, evaluators), (timing, _) = (
+        sent(fidelity, tmp_path, models_cache) for fidelity in ("real", "timing")
+    )
+    assert real == timing
+    # Two rounds of six questions, probed and asked at three clients, both ways.
+    assert real.total() == 2 * 6 * 2 * 3 * 2
+    assert {purpose for _, _, purpose, *_ in real} == {"probe", "question", "reward"}
+    assert "ME likelihood" in evaluators

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
+from functools import partial
 
 import pytest
 
@@ -20,8 +16,7 @@ from fedsim.experiment.forecast.estimate import estimate
 from fedsim.records.rows import RECORD_TYPES
 from fedsim.records.run import load
 from fedsim.scenario.read import scenario_from
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.samples.progress import AtUpdate
 
 
 def scenario(**keys):
@@ -265,33 +260,10 @@ def test_a_bug_keeps_its_own_traceback_and_leaves_a_failed_run(tmp_path):
 # -------------------------------------------------------------------------------------------------- interruptions
 
 
-def start(tmp_path, *arguments):
-    file = tmp_path / "scenario.yaml"
-    file.write_text(scenario(stop={"updates": 1_000_000}).to_yaml())
-    command = [sys.executable, "-m", "fedsim", "run", str(file), "--out", str(tmp_path / "run"), *arguments]
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
-    )
-
-
-def wait_for(condition, process):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_an_interrupted_run_keeps_what_was_recorded_and_says_so(tmp_path):
-    process = start(tmp_path, "--no-figures")
-    lines = []
-    while "federation" not in (lines[-1] if lines else ""):
-        lines.append(process.stderr.readline())
-        assert lines[-1]
-    time.sleep(1.0)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in errors
+    progress = AtUpdate(3, partial(signal.raise_signal, signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run(scenario(stop={"updates": 1_000_000}), out=tmp_path / "run", progress=progress)
     ran = load(tmp_path / "run")
     assert ran.manifest["status"] == "interrupted"
     assert ran.summary["stopped_by"] == "interrupt"
@@ -299,16 +271,15 @@ def test_an_interrupted_run_keeps_what_was_recorded_and_says_so(tmp_path):
 
 
 def test_the_folder_and_its_manifest_are_there_while_the_run_works(tmp_path):
-    process = start(tmp_path, "--no-figures", "--quiet")
-    manifest = tmp_path / "run" / "manifest.json"
-    try:
-        wait_for(manifest.exists, process)
-        assert json.loads(manifest.read_text())["status"] == "running"
+    def look():
+        assert json.loads((tmp_path / "run" / "manifest.json").read_text())["status"] == "running"
         with pytest.raises(RunFolderError, match="has not ended yet"):
             load(tmp_path / "run")
-    finally:
-        process.kill()
-        process.communicate(timeout=60)
+        looked.append(True)
+
+    looked = []
+    experiment.run(scenario(), out=tmp_path / "run", progress=AtUpdate(1, look))
+    assert looked
 
 
 # --------------------------------------------------------------------------------------------------- the estimate
@@ -330,9 +301,9 @@ def close(told, measured):
     ids=["once", "per_question", "barrier", "distil", "central"],
 )
 def test_the_estimate_is_within_a_quarter_of_the_run(tmp_path, keys):
-    keys |= {"stop": {"updates": 50}}
+    keys |= {"stop": {"updates": 25}}
     told, ran = estimate(scenario(**keys)), run(tmp_path, **keys).summary
-    assert told.updates == 50
+    assert told.updates == 25
     assert close(told.virtual_s, ran["virtual_s"])
     assert close(told.wire_up_bytes, ran["bytes"]["wire"]["uplink"])
     assert close(told.wire_down_bytes, ran["bytes"]["wire"]["downlink"])
@@ -341,12 +312,12 @@ def test_the_estimate_is_within_a_quarter_of_the_run(tmp_path, keys):
 
 
 def test_an_estimate_is_for_where_the_run_will_stop(tmp_path):
-    by_time, by_bytes = {"virtual": "10 s"}, {"wire_bytes": "300 kB", "updates": 10_000}
+    by_time, by_bytes = {"virtual": "4 s"}, {"wire_bytes": "250 kB", "updates": 10_000}
     told = estimate(scenario(stop=by_time))
-    assert told.virtual_s == pytest.approx(10.0)
+    assert told.virtual_s == pytest.approx(4.0)
     assert close(told.updates, run(tmp_path, "time", stop=by_time).summary["updates"])
     told = estimate(scenario(stop=by_bytes))
-    assert told.wire_up_bytes + told.wire_down_bytes == pytest.approx(300e3)
+    assert told.wire_up_bytes + told.wire_down_bytes == pytest.approx(250e3)
     assert close(told.updates, run(tmp_path, "bytes", stop=by_bytes).summary["updates"])
 
 

@@ -26,10 +26,11 @@ def timing(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("real")
-    run = fedsim.run(scenario_from(tiny()), out=folder / "run", cache_dir=folder / "cache")
-    return run.folder, folder / "cache"
+def real(tmp_path_factory, models_cache):
+    run = fedsim.run(
+        scenario_from(tiny()), out=tmp_path_factory.mktemp("real") / "run", cache_dir=models_cache
+    )
+    return run.folder, models_cache
 
 
 def copied(folder: Path, to: Path) -> Path:

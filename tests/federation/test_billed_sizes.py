@@ -22,7 +22,6 @@ from fedsim.models.config import ModelsConfig
 from fedsim.scenario.read import scenario_from
 from fedsim.sim.devices.architecture import architecture, spec_from_file
 from fedsim.sim.network import wire
-from tests.end_to_end.test_determinism import python
 from tests.sim.network.test_wire import messages
 
 
@@ -246,45 +245,3 @@ def test_a_config_file_that_cannot_be_used_is_refused_in_one_line(
             scenario_from(scenario(models={"bill_as": "./config.json"}).resolved(), tmp_path),
             out=tmp_path / "run",
         )
-
-
-# ---------------------------------------------------------------------------------- two fidelities, the same bytes
-
-SAME_BYTES = """
-import json, sys
-from collections import Counter
-from pathlib import Path
-from tests.samples.real_runs import tiny
-from fedsim.experiment import run as experiment
-from fedsim.scenario.read import scenario_from
-keys = tiny(
-    fidelity=sys.argv[1], stop={"updates": 2}, text={"question": 50, "rationale": 0, "answer": 5},
-    availability={"kind": "always"}, models=json.loads(sys.argv[3]),
-)
-keys["protocol"] |= {
-    "num_experts": 3, "probe": "per_question",
-    "update": {"schedule": "barrier", "groups_per_update": 6}, "stragglers": {"policy": "wait_all"},
-}
-ran = experiment.run(scenario_from(keys), out=Path(sys.argv[2]) / sys.argv[1], cache_dir=sys.argv[2])
-columns = ["client_id", "direction", "purpose", "message_bytes", "wire_bytes", "paper_bytes"]
-rows = Counter(ran.transfers.select(columns).rows())
-print(json.dumps([sorted((*row, count) for row, count in rows.items()), sorted(set(ran.rewards["evaluator"]))]))
-"""
-SCRATCH = {
-    "preset": "scratch-250k", "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "steps": 10, "batch_size": 8,
-}  # fmt: skip
-
-
-def test_timing_and_real_fidelity_put_the_same_messages_on_the_wire_where_the_lengths_are_stated(
-    tmp_path: Path,
-) -> None:
-    models = json.dumps({"server": SCRATCH, "clients": SCRATCH, "bill_as": "Qwen2.5-0.5B"})
-    real, timing = (
-        json.loads(python("-c", SAME_BYTES, fidelity, str(tmp_path), models, hash_seed=0))
-        for fidelity in ("real", "timing")
-    )
-    assert real[0] == timing[0]
-    # Two rounds of six questions, probed and asked at three clients, both ways.
-    assert sum(row[-1] for row in real[0]) == 2 * 6 * 2 * 3 * 2
-    assert {row[2] for row in real[0]} == {"probe", "question", "reward"}
-    assert "ME likelihood" in real[1]

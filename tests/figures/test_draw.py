@@ -34,7 +34,7 @@ GRID = "name: hand\nbase: {}\naxes: {{dropout: {{key: dropout.per_task, levels: 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return sample_run(tmp_path_factory.mktemp("drawn") / "run", num_updates=10)
+    return sample_run(tmp_path_factory.mktemp("drawn") / "run", num_updates=3)
 
 
 def names(folder):

@@ -15,7 +15,7 @@ import fedsim
 from fedsim.figures import fonts
 from fedsim.figures.fonts import FAMILY, fit_text, told
 from fedsim.figures.labels import shown_name
-from fedsim.figures.style import new_figure, save, styled
+from fedsim.figures.style import new_figure, save_png, styled
 from fedsim.records.run_folder import PARTITION
 from tests.samples.run import sample_run
 
@@ -59,7 +59,7 @@ def drawn(tmp_path, *texts, x=1):
         axes.legend()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        png, _ = save(figure, tmp_path / f"figure{len(list(tmp_path.iterdir()))}")
+        png = save_png(figure, tmp_path / f"figure{len(list(tmp_path.iterdir()))}")
     return figure, png.read_bytes()
 
 

@@ -20,6 +20,16 @@ WIDE = {
     "fedsim/sim/devices": 22,
     "fedsim/protocols/shared": 17,
 }
+TESTS = ROOT / "tests"
+APART = ("end_to_end", "mutants", "oracles", "plugins", "repository", "samples")
+# Tests of what several modules of their package do together.
+SEVERAL = {
+    "cli/test_commands.py", "config/test_lines.py", "config/test_longest_time.py", "experiment/replay/test_kills.py",
+    "experiment/replay/test_kills_of_others.py", "federation/stragglers/test_spares.py",
+    "federation/stragglers/test_theory.py", "federation/test_base_model.py", "figures/test_edges.py",
+    "protocols/test_controls.py", "scenario/test_settings.py", "scenario/test_shipped_async.py",
+    "scenario/test_shipped_paper.py", "sim/devices/test_published_speeds.py", "sim/network/test_theory.py",
+}  # fmt: skip
 SOURCES = re.compile("_DETERMINING_SOURCES|_(PACKAGES_)?WITHOUT_RESULTS")
 
 
@@ -96,3 +106,23 @@ def test_every_file_in_a_list_of_sources_is_there():
         for path, name in lists
         if not ((path.parent / name).exists() or (PACKAGE / name).exists())
     ] == []
+
+
+def modules_beside(folder: Path) -> set[str]:
+    """What a test file in a folder of tests may be named by: modules and packages of the folder that it mirrors, and itself."""
+    place = folder.relative_to(TESTS)
+    home = ROOT / place if place.parts[:1] == ("analysis",) else PACKAGE / place
+    packages = {path.parent.name for path in home.glob("*/__init__.py")}
+    return {path.stem for path in home.glob("*.py")} | packages | ({home.name} if home.is_dir() else set())
+
+
+def test_tests_mirror_the_package():
+    others = {
+        path.relative_to(TESTS).as_posix()
+        for path in TESTS.rglob("test_*.py")
+        if path.relative_to(TESTS).parts[0] not in APART
+        and not any(
+            re.fullmatch(rf"test_{re.escape(name)}(_\w+)?", path.stem) for name in modules_beside(path.parent)
+        )
+    }
+    assert others == SEVERAL

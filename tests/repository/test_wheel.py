@@ -137,10 +137,10 @@ def test_an_installed_fedsim_runs_checks_lists_and_compares_beside_packages_of_t
     assert {"quickstart", "evidence", "stragglers", "paper/figure2", "edge-server"} <= listed
     assert "name: quickstart" in fedsim("check", "quickstart")
     changes = [word for change in SMALL for word in ("--set", change)]
-    fedsim("run", "quickstart", "--out", "run", "--quiet", *changes)
-    assert {".png", ".svg", ".html"} <= {path.suffix for path in (here / "run" / "figures").iterdir()}
+    fedsim("run", "quickstart", "--out", "run", "--quiet", "--no-figures", *changes)
+    assert (here / "run" / "summary.json").is_file()
     (here / "tiny.yaml").write_text(TINY)
     (here / "pair.yaml").write_text(PAIR)
     fedsim("compare", "pair.yaml", "--out", "pair", "--processes", "1", "--quiet")
     assert len(list((here / "pair" / "runs").glob("*/summary.json"))) == 2
-    assert (here / "pair" / "figures" / "index.html").is_file()
+    assert {".png", ".svg", ".html"} <= {path.suffix for path in (here / "pair" / "figures").iterdir()}

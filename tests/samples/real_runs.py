@@ -1,8 +1,4 @@
-"""Tiny runs with real models, for tests that start this file in a process of its own and read its last line.
-
-python tests/samples/real_runs.py OUT CACHE tiny            one FedGRPO run: hash of the records, of the weights ...
-python tests/samples/real_runs.py OUT CACHE perfect         FedGRPO with one perfect client, and Central-GRPO
-"""
+"""Tiny runs with real models; `python -m tests.samples.real_runs OUT CACHE` performs one in a process of its own."""
 
 from __future__ import annotations
 
@@ -11,6 +7,28 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+
+SMALL = {"max_new_tokens": 4, "learning_rate": 1e-3, "warmup_updates": 1}
+LOCAL = {"local_steps": 2, "local_batch_size": 8, "max_new_tokens": 4}
+OTHERS: dict[str, dict[str, Any]] = {
+    "rounds": {"name": "fedpetuning", **LOCAL},
+    "client_centric": {"name": "fedpetuning", **LOCAL, "schedule": {"kind": "client_centric", "buffer": 2}},
+    "fedavg": {"name": "fedpetuning", **LOCAL, "module": "full"},
+    "synthetic": {
+        "name": "dpsda_fl", "objective": "sft",
+        "synthesis": {
+            "mechanism": "none", "epsilon": "inf", "rows_per_client": 20, "generator": {"steps": 20, "max_tokens": 48},
+            "tuning": {"steps": 2},
+        },
+    },
+    "dp_sft": {"name": "dp_sft"},
+    "self_reward": {"name": "self_reward", **SMALL, "update": {"groups_per_update": 6, "in_flight": 12}},
+    "buffer": {
+        "name": "fedgrpo", "num_neighbours": 8, **SMALL, "fusion": "reliability", "grouping": "candidates",
+        "update": {"schedule": "buffer", "buffer": 6, "in_flight": 12, "max_staleness": 1, "on_stale": "resample"},
+    },
+}  # fmt: skip
+"""Tiny runs whose state is another: adapters in the server's memory, moments of many clients, synthetic rows, trust."""
 
 
 def tiny(**keys: Any) -> dict[str, Any]:
@@ -90,8 +108,4 @@ def run(scenario: dict[str, Any], out: Path, cache: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    out, cache = Path(sys.argv[1]), Path(sys.argv[2])
-    found = {}
-    for name in sys.argv[3:]:
-        found[name] = run(tiny() if name == "tiny" else perfect(name), out / name, cache)
-    print(json.dumps(found))
+    print(json.dumps(run(tiny(), Path(sys.argv[1]), Path(sys.argv[2]))))

@@ -17,40 +17,51 @@ PARAMETERS_PER_RANK = {"1.5b": 136_192, "3b": 230_400, "7b": 315_392}
 RANK = {"1.5b": 8, "3b": 16, "7b": 32}
 
 
-def run(variant: str, folder: Path) -> Run:
+PARTS = pytest.mark.parametrize("parts", [10, pytest.param(1, marks=pytest.mark.slow)])
+"""One of so many equal parts of a training, which must move that part of the published bytes; slow: all of it."""
+
+
+def run(variant: str, folder: Path, parts: int = 1) -> Run:
     planned = {run.variant: run for run in read_comparison("paper/figure2")[1]}
-    return experiment.run(planned[variant].scenario, out=folder)
+    scenario = planned[variant].scenario
+    stop = scenario.stop.model_copy(update={"updates": scenario.stop.updates // parts})
+    return experiment.run(scenario.model_copy(update={"stop": stop}), out=folder)
 
 
 def paper_uplink(found: Run) -> int:
     return int(found.transfers["paper_bytes"].sum())
 
 
+@PARTS
 @pytest.mark.parametrize("size", list(FEDPETUNING_MIB))
-def test_fedpetuning_moves_what_the_paper_published(size: str, tmp_path: Path) -> None:
-    found = run(f"fedpetuning-{size}", tmp_path / "run")
+def test_fedpetuning_moves_what_the_paper_published(size: str, parts: int, tmp_path: Path) -> None:
+    found = run(f"fedpetuning-{size}", tmp_path / "run", parts)
     up = found.transfers.filter(found.transfers["direction"] == "up")
-    assert len(up) == 320
-    assert paper_uplink(found) == 320 * 2 * RANK[size] * PARAMETERS_PER_RANK[size]
-    assert paper_uplink(found) / MIB == pytest.approx(FEDPETUNING_MIB[size], rel=0.01)
+    assert len(up) * parts == 320
+    assert paper_uplink(found) * parts == 320 * 2 * RANK[size] * PARAMETERS_PER_RANK[size]
+    assert paper_uplink(found) * parts / MIB == pytest.approx(FEDPETUNING_MIB[size], rel=0.01)
     # The wire's account has what the figure leaves out: the way down, and every header.
     assert found.summary["bytes"]["wire"]["downlink"] > paper_uplink(found)
 
 
-def test_fedgrpo_sends_rewards_as_published_and_candidates_that_the_figure_leaves_out(tmp_path: Path) -> None:
+@PARTS
+def test_fedgrpo_sends_rewards_as_published_and_candidates_that_the_figure_leaves_out(
+    parts: int, tmp_path: Path
+) -> None:
     """2,000 questions x 8 candidates x 20 clients x 8 bytes = 2.44 MiB up; the texts going down are 200 times that."""
-    found = run("fedgrpo-7b", tmp_path / "run")
-    assert paper_uplink(found) == 2_000 * 8 * 20 * 8
-    assert paper_uplink(found) / MIB == pytest.approx(2.44, rel=0.01)
+    found = run("fedgrpo-7b", tmp_path / "run", parts)
+    assert paper_uplink(found) * parts == 2_000 * 8 * 20 * 8
+    assert paper_uplink(found) * parts / MIB == pytest.approx(2.44, rel=0.01)
     assert found.summary["bytes"]["wire"]["downlink"] > 200 * paper_uplink(found)
     assert found.summary["leaves"] == ["scalars"]
     assert "Qwen2.5-Math-7B" in found.summary["billed"]
 
 
-def test_two_experts_cost_a_tenth_of_twenty(tmp_path: Path) -> None:
-    found = run("fedgrpo-1.5b-m2", tmp_path / "run")
+@PARTS
+def test_two_experts_cost_a_tenth_of_twenty(parts: int, tmp_path: Path) -> None:
+    found = run("fedgrpo-1.5b-m2", tmp_path / "run", parts)
     rewards = found.transfers.filter(found.transfers["purpose"] == "reward")
-    assert int(rewards["paper_bytes"].sum()) == 2_000 * 8 * 2 * 8
+    assert int(rewards["paper_bytes"].sum()) * parts == 2_000 * 8 * 2 * 8
 
 
 def test_the_fitted_setting_of_dpsda_fl_gives_the_published_number(tmp_path: Path) -> None:

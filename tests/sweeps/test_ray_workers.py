@@ -263,6 +263,7 @@ def test_a_run_that_kills_every_worker_is_given_up_after_three(folder, tmp_path)
 
 
 @needs_ray
+@pytest.mark.slow
 def test_a_comparison_starts_a_cluster_of_its_own_and_stops_it(folder, tmp_path):
     (folder / "pair.yaml").write_text(
         "name: pair\nbase: base.yaml\nseeds: [0]\nvariants:\n  - {name: a}\n  - {name: b, set: {protocol.group_size: 6}}\n"

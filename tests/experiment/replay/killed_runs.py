@@ -1,9 +1,8 @@
 """Tiny real runs that are killed (SIGKILL) at chosen places of their tape, and resumed; prints what came out as JSON.
 
-python tests/experiment/replay/killed_runs.py FOLDER             a tiny FedGRPO, at ten chosen places
-python tests/experiment/replay/killed_runs.py FOLDER others N    tiny runs of other kinds (`OTHERS`), each at N places spread
-over its tape python tests/experiment/replay/killed_runs.py FOLDER SCENARIO N  an own scenario file, at N random places of its
-tape
+python -m tests.experiment.replay.killed_runs FOLDER CACHE unlike|more    a tiny FedGRPO, at five chosen places
+python -m tests.experiment.replay.killed_runs FOLDER CACHE others N       tiny runs of other kinds, at N places each (`OTHERS`)
+python -m tests.experiment.replay.killed_runs FOLDER CACHE SCENARIO N     an own scenario file, at N random places of its tape
 
 One process imports torch and forks a child for every life of a run, which is what makes this quick. It must start no thread
 itself: torch and polars work in the children only.
@@ -24,30 +23,16 @@ from typing import Any
 import msgspec
 import reasoning_gym  # noqa: F401  (imported here, so that no child has to)
 
+from fedsim.experiment import journal
 from fedsim.experiment import run as experiment
 from fedsim.experiment.replay import checkpoints, tape
 from fedsim.experiment.resume import resume
-from fedsim.models.real import bundle  # noqa: F401  (imported here, so that no child has to)
+from fedsim.models import cache as models_cache
+from fedsim.models.real import initial_evaluation, zoo
 from fedsim.records.frames import FrameWriter
 from fedsim.scenario.read import read_scenario, scenario_from
 from fedsim.scenario.schema import Scenario
-from tests.samples.real_runs import tiny
-
-SMALL = {"max_new_tokens": 4, "learning_rate": 1e-3, "warmup_updates": 1}
-LOCAL = {"local_steps": 2, "local_batch_size": 8, "max_new_tokens": 4}
-OTHERS: dict[str, dict[str, Any]] = {
-    "rounds": {"name": "fedpetuning", **LOCAL},
-    "client_centric": {"name": "fedpetuning", **LOCAL, "schedule": {"kind": "client_centric", "buffer": 2}},
-    "fedavg": {"name": "fedpetuning", **LOCAL, "module": "full"},
-    "synthetic": {"name": "dpsda_fl", "objective": "sft", "synthesis": {"mechanism": "none", "epsilon": "inf"}},
-    "dp_sft": {"name": "dp_sft"},
-    "self_reward": {"name": "self_reward", **SMALL, "update": {"groups_per_update": 6, "in_flight": 12}},
-    "buffer": {
-        "name": "fedgrpo", "num_neighbours": 8, **SMALL, "fusion": "reliability", "grouping": "candidates",
-        "update": {"schedule": "buffer", "buffer": 6, "in_flight": 12, "max_staleness": 1, "on_stale": "resample"},
-    },
-}  # fmt: skip
-"""Tiny runs whose state is another: adapters in the server's memory, moments of many clients, synthetic rows, trust."""
+from tests.samples.real_runs import OTHERS, tiny
 
 Death = Callable[[FrameWriter, bytes], None]
 """Called before every frame of the tape: may kill the process."""
@@ -145,7 +130,7 @@ def killed(
 
     def work() -> None:
         if isinstance(how, type):
-            experiment_book().Checkpoints = how
+            journal.Checkpoints = how  # type: ignore[misc]
         else:
             tape.FrameWriter = mortal(how)  # type: ignore[misc]
         if begun:
@@ -154,12 +139,6 @@ def killed(
             experiment.run(scenario, out=out, cache_dir=cache)
 
     return life(work)
-
-
-def experiment_book() -> Any:
-    from fedsim.experiment.replay import journal
-
-    return journal
 
 
 def told(out: Path) -> dict[str, Any]:
@@ -176,19 +155,25 @@ def told(out: Path) -> dict[str, Any]:
     }
 
 
-def chosen_places(size: int) -> dict[str, list[Any]]:
-    """Ten ways to die on a tape that would become so long (bytes)."""
+def unlike_places(size: int) -> dict[str, list[Any]]:
+    """Five ways to die on a tape that would become so long (bytes), each unlike the others."""
+    return {
+        "in the middle of a frame": [torn(size // 2)],
+        "inside a step": [before_update(2)],
+        "inside a checkpoint": [in_a_checkpoint(2, renamed=False)],
+        "between a checkpoint and its mark": [in_a_checkpoint(2, renamed=True)],
+        "twice": [after(size // 3), after(size * 3 // 4)],
+    }
+
+
+def more_places(size: int) -> dict[str, list[Any]]:
+    """Five more, most of them between two frames."""
     return {
         "at the first result": [after(0)],
         "before the first step": [after(size // 4)],
         "in the middle": [after(size // 2)],
         "near the end": [after(size - 200)],
-        "in the middle of a frame": [torn(size // 2)],
         "in the middle of the last frames": [torn(size - 100)],
-        "inside a step": [before_update(2)],
-        "inside a checkpoint": [in_a_checkpoint(2, renamed=False)],
-        "between a checkpoint and its mark": [in_a_checkpoint(2, renamed=True)],
-        "twice": [after(size // 3), after(size * 3 // 4)],
     }
 
 
@@ -216,6 +201,7 @@ def outcomes(
     """Run a scenario unbroken, and kill and resume it at every place; what differs, by place."""
     whole = folder / "whole"
     assert life(lambda: experiment.run(scenario, out=whole, cache_dir=cache)) == 0
+    remember(cache)
     expected = told(whole)
     results = {}
     for number, (name, deaths) in enumerate(places((whole / tape.TAPE).stat().st_size).items()):
@@ -231,14 +217,22 @@ def outcomes(
     return results
 
 
+def remember(cache: Path) -> None:
+    """What every life would work out anew: hashes of sources, and how transformers loads a model."""
+    for module in (models_cache, initial_evaluation):
+        models_cache.sources_hash(module._DETERMINING_SOURCES)
+    zoo.load_folder(next(path for path in (cache / "models").iterdir() if models_cache.is_whole(path)))
+
+
 def main() -> None:
-    folder, cache = Path(sys.argv[1]), Path(sys.argv[1]) / "cache"
-    if len(sys.argv) == 2:
-        print(json.dumps(outcomes(small(), folder, cache, chosen_places)))
+    folder, cache = Path(sys.argv[1]), Path(sys.argv[2])
+    if len(sys.argv) == 4:
+        places = {"unlike": unlike_places, "more": more_places}[sys.argv[3]]
+        print(json.dumps(outcomes(small(), folder, cache, places)))
         return
-    count = int(sys.argv[3])
+    count = int(sys.argv[4])
     found = {}
-    for name in OTHERS if sys.argv[2] == "others" else [sys.argv[2]]:
+    for name in OTHERS if sys.argv[3] == "others" else [sys.argv[3]]:
         scenario = small(protocol=OTHERS[name]) if name in OTHERS else read_scenario(name)
         choose = spread_places if name in OTHERS else random_places
         own = outcomes(scenario, folder / Path(name).stem, cache, partial(choose, count=count))

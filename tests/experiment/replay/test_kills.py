@@ -13,9 +13,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def lives(folder: Path, *arguments: str) -> dict[str, dict[str, object]]:
+def lives(folder: Path, cache: Path, *arguments: str) -> dict[str, dict[str, object]]:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.experiment.replay.killed_runs", str(folder), *arguments],
+        [sys.executable, "-m", "tests.experiment.replay.killed_runs", str(folder), str(cache), *arguments],
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True, text=True,
     )  # fmt: skip
@@ -23,9 +23,10 @@ def lives(folder: Path, *arguments: str) -> dict[str, dict[str, object]]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_a_run_killed_at_any_place_of_its_tape_ends_like_one_that_was_not(tmp_path):
-    found = lives(tmp_path)
-    assert len(found) == 10
+@pytest.mark.parametrize("places", ["unlike", pytest.param("more", marks=pytest.mark.slow)])
+def test_a_run_killed_at_any_place_of_its_tape_ends_like_one_that_was_not(tmp_path, models_cache, places):
+    found = lives(tmp_path, models_cache, places)
+    assert len(found) == 5
     for place, case in found.items():
         assert set(case["killed"]) == {-9}, place  # every life was really ended where it should be
         assert (case["resumed"], case["differing"]) == (0, []), place
@@ -33,7 +34,7 @@ def test_a_run_killed_at_any_place_of_its_tape_ends_like_one_that_was_not(tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_the_quick_start_killed_at_twenty_places_ends_like_one_that_was_not(tmp_path):
+def test_the_quick_start_killed_at_twenty_places_ends_like_one_that_was_not(tmp_path, models_cache):
     import fedsim
 
     settings = [
@@ -42,7 +43,7 @@ def test_the_quick_start_killed_at_twenty_places_ends_like_one_that_was_not(tmp_
     ]
     file = tmp_path / "quickstart.yaml"
     file.write_text(fedsim.read_scenario("quickstart", settings).to_yaml())
-    found = lives(tmp_path, str(file), "20")
+    found = lives(tmp_path, models_cache, str(file), "20")
     assert len(found) == 20
     for place, case in found.items():
         assert set(case["killed"]) == {-9}, place

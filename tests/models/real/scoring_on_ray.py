@@ -1,6 +1,6 @@
 """Scores of tiny models by a pool of actors and by this process, for a test that starts this file and reads its last line.
 
-python tests/models/real/scoring_on_ray.py
+python -m tests.models.real.scoring_on_ray
 """
 
 from __future__ import annotations

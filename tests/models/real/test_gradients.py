@@ -33,13 +33,14 @@ def rows_of(num):
     ],
 )
 def test_an_update_falls_into_an_even_number_of_about_equal_parts(num, most, sizes):
-    parts = parts_of(language(), rows_of(num), 5.0, most)
+    model = language()
+    parts = parts_of(model, rows_of(num), 5.0, most)
     assert [len(part.prompts) for part in parts] == sizes
     assert {part.count for part in parts} == {5.0}
     for part in parts:  # all candidates of a question lie in one part, each with its question
         assert len(part.rows) == 3 * len(part.prompts)
         for row, owner in zip(part.rows, part.owners, strict=True):
-            assert part.prompts[owner] == language().prompt_ids(row.prompt)
+            assert part.prompts[owner] == model.prompt_ids(row.prompt)
     assert sorted(row.prompt for part in parts for row in part.rows) == sorted(
         row.prompt for row in rows_of(num)
     )

@@ -92,11 +92,11 @@ def started(script: str, *arguments: str, env: dict[str, str]) -> dict:
 
 @needs_ray
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_actors_on_ray_score_bit_for_bit_as_this_process_also_after_one_has_died(tmp_path):
     """Half a minute alone; every process of Ray imports torch, so it takes minutes on a busy machine."""
-    found = started(
-        "-m", "tests.models.real.scoring_on_ray", env={"HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    )
+    env = {"HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    found = started("-m", "tests.models.real.scoring_on_ray", env=env)
     assert 0 < found.pop("bf16 differs by") < 0.5
     assert found == {
         "equal": True,

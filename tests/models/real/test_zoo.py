@@ -19,7 +19,7 @@ from fedsim.models.config import ModelsConfig, PolicyConfig, StartTuning
 from fedsim.models.interfaces import Draw
 from fedsim.models.real.adapters import with_lora
 from fedsim.models.real.bundle import load_models
-from fedsim.models.real.training_jobs import Job, run_jobs
+from fedsim.models.real.training_jobs import AdapterJob, Job, run_jobs
 from fedsim.models.real.weights import save_model, weights_sha256
 from fedsim.models.real.zoo import load_folder
 from fedsim.models.sources import FolderModel, HubModel, LoraConfig, ScratchModel
@@ -141,6 +141,7 @@ def test_the_bundle_trains_what_is_missing_once_and_repeats_itself(tmp_path):
     assert not set(other.hashes.values()) & set(first.hashes.values())
 
 
+@pytest.mark.slow
 def test_worker_processes_train_the_same_weights_as_this_process(tmp_path):
     data = _data(3)
     models = ModelsConfig(server=FAST, clients=FAST)
@@ -150,11 +151,11 @@ def test_worker_processes_train_the_same_weights_as_this_process(tmp_path):
 
 
 def test_a_worker_that_dies_names_the_model_and_what_it_said(tmp_path):
-    jobs = [
-        Job(f"client-{k}", f"key{k}", questions()[:5], FAST, k, tmp_path / "no-tokenizer") for k in range(2)
-    ]
-    with pytest.raises(FedsimError, match=r"the worker that trained client-\d ended \(1\)"):
-        run_jobs(jobs, tmp_path / "models", processes=2, threads=1, progress=None)
+    none = tmp_path / "nothing"
+    adapters = AdapterJob(LoraConfig(targets=("q_proj",)), None, (), chat=False)
+    job = Job("client-1", "key", questions()[:5], FAST, 1, none, base=none, adapters=adapters)
+    with pytest.raises(FedsimError, match=r"the worker that trained client-1 ended \(1\)"):
+        run_jobs([job], tmp_path / "models", processes=2, threads=1, progress=None)
     assert not [path for path in (tmp_path / "models").iterdir() if path.is_dir()]
 
 

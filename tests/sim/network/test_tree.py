@@ -117,7 +117,7 @@ def scripts(draw):
     return arrivals, access, capacity, tree, changes
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(scripts())
 def test_the_tree_agrees_with_water_filling_on_the_whole_graph(script):
     arrivals, access, capacity, tree, changes = script

@@ -169,7 +169,7 @@ def test_tuning_needs_a_grid(write, tmp_path, capsys):
 
 
 def test_a_tuned_comparison_of_real_models_uses_what_was_chosen_and_is_not_done_twice(
-    write, tmp_path, capsys
+    write, tmp_path, models_cache, capsys
 ):
     grid = "tune: {seeds: [100], values: [1.0e-5, 1.0e-2]}\n"
     text = HEAD + grid + "variants:\n  - {name: labels, protocol: dp_sft, tune: protocol.fit_learning_rate}\n"
@@ -180,7 +180,9 @@ def test_a_tuned_comparison_of_real_models_uses_what_was_chosen_and_is_not_done_
         "--out",
         str(out),
         "--cache-dir",
-        str(tmp_path / "cache"),
+        str(models_cache),
+        "--processes",
+        "2",
         "--quiet",
     ]
     assert main([*command, "--tune"]) == 0
