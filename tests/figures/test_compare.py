@@ -24,7 +24,7 @@ from fedsim.figures.compare.report import COMPARISON_FIGURES, write_comparison_r
 from fedsim.figures.compare.runs import billing_text, bounds, read
 from fedsim.figures.compare.target import compare_target
 from fedsim.figures.labels import method_style, short_names, spread
-from fedsim.figures.style import save_png
+from fedsim.figures.style import save, save_png
 from fedsim.records.run import load
 from tests.samples.comparison import LONG, Fake, many, write
 
@@ -303,7 +303,7 @@ def test_the_front_starts_at_the_best_method_that_sends_nothing(three):
 @pytest.mark.parametrize("count", [3, 12, 20])
 def test_labels_of_the_front_do_not_cover_each_other(twenty, tmp_path, count):
     figure = compare_front(read(part_of(twenty, tmp_path, count, (0, 1, 2))))
-    save_png(figure, tmp_path / "front")
+    save(figure, tmp_path / "front")
     names = {method.label for method in read(tmp_path).methods}
     boxes = [
         text.get_window_extent() for axes in figure.axes for text in axes.texts if text.get_text() in names

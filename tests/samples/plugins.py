@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from fedsim import protocols as known
+from fedsim.sim.network import wire
 
 
 @contextlib.contextmanager
 def installed(
     site: Path, protocols: Mapping[str, str], name: str = "plug-in", version: str = "1.0", *paths: Path
 ) -> Iterator[None]:
-    """A distribution that registers protocols, here and in child processes; modules it imports are forgotten afterwards.
+    """A distribution that registers protocols, here and in child processes; modules and messages are forgotten afterwards.
 
     Args:
         site: where it is installed; modules may lie there.
@@ -33,7 +34,7 @@ def installed(
     points = "".join(f"{protocol} = {module}\n" for protocol, module in protocols.items())
     (info / "entry_points.txt").write_text(f"[fedsim.protocols]\n{points}")
     folders = [str(folder) for folder in (site, *paths)]
-    before = set(sys.modules)
+    before, messages = set(sys.modules), dict(wire._REGISTER)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(folders))
         for folder in folders:
@@ -42,5 +43,8 @@ def installed(
         yield
     for module in {module.partition(".")[0] for module in protocols.values()} - before:
         sys.modules.pop(module, None)
+    wire._REGISTER.clear()
+    wire._REGISTER.update(messages)
+    wire._decoder.cache_clear()
     importlib.invalidate_caches()
     known.load.cache_clear()

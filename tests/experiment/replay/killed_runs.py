@@ -28,7 +28,7 @@ from fedsim.experiment import run as experiment
 from fedsim.experiment.replay import checkpoints, tape
 from fedsim.experiment.resume import resume
 from fedsim.models import cache as models_cache
-from fedsim.models.real import initial_evaluation, zoo
+from fedsim.models.real import zoo
 from fedsim.records.frames import FrameWriter
 from fedsim.scenario.read import read_scenario, scenario_from
 from fedsim.scenario.schema import Scenario
@@ -219,8 +219,7 @@ def outcomes(
 
 def remember(cache: Path) -> None:
     """What every life would work out anew: hashes of sources, and how transformers loads a model."""
-    for module in (models_cache, initial_evaluation):
-        models_cache.sources_hash(module._DETERMINING_SOURCES)
+    models_cache.sources_hash(models_cache._DETERMINING_SOURCES)
     zoo.load_folder(next(path for path in (cache / "models").iterdir() if models_cache.is_whole(path)))
 
 
