@@ -90,7 +90,9 @@ class _Kind(msgspec.StructMeta):
         taken = _full_name(_REGISTER.get(tag, kind))
         if taken != own:  # else it is imported again
             raise TypeError(f"tag {tag!r} of {own} is {taken}'s; give it another")
-        msgspec.msgpack.Decoder(kind)  # its fields' types are looked up now, while all that they name is there
+        msgspec.msgpack.Decoder(
+            kind
+        )  # its fields' types are looked up now, while all that they name is there
         _REGISTER[tag] = kind
         _decoder.cache_clear()
 
