@@ -150,8 +150,9 @@ def serve(pipe: int) -> None:
     threading.Thread(target=listen, name="parent", daemon=True).start()
     while (request := asked.get()) is not None:
         function, arguments = pickle.loads(request)  # noqa: S301 - of its parent
-        parent.send((True, function(*arguments)))
-        asked.task_done()
+        answer = function(*arguments)
+        asked.task_done()  # before the answer is out: who has it may close the pipe, and nothing is cut short by that
+        parent.send((True, answer))
 
 
 def say(*what: Any) -> None:
