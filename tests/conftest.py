@@ -28,7 +28,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("thorough", deadline=None)  # for make test-all: hypothesis's own number of examples
-settings.register_profile("fedsim", deadline=None, max_examples=50)  # no deadline: a busy machine is no error
+settings.register_profile("fedsim", deadline=None, max_examples=30)  # no deadline: a busy machine is no error
 settings.register_profile("quick", deadline=None, max_examples=20)  # for make test-quick
 settings.load_profile("fedsim")
 

@@ -32,7 +32,7 @@ def ran(tmp_path, models_cache, **protocol):
     return experiment.run(scenario_from(scenario), out=tmp_path / "run", cache_dir=models_cache)
 
 
-@pytest.mark.parametrize("score", ["answer_likelihood", "agreement"])
+@pytest.mark.parametrize("score", [pytest.param("answer_likelihood", marks=pytest.mark.slow), "agreement"])
 def test_candidates_go_down_with_their_steps_and_are_scored_by_their_answers(tmp_path, models_cache, score):
     rounds = {"schedule": "barrier", "groups_per_update": 6}
     found = ran(tmp_path, models_cache, name="fedgrpo", model_score=score, num_neighbours=4, update=rounds)

@@ -98,7 +98,9 @@ def unbroken(tmp_path_factory):
     return scenario, folder / "whole"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL]
+)
 def test_a_run_ended_by_a_signal_goes_on_to_the_same_end(tmp_path, unbroken, number):
     scenario, whole = unbroken
     out = tmp_path / "run"

@@ -73,7 +73,7 @@ def part_of(whole, folder, count, seeds):
 
 @pytest.mark.parametrize(
     ("count", "seeds"),
-    [(1, (0, 1, 2)), (3, (0,)), pytest.param(12, (0, 1), marks=pytest.mark.slow), (20, (0, 1))],
+    [(1, (0, 1, 2)), (3, (0,)), *(pytest.param(count, (0, 1), marks=pytest.mark.slow) for count in (12, 20))],
     ids=str,
 )
 def test_every_figure_is_drawn_at_the_width_of_a_page(twenty, tmp_path, count, seeds):
@@ -85,6 +85,7 @@ def test_every_figure_is_drawn_at_the_width_of_a_page(twenty, tmp_path, count, s
             assert image.width == 1440
 
 
+@pytest.mark.slow
 def test_equal_comparisons_give_equal_files_byte_for_byte_in_another_process_too(three, tmp_path):
     here, there = tmp_path / "here", tmp_path / "there"
     shutil.copytree(three, here)

@@ -51,6 +51,7 @@ def test_a_run_and_its_folder_are_drawn_alike(run, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_the_command_draws_runs_comparisons_and_sweeps(run, tmp_path, capsys):
     comparison, scenario, grid = tmp_path / "comparison", tmp_path / "tiny.yaml", tmp_path / "grid.yaml"
     write(comparison, many(2), seeds=(0,))

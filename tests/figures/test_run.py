@@ -69,6 +69,7 @@ def test_the_report_writes_every_figure_as_png_and_svg_with_an_index(run, tmp_pa
             assert 400 < image.width <= 1440
 
 
+@pytest.mark.slow
 def test_equal_runs_give_equal_files_byte_for_byte_in_another_process_too(run, tmp_path):
     for spec in FIGURES:
         save(spec.draw(run), tmp_path / "here" / spec.name)

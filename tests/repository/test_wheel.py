@@ -120,6 +120,7 @@ def test_a_wheel_has_one_top_level_name_and_all_modules_scenarios_and_presets(wh
     assert len({name.partition("/")[0] for name in names}) == 2
 
 
+@pytest.mark.slow
 def test_a_wheel_of_the_source_distribution_is_the_same(source, wheel, tmp_path):
     code = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
     done(sys.executable, "-c", code, tmp_path, cwd=source)
@@ -127,6 +128,7 @@ def test_a_wheel_of_the_source_distribution_is_the_same(source, wheel, tmp_path)
     assert packed(built(distribution, tmp_path)) == packed(wheel)
 
 
+@pytest.mark.slow
 def test_an_installed_fedsim_runs_checks_lists_and_compares_beside_packages_of_the_same_names(python, here):
     def fedsim(*words):
         return done(python, "-m", "fedsim", *words, cwd=here)

@@ -392,6 +392,7 @@ def test_a_sweep_on_a_cluster_has_the_records_of_a_local_one_though_a_worker_is_
 
 
 @needs_ray
+@pytest.mark.slow
 def test_an_interrupted_sweep_on_a_cluster_keeps_what_is_finished_and_leaves_no_worker_at_work(
     cluster, folder, tmp_path
 ):

@@ -92,6 +92,7 @@ def test_what_was_trained_is_kept_and_repeats(folder, tmp_path):
     assert loaded(folder, tmp_path, seed=6).hashes["client-0"] != first.hashes["client-0"]
 
 
+@pytest.mark.slow
 def test_a_worker_process_trains_the_same_adapters(folder, tmp_path):
     config = PolicyConfig(max_new_tokens=4)
 

@@ -150,6 +150,7 @@ def test_worker_processes_train_the_same_weights_as_this_process(tmp_path):
     assert alone.hashes == several.hashes
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_names_the_model_and_what_it_said(tmp_path):
     none = tmp_path / "nothing"
     adapters = AdapterJob(LoraConfig(targets=("q_proj",)), None, (), chat=False)

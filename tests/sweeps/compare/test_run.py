@@ -164,6 +164,7 @@ def test_a_key_changes_with_what_the_folder_of_a_data_set_holds(write, tmp_path)
     assert len(set(keys)) == 3
 
 
+@pytest.mark.slow
 def test_the_code_hash_changes_with_code_that_computes_and_not_with_docstrings_or_what_only_shows(tmp_path):
     left_out = shutil.ignore_patterns(
         "__pycache__", "federation", "figures", "models", "protocols", "rl", "tasks"

@@ -168,6 +168,7 @@ def test_tuning_needs_a_grid(write, tmp_path, capsys):
 # ------------------------------------------------------------------------------------- real models
 
 
+@pytest.mark.slow
 def test_a_tuned_comparison_of_real_models_uses_what_was_chosen_and_is_not_done_twice(
     write, tmp_path, models_cache, capsys
 ):

@@ -187,7 +187,8 @@ def test_a_run_that_breaks_ends_the_sweep_and_names_its_log(write, tmp_path):
     assert "broke: " in error and "File too large" in error and "worker-" in error
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow  # an interrupted comparison is like it
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sweep_keeps_what_is_finished_and_leaves_no_process(write, tmp_path, number):
     path, out = write(GRID.replace("[0, 1]", "[0]") + ENDLESS), tmp_path / "out"
     command = ["stress", str(path), "--out", str(out), "--processes", "2", "--quiet", "--no-figures"]
