@@ -365,6 +365,7 @@ def test_somebody_else_at_the_address_is_one_line_in_less_than_a_minute(folder, 
 
 
 @needs_ray
+@pytest.mark.slow
 def test_a_sweep_on_a_cluster_has_the_records_of_a_local_one_though_a_worker_is_killed(
     cluster, folder, tmp_path
 ):

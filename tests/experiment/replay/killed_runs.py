@@ -1,7 +1,7 @@
 """Tiny real runs that are killed (SIGKILL) at chosen places of their tape, and resumed; prints what came out as JSON.
 
 python -m tests.experiment.replay.killed_runs FOLDER CACHE unlike|more    a tiny FedGRPO, at five chosen places
-python -m tests.experiment.replay.killed_runs FOLDER CACHE others N       tiny runs of other kinds, at N places each (`OTHERS`)
+python -m tests.experiment.replay.killed_runs FOLDER CACHE KIND,KIND N    tiny runs of other kinds, at N places each (`OTHERS`)
 python -m tests.experiment.replay.killed_runs FOLDER CACHE SCENARIO N     an own scenario file, at N random places of its tape
 
 One process imports torch and forks a child for every life of a run, which is what makes this quick. It must start no thread
@@ -231,7 +231,7 @@ def main() -> None:
         return
     count = int(sys.argv[4])
     found = {}
-    for name in OTHERS if sys.argv[3] == "others" else [sys.argv[3]]:
+    for name in sys.argv[3].split(","):
         scenario = small(protocol=OTHERS[name]) if name in OTHERS else read_scenario(name)
         choose = spread_places if name in OTHERS else random_places
         own = outcomes(scenario, folder / Path(name).stem, cache, partial(choose, count=count))
