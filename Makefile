@@ -43,16 +43,16 @@ skills: $(STAMP)  ## clients teach a pretrained model skills by scores: SmolLM2-
 	$(BIN)/fedsim run scenarios/skills.yaml
 
 .PHONY: test
-test: $(STAMP)  ## run the tests (7 to 20 minutes on 2 cores)
+test: $(STAMP)  ## run the tests, all but the slow ones (6 minutes on 2 quiet cores)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Folders of whole runs, commands, processes, figures and trained models. All others hold unit and property tests; those whose
 # names speak of processes, of theory (statistics over long runs) or of what is shipped (many scenarios) are left out too.
-LONG := analysis cli end_to_end experiment figures models oracles plugins processes repository samples sweeps __pycache__
+LONG := analysis cli end_to_end experiment figures models oracles plugins processes protocols repository samples sweeps __pycache__
 .PHONY: test-quick
-test-quick: $(STAMP)  ## run unit and property tests, one tiny real run and one resume, before a commit (about a minute on 2 cores)
+test-quick: $(STAMP)  ## run unit and property tests, one tiny real run and one resume, before a commit (90 seconds on 2 quiet cores)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --hypothesis-profile quick -k 'not process and not theory and not shipped' \
-	  $(filter-out $(LONG:%=tests/%/),$(wildcard tests/*/)) tests/test_*.py tests/end_to_end/test_tiny_run.py
+	  $(filter-out $(LONG:%=tests/%/),$(wildcard tests/*/)) tests/protocols/shared tests/test_*.py tests/end_to_end/test_tiny_run.py
 
 .PHONY: test-all
 test-all: $(STAMP)  ## run the tests, the slow ones too

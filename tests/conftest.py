@@ -29,7 +29,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 settings.register_profile("thorough", deadline=None)  # for make test-all: hypothesis's own number of examples
 settings.register_profile("fedsim", deadline=None, max_examples=30)  # no deadline: a busy machine is no error
-settings.register_profile("quick", deadline=None, max_examples=20)  # for make test-quick
+settings.register_profile("quick", deadline=None, max_examples=10)  # for make test-quick
 settings.load_profile("fedsim")
 
 # Each of several workers has one core: it trains models in its own process, and not in two children that import torch.
