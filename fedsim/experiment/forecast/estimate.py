@@ -56,9 +56,7 @@ class Estimate:
         """Why the figures are not for the whole run; empty where they are."""
         if self.played > 1 or self.played == self.to_play:
             return ""
-        return (
-            f"no estimate: the time for it was over after {self.played} of {self.to_play} updates (--budget)"
-        )
+        return f"the time for it was over after {self.played} of {self.to_play} updates (--budget)"
 
 
 @located

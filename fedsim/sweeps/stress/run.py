@@ -175,4 +175,5 @@ def _tried(missing: Sequence[StressRun], budget_s: float) -> Iterator[str]:
             yield f"  {run.name}: {error}"
         else:
             stats = {"updates": found.updates, "requests": found.requests, "virtual_s": found.virtual_s}
-            yield f"  {run.name}: {found.why_not_extrapolated or format_stats({**stats})}"
+            why_not = found.why_not_extrapolated
+            yield f"  {run.name}: {f'no estimate: {why_not}' if why_not else format_stats({**stats})}"

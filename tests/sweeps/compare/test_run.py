@@ -260,7 +260,7 @@ def test_an_estimate_takes_bounded_time_and_says_what_it_left_out(write):
     large = "variants:\n  - {name: a, set: {protocol.update.groups_per_update: 900}}\n"
     found = outlook(write(HEAD + large), budget_s=0.0)
     assert [variant.estimate for variant in found.variants] == [None]
-    assert "no estimate: the time for it was over after 0 of " in "\n".join(lines(found))
+    assert "kept · no estimate: the time for it was over after 0 of " in "\n".join(lines(found))
 
 
 def test_a_check_refuses_a_variant_that_can_never_begin_as_the_comparison_would(write, capsys):
