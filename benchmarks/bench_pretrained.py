@@ -34,13 +34,13 @@ def updates(threads: int, questions: int, shared: bool, packs: bool, count: int)
     import numpy as np
     import torch
 
-    from fedsim.experiment.components import questions as build
+    from fedsim.experiment.prepared import Prepared
     from fedsim.models.interfaces import Draw
     from fedsim.models.real.bundle import load_models
     from fedsim.scenario.read import read_scenario
 
     scenario = read_scenario(ROOT / "scenarios" / "skills.yaml", ())
-    data = build(scenario, 8)
+    data = Prepared(scenario).data
     bundle = load_models(scenario.models, scenario.protocol, data, scenario.seed)
     torch.set_num_threads(threads)
     policy, scorer = bundle.policy, bundle.evaluators[0]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from fedsim.experiment.components import questions
+from fedsim.experiment.prepared import Prepared
 from fedsim.models.config import PolicyConfig
 from fedsim.models.real.bundle import Bundle, load_models
 from fedsim.scenario.read import read_scenario
@@ -30,6 +30,6 @@ def quick_start() -> QuickStart:
     """Load it; the first time on a machine its nine models are trained, which takes minutes."""
     path = Path(__file__).resolve().parent.parent / "scenarios" / "quickstart.yaml"
     scenario = read_scenario(path)
-    data = questions(scenario, NUM_CLIENTS)
+    data = Prepared(scenario).data
     models = load_models(scenario.models, scenario.protocol, data, scenario.seed, threads=1)
     return QuickStart(data, models, scenario.protocol, scenario.seed)

@@ -16,6 +16,7 @@
     ├── Deadlock              tasks wait and nothing can ever happen any more
     ├── FederationError       a run that cannot go on: empty federation, nobody eligible, impossible quorum
     ├── LimitExceeded         the run's limit on virtual time or events was met
+    │   └── OutOfTime           the real time of a look ahead was over
     ├── LostError             a child process ended without an answer; carries how, and the end of what it printed
     └── InvariantViolation    the books do not balance: a bug in fedsim
 

@@ -1,6 +1,9 @@
 """The ledger of benchmarks: claims against their bounds, pairs, and the page."""
 
+import ast
+import importlib
 import json
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +56,25 @@ def test_the_page_says_what_was_found_also_where_it_falls_short(tmp_path, monkey
 )
 def test_numbers_have_three_digits(value, unit, shown):
     assert ledger.number(value, unit) == shown
+
+
+FILES = sorted((Path(__file__).resolve().parents[2] / "benchmarks").glob("*.py"))
+
+
+def imported_from_fedsim(path):
+    """(module, name) of every import of ours, those inside functions too."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    ours = [
+        n
+        for n in nodes
+        if isinstance(n, ast.ImportFrom) and str(n.module).startswith(("fedsim", "benchmarks"))
+    ]
+    return [(node.module, alias.name) for node in ours for alias in node.names]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_what_a_benchmark_imports_is_there(path):
+    """No other test runs a benchmark: what moves in the package must not leave one behind."""
+    for module, name in imported_from_fedsim(path):
+        if not hasattr(importlib.import_module(module), name):
+            importlib.import_module(f"{module}.{name}")
