@@ -73,7 +73,7 @@ class PluginError(ScenarioError):
 
 
 class CacheError(InputError):
-    """A file of the cache of models, questions or measurements has other bytes than were written; the folder is to go."""
+    """A file of the cache of models and questions has other bytes than were written; the folder is to go."""
 
 
 class RunFolderError(InputError):
