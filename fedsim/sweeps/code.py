@@ -16,12 +16,20 @@ _WITHOUT_RESULTS = {
     "progress.py",
     "scenario/docs.py",
     "config/validation.py",
+    "experiment/leakage.py",
     "experiment/probe_run.py",
     "experiment/request_times.py",
     "records/story.py",
     "records/provenance.py",
 }
-_PACKAGES_WITHOUT_RESULTS = ("cli/", "experiment/forecast/", "figures/", "scenario/shipped/", "sweeps/")
+_PACKAGES_WITHOUT_RESULTS = (
+    "cli/",
+    "experiment/forecast/",
+    "experiment/leakage/",
+    "figures/",
+    "scenario/shipped/",
+    "sweeps/",
+)
 
 
 @cache

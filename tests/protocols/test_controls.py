@@ -88,6 +88,35 @@ async def test_oracle_asks_those_who_are_truly_best_whatever_the_probe_says():
     assert set(asked(ran)) == {("a", (0,)), ("b", (1,))}
 
 
+async def test_oracle_honours_the_floor_against_the_best_client_of_the_domain():
+    """True accuracies are .9, .1, .5, 0 in domain a and .1, .9, .5, 0 in b; .5 is .56 of .9."""
+    above = await fedgrpo("oracle", num_experts=3, competence_floor=0.5)
+    assert set(asked(above)) == {("a", (0, 2)), ("b", (1, 2))}
+    below = await fedgrpo("oracle", num_experts=3, competence_floor=0.6)
+    assert set(asked(below)) == {("a", (0,)), ("b", (1,))}
+
+
+async def test_random_asks_as_many_as_the_floored_graph_would_name_whoever_they_are():
+    """Two clients know each domain, so a floor leaves two of M = 3; without one three are asked."""
+    named = await fedgrpo(num_experts=3, competence_floor=0.7)
+    by_chance = await fedgrpo("random", num_experts=3, competence_floor=0.7)
+    assert [len(experts) for _, experts in asked(by_chance)] == [len(experts) for _, experts in asked(named)]
+    assert {len(experts) for _, experts in asked(by_chance)} == {2}
+    assert len({experts for _, experts in asked(by_chance)}) > 2
+    without = await fedgrpo("random", num_experts=3)
+    assert {len(experts) for _, experts in asked(without)} == {3}
+
+
+def test_a_floor_that_would_not_be_heard_is_refused():
+    with pytest.raises(
+        ValueError, match=r"experts all asks everybody, so competence_floor must be 0 \(it is 0.7\)"
+    ):
+        settings("fedgrpo", experts="all", competence_floor=0.7)
+    with pytest.raises(ValueError, match=r"as many as the graph would name, which needs probe once"):
+        settings("fedgrpo", experts="random", competence_floor=0.7, probe="per_question")
+    assert settings("fedgrpo", experts="random", probe="per_question").competence_floor == 0
+
+
 # ------------------------------------------------------------------------------------------------ server-only controls
 
 

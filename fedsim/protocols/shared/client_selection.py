@@ -32,7 +32,6 @@ from fedsim.protocols.shared.expert_ranking import (
     all_experts,
     best_experts,
     competent_enough,
-    oracle_experts,
     random_experts,
 )
 from fedsim.protocols.shared.state import ClientState, ServerState
@@ -63,7 +62,8 @@ class ExpertsConfig(StrictModel):
         ge=0,
         le=1,
         description="only clients with at least this share of the best known client's competence are asked; a question "
-        "that none of those there knows is passed over (0: M are always asked, as in the paper)",
+        "that none of those there knows is passed over (0: M are always asked, as in the paper). oracle: share of the best "
+        "client's true accuracy; random: as many as the graph would name, whoever they are",
     )
     num_neighbours: int = Field(
         20, ge=1, description="L, nearest exemplars that decide competence (all, where there are fewer)"
@@ -83,9 +83,23 @@ class ExpertsConfig(StrictModel):
         refuse_impossible(self.stragglers, self.cohort_size, key)
         return self
 
+    @model_validator(mode="after")
+    def _floor_is_heard(self) -> ExpertsConfig:
+        if self.competence_floor and self.experts == "all":
+            raise ValueError(
+                f"experts all asks everybody, so competence_floor must be 0 (it is {self.competence_floor:g}); for everybody "
+                "above the floor use experts competence with num_experts as many as there are clients"
+            )
+        if self.competence_floor and self.experts == "random" and self.probe == "per_question":
+            raise ValueError(
+                f"experts random with competence_floor {self.competence_floor:g} asks as many as the graph would name, which "
+                "needs probe once; set competence_floor to 0 to ask num_experts whatever they know"
+            )
+        return self
+
     @property
     def cohort_size(self) -> int | None:
-        """How many experts a question asks; None for everybody."""
+        """How many experts a question asks at most; None for everybody."""
         return None if self.experts == "all" else self.num_experts
 
 
@@ -110,7 +124,8 @@ class Experts:
         self._somebody_answered = asyncio.Event()
         self._one_more_answered = asyncio.Event()
         weighs = getattr(config, "fusion", "mean") == "competence"
-        self._is_graph_read = config.experts == "competence" or weighs
+        counts = config.experts == "random" and config.competence_floor > 0
+        self._is_graph_read = config.experts == "competence" or weighs or counts
         if self._is_graph_read:
             state.artefacts["confidence_graph"] = self._sample_graph
 
@@ -221,10 +236,12 @@ class Experts:
         if config.experts == "all":
             return all_experts(eligible)
         if config.experts == "random":
+            if config.competence_floor:  # as many requests as with `competence`
+                num_experts = len(self._best(draw, self._competence(draw), eligible, num_experts))
             return random_experts(question.question_id, num_experts, eligible, seed)
         if config.experts == "oracle":
-            accuracy, domain = self._state.client_accuracy(), self._state.data.domains.index(question.domain)
-            return oracle_experts(accuracy, domain, question.question_id, num_experts, eligible, seed)
+            accuracy = self._state.client_accuracy()[:, self._state.data.domains.index(question.domain)]
+            return self._best(draw, accuracy, eligible, num_experts)
         return self._best(draw, self._competence(draw), eligible, num_experts)
 
     def _competence(self, draw: Draw) -> FloatArray:
@@ -250,6 +267,7 @@ class Experts:
     def _best(
         self, draw: Draw, scores: FloatArray, eligible: Sequence[int], num_experts: int
     ) -> tuple[int, ...]:
+        """The highest scores that reach the floor: competences, or (oracle) the clients' true accuracies in its domain."""
         chosen = best_experts(scores, draw.question.question_id, num_experts, eligible, self._state.seed)
         return competent_enough(chosen, scores, self._config.competence_floor)
 

@@ -73,7 +73,9 @@ def competent_enough(chosen: Sequence[int], scores: FloatArray, floor: float) ->
 def random_experts(
     question_id: int, num_experts: int, eligible: Collection[int], seed: int
 ) -> tuple[int, ...]:
-    """Control: ``num_experts`` eligible clients by a keyed draw, each as likely as any other."""
+    """Control: ``num_experts`` (0: nobody) eligible clients by a keyed draw, each as likely as any other."""
+    if not num_experts:
+        return ()
     ids = sorted(set(eligible))
     scores = np.full(ids[-1] + 1 if ids else 0, np.nan)
     for client in ids:
@@ -84,18 +86,3 @@ def random_experts(
 def all_experts(eligible: Collection[int]) -> tuple[int, ...]:
     """Control: every eligible client, in order of id."""
     return tuple(sorted(set(eligible)))
-
-
-def oracle_experts(
-    domain_accuracy: FloatArray,
-    domain_index: int,
-    question_id: int,
-    num_experts: int,
-    eligible: Collection[int],
-    seed: int,
-) -> tuple[int, ...]:
-    """Control: the clients whose models really are best in the question's domain, which no server can know.
-
-    ``domain_accuracy`` is each client model's accuracy per domain, ``[K, D]``; NaN is not eligible.
-    """
-    return best_experts(domain_accuracy[:, domain_index], question_id, num_experts, eligible, seed)

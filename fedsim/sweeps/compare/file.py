@@ -93,6 +93,9 @@ class Comparison(StrictModel):
         description="scenario that every variant starts from: a path beside this file, or a shipped name"
     )
     seeds: Seeds = Field(description="seeds; each redraws partition, training and sampling")
+    set: dict[KeyText, Any] = Field(
+        default_factory=dict, description="overrides for every run, before the variants' own"
+    )
     variants: tuple[Variant, ...] = Field(
         min_length=1, description="what is compared; the first is the reference"
     )
@@ -216,9 +219,10 @@ class ComparisonFile:
         if variant.protocol is not None:
             named_at = self.document.origin((*place, "protocol")) + told
             assignments.append(_other_protocol(self.base, variant.protocol, named_at))
-        for key, setting in variant.set.items():
-            where = self.document.origin((*place, "set", key)) + told
-            assignments.append(Override(f"{key}={json.dumps(setting)}", where, where))
+        for settings, settings_place in ((self.comparison.set, ("set",)), (variant.set, (*place, "set"))):
+            for key, setting in settings.items():
+                where = self.document.origin((*settings_place, key)) + told
+                assignments.append(Override(f"{key}={json.dumps(setting)}", where, where))
         if value is not None:
             tried = self.document.origin(("tune", "values")) + told
             key_place = self.document.origin((*place, "tune")) + told

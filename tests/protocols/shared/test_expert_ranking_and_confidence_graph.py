@@ -12,7 +12,6 @@ from fedsim.protocols.shared.expert_ranking import (
     all_experts,
     best_experts,
     competent_enough,
-    oracle_experts,
     random_experts,
 )
 from fedsim.sim.streams import uniform
@@ -154,17 +153,11 @@ def test_random_control_draws_every_pair_about_equally_often():
     assert len(pairs) == 6
     # Binomial(6000, 1/6): 4 standard deviations are 115
     assert all(abs(count - 1000) < 115 for count in pairs.values())
-    assert random_experts(1, 2, (), 0) == ()
+    assert random_experts(1, 2, (), 0) == random_experts(1, 0, range(4), 0) == ()
 
 
 def test_all_control_asks_every_eligible_client_once():
     assert all_experts([3, 1, 1, 2]) == (1, 2, 3)
-
-
-def test_oracle_control_takes_the_best_of_the_questions_domain():
-    accuracy = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, NAN]])
-    assert oracle_experts(accuracy, 0, 1, 2, range(3), 0) == (0, 2)
-    assert oracle_experts(accuracy, 1, 1, 3, range(3), 0) == (1, 0)
 
 
 def test_the_graph_as_tables_has_three_kinds_of_nodes_and_the_weights_of_the_equations():
