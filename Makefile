@@ -84,42 +84,29 @@ format: $(STAMP)  ## format the code and fix what lint can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# What `make evidence` runs, TABLE:FILE, most wanted first; the same as analysis/results.py has.
+EVIDENCE := skills_rates:skills/rates skills_methods:skills_methods controls:evidence errors:paper/errors ablation:paper/ablation \
+  overhead:overhead privacy:privacy skills_controls:skills/controls table1:paper/table1 table2:paper/table2 released:paper/released \
+  losses:losses schedules:async/schedules noniid:paper/noniid figure3:paper/figure3 experts:paper/experts grouping:paper/grouping \
+  probe:paper/probe averaging:async/averaging rationale:rationale_methods skills_dropout:skills/dropout
+SWEEPS := dropout:dropout/learning byzantine:byzantine/attacks byzantine_hard:byzantine/hard
 .PHONY: evidence
-evidence: $(STAMP)  ## controls, baselines and dropout over five seeds with real models (about two hours; resumable)
-	$(BIN)/fedsim compare scenarios/overhead.yaml --seeds 0,1,2,3,4 --out .evidence/overhead
-	$(BIN)/fedsim compare scenarios/evidence.yaml --out .evidence/controls
-	$(BIN)/python -m analysis.planted .evidence/controls
-	$(BIN)/python -m analysis.controls .evidence/controls .evidence/overhead docs/evidence.md
-	$(BIN)/fedsim compare scenarios/dropout/policies.yaml --out .evidence/dropout_policies
-	$(BIN)/fedsim compare scenarios/dropout/cost.yaml --out .evidence/dropout
-	$(BIN)/python -m analysis.dropout .evidence/dropout_policies .evidence/dropout docs/dropout.md
+evidence: $(STAMP)  ## run everything that the evidence pages stand on, with real models (a day on two cores; resumable)
+	for one in $(EVIDENCE); do $(BIN)/fedsim compare scenarios/$${one#*:}.yaml $$([ $$one != skills_rates:skills/rates ] || echo --tune) \
+	  --no-figures --out .evidence/$${one%%:*}; done
+	for one in $(SWEEPS); do $(BIN)/fedsim stress scenarios/$${one#*:}.yaml --no-figures --out .evidence/$${one%%:*}; done
+	$(MAKE) evidence-tables pages
 
-.PHONY: evidence-learning
-evidence-learning: $(STAMP)  ## schedules, losses, hostile experts, privacy with real models (hours; resumable, any part may be left out)
-	$(BIN)/fedsim compare scenarios/async/policies.yaml --tune --out .evidence/async_policies
-	$(BIN)/fedsim compare scenarios/async/schedules.yaml --tune --out .evidence/async
-	$(BIN)/fedsim compare scenarios/async/averaging.yaml --tune --out .evidence/async_averaging
-	$(BIN)/fedsim compare scenarios/async/bytes.yaml --out .evidence/async_bytes
-	$(BIN)/fedsim compare scenarios/losses.yaml --out .evidence/losses
-	$(BIN)/fedsim stress scenarios/byzantine/attacks.yaml --out .evidence/byzantine
-	for name in oracle best count hard; do \
-	  $(BIN)/fedsim stress scenarios/byzantine/$$name.yaml --out .evidence/byzantine_$$name; done
-	$(BIN)/fedsim compare scenarios/privacy.yaml --out .evidence/privacy
-	for run in .evidence/privacy/runs/*/; do [ -e "$$run/leakage.json" ] || $(BIN)/fedsim leakage "$$run"; done
-	$(MAKE) learning-page
+.PHONY: evidence-tables
+evidence-tables: $(STAMP)  ## attack the runs of .evidence, split their test questions, and write docs/results (minutes; resumable)
+	for name in privacy skills_methods skills_controls; do for run in .evidence/$$name/runs/*/; do \
+	  [ ! -d "$$run/policy" ] || [ -e "$$run/leakage.json" ] || $(BIN)/fedsim leakage "$$run" || true; done; done
+	for name in controls errors; do [ ! -d .evidence/$$name/runs ] || $(BIN)/python -m analysis.planted .evidence/$$name/runs; done
+	$(BIN)/python -m analysis.results .evidence docs/results
 
-# An option with the folders of those files that are there: a section without a finished folder says so in the page.
-finished = $(if $(2),$(1) $(patsubst %/,%,$(dir $(2))))
-.PHONY: learning-page
-learning-page: $(STAMP)  ## write docs/learning_evidence.md from what evidence-learning has finished (byzantine_hard*: experts are scarce)
-	$(BIN)/python -m analysis.learning --page docs/learning_evidence.md \
-	  $(call finished,--async,$(wildcard .evidence/async/comparison.json .evidence/async_averaging/comparison.json)) \
-	  $(call finished,--async-tune,$(wildcard .evidence/async*/tuning.json)) \
-	  $(call finished,--async-bytes,$(wildcard .evidence/async_bytes/comparison.json)) \
-	  $(call finished,--losses,$(wildcard .evidence/losses/comparison.json)) \
-	  $(call finished,--byzantine,$(filter-out .evidence/byzantine_hard%,$(wildcard .evidence/byzantine*/stress.json))) \
-	  $(call finished,--byzantine-hard,$(wildcard .evidence/byzantine_hard*/stress.json)) \
-	  $(call finished,--privacy,$(wildcard .evidence/privacy/comparison.json))
+.PHONY: pages
+pages: $(STAMP)  ## write the evidence pages and their figures from docs/results (seconds)
+	$(BIN)/python -m analysis.pages
 
 BENCH_STAMP := $(VENV)/.installed-bench
 $(BENCH_STAMP): $(STAMP)

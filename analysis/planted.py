@@ -1,12 +1,12 @@
 """Where runs gain: on the questions that the public corpus gets wrong on purpose, or on the others.
 
-    python -m analysis.planted .evidence/controls
+    python -m analysis.planted .evidence/controls/runs
 
 Half of each domain's operand classes are mostly wrong in the public corpus, always in the same way (`fedsim.tasks.mistakes`).
 Test questions of these classes are the *corrupted* half, all others the *clean* one. A run's start and end policy answer them
 greedily, as at the end of the run, whose own accuracies must come out. *Planted bits alone* is a control without training: the
 start policy's answers, with the mistake undone by rule in the corrupted classes. Whoever knows one bit per class has that
-much. ``planted.json`` in the comparison's folder is what the evidence page reads.
+much. ``planted.json`` in a run's folder is what tables of results keep of it.
 """
 
 from __future__ import annotations
@@ -14,30 +14,26 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.command import exit_code, paths
-from analysis.finished import format_list, head, read, row
+from analysis.results import PLANTED
 from fedsim.errors import RunFolderError
 from fedsim.experiment.components import load_components
 from fedsim.experiment.prepared import Prepared
 from fedsim.progress import SilentProgress
 from fedsim.records.run import load
-from fedsim.records.run_folder import write_json
+from fedsim.records.run_folder import MANIFEST, write_json
 from fedsim.scenario.read import scenario_from
-from fedsim.sweeps.compare.tables import show
-from fedsim.sweeps.stats import interval
 from fedsim.tasks.config import TasksConfig
 from fedsim.tasks.mistakes import operand_class, undone, wrong_classes
 from fedsim.tasks.questions import Question, TaskData
 
 if TYPE_CHECKING:
     from fedsim.models.real.language import LanguageModel
-
-PLANTED = "planted.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,31 +66,36 @@ class Split:
     planted_bits: float
 
 
-def measure(folder: Path) -> Path:
-    """Split every run of a finished comparison that left a policy, and write ``planted.json``.
+def measure(store: Path) -> str:
+    """Split every finished run in a folder of runs that left a policy and has planted mistakes: ``planted.json`` in each.
+
+    A run that was split before is left as it is, so the work can be interrupted and taken up again.
 
     Raises:
-        RunFolderError: not a finished comparison; a run has no planted classes, or its accuracies do not come out.
+        RunFolderError: there is no such run, or a run's accuracies do not come out.
         InputError: a run's scenario names something that cannot be used any more.
     """
-    compared = read(folder)
-    variants = {
-        name: [
-            {"seed": seed} | asdict(split(place)) for seed, place in zip(compared.seeds, places, strict=True)
-        ]
-        for name, places in compared.folders.items()
-        if all((place / "policy").is_dir() for place in places)
-    }
-    if not variants:
-        raise RunFolderError(f"{folder}: no variant left its policies")
-    document = {
-        "name": compared.name,
-        "seeds": compared.seeds,
-        "made_by": compared.made_by,
-        "variants": variants,
-    }
-    write_json(folder / PLANTED, document)
-    return folder / PLANTED
+    folders = [place.parent for place in sorted(store.glob("*/policy")) if _is_planted(place.parent)]
+    if not folders:
+        raise RunFolderError(
+            f"{store}: no run left its policy and has a mistake by operand class that can be undone"
+        )
+    for folder in folders:
+        if not (folder / PLANTED).is_file():
+            write_json(folder / PLANTED, asdict(split(folder)))
+    return f"{len(folders)} runs in {store}"
+
+
+def _is_planted(folder: Path) -> bool:
+    if not (folder / MANIFEST).is_file():
+        return False
+    scenario = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["scenario"]
+    errors = scenario["tasks"].get("public_errors") or {}
+    return (
+        scenario["fidelity"] == "real"
+        and not scenario["tasks"]["file"]
+        and errors.get("by") == "operand_class"
+    )
 
 
 def split(folder: Path, cache_dir: Path | None = None) -> Split:
@@ -191,82 +192,9 @@ def _corrupted(tasks: TasksConfig, data: TaskData, seed: int) -> tuple[list[bool
     return [operand_class(bare(question)) in wrong[question.domain] for question in data.test], num_bits
 
 
-def lines(folder: Path, made_by: str) -> Iterator[str]:
-    """The section of the evidence page, whose other controls are ``made_by`` these commits.
-
-    Raises:
-        OSError, ValueError, KeyError: ``planted.json`` cannot be read.
-    """
-    path = folder / PLANTED
-    if not path.is_file():
-        yield "Not measured: `python -m analysis.planted` was not run on these runs."
-        return
-    document = json.loads(path.read_text(encoding="utf-8"))
-    variants: Mapping[str, Sequence[Mapping[str, Any]]] = document["variants"]
-    first, some = next(iter(variants.items()))
-    total = some[0]["num_corrupted"] + some[0]["num_clean"]
-    yield (
-        "Half of each domain's operand classes are mostly wrong in the public corpus on purpose, always in the same way. "
-        f"{_span(some, 'num_corrupted')} of the {total} test questions are of these classes (the corrupted half), the others "
-        f"are the clean half. Greedy accuracy; comparison `{document['name']}`, code of {document['made_by']}, seeds "
-        f"{format_list(document['seeds'])}, and by seed in this order."
-    )
-    if document["made_by"] != made_by:
-        yield f"These are other runs than those of the tables above ({made_by}), whose accuracies differ from theirs."
-    yield ""
-    yield from head(
-        "method",
-        "end",
-        "gain",
-        "gain, corrupted half",
-        "by seed",
-        "gain, clean half",
-        "by seed",
-        "minus planted bits alone",
-    )
-    for name, runs in variants.items():
-        bad = [run["end_corrupted"] - run["start_corrupted"] for run in runs]
-        good = [run["end_clean"] - run["start_clean"] for run in runs]
-        yield row(
-            [
-                name,
-                show(interval([run["end"] for run in runs])),
-                show(interval([run["end"] - run["start"] for run in runs]), signed=True),
-                show(interval(bad), signed=True),
-                _each(bad, "+.3f"),
-                show(interval(good), signed=True),
-                _each(good, "+.3f"),
-                show(interval([run["end"] - run["planted_bits"] for run in runs]), signed=True),
-            ]
-        )
-    yield ""
-    ruled = [run["planted_bits"] for run in some]
-    before = {half: show(interval([run[f"start_{half}"] for run in some])) for half in ("corrupted", "clean")}
-    yield (
-        f"Start of {first}, corrupted half: {before['corrupted']}; clean half: {before['clean']}. *Planted bits alone*, "
-        "without any training: the start's answers, with the mistake undone by rule in the corrupted classes "
-        f"({_span(some, 'num_bits')} classes, one bit each), are right on {show(interval(ruled))} of all test questions (by "
-        f"seed: {_each(ruled, '.3f')})."
-    )
-    yield ""
-    yield (
-        "A gain on the clean half alone is one that was not planted. What this does not show: what a method gains where a "
-        "corpus' mistakes have no such pattern."
-    )
-
-
-def _span(runs: Sequence[Mapping[str, Any]], key: str) -> str:
-    low, high = min(run[key] for run in runs), max(run[key] for run in runs)
-    return f"{low}" if low == high else f"{low} to {high}"
-
-
-def _each(values: Sequence[float], form: str) -> str:
-    return ", ".join(f"{value:{form}}" for value in values)
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: the comparison's folder."""
-    return exit_code(lambda: measure(*paths(arguments, "analysis.planted COMPARISON_FOLDER", 1)))
+    """Command line: the folder of runs."""
+    return exit_code(lambda: measure(*paths(arguments, "analysis.planted FOLDER_OF_RUNS", 1)))
 
 
 if __name__ == "__main__":

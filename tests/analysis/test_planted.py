@@ -72,39 +72,6 @@ def test_a_mistake_undone_is_the_answer(answer):
     assert undone("auto", mistake("auto", answer)) == answer
 
 
-def one(start=(0.2, 0.5), end=(0.4, 0.5), ruled=0.5, bits=10):
-    return {
-        "num_bits": bits, "num_corrupted": 900, "num_clean": 1100, "start_corrupted": start[0], "end_corrupted": end[0],
-        "start_clean": start[1], "end_clean": end[1], "start": sum(start) / 2, "end": sum(end) / 2, "planted_bits": ruled,
-    }  # fmt: skip
-
-
-def test_the_section_has_a_row_for_each_method_and_says_what_the_rule_alone_is_worth(tmp_path):
-    # Gains .2 and .3 on the corrupted half, 0 and -.1 on the clean one; ends .45 and .45; the rule .5 and .6.
-    runs = [one(), one((0.2, 0.5), (0.5, 0.4), 0.6, 12)]
-    document = {"name": "made", "seeds": [3, 4], "made_by": "commit abc", "variants": {"fedgrpo": runs}}
-    (tmp_path / planted.PLANTED).write_text(json.dumps(document))
-    text = "\n".join(planted.lines(tmp_path, "commit abc"))
-    (line,) = [line for line in text.splitlines() if line.startswith("| fedgrpo |")]
-    cells = line.strip("| ").split(" | ")
-    assert cells[1].startswith("0.450 [") and cells[2].startswith("+0.100 [")
-    assert cells[3].startswith("+0.250 [") and cells[4] == "+0.200, +0.300"
-    assert cells[5].startswith("-0.050 [") and cells[6] == "+0.000, -0.100"
-    assert cells[7].startswith("-0.100 [")
-    assert "900 of the 2000 test questions" in text and "(10 to 12 classes, one bit each)" in text
-    assert "code of commit abc, seeds 3, 4, and by seed" in text and "by seed: 0.500, 0.600)" in text
-    assert "other runs" not in text
-    assert "other runs than those of the tables above (commit def)" in "\n".join(
-        planted.lines(tmp_path, "commit def")
-    )
-
-
-def test_runs_that_were_not_split_are_said_to_be(tmp_path):
-    assert list(planted.lines(tmp_path, "commit abc")) == [
-        "Not measured: `python -m analysis.planted` was not run on these runs."
-    ]
-
-
 def test_the_accuracies_of_a_real_run_come_out_and_those_of_an_altered_one_are_refused(
     tmp_path, models_cache
 ):

@@ -21,16 +21,14 @@ def recipes() -> str:
 
 
 def test_every_scenario_that_a_target_names_is_there():
-    named = re.findall(r"scenarios/\S*\.yaml", recipes())
-    assert {"scenarios/quickstart.yaml", "scenarios/skills.yaml", "scenarios/byzantine/hard.yaml"} < set(
-        named
-    )
+    named = re.findall(r"scenarios/[^\s$]*\.yaml", recipes())
+    assert {"scenarios/quickstart.yaml", "scenarios/skills.yaml"} <= set(named)
     assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
 def test_every_module_that_a_target_runs_is_there():
     named = [name for name in re.findall(r"-m ([\w.]+)", recipes()) if name.partition(".")[0] in OURS]
-    assert {"analysis.learning", "fedsim.scenario.docs"} < set(named)
+    assert {"analysis.results", "fedsim.scenario.docs"} < set(named)
     places = {name: ROOT / name.replace(".", "/") for name in named}
     assert [
         name

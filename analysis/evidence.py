@@ -1,0 +1,343 @@
+"""``docs/evidence.md``: does the server learn what the clients know, at which cost, and what does an attacker learn?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from matplotlib.figure import Figure
+
+from analysis.figures import main_figure
+from analysis.paper import errors_part, not_run, paper_part
+from analysis.results import Results, difference, halves, share
+from analysis.tables import (
+    DOWN,
+    END,
+    GAIN,
+    LEAVES,
+    REQUESTS,
+    SEEDS,
+    START,
+    TIME,
+    UP,
+    Claim,
+    Column,
+    above,
+    at_least,
+    claims,
+    head,
+    made_of,
+    mean_of,
+    merged,
+    methods,
+    minus,
+    row,
+    share_of,
+    shown,
+    title,
+)
+from fedsim.config.units import format_bytes
+
+Tables = Mapping[str, Results]
+Part = Iterator[str | tuple[str, Figure]]
+
+
+def parts(tables: Tables) -> Part:
+    """The page, line by line, and its figures."""
+    yield (
+        "Written by `make pages` from the tables in `docs/results/`; no number or verdict is typed by"
+        " hand. A seed redraws"
+    )
+    yield (
+        "partition, training of the models and sampling. Intervals are 95% Student-t over seeds, "
+        "differences are paired by seed, and a"
+    )
+    yield (
+        "*share of a gain* is a ratio of mean gains with a jackknife interval. Intervals are not "
+        "corrected for their number."
+    )
+    yield (
+        "Schedules, losses, hostile experts: [learning_evidence.md](learning_evidence.md); devices "
+        "that give up: [dropout.md](dropout.md)."
+    )
+    skills = merged(tables.get("skills_methods"), tables.get("skills_controls"))
+    controls = tables.get("controls")
+    yield from ("", "## What was looked for", "")
+    yield from claims([*_claims("pretrained, unseen words", skills), *_claims("tiny", controls)])
+    if skills is not None:
+        yield from _skills(skills, tables)
+    if controls is not None:
+        yield from _controls(controls)
+    yield from _attacks(tables)
+    yield from _overhead(tables)
+    yield from errors_part(tables)
+    yield from paper_part(tables)
+    yield from not_run(tables)
+
+
+def _claims(job: str, results: Results | None) -> Iterator[Claim]:
+    if results is None:
+        return
+    gains = {name: results.values(name, "gain") for name in results.planned}
+    ends = {name: results.values(name, "end") for name in results.planned}
+    central = gains["central_grpo"]
+    ours = share(gains["fedgrpo"], central)
+    yield at_least(f"{job}: {title('fedgrpo')} has at least .9 of Central-GRPO's gain (mean)", ours, 0.9)
+    yield above("... with its lower bound above .6", ours, 0.6)
+    theirs = share(gains["paper_selection"], central)
+    yield at_least(f"{job}: {title('paper_selection')} has at least .9 of it (mean)", theirs, 0.9)
+    for other in ("self_reward", "majority_vote", "random", "dp_sft", "dp_grpo"):
+        if ends.get(other):
+            yield above(
+                f"{job}: ours above {title(other)}: lower bound above 0",
+                difference(ends["fedgrpo"], ends[other]),
+            )
+    if ends.get("distil"):
+        yield above(
+            f"{job}: ours above {title('distil')}: lower bound above 0",
+            difference(ends["fedgrpo"], ends["distil"]),
+        )
+
+
+# ------------------------------------------------------------------------------------------------ the main figure
+
+
+def _skills(skills: Results, tables: Tables) -> Part:
+    yield from ("", "## A pretrained model, and words that nobody was asked", "")
+    yield made_of(skills, "scenarios/skills_methods.yaml and skills/controls.yaml") + (
+        " SmolLM2-135M with adapters of rank 16; eight clients with adapters of their own, tuned "
+        "on 86 private words each; 20 "
+        "updates of 16 questions x 8 candidates of at most 8 tokens. Accuracy on 256 test words "
+        "that no other split holds."
+    )
+    yield from (
+        "",
+        "![Accuracy on unseen words against bytes, seconds and what an attacker learns](evidence_main.png)",
+        "",
+    )
+    reworded = Column(
+        "reworded, end",
+        lambda found, name: shown(mean_of(found.values(name, "looks", "reworded", "greedy", "final"))),
+    )
+    columns = (SEEDS, START, END, GAIN, share_of("central_grpo"), minus("fedgrpo"), reworded)
+    yield from methods(skills, list(skills.planned), *columns)
+    yield ""
+    yield from methods(skills, list(skills.planned), LEAVES, UP, DOWN, TIME, REQUESTS)
+    yield ""
+    yield from _by_form(skills)
+    yield from _rates(tables.get("skills_rates"))
+    yield ""
+    yield (
+        "FedPETuning visits other amounts of text (three rounds of eight clients), and *Dp alone* "
+        "other questions (64), so their"
+    )
+    yield (
+        "rows compare methods as they are set up, not at equal work. `dpsda_fl` cannot run here: its "
+        "generator is trained from"
+    )
+    yield (
+        "scratch on a public corpus, which this job does not have. **What this does not show**: other"
+        " pretrained models, longer"
+    )
+    yield (
+        "answers, more than eight clients, or what more updates would give; nor what a second grid, "
+        "for each method alone, would."
+    )
+    figure = main_figure(skills)
+    if figure is not None:
+        yield ("evidence_main", figure)
+
+
+def _by_form(skills: Results) -> Iterator[str]:
+    """Greedy accuracy by form of words: start, and the ends of three methods."""
+    chosen = [
+        name for name in ("central_grpo", "fedgrpo", "paper_selection", "distil") if skills.by_name.get(name)
+    ]
+    if not chosen:
+        return
+    some = next(iter(skills.by_name[chosen[0]].values()))
+    yield from head("form of words", "start", *(f"{title(name)}, end" for name in chosen))
+    for domain in some.summary["accuracy"]["by_domain"]:
+        path = ("accuracy", "by_domain", domain)
+        cells = [shown(mean_of(skills.values(chosen[0], *path, "initial")))]
+        cells += [shown(mean_of(skills.values(name, *path, "final"))) for name in chosen]
+        yield row([domain, *cells])
+
+
+def _rates(rates: Results | None) -> Iterator[str]:
+    if rates is None:
+        return
+    tried = [name for name in rates.planned if " at " in name]
+    yield ""
+    yield (
+        "Learning rates, tried on validation words of seeds that no table uses (mean end accuracy; "
+        "one grid for each kind, whose methods share"
+    )
+    yield (
+        "what is best): "
+        + "; ".join(
+            f"{title(name.partition(' at ')[0])} at {name.partition(' at ')[2]}: "
+            f"{shown(mean_of(rates.values(name, 'validation', 'greedy', 'final')))} "
+            f"({len(rates.by_name[name])} seeds)"
+            for name in tried
+            if rates.by_name[name]
+        )
+        + "."
+    )
+
+
+# --------------------------------------------------------------------------------------------------- the tiny job
+
+
+def _controls(controls: Results) -> Part:
+    yield from ("", "## Every control on the tiny job", "")
+    yield made_of(controls, "scenarios/evidence.yaml") + (
+        " 0.25 M parameters trained from scratch on a public corpus that is wrong on purpose in "
+        "half of each domain's operand "
+        "classes; three domains, eight clients, Dirichlet(0.1), 30 updates of 48 questions x 8 "
+        "candidates, 900 test questions."
+    )
+    yield ""
+    names = list(controls.planned)
+    yield from methods(
+        controls, names, SEEDS, START, END, GAIN, share_of("central_grpo"), minus("fedgrpo"), REQUESTS
+    )
+    measured = [name for name in names if halves(controls, name)]
+    if not measured:
+        return
+    yield ""
+    yield (
+        "Where the gain lies: the *corrupted half* are test questions whose class the public corpus "
+        "gets mostly wrong. *Planted bits alone*"
+    )
+    yield (
+        "is a control without training: the start's answers with the mistake undone by rule in those "
+        "classes, one bit each."
+    )
+    yield ""
+    yield from head("method", "gain, corrupted half", "gain, clean half", "end minus planted bits alone")
+    for name in measured:
+        yield row(
+            [title(name), *(shown(mean_of(one), signed=True) for one in halves(controls, name).values())]
+        )
+
+
+# ------------------------------------------------------------------------------------------------------- attacks
+
+
+def _attacks(tables: Tables) -> Part:
+    yield from ("", "## What an attacker learns", "")
+    yield (
+        "Was this row in this client's training data? The same rows, half of them members, are "
+        "attacked on every wire by a server that is"
+    )
+    yield (
+        "*honest* (it reads what the run brought) or *choosing* (it may send what it likes once). AUC"
+        " .5 is a coin; the true-positive"
+    )
+    yield (
+        "rate at 1% false positives says what an attacker may be sure of. Of each wire and server the"
+        " attack with the largest mean AUC."
+    )
+    yield ""
+    yield from head("job", "method", "read", "server", "AUC", "true positives at 1% false ones", "seeds")
+    for job, name in (("skills", "skills_methods"), ("skills", "skills_controls"), ("tiny", "privacy")):
+        results = tables.get(name)
+        if results is None:
+            continue
+        for variant in results.planned:
+            for (source, server), (area, sure) in worst_attacks(results, variant).items():
+                yield row(
+                    [
+                        job,
+                        title(variant),
+                        source,
+                        server,
+                        shown(mean_of(area)),
+                        shown(mean_of(sure)),
+                        str(len(area)),
+                    ]
+                )
+    yield ""
+    yield (
+        "What this does not show: attacks are simple ones (no shadow models, one upload, one question"
+        " a row), so what they do not find may be"
+    )
+    yield (
+        "there. Synthetic rows leave the server nothing to choose. Trusted answers of clients are "
+        "another matter: a reward of 1 tells one."
+    )
+
+
+def worst_attacks(
+    results: Results, variant: str
+) -> dict[tuple[str, str], tuple[dict[int, float], dict[int, float]]]:
+    """By what is read and by server: AUC and true-positive rate by seed, of the attack on rows with the largest mean AUC."""
+    found: dict[tuple[str, str, str], tuple[dict[int, float], dict[int, float]]] = {}
+    for seed, run in results.by_name.get(variant, {}).items():
+        for attack in (run.leakage or {}).get("attacks", ()):
+            if attack["target"] == "training row" and attack["result"] is not None:
+                area, sure = found.setdefault((attack["source"], attack["server"], attack["how"]), ({}, {}))
+                area[seed] = attack["result"]["auc"]["value"]
+                sure[seed] = attack["result"]["tpr"]["value"]
+    best: dict[tuple[str, str], tuple[dict[int, float], dict[int, float]]] = {}
+    for (source, server, _), one in found.items():
+        mean = mean_of(one[0])["mean"] or 0.0
+        if (source, server) not in best or mean > (mean_of(best[source, server][0])["mean"] or 0.0):
+            best[source, server] = one
+    return best
+
+
+# -------------------------------------------------------------------------------------------------- communication
+
+
+def _overhead(tables: Tables) -> Part:
+    for name, file, said in (
+        ("overhead", "scenarios/overhead.yaml", "Answers of one to three tokens, the tiny job."),
+        (
+            "rationale",
+            "scenarios/rationale_methods.yaml",
+            "Candidates carry their worked steps, 40 to 57 tokens each.",
+        ),
+    ):
+        results = tables.get(name)
+        if results is None:
+            continue
+        yield from (
+            "",
+            f"## Communication compared: {'short answers' if name == 'overhead' else 'rationales'}",
+            "",
+        )
+        yield f"{made_of(results, file)} {said} All variants meet the same devices, presence, links and questions."
+        yield ""
+        yield from methods(
+            results, list(results.planned), SEEDS, END, minus("fedgrpo"), LEAVES, PAPER, UP, DOWN, TIME
+        )
+    short, long = tables.get("overhead"), tables.get("rationale")
+    if short is not None and long is not None:
+        yield ""
+        yield f"What rationales change: {'; '.join(_changes(short, long))}."
+
+
+PAPER = Column("uplink, paper's account", lambda results, name: _size(results, name))
+
+
+def _size(results: Results, name: str) -> str:
+    mean = mean_of(results.values(name, "bytes", "paper", "uplink"))["mean"]
+    return "" if mean is None else format_bytes(mean)
+
+
+def _changes(short: Results, long: Results) -> Iterator[str]:
+    for name in short.planned:
+        if not short.by_name.get(name) or not long.by_name.get(name):
+            continue
+        ratios = []
+        for path in (("bytes", "wire", "uplink"), ("bytes", "wire", "downlink"), ("virtual_s",)):
+            before, after = (
+                mean_of(short.values(name, *path))["mean"],
+                mean_of(long.values(name, *path))["mean"],
+            )
+            ratios.append("-" if not before or after is None else f"{after / before:.1f}")
+        yield (
+            f"{title(name)} sends {ratios[0]} times as much up, {ratios[1]} down, and takes "
+            f"{ratios[2]} times as long"
+        )

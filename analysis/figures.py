@@ -1,0 +1,162 @@
+"""Figures of the evidence pages, drawn from tables of results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from analysis.results import Results, Run
+from analysis.tables import mean_of, title
+from fedsim.figures.labels import figure_with_footer, method_style
+from fedsim.figures.style import GREY, light_grid, new_figure, settle, styled
+from fedsim.sweeps.stats import Interval, percentile
+
+
+def main_figure(skills: Results) -> Figure | None:
+    """End accuracy on unseen questions against wire bytes, virtual seconds, and the largest AUC of an attack on rows."""
+    names = [name for name in skills.planned if skills.values(name, "end")]
+    if not names:
+        return None
+    known_leaks = any(largest_auc(run) for name in names for run in skills.by_name[name].values())
+    x_axes: list[tuple[str, Callable[[Run], float | None]]] = [
+        ("wire, both ways [MiB]", lambda run: run.wire_bytes / 2**20),
+        ("virtual time [s]", lambda run: run.number("virtual_s")),
+    ]
+    if known_leaks:
+        x_axes.append(("what an attacker learns [largest AUC]", lambda run: largest_auc(run) or 0.5))
+    with styled():
+        figure = figure_with_footer(
+            4.1,
+            [
+                "Each mark: mean end accuracy with its 95% interval over seeds, at the median of the other quantity. "
+                "Dashed: mean start.",
+                "Methods that send nothing stand at the left edge of the first panel; AUC .5 is a coin, and also stands "
+                "where nobody's data is read.",
+            ],
+        )
+        panels = figure.subplots(1, len(x_axes), sharey=True)
+        starts = [run.number("accuracy", "greedy", "initial") for run in skills.runs]
+        level = mean_of({place: one for place, one in enumerate(starts) if one is not None})["mean"] or 0.0
+        for axes, (label, quantity) in zip(panels, x_axes, strict=True):
+            axes.axhline(level, color=GREY, linestyle=(0, (4, 2)), linewidth=0.8, zorder=0.5)
+            for name in names:
+                found = [quantity(run) for run in skills.by_name[name].values()]
+                _mark(
+                    axes,
+                    percentile(found, 50) or 0.0,
+                    mean_of(skills.values(name, "end")),
+                    list(skills.planned).index(name),
+                )
+            axes.set_xlabel(label)
+            light_grid(axes)
+        panels[0].set_xscale("symlog", linthresh=0.1)
+        panels[0].set_xlim(left=-0.02)
+        panels[1].set_xscale("symlog", linthresh=1.0)
+        panels[1].set_xlim(left=0.0)
+        panels[0].set_ylabel("greedy accuracy, words never asked")
+        handles = [
+            axes_line(
+                panels[0], list(skills.planned).index(name), f"{title(name)} ({len(skills.by_name[name])})"
+            )
+            for name in names
+        ]
+        figure.legend(handles=handles, loc="outside upper center", ncols=3)
+        return settle(figure)
+
+
+def largest_auc(run: Run) -> float | None:
+    """The largest AUC of an attack on training rows; None where none was made."""
+    found = [
+        attack["result"]["auc"]["value"]
+        for attack in (run.leakage or {}).get("attacks", ())
+        if attack["target"] == "training row" and attack["result"] is not None
+    ]
+    return max(found, default=None)
+
+
+def error_curve(errors: Results, kinds: Sequence[str], rates: Sequence[str]) -> Figure | None:
+    """Gain of every method against the share of errors in the server's corpus."""
+    if not errors.runs:
+        return None
+    with styled():
+        figure = new_figure(2.6, 4.6)
+        axes = figure.subplots()
+        axes.axhline(0, color=GREY, linewidth=0.8)
+        for place, kind in enumerate(kinds):
+            points = [
+                (float(rate), mean_of(errors.values(f"{kind}-{rate}", "gain")))
+                for rate in rates
+                if errors.values(f"{kind}-{rate}", "gain")
+            ]
+            style = method_style(place)
+            axes.plot(
+                [x for x, _ in points],
+                [y["mean"] or 0.0 for _, y in points],
+                color=style.colour,
+                linestyle=style.line,
+                label=title(kind),
+            )
+            for x, y in points:
+                _mark(axes, x + place * 0.6 - 1.0, y, place)
+        axes.set_xlabel("public answers wrong on purpose [%]")
+        axes.set_ylabel("gain in greedy accuracy, test")
+        axes.set_xticks([float(rate) for rate in rates])
+        light_grid(axes)
+        figure.legend(loc="outside upper center", ncols=2)
+        return settle(figure)
+
+
+def dropout_figure(
+    results: Results,
+    levels: Sequence[str],
+    policies: Sequence[str],
+    lost: Callable[[Results, str, str], Interval],
+) -> Figure | None:
+    """Lost share of the gain by level: a panel for independent and for correlated dropout, a line for each policy."""
+    kinds = list(dict.fromkeys(level.rpartition("-")[0] for level in levels))
+    if not results.runs:
+        return None
+    with styled():
+        figure = new_figure(2.6)
+        for axes, kind in zip(figure.subplots(1, len(kinds), sharey=True), kinds, strict=True):
+            axes.axhline(0, color=GREY, linewidth=0.8)
+            axes.axhline(1, color=GREY, linewidth=0.8, linestyle=(0, (4, 2)))
+            for place, policy in enumerate(policies):
+                shares = [float(level.rpartition("-")[2]) for level in levels if level.startswith(kind)]
+                found = [(x, lost(results, f"{kind}-{x:g}", policy)) for x in shares]
+                known = [(x + 0.02 * (place - 1), one) for x, one in found if one["mean"] is not None]
+                style = method_style(place)
+                axes.plot(
+                    [0.0, *(x for x, _ in known)],
+                    [0.0, *(one["mean"] or 0.0 for _, one in known)],
+                    color=style.colour,
+                    label=policy,
+                )
+                for x, one in known:
+                    _mark(axes, x, one, place)
+            axes.set_title(kind)
+            axes.set_xlabel("tasks given up")
+            axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+            light_grid(axes)
+        figure.axes[0].set_ylabel("lost share of the gain")
+        figure.axes[0].yaxis.set_major_formatter(PercentFormatter(1.0))
+        figure.legend(
+            *figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(policies)
+        )
+        return settle(figure)
+
+
+def axes_line(axes: Axes, place: int, label: str) -> object:
+    """What a legend shows for a method."""
+    style = method_style(place)
+    return axes.plot([], [], color=style.colour, marker=style.marker, linestyle="none", label=label)[0]
+
+
+def _mark(axes: Axes, x: float, y: Interval, place: int) -> None:
+    style = method_style(place)
+    if y["low"] is not None and y["high"] is not None:
+        axes.plot([x, x], [y["low"], y["high"]], color=style.colour, linewidth=0.9, zorder=2)
+    axes.plot([x], [y["mean"] or 0.0], color=style.colour, marker=style.marker, markersize=4.5, zorder=3)

@@ -1,4 +1,0 @@
-"""Losses and advantages, side by side.
-
-In reading order: ``section``, ``figure``.
-"""
