@@ -89,7 +89,7 @@ EVIDENCE := skills_rates:skills/rates skills_methods:skills_methods controls:evi
   overhead:overhead privacy:privacy skills_controls:skills/controls table1:paper/table1 table2:paper/table2 released:paper/released \
   losses:losses schedules:async/schedules noniid:paper/noniid figure3:paper/figure3 experts:paper/experts grouping:paper/grouping \
   probe:paper/probe averaging:async/averaging rationale:rationale_methods skills_dropout:skills/dropout
-SWEEPS := dropout:dropout/learning byzantine:byzantine/attacks byzantine_hard:byzantine/hard
+SWEEPS := dropout:dropout/cost byzantine:byzantine/attacks byzantine_hard:byzantine/hard
 .PHONY: evidence
 evidence: $(STAMP)  ## run everything that the evidence pages stand on, with real models (a day on two cores; resumable)
 	for one in $(EVIDENCE); do $(BIN)/fedsim compare scenarios/$${one#*:}.yaml $$([ $$one != skills_rates:skills/rates ] || echo --tune) \

@@ -40,7 +40,7 @@ def parts(tables: Tables) -> Part:
     if results is not None:
         yield from _tiny(results)
     else:
-        yield from ("", "The tiny job's grid was not run: `fedsim stress dropout/learning`.")
+        yield from ("", "The tiny job's grid was not run: `fedsim stress dropout/cost`.")
     corners = tables.get("skills_dropout")
     if corners is not None:
         yield from _corners(corners)
@@ -63,7 +63,7 @@ def lost_share(results: Results, level: str, policy: str) -> Interval:
 
 def _tiny(results: Results) -> Part:
     yield from ("", "## The tiny job: every level, three policies", "")
-    yield made_of(results, "scenarios/dropout/learning.yaml") + (
+    yield made_of(results, "scenarios/dropout/cost.yaml") + (
         " 12 virtual seconds. *independent*: every device gives a task up equally often; "
         "*correlated*: the same mean, but the owners of gcd, "
         "the domain that gains most, give up most often."

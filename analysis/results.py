@@ -44,7 +44,7 @@ PLAN = {
     "rationale": "rationale_methods.yaml",
     "errors": "paper/errors.yaml",
     "privacy": "privacy.yaml",
-    "dropout": "dropout/learning.yaml",
+    "dropout": "dropout/cost.yaml",
     "schedules": "async/schedules.yaml",
     "averaging": "async/averaging.yaml",
     "losses": "losses.yaml",

@@ -213,7 +213,7 @@ def test_shipped_files_in_sub_folders_are_named_with_their_folder() -> None:
         find_scenario("paper/figur2")
 
 
-@pytest.mark.parametrize("first", ["async/schedules", "byzantine/attacks", "dropout/learning"])
+@pytest.mark.parametrize("first", ["async/schedules", "byzantine/attacks", "dropout/cost"])
 def test_the_bare_name_of_a_folder_of_shipped_files_means_its_first_file(first: str) -> None:
     assert find_scenario(first.partition("/")[0]) == find_scenario(first)
 
