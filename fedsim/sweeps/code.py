@@ -21,7 +21,14 @@ _WITHOUT_RESULTS = {
     "records/story.py",
     "records/provenance.py",
 }
-_PACKAGES_WITHOUT_RESULTS = ("cli/", "experiment/forecast/", "figures/", "scenario/shipped/", "sweeps/")
+_PACKAGES_WITHOUT_RESULTS = (
+    "cli/",
+    "experiment/forecast/",
+    "experiment/leakage/",
+    "figures/",
+    "scenario/shipped/",
+    "sweeps/",
+)
 
 
 @cache

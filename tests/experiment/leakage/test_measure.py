@@ -7,8 +7,8 @@ import json
 import pytest
 
 from fedsim.errors import RunFolderError
-from fedsim.experiment import leakage
 from fedsim.experiment import run as experiment
+from fedsim.experiment.leakage import measure as leakage
 from fedsim.figures.leakage import read, table
 from fedsim.scenario.read import scenario_from
 from fedsim.tasks.matching import AnswerRule
