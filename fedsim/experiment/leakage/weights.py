@@ -72,7 +72,7 @@ def by_adapters(scenario: Scenario, components: Components, rows: Sequence[Suspe
 
 
 def ascended(trainer: LocalTrainer, start: Weights, own: Sequence[Suspect]) -> Weights:
-    """A module that makes one client's suspects less likely: w - ``ASCENT`` (w' - w), w' the start trained on them as clients do."""
+    """A module that makes one client's suspects less likely: w - ``ASCENT`` (w' - w), where w' was trained on them from w."""
     learnt = trainer.tune(own[0].client_id, FIRST_DRAW, start, [one.row for one in own]).weights
     return {name: array - np.float32(ASCENT) * (learnt[name] - array) for name, array in start.items()}
 
