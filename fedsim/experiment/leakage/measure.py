@@ -20,6 +20,7 @@ from fedsim.experiment.leakage.synthetic_rows import by_synthetic_rows
 from fedsim.experiment.leakage.trusted_answers import Disclosure, disclosed
 from fedsim.experiment.leakage.weights import by_adapters, by_final_policy
 from fedsim.experiment.prepared import Prepared
+from fedsim.experiment.replay.origin import scenario_of
 from fedsim.models.interfaces import Components
 from fedsim.progress import Progress, SilentProgress
 from fedsim.records.provenance import git_commit
@@ -59,9 +60,10 @@ def measure(
     if run.manifest["status"] != "finished":
         raise RunFolderError(f"{folder} is {run.manifest['status']}; leakage is measured on a finished run")
     try:
-        scenario = scenario_from(run.manifest.get("scenario"), Path(folder))  # type: ignore[arg-type]
+        scenario_from(run.manifest.get("scenario"), Path(folder))  # type: ignore[arg-type]
     except ScenarioError as error:
         raise RunFolderError(f"{Path(folder) / MANIFEST}: {error}") from None
+    scenario = scenario_of(run.manifest, Path(folder))  # with the run's own copies of its files
     if scenario.fidelity != "real":
         raise RunFolderError(f"{folder} ran on token counts (fidelity timing): there is nothing to attack")
     check_files(scenario)
