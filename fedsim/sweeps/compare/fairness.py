@@ -51,8 +51,9 @@ def alike_losses(scenarios: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _length_mean(scenario: Mapping[str, Any]) -> str | None:
-    loss = scenario["protocol"].get("loss")
-    return scenario["protocol"].get("loss_mean") if loss == "grpo" else loss
+    loss: str | None = scenario["protocol"].get("loss")
+    mean: str | None = scenario["protocol"].get("loss_mean")
+    return mean if loss == "grpo" else loss
 
 
 def _but_the_loss(scenario: Mapping[str, Any]) -> dict[str, Any]:
