@@ -19,7 +19,7 @@ from fedsim.sim import streams
 from tests.samples.tiny_models import TINY, language, questions, tokenizer
 
 CONFIG = Config(
-    module="full", local_steps=24, local_batch_size=16, local_learning_rate=1e-2, max_new_tokens=4
+    module="full", local_epochs=40, local_batch_size=8, local_learning_rate=3e-3, max_new_tokens=4
 )
 SUMS = [
     questions()[int(place)] for place in streams.generator("sums").permutation(100)
