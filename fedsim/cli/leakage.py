@@ -20,7 +20,7 @@ def leakage(
     cache_dir: CacheOption = None,
 ) -> None:
     """Attack a finished run: membership inference and disclosed answers; the last line printed is leakage.json."""
-    from fedsim.experiment import leakage as attacks
+    from fedsim.experiment.leakage import measure as attacks
     from fedsim.figures.leakage import table
 
     report = attacks.measure(folder, cache_dir=cache_dir, rows_per_client=rows)

@@ -68,6 +68,7 @@ def write_comparison_report(folder: Path | str) -> list[Path]:
             f"Target: {comparison.target.validation_greedy:.3f} greedy accuracy on validation questions "
             f"({comparison.target.origin})."
         )
+    notes += comparison.cautions
     rows = "\n".join(table_row(_cells(method)) for method in comparison.methods)
     intro = (
         "".join(f"<p>{html.escape(note)}</p>\n" for note in notes)

@@ -103,6 +103,7 @@ class ComparisonRuns:
     seeds: tuple[int, ...]
     methods: tuple[Method, ...]
     target: Target | None
+    cautions: tuple[str, ...] = ()
 
 
 def bounds(found: Interval) -> tuple[float, float, float]:
@@ -140,7 +141,8 @@ def read(folder: Path | str) -> ComparisonRuns:
         )
         for index, (variant, protocol, facts) in enumerate(variants)
     )
-    return ComparisonRuns(path, name, seeds, methods, _target(document, methods))
+    cautions = tuple(map(str, document.get("cautions", ())))
+    return ComparisonRuns(path, name, seeds, methods, _target(document, methods), cautions)
 
 
 def _target(document: Mapping[str, Any], methods: Sequence[Method]) -> Target | None:

@@ -87,6 +87,7 @@ def compare(
                 ],
                 target=comparison.target,
                 tuned=settings(comparison, planned),
+                scenarios={run.variant: run.scenario.resolved() for run in planned},  # of the last seed
             )
     return folder
 

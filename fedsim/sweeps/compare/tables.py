@@ -17,6 +17,7 @@ from fedsim.config.units import format_seconds
 from fedsim.errors import RunFolderError
 from fedsim.records.run_folder import write_atomically, write_json
 from fedsim.records.summary import TIMING
+from fedsim.sweeps.compare.fairness import alike_losses, unlike_requests
 from fedsim.sweeps.compare.target import Target, TargetConfig, Way, describe, median_way, resolve, way_to
 from fedsim.sweeps.stats import (
     LEVEL,
@@ -68,14 +69,15 @@ def write_comparison(
     *,
     target: TargetConfig | None = None,
     tuned: Tuned | None = None,
+    scenarios: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Path]:
     """Write ``comparison.json``, ``comparison.csv`` (one row per run) and ``comparison.md`` (a table for a paper).
 
     In ``comparison.json`` each of ``variants`` has ``name``, ``protocol``, ``leaves`` (what leaves the clients), ``billed``,
     ``tuned``, ``gain``, every number of the summaries under its own key, ``minus_first`` (differences to the first variant,
     paired by seed; null for the first itself) and ``to_target`` (see `fedsim.sweeps.compare.target.describe`). Beside them
-    stand ``target``, the validation accuracy that counts as reached (null where there is none), and ``target_origin``, its
-    source.
+    stand ``target``, the validation accuracy that counts as reached (null where there is none), ``target_origin``, its
+    source, and ``cautions`` (`fedsim.sweeps.compare.fairness`).
 
     Args:
         folder: where to write.
@@ -86,6 +88,7 @@ def write_comparison(
         target: which validation accuracy counts as reached; default half of the first variant's gain.
         tuned: per variant, the setting that is tuned: ``key``, ``value`` and ``by`` (``tuning``, or ``file`` where the
             file's own value was used); None for a variant without one.
+        scenarios: each variant's settings, resolved, of any one seed.
 
     Raises:
         RunFolderError: a run's metrics or its privacy ledger cannot be read.
@@ -103,17 +106,19 @@ def write_comparison(
         | {"to_target": describe([one["seed"] for one in found], ways[variant])}
         for variant, found in summaries.items()
     ]
+    cautions = [*unlike_requests(summaries), *alike_losses(scenarios or {})]
     document = {
         "name": name,
         "seeds": list(seeds),
         "level": LEVEL,
         "target": None if goal is None else goal.validation_greedy,
         "target_origin": None if goal is None else goal.origin,
+        "cautions": cautions,
         "variants": variants,
         "runs": list(runs),
     }
     promised = {variant: _epsilons(folder, variant, runs) for variant in summaries}
-    notes = _notes(seeds, goal, settings, summaries)
+    notes = [*_notes(seeds, goal, settings, summaries), *(f"{said}\n" for said in cautions)]
     page = "\n".join([table(summaries, ways, promised), *_looks_table(summaries), *notes])
     return [
         write_json(folder / "comparison.json", document),

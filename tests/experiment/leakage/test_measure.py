@@ -1,4 +1,4 @@
-"""Attacks on finished runs with real models of a few thousand weights (leakage.py, fedsim/figures/leakage.py)."""
+"""Attacks on finished runs with real models of a few thousand weights (leakage/, fedsim/figures/leakage.py)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import json
 import pytest
 
 from fedsim.errors import RunFolderError
-from fedsim.experiment import leakage
 from fedsim.experiment import run as experiment
+from fedsim.experiment.leakage import measure as leakage
 from fedsim.figures.leakage import read, table
+from fedsim.records.provenance import git_commit
 from fedsim.scenario.read import scenario_from
-from fedsim.tasks.matching import AnswerRule
 from tests.samples.real_runs import tiny
 
 NOISE = {"mechanism": "randomised_response", "noise": 0.2}
@@ -63,10 +63,23 @@ def test_noise_hides_which_evaluator_spoke_and_stands_in_the_runs_privacy_ledger
 
 
 def test_answers_up_discloses_every_trusted_answer_to_a_choosing_server(tmp_path, models_cache):
-    ran, report, _ = attacked(tmp_path / "run", models_cache, wire="answers_up")
+    ran, report, found = attacked(tmp_path / "run", models_cache, wire="answers_up")
+    assert {source for source, _, _ in found} == {"answers", "policy"}
+    assert report["git_commit"] == git_commit()
     assert report["disclosures"][-1]["share"]["value"] == 1.0
     assert 0.0 < report["disclosures"][0]["share"]["value"] <= 1.0
     assert not ran.summary["privacy"]["is_private"]
+
+
+def test_a_server_tuned_on_answers_is_told_no_more_trusted_answers_than_it_is_when_it_chooses_the_questions(
+    tmp_path, models_cache
+):
+    _, report, found = attacked(
+        tmp_path / "run", models_cache, {"name": "distil", "max_new_tokens": 4, "questions_per_update": 12}
+    )
+    assert [key[:2] for key in found] == [("answers", "choosing")] * 2 + [("policy", "honest")]
+    honest, choosing = (one["share"]["value"] for one in report["disclosures"])
+    assert honest <= choosing < 1.0  # a client's model answers, which does not look at what the client owns
 
 
 def test_clients_trained_with_dp_sgd_run_and_promise_their_epsilon_where_no_answer_is_owned(
@@ -88,8 +101,13 @@ def test_uploaded_adapters_are_attacked(tmp_path, models_cache):
         models_cache,
         {"name": "fedpetuning", "max_new_tokens": 4, "local_steps": 2, "clients_per_round": 2},
     )
-    (result,) = found.values()
-    assert result["num_members"] == result["num_others"] > 20
+    how = "gain in log-likelihood by the first upload"
+    assert list(found) == [
+        ("adapters", "honest", how),
+        ("adapters", "choosing", f"{how}, after ascent"),
+        ("policy", "honest", "final policy against the initial one"),
+    ]
+    assert all(result["num_members"] == result["num_others"] > 20 for result in found.values())
 
 
 def test_synthetic_rows_are_attacked(tmp_path, models_cache):
@@ -109,13 +127,3 @@ def test_only_finished_runs_with_real_models_are_attacked(tmp_path, models_cache
         leakage.measure(tmp_path / "run")
     with pytest.raises(RunFolderError, match=r"leakage\.json cannot be read"):
         read([tmp_path / "run"])
-
-
-def test_the_best_candidate_is_the_one_of_highest_mean_reward_then_of_most_votes():
-    assert leakage.best_candidate(["7", "8", "8"], [0.5, 1.0, 0.5], AnswerRule()) == "8"
-    assert leakage.best_candidate(["7", "8", "8"], [0.6, 1.0, 0.0], AnswerRule()) == "7"
-
-
-def test_votes_are_for_an_answer_and_not_for_its_wording():
-    texts = ["it is 7", "it is 8", "8, or so", "surely 8"]
-    assert leakage.best_candidate(texts, [1.0] * 4, AnswerRule("exact", r"(\d)")) == "it is 8"
