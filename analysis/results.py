@@ -21,7 +21,7 @@ from typing import Any
 from analysis.command import exit_code, paths
 from fedsim.config.yaml import read as read_yaml
 from fedsim.errors import RunFolderError
-from fedsim.experiment.leakage import LEAKAGE
+from fedsim.experiment.leakage.measure import LEAKAGE
 from fedsim.records.looks import looks
 from fedsim.records.run import load
 from fedsim.records.run_folder import MANIFEST, SUMMARY, write_atomically

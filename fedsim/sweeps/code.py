@@ -16,7 +16,6 @@ _WITHOUT_RESULTS = {
     "progress.py",
     "scenario/docs.py",
     "config/validation.py",
-    "experiment/leakage.py",
     "experiment/probe_run.py",
     "experiment/request_times.py",
     "records/story.py",
