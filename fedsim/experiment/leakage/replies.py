@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fedsim import protocols
-from fedsim.experiment.leakage.suspects import FIRST_DRAW, Attack, Suspect, attack_on_rows, log_likelihoods
+from fedsim.experiment.leakage.suspects import (
+    FIRST_DRAW,
+    Attack,
+    Source,
+    Suspect,
+    attack_on_rows,
+    log_likelihoods,
+)
 from fedsim.models.interfaces import Components
 from fedsim.privacy.membership import answer_likeness, membership
 from fedsim.protocols.shared.state import ClientState
@@ -71,7 +78,8 @@ def by_asking(
             raw.append(sum(said.rewards) / len(said.rewards))
     own = log_likelihoods(components.frozen, rows)
     calibrated = [score - math.exp(before) for score, before in zip(raw, own, strict=True)]
-    source, how = ("answers", "right answer") if by_text else ("rewards", "mean reward")
+    source: Source = "answers" if by_text else "rewards"
+    how = "right answer" if by_text else "mean reward"
     return [
         attack_on_rows(source, "choosing", how, rows, raw, scenario.seed),
         attack_on_rows(source, "choosing", f"{how}, calibrated", rows, calibrated, scenario.seed),
