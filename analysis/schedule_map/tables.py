@@ -104,8 +104,8 @@ def _of_run(run: Run) -> dict[str, str]:
         server["busy_s"].sum() / end_s,
         max(devices["busy_s"].to_list(), default=0.0) / end_s,
         sum(client in slowest for client in used) / max(1, len(used)),
-        server["flop"].sum() / max(1, groups.height),
-        devices["flop"].sum() / max(1, devices["count"].sum()),
+        sum(server["flop"].to_list()) / max(1, groups.height),
+        sum(devices["flop"].to_list()) / max(1, sum(devices["count"].to_list())),
     )
     seen = " ".join(f"{_short(look.virtual_s)}:{_short(look.value)}" for look in looks(run))
     kept = dict(zip(_OF_RUN, map(_short, numbers), strict=True))
