@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.finished import head, mean, row
 from analysis.schedule_map.tables import AXES, POINT_AXES, ROUNDS, Cell, Place, cells, levels, named, read
+from analysis.tables import head, row
 from fedsim.errors import DataFileError
 from fedsim.sweeps.compare.tables import show
 from fedsim.sweeps.stats import Interval
@@ -30,7 +30,7 @@ def lines(runs: Path, long: Path, points: Path) -> list[str]:
     found, longer, measured = cells(runs, AXES), cells(long, AXES), cells(points, POINT_AXES)
     made_by = dict.fromkeys(one["commit"] for path in (runs, long, points) for one in read(path, ("commit",)))
     return [
-        f"Runs are of {', '.join(made_by)}.",
+        f"Runs are of commit {', '.join(made_by)}.",
         "",
         '## Where "as rewards arrive" helps',
         "",
@@ -202,7 +202,7 @@ def _points(path: Path, found: Mapping[Place, Cell], measured: Mapping[Place, Ce
 
 
 def _work(cell: Cell, column: str) -> float:
-    return mean([cell.rounds[column], cell.arrival[column]])
+    return (cell.rounds[column] + cell.arrival[column]) / 2
 
 
 def _overlap(a: Interval, b: Interval) -> bool:

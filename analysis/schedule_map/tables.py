@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.finished import commit, mean
 from fedsim.config.csv_files import csv_records, read_csv_records
 from fedsim.errors import DataFileError
 from fedsim.records.looks import looks
@@ -109,7 +108,7 @@ def _of_run(run: Run) -> dict[str, str]:
     )
     seen = " ".join(f"{_short(look.virtual_s)}:{_short(look.value)}" for look in looks(run))
     kept = dict(zip(_OF_RUN, map(_short, numbers), strict=True))
-    return kept | {"looks": seen, "commit": commit(run.manifest)}
+    return kept | {"looks": seen, "commit": (run.manifest.get("git_commit") or "unknown")[:10]}
 
 
 def _short(value: float) -> str:
@@ -199,7 +198,7 @@ def _cell(pairs: Sequence[Mapping[str, Mapping[str, str]]]) -> Cell:
 
 
 def _means(runs: Sequence[Mapping[str, str]]) -> dict[str, float]:
-    return {name: mean(float(one[name]) for one in runs) for name in (*_OF_SWEEP, *_OF_RUN)}
+    return {name: sum(float(one[name]) for one in runs) / len(runs) for name in (*_OF_SWEEP, *_OF_RUN)}
 
 
 def _ahead(rounds: str, arrival: str) -> float | None:

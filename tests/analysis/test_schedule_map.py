@@ -21,7 +21,7 @@ def run(schedule, seed=0, time=4.0, place=PLACE, **columns):
         "time_per_reward_s": time, "rewards_used": 768, "updates": 24, "groups": 400,
         "groups_too_stale": 16 * (schedule == "group"),
         "staleness_mean": 0.9 * (schedule == "group"), "server_share": 0.25, "busiest_share": 0.5, "slow_rewards": 0.25,
-        "server_flop_per_group": 1e12, "flop_per_request": 2e12, "looks": "", "commit": "commit 0123456789",
+        "server_flop_per_group": 1e12, "flop_per_request": 2e12, "looks": "", "commit": "0123456789",
     } | columns  # fmt: skip
 
 
@@ -205,7 +205,7 @@ def tables(tmp_path):
     wide = PLACE | {"clients": "256"}
     both = [one for seed in (0, 1) for one in pair(3.0, 1.0, seed) + pair(1.0 + 0.5 * seed, 1.2, seed, wide)]
     point = {"cell": "8_0_1", "experts": "random"}
-    real = {"server_flop_per_group": 0.9e12, "flop_per_request": 2.2e12, "commit": "commit abcdef0123"}
+    real = {"server_flop_per_group": 0.9e12, "flop_per_request": 2.2e12, "commit": "abcdef0123"}
     points = [
         one
         for seed in (0, 1)
@@ -228,7 +228,7 @@ def rows_of(page, first_title, after=0):
 
 def test_the_section_says_what_the_tables_say(tables):
     page = lines(*tables)
-    assert page[0] == "Runs are of commit 0123456789, commit abcdef0123."
+    assert page[0] == "Runs are of commit 0123456789, abcdef0123."
     corners = rows_of(page, "clients")
     assert corners[0] == [
         "8",
