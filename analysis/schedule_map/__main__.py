@@ -1,4 +1,4 @@
-"""Command line: a sweep and the table to be written of it; or three tables and the figure, and the section is printed."""
+"""Command line: a sweep and the table to be written of it; or tables and the figure, and the section is printed."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from analysis.schedule_map.section import lines
 from analysis.schedule_map.tables import AXES, POINT_AXES, cells, collect
 from fedsim.figures.style import save_png
 
-_USAGE = "analysis.schedule_map SWEEP_FOLDER TABLE.csv, or: ... MAP.csv LONG.csv POINTS.csv FIGURE.png"
+_USAGE = "analysis.schedule_map SWEEP_FOLDER TABLE.csv, or: ... MAP.csv [LONG.csv POINTS.csv] FIGURE.png"
 
 
 def _written(given: Sequence[Path]) -> str:
-    if len(given) == 2:
-        return collect(given[0], given[1])
-    runs, long, points, figure = given
-    written = "\n".join(lines(runs, long, points))
-    framed = {tuple(name.split("_")) for name, *_ in cells(points, POINT_AXES)}
+    if given[0].is_dir() and len(given) == 2:
+        folder, table = given
+        return collect(folder, table)
+    runs, *others, figure = given
+    written = "\n".join(lines(runs, *others))
+    points = cells(others[1], POINT_AXES) if others else ()
+    framed = {tuple(name.split("_")) for name, *_ in points}
     save_png(schedule_map(cells(runs, AXES), framed), figure.with_suffix(""))
     return written
 

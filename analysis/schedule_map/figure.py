@@ -34,7 +34,8 @@ def schedule_map(found: Mapping[Place, Cell], framed: Collection[Place] = ()) ->
             [
                 "Large: time per usable reward in rounds over that as rewards arrive, geometric mean over seeds; "
                 "above 1 not waiting is faster. Small: measured share of the time in rounds in which the server "
-                "computes. Hatched: the 95% interval over seeds includes 1. Framed: also run with real models."
+                "computes. Hatched: the 95% interval over seeds includes 1."
+                + (" Framed: also run with real models." if framed else "")
             ],
         )
         grid = sheet.subplots(down, across, squeeze=False, sharex=True, sharey=True)

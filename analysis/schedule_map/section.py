@@ -16,19 +16,20 @@ from fedsim.sweeps.stats import Interval
 FIGURE = "async_map.png"
 
 
-def lines(runs: Path, long: Path, points: Path) -> list[str]:
+def lines(runs: Path, long: Path | None = None, points: Path | None = None) -> list[str]:
     """The section, line by line.
 
     Args:
         runs: table of the map.
-        long: of cells of the map with more steps.
-        points: of cells of the map with real models.
+        long: of cells of the map with more steps, where there are any.
+        points: of cells of the map with real models, where there are any.
 
     Raises:
         InputError: a table is not what ``tables.collect`` writes, or has cells that the map lacks.
     """
-    found, longer, measured = cells(runs, AXES), cells(long, AXES), cells(points, POINT_AXES)
-    made_by = dict.fromkeys(one["commit"] for path in (runs, long, points) for one in read(path, ("commit",)))
+    found = cells(runs, AXES)
+    given = [path for path in (runs, long, points) if path is not None]
+    made_by = dict.fromkeys(one["commit"] for path in given for one in read(path, ("commit",)))
     return [
         f"Runs are of commit {', '.join(made_by)}.",
         "",
@@ -42,10 +43,8 @@ def lines(runs: Path, long: Path, points: Path) -> list[str]:
         "",
         *_what_decides(found),
         "",
-        *_longer(long, found, longer),
-        "",
-        *_points(points, found, measured),
-        "",
+        *(() if long is None else (*_longer(long, found), "")),
+        *(() if points is None else (*_points(points, found), "")),
         "**What this does not show.** Whether a reward that is some steps old is worth as much: staleness is "
         "only counted. One job (texts and billing as assumed), one number of questions under way, devices that "
         "differ in speed alone, are always there and never fail. Nobody sets a deadline, under which rounds "
@@ -138,7 +137,7 @@ def _what_decides(found: Mapping[Place, Cell]) -> Iterator[str]:
     )
 
 
-def _longer(path: Path, found: Mapping[Place, Cell], longer: Mapping[Place, Cell]) -> Iterator[str]:
+def _longer(path: Path, found: Mapping[Place, Cell]) -> Iterator[str]:
     yield (
         "**The run's end.** As rewards arrive, the last questions under way are not waited for, and in a short "
         "run of few requests per device that is where a slow device's questions are. The same cells with more "
@@ -146,7 +145,7 @@ def _longer(path: Path, found: Mapping[Place, Cell], longer: Mapping[Place, Cell
     )
     yield ""
     yield from head(*AXES, "steps", "ratio", "steps", "ratio", "at most by overlap")
-    for place, cell in longer.items():
+    for place, cell in cells(path, AXES).items():
         if place not in found:
             raise DataFileError(f"{path}: {named(AXES, place)} is no cell of the map")
         pair = [
@@ -157,7 +156,8 @@ def _longer(path: Path, found: Mapping[Place, Cell], longer: Mapping[Place, Cell
         yield row([*place, *pair, f"{cell.bound:.2f}"])
 
 
-def _points(path: Path, found: Mapping[Place, Cell], measured: Mapping[Place, Cell]) -> Iterator[str]:
+def _points(path: Path, found: Mapping[Place, Cell]) -> Iterator[str]:
+    measured = cells(path, POINT_AXES)
     names, choices, _ = levels(measured)
     yield "### Two points with real models"
     yield ""

@@ -285,6 +285,12 @@ def test_colours_turn_at_one(tables):
     assert colours.name == "PuOr_r"
 
 
+def test_a_section_without_points_says_nothing_of_them(tables):
+    text = "\n".join(lines(tables[0]))
+    assert "real models" not in text
+    assert "The run's end" not in text
+
+
 def test_a_redraw_needs_the_tables_alone(tables, tmp_path, capsys):
     figure = tmp_path / "new" / "async_map.png"
     figure.parent.mkdir()
