@@ -17,8 +17,8 @@ from analysis.schedule_map.tables import Cell, Place, levels
 from fedsim.figures.labels import figure_with_footer
 from fedsim.figures.style import BLACK, GREY, styled
 
-_CELL_IN, _HEAD_IN, _AROUND_IN = 0.27, 0.25, 0.5
-_TICKS = (0.25, 0.5, 0.7, 1, 1.5, 2, 3, 4, 5, 7, 10)
+_CELL_IN, _HEAD_IN, _AROUND_IN = 0.36, 0.25, 0.5
+_TICKS = (0.2, 0.5, 1, 2, 5, 10)
 
 
 def schedule_map(found: Mapping[Place, Cell], framed: Collection[Place] = ()) -> Figure:
@@ -59,13 +59,13 @@ def schedule_map(found: Mapping[Place, Cell], framed: Collection[Place] = ()) ->
                     corner = (clients.index(place[0]) - 0.48, spreads.index(place[1]) - 0.46)
                     _draw_cell(axes, corner, cell, norm, colours, is_framed=place in framed)
         bar = sheet.colorbar(
-            ScalarMappable(norm, colours), ax=[*grid.flat], fraction=0.03, pad=0.015, aspect=30
+            ScalarMappable(norm, colours), ax=[*grid.flat], fraction=0.03, pad=0.015, aspect=20
         )
         ticks = [tick for tick in _TICKS if 1 / most <= tick <= most]
         bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
         bar.minorticks_off()
         bar.outline.set_visible(False)
-        bar.set_label("time in rounds / as rewards arrive")
+        bar.set_label("ratio")
     return sheet
 
 

@@ -126,15 +126,23 @@ def _what_decides(found: Mapping[Place, Cell]) -> Iterator[str]:
     )
     yield ""
     above = sum(share > 1 for share in reached)
+    longer = [_server_s(cell.arrival) / _server_s(cell.rounds) for cell in found.values()]
+    full = sum(cell.arrival["server_share"] >= 0.9 for cell in found.values())
     fit = f"correlate with {np.corrcoef(logs.T)[0, 1]:.2f}, and " if len(found) > 2 else "are close: "
     yield (
         f"How well this predicts the map: the logarithms of ratio and bound {fit}the ratio reaches "
         f"{min(reached):.0%} to {max(reached):.0%} of the bound, {float(np.median(reached)):.0%} in the median. "
-        "Below it, because a server without rounds samples in many small batches, each as long as its longest "
-        f"answer, and a question waits for the batch before its own. Above it in {above} "
-        f"{'cell' if above == 1 else 'cells'}: there time is also saved by other rewards, since questions of slow "
-        "devices come too late to be used, or are not waited for at the run's end."
+        "Below it, because the server's work is not the same: without rounds it samples in many small batches, each as "
+        f"long as its longest answer, and computes {min(longer):.1f} to {max(longer):.1f} times as long per reward; in "
+        f"{full} cells it is busy for 90% of the time or more. Above it in {above} {'cell' if above == 1 else 'cells'}: "
+        "more than overlap can give, so other rewards are used: questions of slow devices come too late, or are not "
+        "waited for at the run's end."
     )
+
+
+def _server_s(runs: Mapping[str, float]) -> float:
+    """Seconds in which the server computes, per usable reward."""
+    return runs["server_share"] * runs["time_per_reward_s"]
 
 
 def _longer(path: Path, found: Mapping[Place, Cell]) -> Iterator[str]:
