@@ -12,7 +12,7 @@ from analysis.schedule_map.section import lines
 from analysis.schedule_map.tables import AXES, POINT_AXES, cells, collect
 from fedsim.figures.style import save_png
 
-_USAGE = "analysis.schedule_map SWEEP_FOLDER TABLE.csv, or: ... MAP.csv [LONG.csv POINTS.csv] FIGURE.png"
+_USAGE = "analysis.schedule_map SWEEP_FOLDER TABLE.csv, or: ... MAP.csv [POINTS.csv [LONG.csv]] FIGURE.png"
 
 
 def _written(given: Sequence[Path]) -> str:
@@ -21,7 +21,7 @@ def _written(given: Sequence[Path]) -> str:
         return collect(folder, table)
     runs, *others, figure = given
     written = "\n".join(lines(runs, *others))
-    points = cells(others[1], POINT_AXES) if others else ()
+    points = cells(others[0], POINT_AXES) if others else ()
     framed = {tuple(name.split("_")) for name, *_ in points}
     save_png(schedule_map(cells(runs, AXES), framed), figure.with_suffix(""))
     return written
@@ -29,7 +29,7 @@ def _written(given: Sequence[Path]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """See the module."""
-    return exit_code(lambda: _written(paths(arguments, _USAGE, 2, 4)))
+    return exit_code(lambda: _written(paths(arguments, _USAGE, 2, 3, 4)))
 
 
 if __name__ == "__main__":

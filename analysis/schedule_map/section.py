@@ -16,19 +16,19 @@ from fedsim.sweeps.stats import Interval
 FIGURE = "async_map.png"
 
 
-def lines(runs: Path, long: Path | None = None, points: Path | None = None) -> list[str]:
+def lines(runs: Path, points: Path | None = None, long: Path | None = None) -> list[str]:
     """The section, line by line.
 
     Args:
         runs: table of the map.
-        long: of cells of the map with more steps, where there are any.
         points: of cells of the map with real models, where there are any.
+        long: of cells of the map with more steps, where there are any.
 
     Raises:
         InputError: a table is not what ``tables.collect`` writes, or has cells that the map lacks.
     """
     found = cells(runs, AXES)
-    given = [path for path in (runs, long, points) if path is not None]
+    given = [path for path in (runs, points, long) if path is not None]
     made_by = dict.fromkeys(one["commit"] for path in given for one in read(path, ("commit",)))
     return [
         f"Runs are of commit {', '.join(made_by)}.",

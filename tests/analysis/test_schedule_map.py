@@ -201,7 +201,7 @@ def test_an_unfinished_run_of_a_sweep_writes_no_table(sweep, tmp_path, capsys):
 
 @pytest.fixture
 def tables(tmp_path):
-    """Map (two cells), one of them with more steps, and one with real models."""
+    """Map (two cells), one of them with real models, and with more steps."""
     wide = PLACE | {"clients": "256"}
     both = [one for seed in (0, 1) for one in pair(3.0, 1.0, seed) + pair(1.0 + 0.5 * seed, 1.2, seed, wide)]
     point = {"cell": "8_0_1", "experts": "random"}
@@ -215,7 +215,7 @@ def tables(tmp_path):
     long = [one for seed in (0, 1) for one in pair(2.5, 1.0, seed, updates=96)]
     return [
         table(tmp_path / f"{name}.csv", rows)
-        for name, rows in (("map", both), ("long", long), ("points", points))
+        for name, rows in (("map", both), ("points", points), ("long", long))
     ]
 
 
@@ -255,9 +255,9 @@ def test_the_section_says_what_the_tables_say(tables):
 @pytest.mark.parametrize(
     ("which", "change", "says"),
     [
-        (1, {"clients": "9"}, "clients 9, spread 0, server 1 is no cell of the map"),
-        (2, {"cell": "9_0_1"}, "cell 9_0_1, experts random must have runs of models timing and real, and be a cell of the map"),
-        (2, {"models": "real"}, "has two runs of barrier"),
+        (2, {"clients": "9"}, "clients 9, spread 0, server 1 is no cell of the map"),
+        (1, {"cell": "9_0_1"}, "cell 9_0_1, experts random must have runs of models timing and real, and be a cell of the map"),
+        (1, {"models": "real"}, "has two runs of barrier"),
     ],
 )  # fmt: skip
 def test_cells_that_the_map_lacks_are_refused(tables, which, change, says):
@@ -301,7 +301,7 @@ def test_a_redraw_needs_the_tables_alone(tables, tmp_path, capsys):
 
 
 def test_points_are_read_by_their_own_axes(tables):
-    assert set(cells(tables[2], POINT_AXES)) == {("8_0_1", "random", "timing"), ("8_0_1", "random", "real")}
+    assert set(cells(tables[1], POINT_AXES)) == {("8_0_1", "random", "timing"), ("8_0_1", "random", "real")}
 
 
 def test_a_wrong_command_line_says_how_it_is_used(capsys):
