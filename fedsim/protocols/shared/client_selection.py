@@ -13,6 +13,7 @@ References:
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -73,6 +74,13 @@ class ExpertsConfig(StrictModel):
         description="once: Dp travels once per client; per_question: the L nearest exemplars travel "
         "for every question, as in the paper",
     )
+    probed_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the clients that have answered the probe, or were given up, before the first question is asked "
+        "(0: one is enough); until then whoever answers first would be the best that is known (probe: once)",
+    )
     stragglers: StragglerConfig = Field(
         StragglerConfig.defaults(), description="how long a group waits for its experts"
     )
@@ -94,6 +102,14 @@ class ExpertsConfig(StrictModel):
             raise ValueError(
                 f"experts random with competence_floor {self.competence_floor:g} asks as many as the graph would name, which "
                 "needs probe once; set competence_floor to 0 to ask num_experts whatever they know"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _share_is_probed_once(self) -> ExpertsConfig:
+        if self.probed_share and self.probe == "per_question":
+            raise ValueError(
+                f"probed_share {self.probed_share:g} needs probe once: per_question asks for competence with every question"
             )
         return self
 
@@ -122,7 +138,7 @@ class Experts:
         self._num_probing = 0
         self._num_passed_over = 0
         self._somebody_answered = asyncio.Event()
-        self._one_more_answered = asyncio.Event()
+        self._one_more_ended = asyncio.Event()
         weighs = getattr(config, "fusion", "mean") == "competence"
         counts = config.experts == "random" and config.competence_floor > 0
         self._is_graph_read = config.experts == "competence" or weighs or counts
@@ -130,7 +146,7 @@ class Experts:
             state.artefacts["confidence_graph"] = self._sample_graph
 
     async def start(self, tasks: asyncio.TaskGroup) -> None:
-        """Probe every client, each when it is there, and return when the first has answered (``probe: once``).
+        """Probe every client, each when it is there, and return when enough of them are known (``probe: once``).
 
         A control that reads no competence asks for none, and pays for none.
         """
@@ -138,7 +154,10 @@ class Experts:
             self._num_probing = len(self._federation.clients)
             for client in self._federation:
                 tasks.create_task(self._probe(client), name=f"probe of client {client.client_id}")
+            enough = math.ceil(self._config.probed_share * len(self._federation.clients))
             await self._somebody_answered.wait()
+            while len(self._federation.clients) - self._num_probing < enough:
+                await self._one_more_ended.wait()
 
     async def _probe(self, client: Client) -> None:
         """Probe one client; when every client was given up and none has answered, the federation is hopeless."""
@@ -148,12 +167,12 @@ class Experts:
             self._graph.record(client.client_id, correct)
             self._competence_of_question.clear()
             self._somebody_answered.set()
-            self._one_more_answered.set()
-            self._one_more_answered = asyncio.Event()
         elif not self._num_probing and not self._somebody_answered.is_set():
             raise FederationError(
                 f"no client answered the probe: each was away for good, or failed {_MAX_PROBES} times in a row"
             )
+        self._one_more_ended.set()
+        self._one_more_ended = asyncio.Event()
 
     async def _ask_exemplars(self, client: Client) -> BoolArray | None:
         """Send Dp to one client, whenever it is there, until it has answered: correctness bits ``[P]``; None if never."""
@@ -290,10 +309,15 @@ class Experts:
         return [client_id for client_id in there if client_id in probed]
 
     async def _somebody_returns(self) -> None:
-        """Sleep until a probed client that is away comes back, or one more client has answered the probe."""
+        """Sleep until a probed client that is away comes back, or one more probe has ended."""
         away = sorted(self._graph.probed() - set(self._federation.online()))
+        if not away and not self._num_probing:
+            raise FederationError(
+                f"{self._num_passed_over} questions in a row were passed over with every client there: none answers enough of "
+                f"their exemplars rightly for competence_floor {self._config.competence_floor:g}"
+            )
         back = asyncio.ensure_future(self._federation.any_online(away))
-        more = asyncio.ensure_future(self._one_more_answered.wait())
+        more = asyncio.ensure_future(self._one_more_ended.wait())
         try:
             await asyncio.wait((back, more), return_when=asyncio.FIRST_COMPLETED)
             if back.done() and back.exception() is not None and self._num_probing:

@@ -58,16 +58,19 @@ def competent_enough(chosen: Sequence[int], scores: FloatArray, floor: float) ->
 
     The best known client counts whether or not it can be asked now. Under label skew a domain may have one owner only; the
     second best then knows next to nothing, and its confident noise costs bytes and spoils the group, most of all while the
-    owner is away. With ``floor`` 0 everybody stays (the paper); nobody is left when no competent client can be asked.
+    owner is away. With ``floor`` 0 everybody stays (the paper); nobody is left when no competent client can be asked, or when
+    the best one that is known gets nothing right.
 
     Args:
         chosen: client ids, best first.
         scores: one per client, ``[K]``, NaN where unknown.
         floor: share of the best score, in [0, 1].
     """
+    if not floor:
+        return tuple(chosen)
     known = scores[~np.isnan(scores)]
     least = floor * float(known.max(initial=0.0))
-    return tuple(client for client in chosen if scores[client] >= least)
+    return tuple(client for client in chosen if scores[client] >= least > 0)
 
 
 def random_experts(

@@ -133,6 +133,50 @@ async def test_a_client_that_has_not_answered_the_probe_is_not_eligible():
     assert any(row.sent_at_s < 8.0 for row in ran.outcomes if row.purpose == "question")
 
 
+@pytest.mark.parametrize(("share", "first_at_s", "asked"), [(0.0, 1.25, 1), (0.67, 8.25, 0)])
+async def test_no_question_is_asked_before_the_wanted_share_of_the_clients_is_known(share, first_at_s, asked):
+    """Client 0 knows everything and takes 8 s to answer Dp; client 1 knows nothing and takes 1 s; client 2 is away for good.
+
+    A share of .67 means all three: who is given up counts.
+    """
+    ran = await play(
+        fedgrpo_settings(num_experts=1, probed_share=share),
+        [FakeEvaluator("ab"), FakeEvaluator(""), FakeEvaluator("ab")],
+        profiles=[device(8.0), device(1.0), device(1.0)],
+        availability=Timetable({2: []}),
+        stop=StopConfig(updates=4),
+    )
+    assert ran.groups[0].dispatched_at_s == pytest.approx(first_at_s)
+    assert ran.experts_of(ran.groups[0].draw) == [asked]
+
+
+async def test_a_floor_leaves_nobody_where_the_best_known_client_gets_nothing_right():
+    """Nobody knows domain b, so its questions are passed over; without a floor somebody is asked."""
+    evaluators = [FakeEvaluator("a"), FakeEvaluator("")]
+    floored = await play(
+        fedgrpo_settings(num_experts=1, competence_floor=0.5, num_neighbours=4),
+        evaluators,
+        stop=StopConfig(updates=4),
+    )
+    scored = {row.domain for row in floored.groups if row.num_experts}
+    assert scored == {"a"}
+    plain = await play(
+        fedgrpo_settings(num_experts=1, num_neighbours=4), evaluators, stop=StopConfig(updates=4)
+    )
+    assert {row.domain for row in plain.groups if row.num_experts} == {"a", "b"}
+
+
+async def test_where_nobody_knows_anything_a_floor_ends_the_run_with_its_reason():
+    with pytest.raises(
+        FederationError, match=r"101 questions in a row were passed over with every client there"
+    ):
+        await play(
+            fedgrpo_settings(num_experts=1, competence_floor=0.5),
+            [FakeEvaluator("")] * 2,
+            stop=StopConfig(updates=2),
+        )
+
+
 async def test_where_competence_weighs_the_scores_of_random_experts_only_those_are_asked_whose_it_is_known():
     """Client 0 takes 8 s to answer Dp."""
     config = fedgrpo_settings(experts="random", fusion="competence", num_experts=2)
