@@ -85,14 +85,14 @@ format: $(STAMP)  ## format the code and fix what lint can fix
 	$(BIN)/ruff format .
 
 # What `make evidence` runs, TABLE:FILE, most wanted first; the same as analysis/results.py has.
-EVIDENCE := skills_rates:skills/rates skills_methods:skills_methods controls:evidence errors:paper/errors ablation:paper/ablation \
+EVIDENCE := skills_methods:skills_methods controls:evidence errors:paper/errors ablation:paper/ablation \
   overhead:overhead privacy:privacy skills_controls:skills/controls table1:paper/table1 table2:paper/table2 released:paper/released \
   losses:losses schedules:async/schedules noniid:paper/noniid figure3:paper/figure3 experts:paper/experts grouping:paper/grouping \
   probe:paper/probe averaging:async/averaging rationale:rationale_methods skills_dropout:skills/dropout
 SWEEPS := dropout:dropout/cost byzantine:byzantine/attacks byzantine_hard:byzantine/hard
 .PHONY: evidence
 evidence: $(STAMP)  ## run everything that the evidence pages stand on, with real models (a day on two cores; resumable)
-	for one in $(EVIDENCE); do $(BIN)/fedsim compare scenarios/$${one#*:}.yaml $$([ $$one != skills_rates:skills/rates ] || echo --tune) \
+	for one in $(EVIDENCE); do $(BIN)/fedsim compare scenarios/$${one#*:}.yaml \
 	  --no-figures --out .evidence/$${one%%:*}; done
 	for one in $(SWEEPS); do $(BIN)/fedsim stress scenarios/$${one#*:}.yaml --no-figures --out .evidence/$${one%%:*}; done
 	$(MAKE) evidence-tables pages

@@ -29,12 +29,9 @@ POLICIES = ("deadline", "over_select", "replace")
 def parts(tables: Tables) -> Part:
     """The page, line by line, and its figure."""
     yield (
-        "Written by `make pages` from the tables in `docs/results/`. Real models; every run has the "
-        "same virtual time, and a seed fixes models,"
-    )
-    yield (
-        "questions, devices and their luck for all settings, so differences are paired. Intervals are"
-        " 95% over seeds."
+        "Written by `make pages` from the tables in `docs/results/`. Real models; every run has the same virtual "
+        "time, and a seed fixes models, questions, devices and their luck for all settings, so differences are "
+        "paired. Intervals are 95% over seeds."
     )
     results = tables.get("dropout")
     if results is not None:

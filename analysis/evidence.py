@@ -44,27 +44,18 @@ Part = Iterator[str | tuple[str, Figure]]
 def parts(tables: Tables) -> Part:
     """The page, line by line, and its figures."""
     yield (
-        "Written by `make pages` from the tables in `docs/results/`; no number or verdict is typed by"
-        " hand. A seed redraws"
-    )
-    yield (
-        "partition, training of the models and sampling. Intervals are 95% Student-t over seeds, "
-        "differences are paired by seed, and a"
-    )
-    yield (
-        "*share of a gain* is a ratio of mean gains with a jackknife interval. Intervals are not "
-        "corrected for their number."
-    )
-    yield (
-        "Schedules, losses, hostile experts: [learning_evidence.md](learning_evidence.md); devices "
-        "that give up: [dropout.md](dropout.md)."
+        "Written by `make pages` from the tables in `docs/results/`; no number or verdict is typed by hand. A seed "
+        "redraws partition, training of the models and sampling. Intervals are 95% Student-t over seeds, differences "
+        "are paired by seed, and a *share of a gain* is a ratio of mean gains with a jackknife interval. Intervals "
+        "are not corrected for their number. Schedules, losses, hostile experts: "
+        "[learning_evidence.md](learning_evidence.md); devices that give up: [dropout.md](dropout.md)."
     )
     skills = merged(tables.get("skills_methods"), tables.get("skills_controls"))
     controls = tables.get("controls")
     yield from ("", "## What was looked for", "")
     yield from claims([*_claims("pretrained, unseen words", skills), *_claims("tiny", controls)])
     if skills is not None:
-        yield from _skills(skills, tables)
+        yield from _skills(skills)
     if controls is not None:
         yield from _controls(controls)
     yield from _attacks(tables)
@@ -101,7 +92,7 @@ def _claims(job: str, results: Results | None) -> Iterator[Claim]:
 # ------------------------------------------------------------------------------------------------ the main figure
 
 
-def _skills(skills: Results, tables: Tables) -> Part:
+def _skills(skills: Results) -> Part:
     yield from ("", "## A pretrained model, and words that nobody was asked", "")
     yield made_of(skills, "scenarios/skills_methods.yaml and skills/controls.yaml") + (
         " SmolLM2-135M with adapters of rank 16; eight clients with adapters of their own, tuned "
@@ -124,23 +115,14 @@ def _skills(skills: Results, tables: Tables) -> Part:
     yield from methods(skills, list(skills.planned), LEAVES, UP, DOWN, TIME, REQUESTS)
     yield ""
     yield from _by_form(skills)
-    yield from _rates(tables.get("skills_rates"))
     yield ""
     yield (
-        "FedPETuning visits other amounts of text (three rounds of eight clients), and *Dp alone* "
-        "other questions (64), so their"
-    )
-    yield (
-        "rows compare methods as they are set up, not at equal work. `dpsda_fl` cannot run here: its "
-        "generator is trained from"
-    )
-    yield (
-        "scratch on a public corpus, which this job does not have. **What this does not show**: other"
-        " pretrained models, longer"
-    )
-    yield (
-        "answers, more than eight clients, or what more updates would give; nor what a second grid, "
-        "for each method alone, would."
+        "FedPETuning visits other amounts of text (three rounds of eight clients), and *Dp alone* other questions "
+        "(64), so their rows compare methods as they are set up, not at equal work. `dpsda_fl` cannot run here: "
+        "its generator is trained from scratch on a public corpus, which this job does not have. Learning rates: "
+        "one grid for each kind, on validation words of other seeds (docs/log.md, 2026-12-01); SFT's is at the "
+        "grid's upper edge. **What this does not show**: other pretrained models, longer answers, more than eight "
+        "clients, what more updates would give, or what a grid for each method would."
     )
     figure = main_figure(skills)
     if figure is not None:
@@ -161,28 +143,6 @@ def _by_form(skills: Results) -> Iterator[str]:
         cells = [shown(mean_of(skills.values(chosen[0], *path, "initial")))]
         cells += [shown(mean_of(skills.values(name, *path, "final"))) for name in chosen]
         yield row([domain, *cells])
-
-
-def _rates(rates: Results | None) -> Iterator[str]:
-    if rates is None:
-        return
-    tried = [name for name in rates.planned if " at " in name]
-    yield ""
-    yield (
-        "Learning rates, tried on validation words of seeds that no table uses (mean end accuracy; "
-        "one grid for each kind, whose methods share"
-    )
-    yield (
-        "what is best): "
-        + "; ".join(
-            f"{title(name.partition(' at ')[0])} at {name.partition(' at ')[2]}: "
-            f"{shown(mean_of(rates.values(name, 'validation', 'greedy', 'final')))} "
-            f"({len(rates.by_name[name])} seeds)"
-            for name in tried
-            if rates.by_name[name]
-        )
-        + "."
-    )
 
 
 # --------------------------------------------------------------------------------------------------- the tiny job
@@ -206,12 +166,9 @@ def _controls(controls: Results) -> Part:
         return
     yield ""
     yield (
-        "Where the gain lies: the *corrupted half* are test questions whose class the public corpus "
-        "gets mostly wrong. *Planted bits alone*"
-    )
-    yield (
-        "is a control without training: the start's answers with the mistake undone by rule in those "
-        "classes, one bit each."
+        "Where the gain lies: the *corrupted half* are test questions whose class the public corpus gets mostly "
+        "wrong. *Planted bits alone* is a control without training: the start's answers with the mistake undone by "
+        "rule in those classes, one bit each."
     )
     yield ""
     yield from head("method", "gain, corrupted half", "gain, clean half", "end minus planted bits alone")
@@ -227,16 +184,10 @@ def _controls(controls: Results) -> Part:
 def _attacks(tables: Tables) -> Part:
     yield from ("", "## What an attacker learns", "")
     yield (
-        "Was this row in this client's training data? The same rows, half of them members, are "
-        "attacked on every wire by a server that is"
-    )
-    yield (
-        "*honest* (it reads what the run brought) or *choosing* (it may send what it likes once). AUC"
-        " .5 is a coin; the true-positive"
-    )
-    yield (
-        "rate at 1% false positives says what an attacker may be sure of. Of each wire and server the"
-        " attack with the largest mean AUC."
+        "Was this row in this client's training data? The same rows, half of them members, are attacked on every wire"
+        " by a server that is *honest* (it reads what the run brought) or *choosing* (it may send what it likes "
+        "once). AUC .5 is a coin; the true-positive rate at 1% false positives says what an attacker may be sure of. "
+        "Of each wire and server the attack with the largest mean AUC."
     )
     yield ""
     yield from head("job", "method", "read", "server", "AUC", "true positives at 1% false ones", "seeds")
@@ -259,12 +210,9 @@ def _attacks(tables: Tables) -> Part:
                 )
     yield ""
     yield (
-        "What this does not show: attacks are simple ones (no shadow models, one upload, one question"
-        " a row), so what they do not find may be"
-    )
-    yield (
-        "there. Synthetic rows leave the server nothing to choose. Trusted answers of clients are "
-        "another matter: a reward of 1 tells one."
+        "What this does not show: attacks are simple ones (no shadow models, one upload, one question a row), so what"
+        " they do not find may be there. Synthetic rows leave the server nothing to choose. Trusted answers of "
+        "clients are another matter: a reward of 1 tells one."
     )
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from analysis.results import Results, share
+from analysis.results import RESULTS, Results, share
+from analysis.schedule_map import section
+from analysis.schedule_map.figure import schedule_map
+from analysis.schedule_map.tables import AXES, POINT_AXES, cells
 from analysis.tables import (
     DOWN,
     END,
@@ -39,16 +43,10 @@ def shown_number(results: Results, name: str, *path: str) -> str:
 def parts(tables: Tables) -> Part:
     """The page, line by line."""
     yield (
-        "Written by `make pages` from the tables in `docs/results/`; no number or verdict is typed by"
-        " hand. Real models of 0.25 M parameters"
-    )
-    yield (
-        "(`scenarios/tiny.yaml`); a seed fixes models, questions, devices and their luck for all "
-        "variants, so differences are paired. Intervals are"
-    )
-    yield (
-        "95% Student-t over seeds, not corrected for the number of comparisons. Equations and "
-        "settings: [learning.md](learning.md)."
+        "Written by `make pages` from the tables in `docs/results/`; no number or verdict is typed by hand. Real "
+        "models of 0.25 M parameters (`scenarios/tiny.yaml`); a seed fixes models, questions, devices and their luck "
+        "for all variants, so differences are paired. Intervals are 95% Student-t over seeds, not corrected for the "
+        "number of comparisons. Equations and settings: [learning.md](learning.md)."
     )
     for name, file, heading, said in (
         (
@@ -90,6 +88,7 @@ def parts(tables: Tables) -> Part:
             "",
             f"Told apart from {first} (the interval of the difference leaves out 0): {_apart(results, first)}.",
         )
+    yield from _map(RESULTS)
     for name, file, heading in (
         ("byzantine", "byzantine/attacks.yaml", "Hostile experts: which fusion survives whom"),
         ("byzantine_hard", "byzantine/hard.yaml", "Hostile experts where the only expert may be one"),
@@ -100,6 +99,17 @@ def parts(tables: Tables) -> Part:
             yield f"Not run at this version: `scenarios/{file}`."
         else:
             yield from _hostile(results, file)
+
+
+def _map(folder: Path) -> Part:
+    """Where stepping as rewards arrive helps, in timing fidelity, from tables with the columns that it needs."""
+    table, points, long = (folder / f"async_{name}.csv" for name in ("map", "points", "map_long"))
+    if not table.is_file():
+        return
+    extra = [path if path.is_file() else None for path in (points, long)]
+    yield from ("", *section.lines(table, *extra))
+    framed = {tuple(name.split("_")) for name, *_ in cells(points, POINT_AXES)} if extra[0] else set()
+    yield ("async_map", schedule_map(cells(table, AXES), framed))
 
 
 def _apart(results: Results, first: str) -> str:

@@ -18,13 +18,12 @@ from matplotlib.figure import Figure
 
 from analysis import dropout, evidence, learning
 from analysis.command import exit_code
-from analysis.results import Results, read
+from analysis.results import RESULTS, Results, read
 from fedsim.errors import InputError
 from fedsim.figures.style import save_png
 from fedsim.records.provenance import SOURCE, git
 from fedsim.records.run_folder import write_atomically
 
-RESULTS = Path("docs/results")
 LEARNING_CODE = ("models", "rl", "protocols", "tasks", "privacy")
 """Packages of ``fedsim/`` that decide what is learnt."""
 

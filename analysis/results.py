@@ -34,8 +34,8 @@ from fedsim.sweeps.stress.file import StressRun, open_stress
 from fedsim.sweeps.stress.rows import read_row
 
 PLANTED = "planted.json"
+RESULTS = Path("docs/results")
 PLAN = {
-    "skills_rates": "skills/rates.yaml",
     "skills_methods": "skills_methods.yaml",
     "skills_controls": "skills/controls.yaml",
     "skills_dropout": "skills/dropout.yaml",

@@ -13,6 +13,7 @@ from fedsim.sweeps.stats import Interval, interval, percentile
 NAMES = {
     "fedgrpo": "FedGRPO (ours: floor .7)",
     "paper_selection": "FedGRPO (paper's selection)",
+    "first_answer": "FedGRPO, ours, begins with the first known client",
     "central_grpo": "Central-GRPO (the truth)",
     "random": "as many random experts",
     "oracle": "truly best experts, floored",
