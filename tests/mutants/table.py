@@ -564,8 +564,29 @@ SELECTION = [
     ),
     Mutant(
         "selection", "an expert at the floor is not asked", f"{SHARED}/expert_ranking.py",
-        "if scores[client] >= least)", "if scores[client] > least)",
+        "if scores[client] >= least > 0)", "if scores[client] > least > 0)",
         ("tests/protocols/shared/test_expert_ranking_and_confidence_graph.py",),
+    ),
+    Mutant(
+        "selection", "a share of nothing is a floor that everybody reaches", f"{SHARED}/expert_ranking.py",
+        "if scores[client] >= least > 0)", "if scores[client] >= least)",
+        ("tests/protocols/shared/test_client_selection.py",),
+    ),
+    Mutant(
+        "selection", "the first answer to the probe is always enough", f"{SHARED}/client_selection.py",
+        "enough = math.ceil(self._config.probed_share * len(self._federation.clients))", "enough = 1",
+        ("tests/protocols/shared/test_client_selection.py",),
+    ),
+    Mutant(
+        "selection", "random experts are asked whatever the floor", f"{SHARED}/client_selection.py",
+        "if config.competence_floor:  # as many", "if False:  # as many",
+        ("tests/protocols/test_controls.py",),
+    ),
+    Mutant(
+        "selection", "the oracle knows no floor", f"{SHARED}/client_selection.py",
+        "return self._best(draw, accuracy, eligible, num_experts)",
+        "return best_experts(accuracy, question.question_id, num_experts, eligible, seed)",
+        ("tests/protocols/test_controls.py",),
     ),
     Mutant(
         "selection", "the floor is a share of the best that is there", f"{SHARED}/expert_ranking.py",
