@@ -6,13 +6,17 @@ from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
 from analysis.results import Results, Run
 from analysis.tables import mean_of, title
+from fedsim.config.units import format_bytes
 from fedsim.figures.labels import figure_with_footer, method_style
 from fedsim.figures.style import GREY, light_grid, new_figure, settle, styled
 from fedsim.sweeps.stats import Interval, percentile
+
+_LEAST_BYTES = 50 * 2**10
+_TICKS_BYTES = (100 * 2**10, 2**20, 10 * 2**20, 100 * 2**20)
 
 
 def main_figure(skills: Results) -> Figure | None:
@@ -22,21 +26,18 @@ def main_figure(skills: Results) -> Figure | None:
         return None
     known_leaks = any(largest_auc(run) for name in names for run in skills.by_name[name].values())
     x_axes: list[tuple[str, Callable[[Run], float | None]]] = [
-        ("wire, both ways [MiB]", lambda run: run.wire_bytes / 2**20),
+        ("wire, both ways", lambda run: run.wire_bytes),
         ("virtual time [s]", lambda run: run.number("virtual_s")),
     ]
     if known_leaks:
         x_axes.append(("what an attacker learns [largest AUC]", lambda run: largest_auc(run) or 0.5))
     with styled():
-        figure = figure_with_footer(
-            4.1,
-            [
-                "Each mark: mean end accuracy with its 95% interval over seeds, at the median of the other quantity. "
-                "Dashed: mean start.",
-                "Methods that send nothing stand at the left edge of the first panel; AUC .5 is a coin, and also stands "
-                "where nobody's data is read.",
-            ],
+        said = (
+            "Each mark: mean end accuracy with its 95% interval over seeds, at the median of the other quantity. "
+            "Dashed: mean start."
         )
+        coin = "AUC .5 is a coin, and also stands where nobody's data is read."
+        figure = figure_with_footer(3.6, [said, *([coin] if known_leaks else [])])
         panels = figure.subplots(1, len(x_axes), sharey=True)
         starts = [run.number("accuracy", "greedy", "initial") for run in skills.runs]
         level = mean_of({place: one for place, one in enumerate(starts) if one is not None})["mean"] or 0.0
@@ -52,10 +53,13 @@ def main_figure(skills: Results) -> Figure | None:
                 )
             axes.set_xlabel(label)
             light_grid(axes)
-        panels[0].set_xscale("symlog", linthresh=0.1)
-        panels[0].set_xlim(left=-0.02)
-        panels[1].set_xscale("symlog", linthresh=1.0)
-        panels[1].set_xlim(left=0.0)
+        panels[0].set_xscale("symlog", linthresh=_LEAST_BYTES)
+        panels[0].set_xticks([0, *_TICKS_BYTES], ["0", *map(format_bytes, _TICKS_BYTES)])
+        panels[0].set_xlim(-_LEAST_BYTES / 4, 2 * max(run.wire_bytes for run in skills.runs))
+        panels[0].minorticks_off()
+        panels[1].set_xscale("log")
+        panels[1].margins(x=0.1)
+        panels[1].xaxis.set_major_formatter(ScalarFormatter())
         panels[0].set_ylabel("greedy accuracy, words never asked")
         handles = [
             axes_line(
