@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-
-from matplotlib.figure import Figure
 
 from analysis.figures import dropout_figure
 from analysis.results import Results, difference, share
-from analysis.tables import GAIN, SEEDS, TIME, Column, head, made_of, mean_of, methods, row, shown
+from analysis.tables import (
+    GAIN,
+    SEEDS,
+    TIME,
+    Column,
+    Part,
+    Tables,
+    head,
+    made_of,
+    mean_of,
+    methods,
+    row,
+    shown,
+)
 from fedsim.sweeps.stats import Interval
-
-Tables = Mapping[str, Results]
-Part = Iterator[str | tuple[str, Figure]]
 
 LEVELS = (
     "independent-0.3",

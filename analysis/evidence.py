@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-
-from matplotlib.figure import Figure
+from collections.abc import Iterator
 
 from analysis.figures import main_figure
 from analysis.paper import errors_part, not_run, paper_part
@@ -21,6 +19,8 @@ from analysis.tables import (
     UP,
     Claim,
     Column,
+    Part,
+    Tables,
     above,
     at_least,
     claims,
@@ -36,9 +36,6 @@ from analysis.tables import (
     title,
 )
 from fedsim.config.units import format_bytes
-
-Tables = Mapping[str, Results]
-Part = Iterator[str | tuple[str, Figure]]
 
 
 def parts(tables: Tables) -> Part:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from analysis.results import RESULTS, Results, share
+from analysis.results import RESULTS, Results, difference, share
 from analysis.schedule_map import section
 from analysis.schedule_map.figure import schedule_map
 from analysis.schedule_map.tables import AXES, POINT_AXES, cells
@@ -18,6 +16,8 @@ from analysis.tables import (
     SEEDS,
     UP,
     Column,
+    Part,
+    Tables,
     head,
     made_of,
     mean_of,
@@ -26,9 +26,6 @@ from analysis.tables import (
     row,
     shown,
 )
-
-Tables = Mapping[str, Results]
-Part = Iterator[str | tuple[str, Figure]]
 
 STEPS = Column("updates", lambda results, name: shown_number(results, name, "updates"))
 STALE = Column("staleness", lambda results, name: shown_number(results, name, "staleness", "mean"))
@@ -113,8 +110,6 @@ def _map(folder: Path) -> Part:
 
 
 def _apart(results: Results, first: str) -> str:
-    from analysis.results import difference
-
     found = []
     for name in results.planned:
         more = difference(results.values(name, "end"), results.values(first, "end"))

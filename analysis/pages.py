@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from analysis import dropout, evidence, learning
 from analysis.command import exit_code
-from analysis.results import RESULTS, Results, read
+from analysis.results import RESULTS, read
+from analysis.tables import Part, Tables
 from fedsim.errors import InputError
 from fedsim.figures.style import save_png
 from fedsim.records.provenance import SOURCE, git
@@ -29,10 +30,6 @@ LEARNING_CODE = ("models", "rl", "protocols", "tasks", "privacy")
 
 WORLD_CODE = ("sim", "federation")
 """Packages of ``fedsim/`` that decide what it costs: devices, links and requests."""
-
-Tables = Mapping[str, Results]
-Part = Iterator[str | tuple[str, Figure]]
-"""Lines of a page, and figures with their file names."""
 
 PAGES: Mapping[str, tuple[str, Callable[[Tables], Part]]] = {
     "evidence.md": ("Evidence", evidence.parts),

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from itertools import product
 
-from matplotlib.figure import Figure
-
 from analysis.figures import error_curve
-from analysis.results import PLAN, Results, halves
+from analysis.results import PLAN, halves
 from analysis.tables import (
     DOWN,
     END,
@@ -16,6 +13,8 @@ from analysis.tables import (
     SEEDS,
     START,
     UP,
+    Part,
+    Tables,
     head,
     made_of,
     mean_of,
@@ -26,9 +25,6 @@ from analysis.tables import (
     title,
 )
 from fedsim.config.units import format_seconds
-
-Tables = Mapping[str, Results]
-Part = Iterator[str | tuple[str, Figure]]
 
 RATES = ("0", "25", "50", "75")
 

@@ -79,7 +79,6 @@ class Run:
         rewards: wanted, came and used; requests lost by cause.
         leakage: what `fedsim leakage` found; None where it was not asked.
         planted: the halves of the test questions (`analysis.planted`); None where they were not measured.
-        settings: the resolved scenario's sections that pages name.
     """
 
     name: str
@@ -88,7 +87,6 @@ class Run:
     summary: Mapping[str, Any]
     looks: Mapping[str, Sequence[Sequence[float]]]
     rewards: Mapping[str, Any]
-    settings: Mapping[str, Any]
     leakage: Mapping[str, Any] | None = None
     planted: Mapping[str, Any] | None = None
 
@@ -273,7 +271,6 @@ def _run(
     for (cause, _, _, _), count in row.lost.items():
         lost[cause] += count
     sets = ["validation", "test", *summary.get("looks", {})]
-    protocol = manifest["scenario"]["protocol"]
     return Run(
         name=_name(planned),
         seed=planned.seed,
@@ -288,18 +285,6 @@ def _run(
         },
         rewards={key: row.numbers[f"rewards_{key}"] for key in ("wanted", "came", "used")}
         | {"asked": sum(row.asked.values()), "lost": dict(lost.most_common())},
-        settings={
-            key: protocol[key]
-            for key in (
-                "learning_rate",
-                "fit_learning_rate",
-                "local_learning_rate",
-                "competence_floor",
-                "num_neighbours",
-                "grouping",
-            )
-            if key in protocol
-        },
         leakage=_json(folder / LEAKAGE),
         planted=_json(folder / PLANTED),
     )

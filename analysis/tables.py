@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from matplotlib.figure import Figure
+
 from analysis.results import Results, Run, difference, share
 from fedsim.config.units import format_bytes, format_seconds
 from fedsim.sweeps.compare.tables import show
 from fedsim.sweeps.stats import Interval, interval, percentile
+
+Tables = Mapping[str, Results]
+Part = Iterator[str | tuple[str, Figure]]
+"""Lines of a page, and figures with their file names."""
 
 NAMES = {
     "fedgrpo": "FedGRPO (ours: floor .7)",

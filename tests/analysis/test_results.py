@@ -29,7 +29,6 @@ def run(name="fedgrpo", seed=0, start=0.2, end=0.5, **keys):
         "commit": "aaaaaaaaaa",
         "looks": {},
         "rewards": rewards,
-        "settings": {},
         "summary": summary,
     } | keys
     return Run(name=name, seed=seed, **given)
@@ -90,7 +89,7 @@ def test_the_table_of_a_comparison_holds_what_its_run_folders_say_and_what_is_mi
     assert (found.planned, found.missing) == ({"fedgrpo": [0, 1]}, 1)
     (one,) = found.runs
     assert (one.name, one.seed, one.end, one.gain) == ("fedgrpo", 0, None, None)
-    assert one.number("updates") == 2 and one.wire_bytes > 0 and one.settings["competence_floor"] == 0.7
+    assert one.number("updates") == 2 and one.wire_bytes > 0
     assert one.rewards["came"] < one.rewards["wanted"] and sum(one.rewards["lost"].values()) > 0
     table.write_text("{}\n")
     with pytest.raises(RunFolderError, match=r"two.jsonl is not a table of results"):
