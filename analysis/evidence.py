@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from analysis.figures import main_figure
+from analysis.claims import claims_part
+from analysis.figures import BOTH_WAYS, UPLINK, VIRTUAL_TIME, ends_against, main_figure
 from analysis.paper import errors_part, not_run, paper_part
 from analysis.results import Results, difference, halves, share
 from analysis.tables import (
@@ -58,6 +59,7 @@ def parts(tables: Tables) -> Part:
     yield from _attacks(tables)
     yield from _overhead(tables)
     yield from errors_part(tables)
+    yield from claims_part(tables)
     yield from paper_part(tables)
     yield from not_run(tables)
 
@@ -257,6 +259,10 @@ def _overhead(tables: Tables) -> Part:
         yield from methods(
             results, list(results.planned), SEEDS, END, minus("fedgrpo"), LEAVES, PAPER, UP, DOWN, TIME
         )
+        figure = ends_against(results, (UPLINK, BOTH_WAYS, VIRTUAL_TIME), "greedy accuracy, test")
+        if figure is not None:
+            yield from ("", f"![Accuracy against bytes and virtual time](evidence_{name}.png)")
+            yield (f"evidence_{name}", figure)
     short, long = tables.get("overhead"), tables.get("rationale")
     if short is not None and long is not None:
         yield ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,54 +22,83 @@ _TICKS_BYTES = (100 * 2**10, 2**20, 10 * 2**20, 100 * 2**20)
 
 def main_figure(skills: Results) -> Figure | None:
     """End accuracy on unseen questions against wire bytes, virtual seconds, and the largest AUC of an attack on rows."""
-    names = [name for name in skills.planned if skills.values(name, "end")]
+    quantities = [BOTH_WAYS, VIRTUAL_TIME]
+    notes = []
+    if any(largest_auc(run) is not None for run in skills.runs):
+        quantities.append(
+            Quantity("what an attacker learns [largest AUC]", lambda run: largest_auc(run) or 0.5)
+        )
+        notes = ["AUC .5 is a coin, and also stands where nobody's data is read."]
+    return ends_against(skills, quantities, "greedy accuracy, words never asked", *notes)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """What a panel shows ends against: its label, its value for a run, and its scale."""
+
+    label: str
+    of: Callable[[Run], float | None]
+    scale: str = "linear"
+
+
+BOTH_WAYS = Quantity("wire, both ways", lambda run: run.wire_bytes, "bytes")
+UPLINK = Quantity("uplink, paper's account", lambda run: run.number("bytes", "paper", "uplink"), "bytes")
+VIRTUAL_TIME = Quantity("virtual time [s]", lambda run: run.number("virtual_s"), "log")
+
+
+def ends_against(results: Results, quantities: Sequence[Quantity], label: str, *notes: str) -> Figure | None:
+    """A panel for each quantity: every method's end accuracy against it; None where no run has an end.
+
+    Args:
+        results: the table.
+        quantities: one for each panel.
+        label: of the accuracy.
+        notes: further lines under the panels.
+    """
+    names = [name for name in results.planned if results.values(name, "end")]
     if not names:
         return None
-    known_leaks = any(largest_auc(run) for name in names for run in skills.by_name[name].values())
-    x_axes: list[tuple[str, Callable[[Run], float | None]]] = [
-        ("wire, both ways", lambda run: run.wire_bytes),
-        ("virtual time [s]", lambda run: run.number("virtual_s")),
-    ]
-    if known_leaks:
-        x_axes.append(("what an attacker learns [largest AUC]", lambda run: largest_auc(run) or 0.5))
+    places = {name: place for place, name in enumerate(results.planned)}
     with styled():
         said = (
             "Each mark: mean end accuracy with its 95% interval over seeds, at the median of the other quantity. "
             "Dashed: mean start."
         )
-        coin = "AUC .5 is a coin, and also stands where nobody's data is read."
-        figure = figure_with_footer(3.6, [said, *([coin] if known_leaks else [])])
-        panels = figure.subplots(1, len(x_axes), sharey=True)
-        starts = [run.number("accuracy", "greedy", "initial") for run in skills.runs]
+        figure = figure_with_footer(3.6, [said, *notes])
+        panels = figure.subplots(1, len(quantities), sharey=True)
+        starts = [run.number("accuracy", "greedy", "initial") for run in results.runs]
         level = mean_of({place: one for place, one in enumerate(starts) if one is not None})["mean"] or 0.0
-        for axes, (label, quantity) in zip(panels, x_axes, strict=True):
+        for axes, quantity in zip(panels, quantities, strict=True):
             axes.axhline(level, color=GREY, linestyle=(0, (4, 2)), linewidth=0.8, zorder=0.5)
+            largest = 0.0
             for name in names:
-                found = [quantity(run) for run in skills.by_name[name].values()]
-                _mark(
-                    axes,
-                    percentile(found, 50) or 0.0,
-                    mean_of(skills.values(name, "end")),
-                    list(skills.planned).index(name),
-                )
-            axes.set_xlabel(label)
+                found = [quantity.of(run) for run in results.by_name[name].values()]
+                x = percentile(found, 50) or 0.0
+                largest = max(largest, x)
+                _mark(axes, x, mean_of(results.values(name, "end")), places[name])
+            _scale(axes, quantity, largest)
             light_grid(axes)
-        panels[0].set_xscale("symlog", linthresh=_LEAST_BYTES)
-        panels[0].set_xticks([0, *_TICKS_BYTES], ["0", *map(format_bytes, _TICKS_BYTES)])
-        panels[0].set_xlim(-_LEAST_BYTES / 4, 2 * max(run.wire_bytes for run in skills.runs))
-        panels[0].minorticks_off()
-        panels[1].set_xscale("log")
-        panels[1].margins(x=0.1)
-        panels[1].xaxis.set_major_formatter(ScalarFormatter())
-        panels[0].set_ylabel("greedy accuracy, words never asked")
+        panels[0].set_ylabel(label)
         handles = [
-            axes_line(
-                panels[0], list(skills.planned).index(name), f"{title(name)} ({len(skills.by_name[name])})"
-            )
+            axes_line(panels[0], places[name], f"{title(name)} ({len(results.by_name[name])})")
             for name in names
         ]
         figure.legend(handles=handles, loc="outside upper center", ncols=3)
         return settle(figure)
+
+
+def _scale(axes: Axes, quantity: Quantity, largest: float) -> None:
+    axes.set_xlabel(quantity.label)
+    if quantity.scale == "bytes":
+        ticks = [tick for tick in _TICKS_BYTES if tick <= 2 * largest]
+        axes.set_xscale("symlog", linthresh=_LEAST_BYTES)
+        axes.set_xticks([0, *ticks], ["0", *map(format_bytes, ticks)])
+        axes.set_xlim(-_LEAST_BYTES / 4, 2 * max(largest, _LEAST_BYTES))
+        axes.minorticks_off()
+    elif quantity.scale == "log":
+        axes.set_xscale("log")
+        axes.margins(x=0.1)
+        axes.xaxis.set_major_formatter(ScalarFormatter())
 
 
 def largest_auc(run: Run) -> float | None:

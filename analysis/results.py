@@ -73,6 +73,7 @@ class Run:
     """One finished run.
 
     Attributes:
+        key: of its folder: a hash of scenario, seed, code and platform.
         name: its variant, of a grid's run with ``at`` and the value that was tried, or its levels, joined by blanks.
         summary: of the run folder, without loads and ledgers.
         looks: per set of questions, in order: updates, virtual seconds, wire bytes both ways, greedy accuracy.
@@ -89,6 +90,7 @@ class Run:
     rewards: Mapping[str, Any]
     leakage: Mapping[str, Any] | None = None
     planted: Mapping[str, Any] | None = None
+    key: str = ""
 
     def number(self, *path: str) -> float | None:
         """A number of the summary, by its keys; None where it was not measured."""
@@ -193,6 +195,8 @@ def halves(results: Results, name: str) -> dict[str, dict[int, float]]:
 def write(source: Path, folder: Path, target: Path) -> Path | None:
     """Write the table of a comparison's or a sweep's finished runs; None where no run of it is finished.
 
+    A run that the table has and that would be the same again (its key) stays, so a table may be filled in several folders.
+
     Args:
         source: its file.
         folder: where its runs are, by this code and on this machine.
@@ -216,6 +220,10 @@ def write(source: Path, folder: Path, target: Path) -> Path | None:
     if not runs:
         return None
     manifest = runs[0][1]
+    rows = {run["key"]: run for run, _ in runs}
+    if target.is_file():
+        rows = {run.key: asdict(run) for run in read(target).runs} | rows
+    kept = [rows[one.key] for one in planned if one.key in rows]
     head = {
         "name": name,
         "planned": seeds,
@@ -224,9 +232,7 @@ def write(source: Path, folder: Path, target: Path) -> Path | None:
             key: manifest["versions"].get(key) for key in ("python", "fedsim", "torch", "transformers")
         },
     }
-    lines = [
-        json.dumps(one, separators=(",", ":"), allow_nan=False) for one in (head, *(run for run, _ in runs))
-    ]
+    lines = [json.dumps(one, separators=(",", ":"), allow_nan=False) for one in (head, *kept)]
     return write_atomically(target, ("\n".join(lines) + "\n").encode())
 
 
@@ -272,6 +278,7 @@ def _run(
         lost[cause] += count
     sets = ["validation", "test", *summary.get("looks", {})]
     return Run(
+        key=planned.key,
         name=_name(planned),
         seed=planned.seed,
         commit=(manifest.get("git_commit") or "unknown")[:10],

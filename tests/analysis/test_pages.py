@@ -67,6 +67,23 @@ def test_claims_are_met_or_not_by_the_numbers():
     assert "Dp alone" not in "".join(verdicts), "what was not measured is not judged"
 
 
+def test_what_the_paper_says_is_confirmed_or_contradicted_by_intervals_alone():
+    ends = {"fedgrpo": 0.5, "central_grpo": 0.6, "fedpetuning-grpo": 0.5, "fedpetuning-sft": 0.3}
+    off = {"fedpetuning-grpo": {0: -0.02, 1: 0.0, 2: 0.03}}
+    sent = {"fedgrpo": 2**10, "fedpetuning-sft": 2**17}
+    runs = []
+    for name, seed in product(ends, range(3)):
+        one = run(name, seed, end=ends[name] + off.get(name, {}).get(seed, 0.0))
+        one.summary["bytes"]["paper"]["uplink"] = sent.get(name, 1)
+        runs.append(one)
+    text = page("evidence.md", {"table1": results(*runs)})
+    assert "| +.015 | tiny, paper's selection | -0.100 [-0.100, -0.100] | **contradicted** |" in text
+    assert re.search(r"FedPETuning \+ GRPO.* \| not told apart \|", text)
+    assert "| +.140 | tiny, paper's selection | +0.200 [+0.200, +0.200] | confirmed |" in text
+    assert "| 277 times | tiny | 128 times | confirmed |" in text
+    assert "DPSDA-FL + SFT" not in text, "what was not measured is not judged"
+
+
 def test_a_page_lists_what_is_not_finished():
     text = page(
         "evidence.md",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,21 @@ def test_the_table_of_a_comparison_holds_what_its_run_folders_say_and_what_is_mi
     assert (one.name, one.seed, one.end, one.gain) == ("fedgrpo", 0, None, None)
     assert one.number("updates") == 2 and one.wire_bytes > 0
     assert one.rewards["came"] < one.rewards["wanted"] and sum(one.rewards["lost"].values()) > 0
+    second = open_comparison(tmp_path / "two.yaml").runs()[1]
+    scenario.write_bytes(second.scenario.to_yaml().encode())
+    assert (
+        perform(
+            {"scenario": scenario, "out": tmp_path / "other/runs" / second.key, "cache_dir": models_cache}
+        )["status"]
+        == "finished"
+    )
+    table.write_text(table.read_text() + json.dumps(asdict(run(key="0" * 24, seed=1))) + "\n")
+    assert write(tmp_path / "two.yaml", tmp_path / "other", tmp_path / "two.jsonl") == table
+    both = read(table)
+    assert [(one.seed, one.key) for one in both.runs] == [(0, first.key), (1, second.key)], (
+        "what would be the same again is kept"
+    )
+    assert both.runs[0] == one
     table.write_text("{}\n")
     with pytest.raises(RunFolderError, match=r"two.jsonl is not a table of results"):
         read(table)
