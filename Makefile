@@ -105,7 +105,7 @@ evidence-tables: $(STAMP)  ## attack the runs of .evidence, split their test que
 	$(BIN)/python -m analysis.results .evidence docs/results
 
 .PHONY: pages
-pages: $(STAMP)  ## write the evidence pages and their figures from docs/results (seconds)
+pages: $(STAMP)  ## write the evidence pages, their figures and the results in README from docs/results (seconds)
 	$(BIN)/python -m analysis.pages
 
 BENCH_STAMP := $(VENV)/.installed-bench

@@ -1,4 +1,4 @@
-"""Write the evidence pages in ``docs/`` and their figures from the tables in ``docs/results/``: no run is needed.
+"""Write the evidence pages, their figures and README's results from the tables in ``docs/results/``: no run is needed.
 
     python -m analysis.pages                  # all of them
     python -m analysis.pages docs/dropout.md  # one
@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from analysis import dropout, evidence, learning
 from analysis.command import exit_code
+from analysis.readme import filled
 from analysis.results import RESULTS, read
 from analysis.tables import Part, Tables
 from fedsim.errors import InputError
@@ -37,6 +38,9 @@ PAGES: Mapping[str, tuple[str, Callable[[Tables], Part]]] = {
     "dropout.md": ("What dropout costs FedGRPO", dropout.parts),
 }
 
+README = Path("README.md")
+"""Of this page only the parts that state results are written (`analysis.readme`)."""
+
 _MADE_BY = re.compile(r"^\*\*Runs are of commit ([0-9a-f, ]+)\.\*\* (.*)$", re.MULTILINE)
 NOW = "The code that decides what is learnt and what it costs has not changed since."
 
@@ -47,8 +51,10 @@ def write(page: Path, tables: Tables) -> Path:
     Raises:
         InputError: there is no such page, or a table that it is made of is damaged.
     """
+    if page.name == README.name:
+        return write_atomically(page, filled(page.read_text(encoding="utf-8"), tables).encode())
     if page.name not in PAGES:
-        raise InputError(f"{page}: no page of that name; there are {', '.join(PAGES)}")
+        raise InputError(f"{page}: no page of that name; there are {', '.join([*PAGES, README.name])}")
     title, parts = PAGES[page.name]
     lines, figures = [], dict[str, Figure]()
     for part in parts(tables):
@@ -122,7 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
     def pages() -> str:
         tables = tables_in(RESULTS)
         return "\n".join(
-            str(write(page, tables)) for page in given or [Path("docs") / name for name in PAGES]
+            str(write(page, tables)) for page in given or [*(Path("docs") / name for name in PAGES), README]
         )
 
     return exit_code(pages)

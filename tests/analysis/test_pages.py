@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis import pages
+from analysis import pages, readme
 from analysis.dropout import lost_share
 from analysis.evidence import worst_attacks
 from analysis.figures import largest_auc
@@ -143,7 +143,7 @@ def test_a_page_and_its_figures_are_written_beside_each_other_and_no_other_page_
     )
     with pytest.raises(
         InputError,
-        match=r"other.md: no page of that name; there are evidence.md, learning_evidence.md, dropout.md",
+        match=r"other.md: no page of that name; there are evidence.md, learning_evidence.md, dropout.md, README.md",
     ):
         pages.write(tmp_path / "other.md", {})
 
@@ -155,6 +155,31 @@ def test_a_page_says_when_the_code_that_decides_results_has_changed_since():
     assert pages.stale_line("# Evidence\n") == "it does not name the commit of its runs"
     said = f"**Runs are of commit {'0' * 10}.** {pages.NOW}"
     assert "where 'STALE" in (pages.stale_line(said) or "")
+
+
+def test_what_readme_says_of_results_is_what_the_tables_say():
+    text = (ROOT / "README.md").read_text()
+    assert set(re.findall(r"<!-- results: (\w+) -->", text)) == set(readme.PARTS)
+    assert readme.filled(text, pages.tables_in(ROOT / "docs/results")) == text, "run make pages"
+
+
+def test_parts_of_readme_carry_intervals_missing_seeds_and_verdicts():
+    both = "a\n<!-- results: first -->\nold\n<!-- end of results -->\nb\n"
+    text = readme.filled(both, {"skills_methods": methods()})
+    assert text.startswith("a\n<!-- results: first -->\n**What comes out")
+    assert "old" not in text and text.endswith("\n<!-- end of results -->\nb\n")
+    assert "3 seeds, 95% intervals over them, commit aaaaaaa" in text
+    assert (
+        "FedGRPO ends at .510 [.485, .535] from .200 [.200, .200]: .939" in text
+        and "the wanted .9 is met" in text
+    )
+    few = results(run(), run("central_grpo"), planned={"fedgrpo": [0, 1, 2], "central_grpo": [0, 1, 2]})
+    assert "1 seed of 3 planned" in readme.filled(both, {"skills_methods": few})
+    assert readme.NOT_RUN in readme.filled(both, {})
+    with pytest.raises(
+        InputError, match=r"no part of results 'last'; there are first, skills, tiny, overhead, dropout"
+    ):
+        readme.filled(both.replace("first", "last"), {})
 
 
 @pytest.mark.parametrize("name", pages.PAGES)
