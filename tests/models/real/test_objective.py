@@ -40,11 +40,14 @@ def _shake(network, share, seed):
 
 
 def _sampled(config, share=0.05):
-    """A double-precision policy, groups it sampled in full, and weights that have moved on since."""
+    """A double-precision policy, groups it sampled in full, and weights that have moved on since.
+
+    How many of its groups are full is a matter of rounding: on one CPU 5 of the first 10, on another 6.
+    """
     live = policy(config, network=_noisy())
     live.language.network.double()
-    groups = [g for g in live.sample(DRAWS[:10]) if not any(c.truncated for c in g.candidates)]
-    assert len(groups) >= 6
+    groups = [g for g in live.sample(DRAWS) if not any(c.truncated for c in g.candidates)][:6]
+    assert len(groups) == 6
     live.take_down()
     _shake(live.language.network, share, seed=1)
     return live, groups
@@ -79,7 +82,7 @@ def _assert_gradient_of(live, groups, gains, naive_loss):
     assert any(float(part.abs().max()) > 1e-6 for part in expected)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
-    assert totals.loss == pytest.approx(float(naive_loss.detach()), rel=1e-5, abs=1e-7)
+    assert totals.loss == pytest.approx(float(naive_loss.detach()), rel=1e-5, abs=1e-6)  # terms of order one, float32
 
 
 @pytest.mark.parametrize("ratio", ["clipped", "decoupled"])
