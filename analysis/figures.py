@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
 from analysis.results import Results, Run
-from analysis.tables import mean_of, title
+from analysis.tables import SHORT, mean_of, title
 from fedsim.config.units import format_bytes
 from fedsim.figures.labels import figure_with_footer, method_style
 from fedsim.figures.style import GREY, light_grid, new_figure, settle, styled
@@ -26,7 +26,10 @@ def main_figure(skills: Results) -> Figure | None:
     notes = []
     if any(largest_auc(run) is not None for run in skills.runs):
         quantities.append(
-            Quantity("what an attacker learns [largest AUC]", lambda run: largest_auc(run) or 0.5)
+            Quantity(
+                "what an attacker learns [largest AUC]",
+                lambda run: None if run.leakage is None else largest_auc(run) or 0.5,
+            )
         )
         notes = ["AUC .5 is a coin, and also stands where nobody's data is read."]
     return ends_against(skills, quantities, "greedy accuracy, words never asked", *notes)
@@ -72,18 +75,21 @@ def ends_against(results: Results, quantities: Sequence[Quantity], label: str, *
             axes.axhline(level, color=GREY, linestyle=(0, (4, 2)), linewidth=0.8, zorder=0.5)
             largest = 0.0
             for name in names:
-                found = [quantity.of(run) for run in results.by_name[name].values()]
-                x = percentile(found, 50) or 0.0
-                largest = max(largest, x)
-                _mark(axes, x, mean_of(results.values(name, "end")), places[name])
+                x = percentile([quantity.of(run) for run in results.by_name[name].values()], 50)
+                if x is not None:
+                    largest = max(largest, x)
+                    _mark(axes, x, mean_of(results.values(name, "end")), places[name])
             _scale(axes, quantity, largest)
             light_grid(axes)
         panels[0].set_ylabel(label)
+        panels[0].set_ylim(max(0.0, panels[0].get_ylim()[0]), min(1.0, panels[0].get_ylim()[1]))
         handles = [
-            axes_line(panels[0], places[name], f"{title(name)} ({len(results.by_name[name])})")
+            axes_line(
+                panels[0], places[name], f"{SHORT.get(name, title(name))} ({len(results.by_name[name])})"
+            )
             for name in names
         ]
-        figure.legend(handles=handles, loc="outside upper center", ncols=3)
+        figure.legend(handles=handles, loc="outside upper center", ncols=4)
         return settle(figure)
 
 

@@ -35,6 +35,20 @@ NAMES = {
     "answers_up": "FedGRPO, answers up",
 }
 
+SHORT = {
+    "fedgrpo": "FedGRPO, ours",
+    "paper_selection": "FedGRPO, paper's",
+    "first_answer": "... begins with the first",
+    "central_grpo": "Central-GRPO",
+    "random": "random experts",
+    "oracle": "truly best experts",
+    "trusted": "trusted answers (AE)",
+    "majority_vote": "majority vote",
+    "self_reward": "self-reward",
+    "distil": "distil",
+}
+"""Names in legends, where they are longer in tables."""
+
 
 def title(name: str) -> str:
     """What pages call a variant."""
