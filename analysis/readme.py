@@ -318,10 +318,66 @@ def _dropout(tables: Tables) -> Iterator[str]:
     yield from ("", "![Lost share of the gain by level of dropout and straggler policy](docs/dropout.png)")
 
 
+def _privacy(tables: Tables) -> Iterator[str]:
+    results = tables.get("privacy")
+    if results is None:
+        yield f"Noise on rewards: {NOT_RUN}"
+        return
+    less = [
+        f"{name} {said(difference(results.values(name, 'end'), results.values('likelihood', 'end')), signed=True)}"
+        for name in ("flip-0.3", "gaussian-0.5", "dp_evaluators")
+        if results.by_name.get(name)
+    ]
+    yield (
+        f"**What noise on rewards costs** (the tiny job, `fedsim compare privacy`, {_made(results, *results.planned)}): "
+        "FedGRPO ends at "
+        f"{_end(results, 'likelihood')} without noise; with it, the difference is {'; '.join(less)}."
+    )
+    attacks = [
+        f"{said(mean_of(area))} from {read}"
+        for name in (
+            "likelihood",
+            "flip-0.3",
+            "gaussian-0.5",
+            "dp_evaluators",
+            "distil",
+            "fedpetuning",
+            "synthetic",
+        )
+        for read, area in _strongest(results, name)
+    ]
+    if attacks:
+        yield f"Areas under the curve of the strongest attack on training rows there: {', '.join(attacks)}."
+
+
+def _hostile(tables: Tables) -> Iterator[str]:
+    results = tables.get("byzantine")
+    if results is None:
+        yield f"Hostile experts: {NOT_RUN}"
+        return
+    rules, attacks = ("mean", "median", "reliability"), ("random_2", "inverted_2", "colluding_2")
+    kept = [
+        f"{rule} "
+        + ", ".join(
+            f"{attack.removesuffix('_2')} "
+            f"{said(share(results.values(f'{rule} {attack}', 'gain'), results.values(f'{rule} excluded_2', 'gain')))}"
+            for attack in attacks
+        )
+        for rule in rules
+    ]
+    yield (
+        f"**Two of eight experts hostile** (the tiny job, every domain at five clients, `fedsim stress byzantine/attacks`, "
+        f"{_made(results, *results.planned)}); share of the gain kept, of that without those two, by rule of fusion: "
+        f"{'; '.join(kept)}."
+    )
+
+
 PARTS: Mapping[str, Callable[[Tables], Iterator[str]]] = {
     "first": _first,
     "skills": _skills_table,
     "tiny": _tiny,
     "overhead": _overhead,
     "dropout": _dropout,
+    "privacy": _privacy,
+    "hostile": _hostile,
 }

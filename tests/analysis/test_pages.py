@@ -177,7 +177,8 @@ def test_parts_of_readme_carry_intervals_missing_seeds_and_verdicts():
     assert "1 seed of 3 planned" in readme.filled(both, {"skills_methods": few})
     assert readme.NOT_RUN in readme.filled(both, {})
     with pytest.raises(
-        InputError, match=r"no part of results 'last'; there are first, skills, tiny, overhead, dropout"
+        InputError,
+        match=r"no part of results 'last'; there are first, skills, tiny, overhead, dropout, privacy, hostile",
     ):
         readme.filled(both.replace("first", "last"), {})
 
