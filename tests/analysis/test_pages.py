@@ -183,6 +183,26 @@ def test_parts_of_readme_carry_intervals_missing_seeds_and_verdicts():
         readme.filled(both.replace("first", "last"), {})
 
 
+def test_parts_of_readme_state_shares_differences_and_attacks_by_the_numbers():
+    def text(part, **tables):
+        return readme.filled(f"<!-- results: {part} -->\n<!-- end of results -->", tables)
+
+    ends = {"none deadline": 0.6, "independent-0.9 deadline": 0.3}
+    lost = results(*(run(name, seed, end=end) for (name, end), seed in product(ends.items(), range(3))))
+    assert "of a gain of .400 [.400, .400] is lost: " in text("dropout", dropout=lost)
+    assert "independent 0.9 .750 [.750, .750]" in text("dropout", dropout=lost)
+    ends = {"mean excluded_2": 0.6, "mean inverted_2": 0.1}
+    hostile = results(*(run(name, seed, end=end) for (name, end), seed in product(ends.items(), range(3))))
+    assert "mean random not measured, inverted -.250 [-.250, -.250]" in text("hostile", byzantine=hostile)
+    noisy = results(run("likelihood", end=0.5, leakage=ATTACKS), run("flip-0.3", end=0.4))
+    assert "with it, the difference is flip-0.3 -.100" in text("privacy", privacy=noisy)
+    assert "rewards (choosing server)" in text("privacy", privacy=noisy)
+    sizes = text("overhead", overhead=results(run(), run("distil", end=0.6)))
+    assert (
+        "| distil (experts' answers, SFT) | scalars | .600 | +.100 | 1.0 KiB | 1.0 MiB | 2.0 MiB |" in sizes
+    )
+
+
 @pytest.mark.parametrize("name", pages.PAGES)
 def test_the_pages_in_docs_say_what_is_so(name):
     text = (ROOT / "docs" / name).read_text()
