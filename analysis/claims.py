@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from analysis.figures import largest_auc
 from analysis.results import Results, difference
-from analysis.tables import Part, Tables, head, row
+from analysis.tables import Part, Tables, head, merged, row
 from fedsim.sweeps.compare.tables import show
 from fedsim.sweeps.stats import Interval, interval
 
@@ -173,6 +174,15 @@ def _all(tables: Tables) -> Iterator[PaperClaim]:
                 f"{job}, floor .7",
                 _minus(results, "fedgrpo", results, "random"),
             )
+    for name, label in (("fedpetuning-sft", "adapters"), ("distil", "answers as text")):
+        if pretrained is not None:
+            theirs = merged(pretrained, others)
+            yield PaperClaim(
+                f"Rewards tell an attacker less than {label}: largest area under the curve of theirs minus that of rewards",
+                "not published",
+                f"{skills}, floor .7",
+                difference(_areas(theirs, name), _areas(theirs, "fedgrpo")),
+            )
     noniid = tables.get("noniid")
     if noniid is not None:
         yield PaperClaim(
@@ -191,6 +201,11 @@ def _apart(results: Results, ours: tuple[str, str], theirs: tuple[str, str]) -> 
     a, b, c, d = (results.values(name, "end") for name in (*ours, *theirs))
     seeds = sorted(a.keys() & b.keys() & c.keys() & d.keys())
     return interval([(a[seed] - b[seed]) - (c[seed] - d[seed]) for seed in seeds])
+
+
+def _areas(results: Results | None, name: str) -> dict[int, float]:
+    runs = {} if results is None else results.by_name.get(name, {})
+    return {seed: area for seed, run in runs.items() if (area := largest_auc(run)) is not None}
 
 
 def _factor(results: Results, larger: str, smaller: str, path: Sequence[str]) -> Interval:

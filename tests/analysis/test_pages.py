@@ -29,6 +29,9 @@ ENDS = {
 }
 
 
+METHODS = dict.fromkeys(ENDS, (0, 1, 2))
+
+
 def attack(how, area, sure, target="training row", server="choosing"):
     result = {"auc": {"value": area}, "tpr": {"value": sure}}
     return {"source": "rewards", "server": server, "target": target, "how": how, "result": result}
@@ -82,6 +85,13 @@ def test_what_the_paper_says_is_confirmed_or_contradicted_by_intervals_alone():
     assert "| +.140 | tiny, paper's selection | +0.200 [+0.200, +0.200] | confirmed |" in text
     assert "| 277 times | tiny | 128 times | confirmed |" in text
     assert "DPSDA-FL + SFT" not in text, "what was not measured is not judged"
+    by_text = {"attacks": [attack("raw", 0.6, 0.1)]}
+    leaky = results(
+        *(run(seed=seed, leakage=ATTACKS) for seed in range(3)),
+        *(run("distil", seed, leakage=by_text) for seed in range(3)),
+    )
+    claimed = page("evidence.md", {"skills_methods": results(*leaky.runs, planned=METHODS)})
+    assert re.search(r"less than answers as text.* \| -0.200 \[-0.200, -0.200\] \| \*\*contradicted", claimed)
 
 
 def test_a_page_lists_what_is_not_finished():
