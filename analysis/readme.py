@@ -114,6 +114,16 @@ def _first(tables: Tables) -> Iterator[str]:
         controls.append(f"averaged adapters (FedPETuning, SFT) end at {_end(skills, 'fedpetuning-sft')}")
     sentence = "; ".join(controls)
     yield sentence[0].upper() + sentence[1:] + "."
+    if skills.by_name.get("dp_sft"):
+        alone = difference(skills.values("dp_sft", "end"), skills.values("fedgrpo", "end"))
+        more = alone["high"] is not None and alone["high"] < 0
+        verdict = "clients teach" if more else "clients are not shown to teach"
+        yield (
+            "**Without any client**, the server's own 64 labelled words (FedGRPO reads competence off them and does not train "
+            f"on them) end at {_end(skills, 'dp_sft')} by SFT ({len(skills.by_name['dp_sft'])} seeds; minus FedGRPO "
+            f"{said(alone, signed=True)}) and at {_end(skills, 'dp_grpo')} by GRPO, so on this job {verdict} more than these "
+            "labels do."
+        )
     attacks = [
         f"{said(mean_of(area))} from {read}"
         for name in ("fedgrpo", "distil", "fedpetuning-sft")
