@@ -89,7 +89,8 @@ EVIDENCE := skills_methods:skills_methods controls:evidence errors:paper/errors 
   overhead:overhead privacy:privacy skills_controls:skills/controls table1:paper/table1 table2:paper/table2 released:paper/released \
   losses:losses schedules:async/schedules noniid:paper/noniid figure3:paper/figure3 experts:paper/experts grouping:paper/grouping \
   probe:paper/probe averaging:async/averaging rationale:rationale_methods skills_dropout:skills/dropout
-SWEEPS := dropout:dropout/cost byzantine:byzantine/attacks byzantine_hard:byzantine/hard
+MAPS := async_map:async/map async_points:async/map_points async_map_long:async/map_long
+SWEEPS := dropout:dropout/cost byzantine:byzantine/attacks byzantine_hard:byzantine/hard $(MAPS)
 .PHONY: evidence
 evidence: $(STAMP)  ## run everything that the evidence pages stand on, with real models (a day on two cores; resumable)
 	for one in $(EVIDENCE); do $(BIN)/fedsim compare scenarios/$${one#*:}.yaml \
@@ -102,6 +103,8 @@ evidence-tables: $(STAMP)  ## attack the runs of .evidence, split their test que
 	for name in privacy skills_methods skills_controls; do for run in .evidence/$$name/runs/*/; do \
 	  [ ! -d "$$run/policy" ] || [ -e "$$run/leakage.json" ] || $(BIN)/fedsim leakage "$$run" || true; done; done
 	for name in controls errors; do [ ! -d .evidence/$$name/runs ] || $(BIN)/python -m analysis.planted .evidence/$$name/runs; done
+	for one in $(MAPS); do name=$${one%%:*}; [ ! -f .evidence/$$name/stress.csv ] || \
+	  $(BIN)/python -m analysis.schedule_map .evidence/$$name docs/results/$$name.csv; done
 	$(BIN)/python -m analysis.results .evidence docs/results
 
 .PHONY: pages
