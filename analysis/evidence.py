@@ -190,7 +190,7 @@ def _attacks(tables: Tables) -> Part:
     )
     yield ""
     yield from head("job", "method", "read", "server", "AUC", "true positives at 1% false ones", "seeds")
-    for job, name in (("skills", "skills_methods"), ("skills", "skills_controls"), ("tiny", "privacy")):
+    for job, name in ATTACKED:
         results = tables.get(name)
         if results is None:
             continue
@@ -207,12 +207,48 @@ def _attacks(tables: Tables) -> Part:
                         str(len(area)),
                     ]
                 )
+    yield from _disclosed(tables)
     yield ""
     yield (
         "What this does not show: attacks are simple ones (no shadow models, one upload, one question a row), so what"
-        " they do not find may be there. Synthetic rows leave the server nothing to choose. Trusted answers of "
-        "clients are another matter: a reward of 1 tells one."
+        " they do not find may be there. Synthetic rows leave the server nothing to choose."
     )
+
+
+ATTACKED = (("skills", "skills_methods"), ("skills", "skills_controls"), ("tiny", "privacy"))
+
+
+def _disclosed(tables: Tables) -> Iterator[str]:
+    """Shares of clients' trusted answers that a server knows at the end; nothing where no client owns one."""
+    lines = []
+    for job, table in ATTACKED:
+        results = tables.get(table)
+        for name in () if results is None else results.planned:
+            found: dict[str, tuple[dict[int, float], dict[int, float]]] = {}
+            for seed, run in results.by_name[name].items() if results is not None else ():
+                for one in (run.leakage or {}).get("disclosures", ()):
+                    known, before = found.setdefault(one["server"], ({}, {}))
+                    known[seed] = one["share"]["value"]
+                    if one["known_before"] is not None:
+                        before[seed] = one["known_before"]["value"]
+            lines += [
+                row(
+                    [job, title(name), server, shown(mean_of(known)), shown(mean_of(before)), str(len(known))]
+                )
+                for server, (known, before) in found.items()
+            ]
+    if lines:
+        yield from (
+            "",
+            "Trusted answers are another matter: a reward of 1 tells one. Share of the answers that clients own which "
+            "the server "
+            "knows in the end; *honest*: from the run's rewards, *choosing*: after asking once about each; and what it "
+            "would have "
+            "got right without any reply:",
+            "",
+            *head("job", "method", "server", "known at the end", "without replies", "seeds"),
+            *lines,
+        )
 
 
 def worst_attacks(

@@ -117,6 +117,23 @@ def test_the_strongest_attack_on_training_rows_is_shown_and_one_on_answers_is_no
     assert largest_auc(run()) is None
 
 
+def test_disclosed_answers_stand_beside_what_is_right_without_a_reply():
+    def told(share, before):
+        known = None if before is None else {"value": before}
+        return {"server": "choosing", "share": {"value": share}, "known_before": known}
+
+    table = results(
+        *(
+            run("likelihood", seed, leakage={"attacks": [], "disclosures": [told(0.4, 0.2)]})
+            for seed in range(3)
+        )
+    )
+    assert "| tiny | likelihood | choosing | 0.400 [0.400, 0.400] | 0.200 [0.200, 0.200] | 3 |" in page(
+        "evidence.md", {"privacy": table}
+    )
+    assert "known at the end" not in page("evidence.md", {"privacy": results(run("likelihood"))})
+
+
 def test_what_dropout_takes_is_a_share_of_the_gain_without_it_under_the_same_policy():
     table = results(
         *(run("none deadline", seed, end=0.6) for seed in range(3)),
