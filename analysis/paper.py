@@ -56,9 +56,9 @@ def errors_part(tables: Tables) -> Part:
         name = f"{kind}-{rate}"
         if not errors.by_name.get(name):
             continue
-        apart = halves(errors, name)
-        if rate == "0":
-            apart.pop("bits", None)  # there is no mistake to undo
+        apart = (
+            halves(errors, name) if rate != "0" else {}
+        )  # no half is corrupted, there is no mistake to undo
         cells = [
             shown(mean_of(apart[half]), signed=True) if half in apart else ""
             for half in ("corrupted", "clean", "bits")
