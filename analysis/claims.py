@@ -12,6 +12,8 @@ from analysis.tables import Part, Tables, head, merged, row
 from fedsim.sweeps.compare.tables import show
 from fedsim.sweeps.stats import Interval, interval
 
+UNPUBLISHED = "no number"
+
 
 @dataclass(frozen=True, slots=True)
 class PaperClaim:
@@ -37,9 +39,11 @@ class PaperClaim:
         low, high = self.measured["low"], self.measured["high"]
         if low is None or high is None:
             return "too few seeds"
-        if low > 0:
-            return "confirmed"
-        return "**contradicted**" if high < 0 else "not told apart"
+        if low <= 0 <= high:
+            return "not told apart"
+        if self.published == UNPUBLISHED:
+            return "above" if low > 0 else "below"
+        return "confirmed" if low > 0 else "**contradicted**"
 
     def line(self) -> str:
         """As a row of the table."""
@@ -51,7 +55,13 @@ class PaperClaim:
 
 
 def _exp(value: float | None) -> str:
-    return "" if value is None else f"{math.exp(value):.3g}"
+    return (
+        ""
+        if value is None
+        else f"{math.exp(value):.3g}"
+        if value < math.log(100)
+        else f"{math.exp(value):,.0f}"
+    )
 
 
 def claims_part(tables: Tables) -> Part:
@@ -61,8 +71,11 @@ def claims_part(tables: Tables) -> Part:
         return
     yield from ("", "## What the paper says", "")
     yield (
-        "Published: MATH, Math-1.5B, mean of three runs without intervals. Here: greedy accuracy on test questions, paired by "
-        "seed, of models 10 to 6000 times as small; so a sign may be compared, a size may not. *Confirmed*: the interval "
+        "Published: MATH, Math-1.5B, mean of three runs without intervals. Here: greedy accuracy on test questions, "
+        "paired by "
+        "seed, of models 10 to 6000 times as small; so a sign may be compared, a size may not. Trusted answers: every "
+        "question has a "
+        "client that owns its answer, as in Table 1. *Confirmed*: the interval "
         "lies above 0 (a factor: above 1); *contradicted*: below; intervals are not corrected for their number."
     )
     yield ""
@@ -117,21 +130,27 @@ def _all(tables: Tables) -> Iterator[PaperClaim]:
                 f"{skills}, floor .7",
                 _minus(others, "trusted", theirs, name),
             )
+    if controls is not None:
+        yield PaperClaim(
+            "FedGRPO with trusted answers ends above Central-GRPO, the upper bound (Table 1)",
+            "+.015",
+            f"{tiny}, floor .7",
+            _minus(controls, "trusted", controls, "central_grpo"),
+        )
     table2 = tables.get("table2")
-    if table2 is not None:
-        yield PaperClaim(
-            "Trusted answers at clients add to models alone (Table 2)",
-            "+.028",
-            tiny,
-            _minus(table2, "with_answers", table2, "without_answers"),
-        )
-    if pretrained is not None and others is not None:
-        yield PaperClaim(
-            "Trusted answers at clients add to models alone (Table 2)",
-            "+.028",
-            f"{skills}, floor .7",
-            _minus(others, "trusted", pretrained, "fedgrpo"),
-        )
+    for job, ours, without, name in (
+        (f"{tiny}, paper's selection", table2, table2, "without_answers"),
+        (f"{tiny}, floor .7", controls, controls, "fedgrpo"),
+        (f"{skills}, floor .7", others, pretrained, "fedgrpo"),
+    ):
+        if ours is not None and without is not None:
+            with_answers = "with_answers" if ours is table2 else "trusted"
+            yield PaperClaim(
+                "Trusted answers at clients add to models alone (Table 2)",
+                "+.028",
+                job,
+                _minus(ours, with_answers, without, name),
+            )
     if table1 is not None:
         for name, label, published in (
             ("fedpetuning-sft", "FedPETuning's adapters", "277"),
@@ -148,7 +167,7 @@ def _all(tables: Tables) -> Iterator[PaperClaim]:
         yield PaperClaim(
             "FedGRPO sends fewer bytes up than FedPETuning's adapters, as the paper counts (Figure 2)",
             "277 times",
-            skills,
+            f"{skills}, paper's selection; three rounds of rank 16 by eight clients",
             interval(
                 _logs(
                     others.values("fedpetuning-sft", "bytes", "paper", "uplink"),
@@ -167,27 +186,30 @@ def _all(tables: Tables) -> Iterator[PaperClaim]:
                 _minus(figure3, f"k20-{kind}", figure3, f"k4-{kind}"),
             )
     for job, results in ((tiny, controls), (skills, pretrained)):
-        if results is not None:
+        for name, selection in (("paper_selection", "paper's selection"), ("fedgrpo", "floor .7 (ours)")):
+            if results is not None:
+                yield PaperClaim(
+                    "The competent are better judges than any client: above random ones (as many as with the floor)",
+                    UNPUBLISHED,
+                    f"{job}, {selection}",
+                    _minus(results, name, results, "random"),
+                )
+    joined = merged(pretrained, others)
+    if joined is not None:
+        for name, label in (("fedpetuning-sft", "adapters"), ("distil", "answers as text")):
             yield PaperClaim(
-                "The competent are better judges than any client: above as many at random",
-                "not published",
-                f"{job}, floor .7",
-                _minus(results, "fedgrpo", results, "random"),
-            )
-    for name, label in (("fedpetuning-sft", "adapters"), ("distil", "answers as text")):
-        if pretrained is not None:
-            theirs = merged(pretrained, others)
-            yield PaperClaim(
-                f"Rewards tell an attacker less than {label}: largest area under the curve of theirs minus that of rewards",
-                "not published",
+                f"Rewards tell a server that chooses what it sends less than {label} do: area under the curve of theirs "
+                "minus that of "
+                "rewards",
+                UNPUBLISHED,
                 f"{skills}, floor .7",
-                difference(_areas(theirs, name), _areas(theirs, "fedgrpo")),
+                difference(_areas(joined, name), _areas(joined, "fedgrpo")),
             )
     noniid = tables.get("noniid")
     if noniid is not None:
         yield PaperClaim(
             "Dirichlet(.1) costs FedGRPO less than FedPETuning (difference of differences)",
-            "not published",
+            UNPUBLISHED,
             tiny,
             _apart(noniid, ("fedgrpo-beta0.1", "fedgrpo-iid"), ("fedpetuning-beta0.1", "fedpetuning-iid")),
         )
@@ -203,8 +225,8 @@ def _apart(results: Results, ours: tuple[str, str], theirs: tuple[str, str]) -> 
     return interval([(a[seed] - b[seed]) - (c[seed] - d[seed]) for seed in seeds])
 
 
-def _areas(results: Results | None, name: str) -> dict[int, float]:
-    runs = {} if results is None else results.by_name.get(name, {})
+def _areas(results: Results, name: str) -> dict[int, float]:
+    runs = results.by_name.get(name, {})
     return {seed: area for seed, run in runs.items() if (area := largest_auc(run)) is not None}
 
 

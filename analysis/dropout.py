@@ -95,12 +95,10 @@ def _tiny(results: Results) -> Part:
         cells = [_came(results, f"{level} {policy}") for policy in POLICIES]
         yield row([level, *cells, *_why(results, level)])
     yield ""
-    best = {level: _best(results, level) for level in LEVELS}
-    yield (
-        "The policy that keeps most, and whether it is told apart from `deadline` (difference of gains): "
-        + "; ".join(f"{level}: {text}" for level, text in best.items() if text)
-        + "."
-    )
+    others = [
+        f"{level}: {', '.join(_less(results, level, policy) for policy in POLICIES[1:])}" for level in LEVELS
+    ]
+    yield f"Gains minus those of `{POLICIES[0]}`, paired: {'; '.join(others)}."
     figure = dropout_figure(results, LEVELS, POLICIES, lost_share)
     if figure is not None:
         yield from ("", "![Lost share of the gain by level of dropout and policy](dropout.png)")
@@ -133,17 +131,11 @@ def _why(results: Results, level: str) -> list[str]:
     ]
 
 
-def _best(results: Results, level: str) -> str:
-    gains = {policy: results.values(f"{level} {policy}", "gain") for policy in POLICIES}
-    known = {policy: mean for policy, found in gains.items() if (mean := mean_of(found)["mean"]) is not None}
-    if not known:
-        return ""
-    best = max(known, key=lambda policy: known[policy])
-    more = difference(gains[best], gains["deadline"])
-    if best == "deadline":
-        return "deadline"
-    apart = "told apart" if more["low"] is not None and more["low"] > 0 else "not told apart"
-    return f"{best} ({shown(more, signed=True)}, {apart})"
+def _less(results: Results, level: str, policy: str) -> str:
+    more = difference(
+        results.values(f"{level} {policy}", "gain"), results.values(f"{level} {POLICIES[0]}", "gain")
+    )
+    return f"{policy} {shown(more, signed=True) or 'not measured'}"
 
 
 def _corners(results: Results) -> Part:

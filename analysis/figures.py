@@ -16,6 +16,7 @@ from fedsim.figures.labels import figure_with_footer, method_style
 from fedsim.figures.style import GREY, light_grid, new_figure, settle, styled
 from fedsim.sweeps.stats import Interval, percentile
 
+_START = ("accuracy", "greedy", "initial")
 _LEAST_BYTES = 50 * 2**10
 _TICKS_BYTES = (100 * 2**10, 2**20, 10 * 2**20, 100 * 2**20)
 
@@ -27,7 +28,8 @@ def main_figure(skills: Results) -> Figure | None:
     if any(largest_auc(run) is not None for run in skills.runs):
         quantities.append(Quantity("what an attacker learns [largest AUC]", _learnt, "auc"))
         notes = [
-            "AUC .5 is a coin, and also stands where nothing leaves a client; methods that nobody attacked are left out there."
+            "AUC .5 is a coin, and also stands where nothing leaves a client; methods that nobody attacked are left "
+            "out there."
         ]
     return ends_against(skills, quantities, "greedy accuracy, words never asked", *notes)
 
@@ -71,13 +73,14 @@ def ends_against(results: Results, quantities: Sequence[Quantity], label: str, *
         )
         figure = figure_with_footer(3.6, [said, *notes])
         panels = figure.subplots(1, len(quantities), sharey=True)
-        starts = [run.number("accuracy", "greedy", "initial") for run in results.runs]
-        level = mean_of({place: one for place, one in enumerate(starts) if one is not None})["mean"] or 0.0
+        starts = results.values(max(names, key=lambda name: len(results.by_name[name])), *_START)
+        level = mean_of(starts)["mean"] or 0.0
         for axes, quantity in zip(panels, quantities, strict=True):
             axes.axhline(level, color=GREY, linestyle=(0, (4, 2)), linewidth=0.8, zorder=0.5)
             largest = 0.0
             for name in names:
-                x = percentile([quantity.of(run) for run in results.by_name[name].values()], 50)
+                found = [quantity.of(run) for run in results.by_name[name].values()]
+                x = percentile([one for one in found if one is not None], 50)
                 if x is not None:
                     largest = max(largest, x)
                     _mark(axes, x, mean_of(results.values(name, "end")), places[name])
@@ -112,11 +115,13 @@ def _scale(axes: Axes, quantity: Quantity, largest: float) -> None:
 
 
 def largest_auc(run: Run) -> float | None:
-    """The largest AUC of an attack on training rows; None where none was made."""
+    """The largest AUC of an attack on training rows by what leaves clients; None where none was made."""
     found = [
         attack["result"]["auc"]["value"]
         for attack in (run.leakage or {}).get("attacks", ())
-        if attack["target"] == "training row" and attack["result"] is not None
+        if attack["target"] == "training row"
+        and attack["source"] != "policy"
+        and attack["result"] is not None
     ]
     return max(found, default=None)
 
@@ -161,7 +166,7 @@ def dropout_figure(
 ) -> Figure | None:
     """Lost share of the gain by level: a panel for independent and for correlated dropout, a line for each policy."""
     kinds = list(dict.fromkeys(level.rpartition("-")[0] for level in levels))
-    if not results.runs:
+    if not any(lost(results, level, policy)["mean"] is not None for level in levels for policy in policies):
         return None
     with styled():
         figure = new_figure(2.6)

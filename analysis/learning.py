@@ -126,8 +126,7 @@ def _apart(results: Results, first: str) -> str:
 def _hostile(results: Results, file: str) -> Iterator[str]:
     """Shares of the oracle's gain that every rule keeps under every attack; the oracle leaves the hostile clients out."""
     yield made_of(results, f"scenarios/{file}") + (
-        " Two of eight clients are hostile. In brackets of the header: `excluded`, where the same"
-        " two take no part, is what can be reached."
+        " Two of eight clients are hostile. What can be reached: `excluded`, where the same two take no part."
     )
     yield ""
     rules = list(dict.fromkeys(name.split()[0] for name in results.planned))

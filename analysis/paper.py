@@ -48,17 +48,17 @@ def errors_part(tables: Tables) -> Part:
         "start",
         "end",
         "gain",
-        "gain, corrupted half",
-        "gain, clean half",
+        "gain, more corrupted half",
+        "gain, other half",
         "end minus planted bits",
     )
     for rate, kind in product(RATES, kinds):
         name = f"{kind}-{rate}"
         if not errors.by_name.get(name):
             continue
-        apart = (
-            halves(errors, name) if rate != "0" else {}
-        )  # no half is corrupted, there is no mistake to undo
+        apart = halves(errors, name) if rate != "0" else {}  # without mistakes there are no halves
+        if rate == "25":
+            apart.pop("bits", None)  # classes are half wrong: to undo them all harms as much as it mends
         cells = [
             shown(mean_of(apart[half]), signed=True) if half in apart else ""
             for half in ("corrupted", "clean", "bits")
@@ -71,6 +71,13 @@ def errors_part(tables: Tables) -> Part:
                 *cells,
             ]
         )
+    yield ""
+    yield (
+        "Mistakes are dealt by operand class. Of the public answers in the more corrupted half of the classes 50%, 90% "
+        "and 100% "
+        "are wrong at a share of .25, .50 and .75; in the other half 0, 10% and 50%. *Planted bits* as above, where most "
+        "answers of the undone classes are wrong."
+    )
     figure = error_curve(errors, kinds, RATES)
     if figure is not None:
         yield from ("", "![Gain against the share of errors in the server's corpus](evidence_errors.png)")

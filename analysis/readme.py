@@ -12,7 +12,20 @@ from collections.abc import Callable, Iterator, Mapping
 from analysis.dropout import LEVELS, POLICIES, lost_share
 from analysis.evidence import worst_attacks
 from analysis.results import Results, difference, share
-from analysis.tables import DOWN, LEAVES, TIME, UP, Column, Tables, head, mean_of, merged, row, title
+from analysis.tables import (
+    DOWN,
+    LEAVES,
+    TIME,
+    UP,
+    Column,
+    Tables,
+    head,
+    mean_of,
+    merged,
+    row,
+    shared_seeds,
+    title,
+)
 from fedsim.config.units import format_bytes
 from fedsim.errors import InputError
 from fedsim.sweeps.stats import Interval, percentile
@@ -66,19 +79,26 @@ def _start(results: Results) -> str:
     return said(mean_of(results.values("fedgrpo", "accuracy", "greedy", "initial")))
 
 
-def _minus(results: Results, other: str) -> str:
-    return said(difference(results.values("fedgrpo", "end"), results.values(other, "end")), signed=True)
+def _minus_of(results: Results, name: str, other: str) -> str:
+    return said(difference(results.values(name, "end"), results.values(other, "end")), signed=True)
 
 
 def _made(results: Results, *names: str) -> str:
-    """Seeds and commit of these variants; what is missing of their seeds is said."""
-    counts = {len(results.by_name[name]) for name in names if results.by_name.get(name)}
-    planned = {len(results.planned[name]) for name in names if results.by_name.get(name)}
-    few, many = min(counts), max(counts)
+    """Seeds and commit of these variants; what is missing of them is said."""
+    counts = {name: len(results.by_name[name]) for name in names if results.by_name.get(name)}
+    planned = sum(len(results.planned[name]) for name in names if name in results.planned)
+    few, many = min(counts.values()), max(counts.values())
     seeds = f"{few}{f' to {many}' if few != many else ''} seed{'s' if many != 1 else ''}"
-    short = "" if counts == planned else f" of {max(planned)} planned"
+    done = sum(counts.values())
+    short = "" if done == planned else f" ({done} of {planned} runs are finished)"
     commits = ", ".join(sorted({run.commit[:7] for run in results.runs if run.name in names}))
     return f"{seeds}{short}, 95% intervals over them, commit {commits}"
+
+
+def _seeds(results: Results, name: str) -> str:
+    """Said where a variant has other seeds than FedGRPO."""
+    n = len(results.by_name[name])
+    return "" if n == len(results.by_name["fedgrpo"]) else f" ({n} seed{'s' if n != 1 else ''})"
 
 
 # --------------------------------------------------------------------------------------------- the pretrained model
@@ -90,7 +110,7 @@ def _skills(tables: Tables) -> Results | None:
 
 def _first(tables: Tables) -> Iterator[str]:
     skills = _skills(tables)
-    if skills is None:
+    if skills is None or not skills.by_name.get("fedgrpo") or not skills.by_name.get("central_grpo"):
         yield NOT_RUN
         return
     ours = share(skills.values("fedgrpo", "gain"), skills.values("central_grpo", "gain"))
@@ -104,59 +124,76 @@ def _first(tables: Tables) -> Iterator[str]:
         f"{said(ours)} of the gain "
         f"that the truth as reward gives ({_end(skills, 'central_grpo')}); the wanted .9 is {met}."
     )
-    controls = [
-        f"as many random clients have {_gain_share(skills, 'random')} of that gain",
-        f"the majority of the server's own candidates ends at {_end(skills, 'majority_vote')}",
-        f"the paper's own selection has {_gain_share(skills, 'paper_selection')}",
-        f"the experts' answers, distilled, end at {_end(skills, 'distil')} and leave the clients as text",
-    ]
-    if skills.by_name.get("fedpetuning-sft"):
-        controls.append(f"averaged adapters (FedPETuning, SFT) end at {_end(skills, 'fedpetuning-sft')}")
-    sentence = "; ".join(controls)
-    yield sentence[0].upper() + sentence[1:] + "."
-    if skills.by_name.get("dp_sft"):
-        alone = difference(skills.values("dp_sft", "end"), skills.values("fedgrpo", "end"))
-        more = alone["high"] is not None and alone["high"] < 0
-        verdict = "clients teach" if more else "clients are not shown to teach"
-        yield (
-            "**Without any client**, the server's own 64 labelled words (FedGRPO reads competence off them and does not train "
-            f"on them) end at {_end(skills, 'dp_sft')} by SFT ({len(skills.by_name['dp_sft'])} seeds; minus FedGRPO "
-            f"{said(alone, signed=True)}) and at {_end(skills, 'dp_grpo')} by GRPO, so on this job {verdict} more than these "
-            "labels do."
-        )
+    controls = {
+        "random": ("as many random clients have", _gain_share, "of that gain"),
+        "self_reward": ("the server's own likelihood", _gain_share, ""),
+        "majority_vote": ("the majority of the server's own candidates ends at", _end, ""),
+        "paper_selection": (
+            "the paper's selection as we read it (no floor, L = 20 of 64 exemplars, standardised per expert: three "
+            "changes at once) has",
+            _gain_share,
+            "",
+        ),
+        "distil": ("the experts' answers, distilled, end at", _end, "and leave the clients as text"),
+        "fedpetuning-sft": ("averaged adapters (FedPETuning, SFT) end at", _end, ""),
+    }
+    sentence = "; ".join(
+        " ".join(filter(None, (before, number(skills, name), after))) + _seeds(skills, name)
+        for name, (before, number, after) in controls.items()
+        if skills.by_name.get(name)
+    )
+    yield sentence[:1].upper() + sentence[1:] + "."
+    yield from _without_clients(skills)
     attacks = [
-        f"{said(mean_of(area))} from {read}"
-        for name in ("fedgrpo", "distil", "fedpetuning-sft")
-        for read, area in _strongest(skills, name)
+        attack for name in ("fedgrpo", "distil", "fedpetuning-sft") for attack in _strongest(skills, name)
     ]
     if attacks:
         yield (
-            "The strongest of our attacks tells a client's training rows from others with an area under the curve of "
-            f"{', '.join(attacks)} (.5 is a coin)."
+            "A server that chooses what it sends tells a client's training rows from others with an area under the curve of "
+            f"{'; '.join(attacks)} (.5 is a coin; in brackets what it finds at 1% false ones)."
         )
     yield (
-        "It does **not** show other models, longer answers or more clients, nor that scalars are private: "
+        "It does **not** show other models, other words, longer answers or more clients, nor that scalars are private: "
         "[docs/evidence.md](docs/evidence.md)."
     )
 
 
-def _strongest(results: Results, name: str) -> Iterator[tuple[str, Mapping[int, float]]]:
-    """What is read and its AUC by seed, of the strongest attack on training rows but for those on the final policy."""
-    found = {
-        (read, server): area
-        for (read, server), (area, _) in worst_attacks(results, name).items()
-        if read != "policy"
-    }
+def _without_clients(skills: Results) -> Iterator[str]:
+    """What the server's own labels give, without any client."""
+    names = [name for name in ("dp_sft", "dp_grpo") if skills.by_name.get(name)]
+    if not names:
+        return
+    more = {name: difference(skills.values(name, "end"), skills.values("fedgrpo", "end")) for name in names}
+    shown = all(one["high"] is not None and one["high"] < 0 for one in more.values())
+    ends = " and at ".join(
+        f"{_end(skills, name)} by {title(name).rpartition(' ')[2]} (minus FedGRPO {said(more[name], signed=True)})"
+        for name in names
+    )
+    yield (
+        "**Without any client**, the server's own 64 labelled words (FedGRPO reads competence off them and does not "
+        "train on them) "
+        f"end at {ends}{_seeds(skills, names[0])}, so on this job clients are {'' if shown else 'not '}shown to teach "
+        "more than these "
+        "labels do."
+    )
+
+
+def _strongest(results: Results, name: str, called: str | None = None) -> Iterator[str]:
+    """AUC and true positives of the strongest attack on training rows, but for those on the final policy."""
+    found = {wire: both for wire, both in worst_attacks(results, name).items() if wire[0] != "policy"}
     if found:
-        (read, server), area = max(found.items(), key=lambda one: mean_of(one[1])["mean"] or 0.0)
-        yield f"{title(name).split(',')[0].split(' (')[0]}'s {read} ({server} server)", area
+        (read, server), (area, sure) = max(found.items(), key=lambda one: mean_of(one[1][0])["mean"] or 0.0)
+        whose = called or title(name).split(",")[0].split(" (")[0]
+        honest = ", honest server" if server == "honest" else ""
+        few = "" if len(area) >= 3 else f", {len(area)} seed{'s' if len(area) != 1 else ''}"
+        yield f"{said(mean_of(area))} from {whose}'s {read} ({said(mean_of(sure))}{honest}{few})"
 
 
 _WHO = {
     "central_grpo": "the truth (Central-GRPO)",
     "fedgrpo": "the two most competent clients, floor .7 (ours; the shipped file)",
     "trusted": "... clients that own a trusted answer to every question (AE)",
-    "oracle": "... experts chosen by their true accuracy",
+    "oracle": "... experts chosen by 4 validation words a form",
     "answers_up": "... experts' answers go up instead of scores (the released code)",
     "paper_selection": "the two most competent clients, the paper's selection",
     "random": "as many clients at random",
@@ -175,10 +212,12 @@ def _skills_table(tables: Tables) -> Iterator[str]:
     if skills is None:
         yield NOT_RUN
         return
+    shared = shared_seeds(skills, skills.planned)
+    seeds = ", ".join(map(str, sorted({run.seed for run in shared.runs})))
     yield (
         f"Its comparison (`fedsim compare skills_methods` and `skills/controls`; {_made(skills, *skills.planned)}; "
-        "sizes and times are "
-        "medians, shares are ratios of mean gains):"
+        "shares are ratios of "
+        f"mean gains; sizes and times are medians over seeds {seeds}):"
     )
     yield ""
     yield from head(
@@ -194,22 +233,13 @@ def _skills_table(tables: Tables) -> Iterator[str]:
     for name, who in _WHO.items():
         if skills.by_name.get(name):
             shares = "1" if name == "central_grpo" else _gain_share(skills, name)
-            yield row(
-                [
-                    who,
-                    str(len(skills.by_name[name])),
-                    _end(skills, name),
-                    shares,
-                    LEAVES.cell(skills, name),
-                    _both_ways(skills, name),
-                    TIME.cell(skills, name),
-                ]
-            )
+            cells = [LEAVES.cell(shared, name), _both_ways(shared, name), TIME.cell(shared, name)]
+            yield row([who, str(len(skills.by_name[name])), _end(skills, name), shares, *cells])
     yield ""
     yield (
         "FedGRPO minus "
         + ", minus ".join(
-            f"{label} {_minus(skills, name)}"
+            f"{label} {_minus_of(skills, 'fedgrpo', name)}"
             for name, label in (
                 ("random", "random"),
                 ("self_reward", "the server's own likelihood"),
@@ -223,6 +253,14 @@ def _skills_table(tables: Tables) -> Iterator[str]:
         )
         + " (paired by seed)."
     )
+    if skills.by_name.get("first_answer"):
+        first = skills.over(set(skills.by_name["first_answer"]))
+        yield (
+            f"FedGRPO that asks its first question when the *first* client has said what it knows, instead of every client "
+            f"(`probed_share`), ends at {_end(first, 'first_answer')}, by {_minus_of(first, 'first_answer', 'fedgrpo')} "
+            f"({len(first.by_name['first_answer'])} seeds), after {TIME.cell(first, 'first_answer')} instead of "
+            f"{TIME.cell(first, 'fedgrpo')} (medians)."
+        )
 
 
 def _both_ways(results: Results, name: str) -> str:
@@ -311,17 +349,17 @@ def _median_bytes(values: Mapping[int, float]) -> str:
 
 def _dropout(tables: Tables) -> Iterator[str]:
     results = tables.get("dropout")
-    if results is None:
+    policy = POLICIES[0]
+    lost = {} if results is None else {level: lost_share(results, level, policy) for level in LEVELS}
+    known = {level: one for level, one in lost.items() if one["mean"] is not None}
+    if results is None or not known:
         yield NOT_RUN
         return
-    policy = POLICIES[0]
     yield (
         f"With real models (`fedsim stress dropout/cost`, {_made(results, *results.planned)}; equal virtual time), "
         f"policy `{policy}`, of a "
-        f"gain of {said(mean_of(results.values(f'none {policy}', 'gain')))} is lost: "
-        + "; ".join(
-            f"{level.replace('-', ' ')} {said(lost_share(results, level, policy))}" for level in LEVELS
-        )
+        f"gain of {said(mean_of(results.values(f'none {policy}', 'gain')))} is lost, as a share of it: "
+        + "; ".join(f"{level.replace('-', ' ')} {said(one)}" for level, one in known.items())
         + " (*correlated*: the owners of one domain give up most often). Other policies, and why rewards were lost: "
         "[docs/dropout.md](docs/dropout.md)."
     )
@@ -330,34 +368,36 @@ def _dropout(tables: Tables) -> Iterator[str]:
 
 def _privacy(tables: Tables) -> Iterator[str]:
     results = tables.get("privacy")
-    if results is None:
-        yield f"Noise on rewards: {NOT_RUN}"
+    if results is None or not results.by_name.get("likelihood"):
+        yield f"What protection costs: {NOT_RUN}"
         return
+    guarded = {
+        "flip-0.3": "30% of rewards flipped",
+        "gaussian-0.5": "Gaussian noise of .5",
+        "dp_evaluators": "evaluators trained with DP-SGD",
+    }
     less = [
-        f"{name} {said(difference(results.values(name, 'end'), results.values('likelihood', 'end')), signed=True)}"
-        for name in ("flip-0.3", "gaussian-0.5", "dp_evaluators")
+        f"{label} {_minus_of(results, name, 'likelihood')}"
+        for name, label in guarded.items()
         if results.by_name.get(name)
     ]
     yield (
-        f"**What noise on rewards costs** (the tiny job, `fedsim compare privacy`, {_made(results, *results.planned)}): "
-        "FedGRPO ends at "
-        f"{_end(results, 'likelihood')} without noise; with it, the difference is {'; '.join(less)}."
+        "**What protection costs** (the tiny job, half of the questions with a trusted answer at one client; `fedsim "
+        "compare privacy`, "
+        f"{_made(results, *results.planned)}): FedGRPO ends at {_end(results, 'likelihood')} without any; differences "
+        "from it: "
+        f"{'; '.join(less) or 'not measured'}."
     )
-    attacks = [
-        f"{said(mean_of(area))} from {read}"
-        for name in (
-            "likelihood",
-            "flip-0.3",
-            "gaussian-0.5",
-            "dp_evaluators",
-            "distil",
-            "fedpetuning",
-            "synthetic",
-        )
-        for read, area in _strongest(results, name)
-    ]
+    called = {
+        "likelihood": "FedGRPO",
+        **guarded,
+        "distil": "distil",
+        "fedpetuning": "FedPETuning",
+        "synthetic": "DPSDA-FL",
+    }
+    attacks = [attack for name, label in called.items() for attack in _strongest(results, name, label)]
     if attacks:
-        yield f"Areas under the curve of the strongest attack on training rows there: {', '.join(attacks)}."
+        yield f"The strongest attack on training rows there: {'; '.join(attacks)}."
 
 
 def _hostile(tables: Tables) -> Iterator[str]:

@@ -12,8 +12,8 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ class Run:
 
     Attributes:
         key: of its folder: a hash of scenario, seed, code and platform.
-        name: its variant, of a grid's run with ``at`` and the value that was tried, or its levels, joined by blanks.
+        name: its variant, or its levels, joined by blanks.
         summary: of the run folder, without loads and ledgers.
         looks: per set of questions, in order: updates, virtual seconds, wire bytes both ways, greedy accuracy.
         rewards: wanted, came and used; requests lost by cause.
@@ -144,6 +144,10 @@ class Results:
         """Planned runs that are not finished."""
         return sum(len(seeds) for seeds in self.planned.values()) - len(self.runs)
 
+    def over(self, seeds: Collection[int]) -> Results:
+        """The same table with these seeds' runs alone."""
+        return replace(self, runs=[run for run in self.runs if run.seed in seeds])
+
     def values(self, name: str, *path: str) -> dict[int, float]:
         """A number by seed: ``gain``, ``end``, ``wire_bytes``, or keys of the summary; seeds without it are left out."""
         found = {}
@@ -212,7 +216,7 @@ def write(source: Path, folder: Path, target: Path) -> Path | None:
         name, planned = opened.stress.name, opened.runs()
     else:
         compared = open_comparison(path)
-        name, planned = compared.comparison.name, [*compared.runs(), *compared.grid()]
+        name, planned = compared.comparison.name, compared.runs()
     seeds: dict[str, list[int]] = {}
     for run in planned:
         seeds.setdefault(_name(run), []).append(run.seed)
@@ -252,7 +256,7 @@ def read(table: Path) -> Results:
 def _name(run: PlannedRun | StressRun) -> str:
     if isinstance(run, StressRun):
         return " ".join(run.levels.values())
-    return run.variant if run.value is None else f"{run.variant} at {run.value:g}"
+    return run.variant
 
 
 def _finished(

@@ -22,7 +22,7 @@ NAMES = {
     "first_answer": "FedGRPO, ours, begins with the first known client",
     "central_grpo": "Central-GRPO (the truth)",
     "random": "as many random experts",
-    "oracle": "truly best experts, floored",
+    "oracle": "experts by measured accuracy, floored",
     "trusted": "FedGRPO, trusted answers (AE, coverage 1)",
     "majority_vote": "majority vote of the server's candidates",
     "self_reward": "self-reward (server's own likelihood)",
@@ -41,7 +41,7 @@ SHORT = {
     "first_answer": "... begins with the first",
     "central_grpo": "Central-GRPO",
     "random": "random experts",
-    "oracle": "truly best experts",
+    "oracle": "by measured accuracy",
     "trusted": "trusted answers (AE)",
     "majority_vote": "majority vote",
     "self_reward": "self-reward",
@@ -107,6 +107,13 @@ LEAVES = Column(
         or "nothing"
     ),
 )
+
+
+SPREADLESS = Column(
+    "groups without spread", lambda results, name: _mean(results, name, "learning", "zero_variance_share")
+)
+STALENESS = Column("staleness", lambda results, name: _mean(results, name, "staleness", "mean"))
+RANKED = Column("right ones ranked first by rewards [AUC]", lambda results, name: _ranked(results, name))
 
 
 def minus(reference: str) -> Column:
@@ -176,12 +183,20 @@ def made_of(results: Results, file: str) -> str:
     """One sentence: which file, which seeds, and what is missing of it."""
     seeds = sorted({seed for planned in results.planned.values() for seed in planned})
     listed = ", ".join(map(str, seeds))
+    if len({tuple(planned) for planned in results.planned.values()}) > 1:
+        listed += " (fewer where the table says so)"
     short = (
         f" **{results.missing} of its {results.missing + len(results.runs)} runs are not finished.**"
         if results.missing
         else ""
     )
     return f"`{file}`, seeds {listed} ({'one observation' if len(seeds) == 1 else 'a seed is one observation'}).{short}"
+
+
+def shared_seeds(results: Results, names: Iterable[str]) -> Results:
+    """The table over the seeds that all of these variants have, so that medians are of the same seeds."""
+    found = [set(results.by_name[name]) for name in names if results.by_name.get(name)]
+    return results.over(set.intersection(*found)) if found else results
 
 
 def merged(*found: Results | None) -> Results | None:
@@ -197,6 +212,21 @@ def merged(*found: Results | None) -> Results | None:
         runs += [run for run in one.runs if run.name in new]
     first = tables[0]
     return Results(first.name, planned, first.platform, first.versions, runs)
+
+
+def _mean(results: Results, name: str, *path: str) -> str:
+    mean = mean_of(results.values(name, *path))["mean"]
+    return "" if mean is None else f"{mean:.2f}"
+
+
+def _ranked(results: Results, name: str) -> str:
+    """Mean over seeds of the mean over clients' models; empty where no model scored."""
+    found = []
+    for run in results.by_name.get(name, {}).values():
+        by_client = (run.summary.get("learning") or {}).get("reward_auc_by_client") or {}
+        known = [area for area in by_client.values() if area is not None]
+        found += [sum(known) / len(known)] if known else []
+    return f"{sum(found) / len(found):.2f}" if found else ""
 
 
 def _bytes(results: Results, name: str, way: str) -> str:

@@ -91,7 +91,7 @@ def test_what_the_paper_says_is_confirmed_or_contradicted_by_intervals_alone():
         *(run("distil", seed, leakage=by_text) for seed in range(3)),
     )
     claimed = page("evidence.md", {"skills_methods": results(*leaky.runs, planned=METHODS)})
-    assert re.search(r"less than answers as text.* \| -0.200 \[-0.200, -0.200\] \| \*\*contradicted", claimed)
+    assert re.search(r"less than answers as text do.* \| -0.200 \[-0.200, -0.200\] \| below", claimed)
 
 
 def test_a_page_lists_what_is_not_finished():
@@ -143,7 +143,7 @@ def test_what_dropout_takes_is_a_share_of_the_gain_without_it_under_the_same_pol
     assert lost_share(table, "independent-0.9", "deadline")["mean"] == pytest.approx(0.75)
     assert lost_share(table, "independent-0.9", "replace")["mean"] is None, "nothing to compare with"
     text = page("dropout.md", {"dropout": table})
-    assert "independent-0.9: replace (+0.300 [+0.300, +0.300], told apart)" in text
+    assert "independent-0.9: over_select not measured, replace +0.300 [+0.300, +0.300]" in text
     assert "dropout 100%" in text
 
 
@@ -201,7 +201,7 @@ def test_parts_of_readme_carry_intervals_missing_seeds_and_verdicts():
         and "the wanted .9 is met" in text
     )
     few = results(run(), run("central_grpo"), planned={"fedgrpo": [0, 1, 2], "central_grpo": [0, 1, 2]})
-    assert "1 seed of 3 planned" in readme.filled(both, {"skills_methods": few})
+    assert "1 seed (2 of 6 runs are finished)" in readme.filled(both, {"skills_methods": few})
     assert readme.NOT_RUN in readme.filled(both, {})
     with pytest.raises(
         InputError,
@@ -216,14 +216,16 @@ def test_parts_of_readme_state_shares_differences_and_attacks_by_the_numbers():
 
     ends = {"none deadline": 0.6, "independent-0.9 deadline": 0.3}
     lost = results(*(run(name, seed, end=end) for (name, end), seed in product(ends.items(), range(3))))
-    assert "of a gain of .400 [.400, .400] is lost: " in text("dropout", dropout=lost)
+    assert "of a gain of .400 [.400, .400] is lost, as a share of it: independent" in text(
+        "dropout", dropout=lost
+    )
     assert "independent 0.9 .750 [.750, .750]" in text("dropout", dropout=lost)
     ends = {"mean excluded_2": 0.6, "mean inverted_2": 0.1}
     hostile = results(*(run(name, seed, end=end) for (name, end), seed in product(ends.items(), range(3))))
     assert "mean random not measured, inverted -.250 [-.250, -.250]" in text("hostile", byzantine=hostile)
     noisy = results(run("likelihood", end=0.5, leakage=ATTACKS), run("flip-0.3", end=0.4))
-    assert "with it, the difference is flip-0.3 -.100" in text("privacy", privacy=noisy)
-    assert "rewards (choosing server)" in text("privacy", privacy=noisy)
+    assert "differences from it: 30% of rewards flipped -.100." in text("privacy", privacy=noisy)
+    assert ".800 from FedGRPO's rewards (.300, 1 seed)." in text("privacy", privacy=noisy)
     sizes = text("overhead", overhead=results(run(), run("distil", end=0.6)))
     assert (
         "| distil (experts' answers, SFT) | scalars | .600 | +.100 | 1.0 KiB | 1.0 MiB | 2.0 MiB |" in sizes
