@@ -105,8 +105,11 @@ def _tiny(results: Results) -> Part:
         yield ("dropout", figure)
     yield from (
         "",
-        "What this does not show: other durations (a longer run makes up for lost time), other "
-        "jobs, or policies tuned for each level.",
+        "What this does not show: other durations (a longer run makes up for lost time), other jobs, policies tuned "
+        "for each level, or "
+        "policies where many clients are competent: with the floor of .7 few are left to be asked in another's place, "
+        "which may be "
+        "why the three do not differ.",
     )
 
 
