@@ -271,7 +271,11 @@ def _attacks(tables: Tables) -> Part:
     yield ""
     yield (
         "What this does not show: attacks are simple ones (no shadow models, one upload, one question a row), so what"
-        " they do not find may be there. Synthetic rows leave the server nothing to choose."
+        " they do not find may be there. Synthetic rows leave the server nothing to choose. "
+        "What is trained on the rows differs by method: on the skills job a scoring client's adapters took 16 steps of "
+        "26 rows, "
+        "an uploaded adapter of FedPETuning 4 (SFT) or 2 (GRPO) in its round, so that lower numbers there are not its "
+        "wire's alone."
     )
 
 

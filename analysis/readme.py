@@ -150,7 +150,8 @@ def _first(tables: Tables) -> Iterator[str]:
     if attacks:
         yield (
             "A server that chooses what it sends tells a client's training rows from others with an area under the curve of "
-            f"{'; '.join(attacks)} (.5 is a coin; in brackets what it finds at 1% false ones)."
+            f"{'; '.join(attacks)} (.5 is a coin; in brackets what it finds at 1% false ones; an adapter had a quarter "
+            "of the steps on those rows)."
         )
     yield (
         "It does **not** show other models, other words, longer answers or more clients, nor that scalars are private: "
