@@ -186,8 +186,12 @@ def _strongest(results: Results, name: str, called: str | None = None) -> Iterat
         (read, server), (area, sure) = max(found.items(), key=lambda one: mean_of(one[1][0])["mean"] or 0.0)
         whose = called or title(name).split(",")[0].split(" (")[0]
         honest = ", honest server" if server == "honest" else ""
-        few = "" if len(area) >= 3 else f", {len(area)} seed{'s' if len(area) != 1 else ''}"
-        yield f"{said(mean_of(area))} from {whose}'s {read} ({said(mean_of(sure))}{honest}{few})"
+        few = (
+            ""
+            if len(area) == len(results.by_name[name])
+            else f", {len(area)} seed{'s' if len(area) != 1 else ''}"
+        )
+        yield f"{said(mean_of(area))} from {read} of {whose} ({said(mean_of(sure))}{honest}{few})"
 
 
 _WHO = {
@@ -391,10 +395,10 @@ def _privacy(tables: Tables) -> Iterator[str]:
     )
     called = {
         "likelihood": "FedGRPO",
-        **guarded,
+        **{name: f"FedGRPO with {label}" for name, label in guarded.items()},
         "distil": "distil",
         "fedpetuning": "FedPETuning",
-        "synthetic": "DPSDA-FL",
+        "synthetic": "DPSDA-FL without protection",
     }
     attacks = [attack for name, label in called.items() for attack in _strongest(results, name, label)]
     if attacks:

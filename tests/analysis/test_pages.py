@@ -225,7 +225,7 @@ def test_parts_of_readme_state_shares_differences_and_attacks_by_the_numbers():
     assert "mean random not measured, inverted -.250 [-.250, -.250]" in text("hostile", byzantine=hostile)
     noisy = results(run("likelihood", end=0.5, leakage=ATTACKS), run("flip-0.3", end=0.4))
     assert "differences from it: 30% of rewards flipped -.100." in text("privacy", privacy=noisy)
-    assert ".800 from FedGRPO's rewards (.300, 1 seed)." in text("privacy", privacy=noisy)
+    assert ".800 from rewards of FedGRPO (.300)." in text("privacy", privacy=noisy)
     sizes = text("overhead", overhead=results(run(), run("distil", end=0.6)))
     assert (
         "| distil (experts' answers, SFT) | scalars | .600 | +.100 | 1.0 KiB | 1.0 MiB | 2.0 MiB |" in sizes
