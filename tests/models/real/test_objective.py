@@ -82,7 +82,9 @@ def _assert_gradient_of(live, groups, gains, naive_loss):
     assert any(float(part.abs().max()) > 1e-6 for part in expected)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
-    assert totals.loss == pytest.approx(float(naive_loss.detach()), rel=1e-5, abs=1e-6)  # terms of order one, float32
+    assert totals.loss == pytest.approx(
+        float(naive_loss.detach()), rel=1e-5, abs=1e-6
+    )  # terms of order one, float32
 
 
 @pytest.mark.parametrize("ratio", ["clipped", "decoupled"])
