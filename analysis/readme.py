@@ -54,7 +54,7 @@ def filled(text: str, tables: Tables) -> str:
 
 def said(found: Interval, *, signed: bool = False) -> str:
     """An interval as README writes it: no 0 before the point."""
-    return re.sub(r"(?<![\d.])0\.(?=\d)", ".", _plain(found, signed))
+    return re.sub(r"(?<![\d.])0\.(?=\d)", ".", _plain(found, signed)).replace("-.000", ".000")
 
 
 def _plain(found: Interval, signed: bool) -> str:
